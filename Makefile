@@ -1,0 +1,33 @@
+# `make` alone prints the targets.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export DO_NOT_TRACK := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help env retrain test lock clean
+
+help:  ## print the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+env: .venv/installed  ## build .venv from requirements.lock
+
+retrain: env  ## environment, sample data, the whole flow, a registered model
+	@mammoflow retrain
+
+test: env  ## environment, all tests and checks
+	@ruff check . && ruff format --check . && mypy && pytest
+
+lock:  ## compile requirements.lock from pyproject.toml
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
+		pyproject.toml --output-file requirements.lock
+
+clean:  ## remove the environment; data, outputs and models stay
+	rm -rf .venv
+
+# The environment's own uv is as good as the machine's; without either, pip brings it.
+.venv/installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+	@uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
