@@ -1,0 +1,98 @@
+"""Where the breast is in a mammogram, by what the image shows: side, mask and box.
+
+No header is asked: tags that contradict the image are common enough to matter.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.geometry import Box
+
+WORKING_SIDE = 256
+"""Pixels of the longer side at which the breast is looked for."""
+
+_STROKE = 9
+"""Pixels at that size. Film edges and the strokes of burnt-in labels are thinner than this."""
+
+_BACKGROUND = 5
+"""Percentile of the grey that is background: a window may leave it well above black."""
+
+
+def turned_left(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+    """Turn a mammogram so that the breast hangs from the left edge.
+
+    The chest wall is where the breast is cut off by the image's edge and where it is tallest. An
+    image without a breast stays as it is.
+
+    Args:
+        pixels: (height, width).
+
+    Returns:
+        The image, mirrored or not, and whether it was mirrored.
+    """
+    mask = _small_mask(pixels)
+    columns = mask.sum(axis=0, dtype=float)
+    if not columns.any():
+        return pixels, False
+    first, last = np.flatnonzero(columns)[[0, -1]]
+    centre = np.average(np.arange(len(columns)), weights=columns)
+    # Both terms lie in [-1, 1] and are positive for a breast on the left.
+    taller = ((first + last) / 2 - centre) / max(last - first, 1) * 2
+    cut_off = (columns[0] - columns[-1]) / mask.shape[0]
+    if taller + cut_off >= 0:
+        return pixels, False
+    return np.ascontiguousarray(pixels[:, ::-1]), True
+
+
+def breast_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The breast, with the pectoral muscle where it is seen, without labels and film edges.
+
+    Args:
+        pixels: (height, width).
+
+    Returns:
+        (height, width), one connected area with a smooth outline and no holes; empty where nothing
+        stands out from the background.
+    """
+    mask = _small_mask(pixels)
+    if mask.shape == pixels.shape:
+        return mask
+    height, width = pixels.shape
+    return cv2.resize(mask.astype(np.float32), (width, height)) > 0.5  # linear: no staircase
+
+
+def breast_box(pixels: NDArray[np.uint8]) -> Box | None:
+    """The smallest box around `breast_mask`, in whole pixels of `pixels`; None without a breast."""
+    x, y, width, height = cv2.boundingRect(breast_mask(pixels).view(np.uint8))
+    return Box(x, y, x + width, y + height) if width else None
+
+
+def _small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """`breast_mask` at WORKING_SIDE, or at the image's own size if that is smaller."""
+    height, width = pixels.shape
+    scale = min(1.0, WORKING_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    if small.min() == small.max():
+        return np.zeros(small.shape, bool)
+    # The square root draws fat and skin, which are dark, away from the background: Otsu's
+    # threshold on the grey itself would part dense tissue from fat instead.
+    smooth = cv2.GaussianBlur(small, (5, 5), 0).astype(np.float32)
+    above = np.clip(smooth - np.percentile(smooth, _BACKGROUND), 0, None)
+    roots = np.rint(np.sqrt(above * 255))
+    _, bright = cv2.threshold(roots.astype(np.uint8), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_STROKE, _STROKE))
+    # Outside counts as dark, so that a film's edge along the border is opened away as well.
+    solid = cv2.erode(bright, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if not len(areas):
+        return np.zeros(small.shape, bool)
+    core = (labels == 1 + np.argmax(areas)).astype(np.uint8)
+    wide = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_STROKE + 4, _STROKE + 4))
+    mask = cv2.bitwise_and(cv2.dilate(core, wide), bright)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    largest = max(outlines, key=cv2.contourArea)
+    filled = cv2.drawContours(np.zeros_like(mask), [largest], 0, 1, cv2.FILLED)
+    return filled.astype(bool)

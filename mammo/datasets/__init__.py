@@ -1,0 +1,1 @@
+"""Brings collections of mammograms, and the sample made here, into the layout of `data/`."""

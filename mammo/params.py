@@ -1,0 +1,187 @@
+"""params.yaml as typed, validated objects.
+
+Every key is required and an unknown key is an error: what a model was made with stands in one file
+and nowhere else. `recipes/*.yaml` are whole files of the same form.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mammo.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+TargetColumn = Literal["cancer", "biopsy", "invasive", "difficult_negative_case"]
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, strict about keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Preprocess(Section):
+    """DICOM to 8-bit PNG."""
+
+    long_side: Positive  # pixels of the longer side of the image written
+    full_decode: bool  # decode every resolution level of JPEG 2000, for comparison
+    max_reject_fraction: Fraction  # the stage fails if more of the files are unreadable
+
+
+class Split(Section):
+    """Shares of the women; the rest is for training."""
+
+    validation: Fraction
+    test: Fraction
+    salt: str  # another salt is another division of the women
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nobody for training")
+        return self
+
+
+class Detector(Section):
+    """The YOLO breast detector."""
+
+    architecture: str  # an ultralytics model file, such as yolo11n.yaml
+    weights: str  # "none" or the path of a safetensors file to start from
+    image_size: Annotated[int, Field(gt=0, multiple_of=32)]
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+
+class Crop(Section):
+    """Cutting the breast out."""
+
+    confidence: Fraction  # a detection below this does not count
+    margin: Fraction  # of the box's longer side, added on each side
+
+
+class Augment(Section):
+    """Random changes of a training image; 0 switches one off."""
+
+    horizontal_flip: Fraction  # probability; the breast then hangs from the right edge
+    vertical_flip: Fraction  # probability
+    rotation: Annotated[float, Field(ge=0, le=45)]  # degrees, uniform in +-rotation
+    zoom: Annotated[float, Field(ge=0, lt=1)]  # scale uniform in 1 +- zoom
+    shift: Annotated[float, Field(ge=0, lt=1)]  # of the side, uniform in +-shift
+    brightness: Annotated[float, Field(ge=0, lt=1)]  # factor uniform in 1 +- brightness
+    contrast: Annotated[float, Field(ge=0, lt=1)]  # factor uniform in 1 +- contrast
+
+
+class Classifier(Section):
+    """The network and how it is trained; tuning replaces head_width, dropout, learning_rate."""
+
+    target: list[TargetColumn] = Field(min_length=1)  # a positive has any of these
+    image_height: Positive  # pixels
+    image_width: Positive
+    backbone: str  # efficientnet_lite0 or a torchvision classification model
+    weights: str  # "imagenet", "none" or the path of a safetensors file
+    trainable_layers: Literal["all"] | Annotated[int, Field(ge=0)]  # last leaf layers of it
+    freeze_batch_norm: bool
+    head_width: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    backbone_rate: Annotated[float, Field(gt=0, le=1)]  # learning rate of the backbone, relative
+    weight_decay: Annotated[float, Field(ge=0)]
+    batch_size: Positive
+    epochs: Positive
+    patience: Positive  # epochs without improvement before training stops
+    select_by: Literal["auroc", "average_precision", "loss"]  # on validation
+    balance: Literal["none", "upsample", "weight"]  # of positives
+    balance_factor: Annotated[float, Field(gt=0)]  # times over
+    augment: Augment
+
+
+class Space(Section):
+    """What Optuna may choose from: lists are choices, pairs are ranges."""
+
+    head_width: list[Positive] = Field(min_length=1)
+    dropout: tuple[Fraction, Fraction]  # uniform
+    learning_rate: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]  # log
+
+    @model_validator(mode="after")
+    def _ranges_run_upwards(self) -> "Space":
+        for name in ("dropout", "learning_rate"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must run from low to high, not from {low} to {high}")
+        return self
+
+
+class Tune(Section):
+    """The search for head width, dropout and learning rate."""
+
+    trials: Positive
+    epochs: Positive  # of each trial
+    pruning: bool  # stop a trial that is worse than the median so far
+    space: Space
+
+
+class Evaluate(Section):
+    """Scoring."""
+
+    target: list[TargetColumn] = Field(min_length=1)
+    aggregate: Literal["max", "mean"]  # of the views of a breast
+    beta: Annotated[float, Field(gt=0)]
+    bootstrap: Annotated[int, Field(ge=100)]  # resamples of the women
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
+
+
+class Explain(Section):
+    """Grad-CAM."""
+
+    images: Positive  # of each kind: true positives, false positives, missed cancers
+    kinds: list[str] = Field(min_length=1)  # of lesions.csv: what marks a cancer
+    tolerance: Annotated[float, Field(ge=0)]  # pixels around a lesion that still count as a hit
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    threads: Positive  # of torch; another count gives other bits
+    preprocess: Preprocess
+    split: Split
+    detector: Detector
+    crop: Crop
+    classifier: Classifier
+    tune: Tune
+    evaluate: Evaluate
+    explain: Explain
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        UserError: naming the file and each key that is missing, unknown or out of range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; run from the project's folder") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        faults = "; ".join(_describe(fault) for fault in error.errors())
+        raise UserError(f"{path}: {faults}") from None
+
+
+def _describe(fault: object) -> str:
+    """One pydantic error as a phrase that begins with the key's path in the file."""
+    assert isinstance(fault, dict)
+    key = ".".join(str(part) for part in fault["loc"]) or "the file"
+    if fault["type"] == "extra_forbidden":
+        return f"{key} is not a known setting"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} = {fault['input']!r}: {fault['msg']}"

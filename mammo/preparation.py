@@ -1,0 +1,49 @@
+"""From a DICOM file to the image that every later step works on.
+
+The training stages and the predictor call the same function, so a model never sees an image made
+in another way than those it learnt from.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.breast import turned_left
+from mammo.dicom import read_mammogram
+from mammo.geometry import Placement
+from mammo.params import Preprocess
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mammogram, windowed, scaled, the breast at the left edge."""
+
+    image: NDArray[np.uint8]  # (height, width)
+    placement: Placement  # where the stored image's pixels went
+    laterality: str | None  # L or R, as the header says; turning the image does not change it
+    view: str | None
+    transfer_syntax: str  # UID
+    photometric: str  # MONOCHROME1 or MONOCHROME2
+
+
+def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
+    """Read a mammogram and turn the breast to the left.
+
+    Raises:
+        mammo.dicom.UnreadableDicom: see `read_mammogram`.
+    """
+    mammogram = read_mammogram(source, settings.long_side, settings.full_decode)
+    image, flipped = turned_left(mammogram.pixels)
+    height, width = image.shape
+    placement = Placement(mammogram.stored_width, mammogram.stored_height, width, height, flipped)
+    return Prepared(
+        image=image,
+        placement=placement,
+        laterality=mammogram.laterality,
+        view=mammogram.view,
+        transfer_syntax=mammogram.transfer_syntax,
+        photometric=mammogram.photometric,
+    )

@@ -1,0 +1,216 @@
+"""The training loop, used by tuning and training alike, and prediction.
+
+After each epoch the network scores the validation women, per breast: the maximum over its views,
+as the evaluation does. The best epoch by `classifier.select_by` is kept.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mammo.classifier import Classifier, build_classifier
+from mammo.dataset import Epoch, Pictures, Roi, loader, normalised
+from mammo.errors import UserError
+from mammo.params import Classifier as Settings
+from mammo.progress import say, track
+from mammo.split import BREAST
+
+WARM_UP = 0.1  # of all steps
+LONG_EPOCH = 100  # batches; a longer one shows its progress
+
+Scores = dict[str, float]
+
+
+class TrainingDivergedError(UserError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with labels: N pictures, (N,) targets of 0 or 1, (N,) numbers of their breasts."""
+
+    pictures: Pictures
+    targets: NDArray[np.int64]
+    breasts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained network, on the CPU in eval mode, and how it came about."""
+
+    model: Classifier
+    best_epoch: int  # counted from 1; the network is as it was after this one
+    history: list[Scores]  # of each epoch: see `fit`
+
+
+def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) -> Examples:
+    """The examples of one split.
+
+    Args:
+        table: as `dataset.examples` returns it.
+        split: train, validation or test.
+        folder: the one that the table's paths start from.
+
+    Raises:
+        UserError: if they are all of one class, or an image cannot be read.
+    """
+    part = table[table["split"] == split]
+    if part["target"].nunique() < 2:
+        raise UserError(
+            f"the {split} split needs images with and without {' or '.join(settings.target)} to"
+            f" train a classifier, but of its {len(part)} images {part['target'].sum()} have it"
+        )
+    return Examples(
+        pictures=Pictures([folder / path for path in part["path"]], settings),
+        targets=np.array(part["target"], np.int64),
+        breasts=np.array(part.groupby(BREAST).ngroup(), np.int64),
+    )
+
+
+def fit(
+    settings: Settings,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    on_epoch: Callable[[Scores], None] = lambda scores: None,
+) -> Fit:
+    """Train a network: AdamW, the backbone at its own rate, a warm-up and then half a cosine.
+
+    Args:
+        settings: what to build and how to train it.
+        train: to learn from.
+        validation: to choose the best epoch on; ends training when `patience` epochs bring nothing.
+        seed: of the head's first weights, the order, the augmentation and the dropout.
+        on_epoch: called after each epoch with its scores: epoch (from 1), train_loss (of the
+            augmented and balanced images), validation_loss (per image), validation_auroc and
+            validation_average_precision (per breast). What it raises ends the training.
+
+    Raises:
+        TrainingDivergedError: if the loss is not a number any more.
+        UserError: as `build_classifier`.
+    """
+    torch.manual_seed(seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_classifier(settings).to(device)
+    weight = settings.balance_factor if settings.balance == "weight" else 1.0
+    loss_of = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight, device=device))
+    rate = settings.learning_rate
+    groups = [
+        {"params": learning(model.backbone), "lr": rate * settings.backbone_rate},
+        {"params": learning(model.head), "lr": rate},
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], weight_decay=settings.weight_decay
+    )
+    batches = len(loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_at(step, batches * settings.epochs)
+    )
+
+    history: list[Scores] = []
+    best = -1
+    weights: dict[str, Tensor] = {}
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        data = loader(Epoch(train.pictures, train.targets, settings, seed, epoch), settings)
+        title = f"epoch {epoch} of {settings.epochs}"
+        total, images = 0.0, 0
+        for pictures, targets in track(data, title, batches) if batches > LONG_EPOCH else data:
+            optimizer.zero_grad()
+            loss = loss_of(model(normalised(pictures.to(device))), targets.to(device))
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(targets)
+            images += len(targets)
+        logits = predict_logits(model, validation.pictures, settings)
+        scores = {"epoch": epoch, "train_loss": total / images}
+        if not (math.isfinite(total) and np.isfinite(logits).all()):
+            raise TrainingDivergedError(
+                f"training diverged in epoch {epoch} with the learning rate {rate:g}: lower"
+                " classifier.learning_rate or the range to tune it in"
+            )
+        scores |= {f"validation_{name}": x for name, x in score(validation, logits).items()}
+        history.append(scores)
+        if best < 0 or rank(scores, settings) > rank(history[best], settings):
+            best = epoch - 1
+            weights = copy.deepcopy(model.state_dict())
+        say(f"{title}: " + ", ".join(f"{n} {x:.4f}" for n, x in scores.items() if n != "epoch"))
+        on_epoch(scores)
+        if epoch - 1 - best >= settings.patience:
+            say(f"no better for {settings.patience} epochs: training stops")
+            break
+    model.load_state_dict(weights)
+    return Fit(model.cpu().eval(), best + 1, history)
+
+
+def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:
+    """Probability of the target for each ROI, (N,) in [0, 1], on the device that the model is on.
+
+    Args:
+        model: as from `load_classifier`; it is switched to eval mode.
+        rois: image files, or pixels (h, w) of 0..255.
+        settings: those the model was made with.
+
+    Raises:
+        UserError: if an image cannot be read.
+    """
+    logits = predict_logits(model, Pictures(rois, settings), settings)
+    return 1 / (1 + np.exp(-logits))
+
+
+def predict_logits(model: nn.Module, pictures: Pictures, settings: Settings) -> NDArray[np.float64]:
+    """The logit of each picture, (N,)."""
+    device = next(model.parameters()).device
+    model.eval()
+    data = loader(pictures, settings)
+    batches = track(data, "predict", len(data)) if len(data) > LONG_EPOCH else data
+    with torch.inference_mode():
+        logits = [model(normalised(batch.to(device))).cpu() for batch in batches]
+    return torch.cat(logits).double().numpy() if logits else np.empty(0)
+
+
+def score(examples: Examples, logits: NDArray[np.float64]) -> Scores:
+    """Mean cross-entropy per image; auROC and average precision per breast, by its highest view."""
+    breasts = (
+        pd.DataFrame({"target": examples.targets, "logit": logits}).groupby(examples.breasts).max()
+    )
+    loss = binary_cross_entropy_with_logits(
+        torch.from_numpy(logits), torch.from_numpy(examples.targets).double()
+    )
+    return {
+        "loss": float(loss),
+        "auroc": float(roc_auc_score(breasts["target"], breasts["logit"])),
+        "average_precision": float(average_precision_score(breasts["target"], breasts["logit"])),
+    }
+
+
+def rank(scores: Scores, settings: Settings) -> tuple[float, float]:
+    """What orders epochs, higher is better: `select_by`, then the loss where it is equal."""
+    loss = -scores["validation_loss"]
+    if settings.select_by == "loss":
+        return loss, loss
+    return scores[f"validation_{settings.select_by}"], loss
+
+
+def learning(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Share of the highest learning rate at a step (from 0): a line up, then a cosine down to 0."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

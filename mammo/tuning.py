@@ -1,0 +1,147 @@
+"""The search for head width, dropout and learning rate, with Optuna.
+
+Each trial's sampler is seeded from the seed and the trial's number, so thirty trials at once and
+fifteen and fifteen more propose the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from mammo.errors import UserError
+from mammo.params import Classifier, Space, Tune
+from mammo.progress import say
+from mammo.reproducibility import stage_seed
+from mammo.training import Examples, Scores, TrainingDivergedError, fit, rank
+
+UNPRUNED = 3  # trials that run to their end before the median means something
+
+Choice = dict[str, Any]
+Report = Callable[[Scores], None]
+Objective = Callable[[int, Choice, Report], float]
+
+
+def new_study(select_by: str, pruning: bool) -> optuna.Study:
+    """An empty study, in memory."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.MedianPruner(UNPRUNED) if pruning else optuna.pruners.NopPruner()
+    return optuna.create_study(
+        direction="minimize" if select_by == "loss" else "maximize", pruner=pruner
+    )
+
+
+def propose(trial: optuna.Trial, space: Space) -> Choice:
+    """Values for the settings that are tuned."""
+    return {
+        "head_width": trial.suggest_categorical("head_width", space.head_width),
+        "dropout": trial.suggest_float("dropout", *space.dropout),
+        "learning_rate": trial.suggest_float("learning_rate", *space.learning_rate, log=True),
+    }
+
+
+def search(
+    study: optuna.Study, objective: Objective, space: Space, select_by: str, trials: int, seed: int
+) -> None:
+    """Run trials until the study holds `trials` of them.
+
+    Args:
+        study: from `new_study`; the trials that it already holds count.
+        objective: (trial number, choice, report) to the trial's value. It calls report with the
+            scores of each epoch, which raises `optuna.TrialPruned` if going on is not worth it.
+        space: to choose from.
+        select_by: which of an epoch's scores is compared.
+        trials: how many in all.
+        seed: the study's.
+    """
+
+    def run(trial: optuna.Trial) -> float:
+        def report(scores: Scores) -> None:
+            trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        return objective(trial.number, propose(trial, space), report)
+
+    for number in range(len(study.trials), trials):
+        study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
+        study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
+        trial = study.trials[number]
+        say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
+
+
+def tune(
+    classifier: Classifier,
+    settings: Tune,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    watch: Callable[[int, Choice], Report] = lambda number, choice: lambda scores: None,
+) -> optuna.Study:
+    """Search with trainings of `tune.epochs` epochs; a trial's value is its best epoch's.
+
+    Every training has the same seed, so that trials differ by what they try only.
+
+    Args:
+        classifier: the settings that are not tuned.
+        settings: the search.
+        train: to learn from.
+        validation: to compare on.
+        seed: of the samplers and the trainings.
+        watch: called with each trial's number and choice; what it returns is called with the
+            scores of each of its epochs.
+    """
+    study = new_study(classifier.select_by, settings.pruning)
+
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        say(f"trial {number} of {settings.trials}: {choice}")
+        tell = watch(number, choice)
+
+        def on_epoch(scores: Scores) -> None:
+            tell(scores)
+            report(scores)
+
+        tried = classifier.model_copy(update={**choice, "epochs": settings.epochs})
+        result = fit(tried, train, validation, stage_seed(seed, "fit"), on_epoch)
+        best = max(result.history, key=lambda scores: rank(scores, tried))
+        return best[f"validation_{tried.select_by}"]
+
+    search(study, objective, settings.space, classifier.select_by, settings.trials, seed)
+    return study
+
+
+def trials_table(study: optuna.Study) -> pd.DataFrame:
+    """One row a trial: number, what it tried, its value, state and epochs; nothing of the clock.
+
+    A pruned trial's value is its last; one that diverged has none.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "number": trial.number,
+                **{name: trial.params[name] for name in Space.model_fields},
+                "value": trial.value,
+                "state": trial.state.name.lower(),
+                "epochs": len(trial.intermediate_values),
+            }
+            for trial in study.trials
+        ]
+    )
+
+
+def best_params(study: optuna.Study) -> Choice:
+    """head_width, dropout, learning_rate and value of the best trial; of equals, the first.
+
+    Raises:
+        UserError: if no trial came to its end.
+    """
+    done: list[FrozenTrial] = study.get_trials(states=(TrialState.COMPLETE,))
+    if not done:
+        raise UserError(
+            "no trial of the tuning came to its end, all diverged: lower the range of"
+            " tune.space.learning_rate in params.yaml"
+        )
+    best = study.best_trial
+    return {**{name: best.params[name] for name in Space.model_fields}, "value": best.value}

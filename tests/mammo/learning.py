@@ -1,0 +1,65 @@
+"""A problem that a tiny network learns in seconds: a breast with a bright spot is positive."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from mammo.params import Classifier, load_params
+
+TINY = {
+    "image_height": 48,
+    "image_width": 32,
+    "backbone": "efficientnet_lite0",
+    "weights": "imagenet",
+    "freeze_batch_norm": True,
+    "trainable_layers": "all",
+    "head_width": 32,
+    "dropout": 0.1,
+    "learning_rate": 0.001,
+    "backbone_rate": 0.3,
+    "batch_size": 8,
+    "epochs": 2,
+    "patience": 2,
+    "select_by": "auroc",
+    "balance": "none",
+}
+
+
+def tiny(**changes: object) -> Classifier:
+    """Settings of a classifier that trains in seconds."""
+    return Classifier.model_validate(load_params().classifier.model_dump() | TINY | changes)
+
+
+def write_breasts(folder: Path, women: int, splits: dict[str, str] | None = None) -> pd.DataFrame:
+    """Write two views of both breasts of each woman, the left one positive, and their table.
+
+    Returns:
+        As `dataset.examples`: half of the women train, the other half validation, or as `splits`
+        says.
+    """
+    rows = []
+    for woman in range(women):
+        patient = f"w{woman}"
+        for number, (side, view) in enumerate([(s, v) for s in "LR" for v in ("CC", "MLO")]):
+            rng = np.random.default_rng([woman, number])
+            picture = rng.integers(40, 90, (60, 40)).astype(np.uint8)
+            if side == "L":
+                x, y = rng.integers(8, 30, 2)
+                cv2.circle(picture, (int(x), int(y) + 10), 6, 255, -1)
+            path = f"{patient}/{woman}{number}.png"
+            (folder / patient).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / path), picture)
+            rows.append(
+                {
+                    "patient_id": patient,
+                    "image_id": f"{woman}{number}",
+                    "laterality": side,
+                    "view": view,
+                    "split": (splits or {}).get(patient, "train" if woman % 2 else "validation"),
+                    "target": int(side == "L"),
+                    "path": path,
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,145 @@
+"""Training the YOLO breast detector, on tiny images."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mammo import params
+from mammo.detector import save_detector
+from mammo.detector_training import Training, shrunk, train_detector
+from mammo.errors import UserError
+from mammo.reproducibility import pin
+from tests.mammo.half_ellipses import examples, half_ellipse
+
+SETTINGS = params.Detector(
+    architecture="yolo11n.yaml",
+    weights="none",
+    image_size=64,
+    epochs=2,
+    batch_size=4,
+    learning_rate=0.002,
+)
+
+
+def train(folder: Path, seed: int = 3, **changes: object) -> Training:
+    """Train on eight images, validate on two."""
+    pin(seed, threads=1)
+    settings = SETTINGS.model_copy(update=changes)
+    return train_detector(
+        examples(folder / "a", range(8)), examples(folder / "b", range(50, 52)), settings, seed
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return train(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def saved(trained: Training, tmp_path: Path) -> Path:
+    save_detector(trained.detector, tmp_path)
+    return tmp_path
+
+
+def test_a_second_training_gives_the_same_bytes_from_another_folder(
+    trained: Training, tmp_path: Path
+) -> None:
+    again = train(tmp_path / "elsewhere")
+    for name, training in (("first", trained), ("second", again)):
+        (tmp_path / name).mkdir()
+        save_detector(training.detector, tmp_path / name)
+    for file in ("weights.safetensors", "architecture.json"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    assert trained.curves.equals(again.curves)
+
+
+def test_another_seed_gives_another_detector(trained: Training, tmp_path: Path) -> None:
+    other = train(tmp_path, seed=4, epochs=1)
+    assert not trained.curves.iloc[:1].equals(other.curves)
+
+
+def test_training_lowers_the_loss_and_reports_every_epoch(trained: Training) -> None:
+    curves = trained.curves
+    assert list(curves["epoch"]) == [1, 2]
+    assert curves["train_box_loss"].iloc[-1] < curves["train_box_loss"].iloc[0]
+    assert trained.best_epoch in (1, 2)
+    best = curves.iloc[trained.best_epoch - 1]
+    assert (trained.map50, trained.map50_95) == (best["map50"], best["map50_95"])
+
+
+def test_training_leaves_torch_as_deterministic_as_it_was(trained: Training) -> None:
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.get_num_threads() == 1
+
+
+def test_training_goes_on_from_a_weights_file(
+    trained: Training, saved: Path, tmp_path: Path
+) -> None:
+    start = str(saved / "weights.safetensors")
+    further = train(tmp_path, weights=start, epochs=1, learning_rate=1e-12)
+    given = load_file(start)
+    weights = [name for name in given if name.endswith("conv.weight")]
+    assert weights
+    for name in weights:
+        assert torch.allclose(further.detector.model.state_dict()[name], given[name], atol=1e-6)
+
+
+def test_weights_of_another_architecture_are_refused(saved: Path, tmp_path: Path) -> None:
+    weights = load_file(saved / "weights.safetensors")
+    weights["model.0.conv.weight"] = torch.zeros(8, 3, 3, 3)  # of another width
+    save_file(weights, saved / "weights.safetensors")
+    with pytest.raises(UserError, match="another architecture"):
+        train(tmp_path, weights=str(saved / "weights.safetensors"))
+
+
+def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no model file 'yolo99q\.yaml'"):
+        train(tmp_path, architecture="yolo99q.yaml")
+
+
+def test_a_loss_that_is_not_finite_is_an_error(saved: Path, tmp_path: Path) -> None:
+    weights = load_file(saved / "weights.safetensors")
+    weights["model.0.conv.weight"].fill_(float("nan"))
+    save_file(weights, saved / "weights.safetensors")
+    with pytest.raises(UserError, match=r"no longer finite in epoch 1: lower detector\.learning"):
+        train(tmp_path, weights=str(saved / "weights.safetensors"))
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
+    one = examples(tmp_path, range(1))
+    with pytest.raises(UserError, match="to train on"):
+        train_detector([], one, SETTINGS, 0)
+    with pytest.raises(UserError, match="to validate on"):
+        train_detector(one, [], SETTINGS, 0)
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    one = examples(tmp_path, range(1))
+    one[0].image.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"0\.png: cannot be read"):
+        train_detector(one, one, SETTINGS, 0)
+
+
+def test_ashrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
+    from ultralytics.utils.instance import Instances  # not before mammo.yolo
+
+    for seed in range(10):
+        image, box = half_ellipse(seed, 128, 128)
+        centre = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+        relative = np.array([[*centre, box.width, box.height]]) / 128
+        labels = {
+            "img": np.repeat(image[..., None], 3, axis=2),
+            "instances": Instances(relative, bbox_format="xywh", normalized=True),
+        }
+        smaller = shrunk(labels)
+        bright = smaller["img"][..., 0] > 75
+        rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+        expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert columns[0] == 0
+        assert np.abs(smaller["instances"].bboxes[0] - expected).max() < 1.5
+        assert 0.68 < smaller["instances"].bboxes[0, 2] / box.x2 <= 1

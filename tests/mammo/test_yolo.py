@@ -1,0 +1,37 @@
+"""That ultralytics keeps to itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_training_writes_only_its_progress_and_nothing_at_home(tmp_path: Path) -> None:
+    """In a process of its own, whose home and working folder are empty before and after."""
+    script = (
+        "from pathlib import Path\n"
+        "from tests.mammo.test_detector_training import train\n"
+        f"train(Path({str(tmp_path / 'images')!r}), epochs=1)\n"
+    )
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": str(ROOT),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=home, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("detector: ") for line in done.stdout.splitlines()), done.stdout
+    assert "detector: epoch 1/1" in done.stdout
+    assert done.stderr == ""
+    assert list(home.rglob("*")) == []
+    ours = [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]
+    assert ours == []
