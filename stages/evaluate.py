@@ -1,0 +1,142 @@
+"""Score the classifier on the validation and test women.
+
+    python -m stages.evaluate
+
+Thresholds are chosen on validation; the test women are only scored. metrics.json holds every score
+with its interval per split and level, the origin's three figures computed its way, the thresholds
+and the counts. The curves and the confusion table are of the test breasts.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from mammo.classifier import load_classifier
+from mammo.errors import UserError
+from mammo.evaluation import best_threshold, by_breast, evaluate, origin_scores
+from mammo.files import fresh_folder, write_csv, write_json
+from mammo.params import Params, load_params
+from mammo.progress import say
+from mammo.reproducibility import pin, stage_seed
+from mammo.split import check, count, target_of
+from mammo.tables import MANIFEST, ROIS, SPLIT, read_table
+from mammo.training import predict
+from stages.runner import run_stage
+
+MANIFEST_TABLE = Path("outputs/preprocess/manifest.csv")
+SPLIT_TABLE = Path("outputs/split/split.csv")
+CROPS = Path("outputs/crop_rois")
+CLASSIFIER = Path("outputs/train_classifier")
+OUT = Path("outputs/evaluate")
+
+SPLITS = ("test", "validation")  # the headline first
+
+
+def run(
+    params: Params, manifest: Path, split: Path, crops: Path, classifier: Path, out: Path
+) -> None:
+    """Predict, score, write.
+
+    Raises:
+        UserError: also if a split has no positive or no negative breast.
+    """
+    images = _labelled_images(params, manifest, split, crops)
+    model, settings = load_classifier(classifier)
+    say(f"evaluate: {len(images)} images of {images['patient_id'].nunique()} women")
+    paths = [crops / "images" / path for path in images["path"]]
+    images["probability"] = _as_written(predict(model, paths, settings))
+    images = images.drop(columns="path")
+    breasts = by_breast(images, params.evaluate.aggregate)
+    levels = {"breast": breasts, "image": images}
+
+    validation = {name: cases[cases["split"] == "validation"] for name, cases in levels.items()}
+    thresholds = {
+        name: best_threshold(cases["target"], cases["probability"], params.evaluate.beta)
+        for name, cases in validation.items()
+    }
+    metrics: dict[str, Any] = {name: {} for name in SPLITS}
+    for name in SPLITS:
+        for level, cases in levels.items():
+            part = cases[cases["split"] == name]
+            say(f"evaluate: {name}, by {level}: {params.evaluate.bootstrap} resamples")
+            seed = stage_seed(params.seed, f"evaluate/{name}/{level}")
+            result = evaluate(part, thresholds[level], params.evaluate, seed)
+            metrics[name][level] = {
+                **{score: asdict(estimate) for score, estimate in result.scores.items()},
+                "cases": result.cases,
+                "positives": result.positives,
+                "women": result.women,
+                "resamples_skipped": result.resamples_skipped,
+            }
+        metrics[name]["origin"] = origin_scores(images[images["split"] == name])
+    metrics["threshold"] = thresholds
+
+    write_csv(out / "predictions.csv", images)
+    write_csv(out / "breasts.csv", breasts)
+    write_json(out / "metrics.json", metrics)
+    _write_plots(breasts[breasts["split"] == "test"], thresholds["breast"], out)
+    auroc = metrics["test"]["breast"]["auroc"]
+    say(
+        f"evaluate: test breasts, auROC {auroc['value']:.3f} "
+        f"({auroc['low']:.3f} to {auroc['high']:.3f})"
+    )
+
+
+def _labelled_images(params: Params, manifest: Path, split: Path, crops: Path) -> pd.DataFrame:
+    """The images of the validation and test women, sorted, with target and path of the ROI."""
+    table = read_table(manifest, MANIFEST).drop(columns="path")
+    women = read_table(split, SPLIT)
+    target = params.evaluate.target
+    check(count(table, women, target), target, manifest)
+    table["target"] = target_of(table, target)
+    table = table.merge(women, on="patient_id", validate="many_to_one")
+    rois = read_table(crops / "rois.csv", ROIS)[["image_id", "path"]]
+    table = table[table["split"].isin(SPLITS)].merge(rois, on="image_id", how="left")
+    missing = table.loc[table["path"].isna(), "image_id"]
+    if len(missing):
+        raise UserError(
+            f"{crops / 'rois.csv'}: {len(missing)} images of {manifest} are missing, the first "
+            f"is {missing.iloc[0]}; run the stage crop_rois again"
+        )
+    columns = ["patient_id", "image_id", "laterality", "view", "split", "target", "path"]
+    return table[columns].sort_values(["patient_id", "image_id"], ignore_index=True)
+
+
+def _as_written(probability: np.ndarray) -> np.ndarray:
+    """Probabilities as predictions.csv holds them, so that its readers compute the same scores."""
+    return np.array([float(f"{value:.9g}") for value in probability])
+
+
+def _write_plots(breasts: pd.DataFrame, threshold: float, out: Path) -> None:
+    """roc.csv, precision_recall.csv and confusion.csv, as `dvc plots` draws them.
+
+    The curves' end points belong to no probability: their threshold is empty.
+    """
+    target, probability = breasts["target"], breasts["probability"]
+    fpr, tpr, at = roc_curve(target, probability)
+    roc = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": np.where(np.isinf(at), np.nan, at)})
+    write_csv(out / "roc.csv", roc)
+    precision, recall, at = precision_recall_curve(target, probability, drop_intermediate=True)
+    at = np.append(at, np.nan)
+    curve = pd.DataFrame({"recall": recall, "precision": precision, "threshold": at})
+    write_csv(out / "precision_recall.csv", curve)
+    names = np.array(["negative", "positive"])
+    called = (probability >= threshold).astype(int)
+    confusion = pd.DataFrame({"actual": names[target], "predicted": names[called]})
+    write_csv(out / "confusion.csv", confusion)
+
+
+def main() -> None:
+    """Run the stage on the project's folders."""
+    params = load_params()
+    pin(stage_seed(params.seed, "evaluate"), params.threads)
+    with fresh_folder(OUT) as out:
+        run(params, MANIFEST_TABLE, SPLIT_TABLE, CROPS, CLASSIFIER, out)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,222 @@
+"""Look at what the classifier saw in the test women's images.
+
+    python -m stages.explain
+
+Draws Grad-CAM over the surest true positives, the surest false positives and the missed cancers
+(gallery.csv, overlays/). Where lesions.csv marks the lesions that make a cancer, plays the pointing
+game on every test image of a cancer that has them: does the heat's peak lie in a lesion, and how
+often would guessing do so?
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mammo.breast import breast_mask
+from mammo.classifier import load_classifier
+from mammo.dataset import read_gray
+from mammo.files import fresh_folder, read_json, write_bytes, write_csv, write_json
+from mammo.geometry import Box, Placement
+from mammo.params import Params, load_params
+from mammo.progress import track
+from mammo.reproducibility import pin, stage_seed
+from mammo.saliency import chance, heatmap, hits, overlay, peak
+from mammo.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
+from stages.runner import run_stage
+
+PREPROCESSED = Path("outputs/preprocess")
+CROPS = Path("outputs/crop_rois")
+EVALUATION = Path("outputs/evaluate")
+CLASSIFIER = Path("outputs/train_classifier")
+OUT = Path("outputs/explain")
+
+PICTURE_HEIGHT = 640  # pixels of every picture of the gallery
+KINDS = ("true_positive", "false_positive", "missed_cancer")
+GALLERY_COLUMNS = ["kind", "image", "plain", "patient_id", "image_id", "laterality", "view"]
+GALLERY_COLUMNS += ["target", "probability", "hit"]
+
+
+def run(
+    params: Params, preprocessed: Path, crops: Path, evaluation: Path, classifier: Path, out: Path
+) -> None:
+    """Explain, play, draw, write."""
+    images = read_table(evaluation / "predictions.csv", PREDICTIONS)
+    images = images[images["split"] == "test"]
+    breasts = read_table(evaluation / "breasts.csv", BREASTS)
+    thresholds = read_json(evaluation / "metrics.json")["threshold"]
+    rois = read_table(crops / "rois.csv", ROIS)
+    boxes = lesions_in_rois(preprocessed, params.explain.kinds, rois)
+    gallery = choose(images, breasts, thresholds["breast"], params.explain.images)
+    gallery = gallery.set_index("image_id", drop=False)
+    paths = rois.set_index("image_id")["path"]
+    model, settings = load_classifier(classifier)
+
+    has_game = (images["target"] == 1) & images["image_id"].isin(boxes.keys())
+    wanted = images[has_game | images["image_id"].isin(gallery.index)]
+    games = []
+    for row in track(wanted.to_dict("records"), "explain", len(wanted)):
+        image_id = row["image_id"]
+        roi = read_gray(crops / "images" / paths[image_id])
+        heat = heatmap(model, roi, settings)
+        # A game needs a cancer: a lesion marked in an image that is not one is no target.
+        marked = boxes.get(image_id) if row["target"] == 1 else None
+        if marked is not None:
+            mask = breast_mask(roi)
+            games.append(
+                {
+                    "image_id": image_id,
+                    "called": row["probability"] >= thresholds["image"],
+                    "hit": hits(peak(heat), marked, params.explain.tolerance),
+                    "chance": chance(
+                        mask if mask.any() else np.ones_like(mask),
+                        marked,
+                        params.explain.tolerance,
+                    ),
+                }
+            )
+            if image_id in gallery.index:
+                gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
+        if image_id in gallery.index:
+            plain, shown = _pictures(roi, heat, marked or [])
+            _write_png(out / str(gallery.loc[image_id, "plain"]), plain)
+            _write_png(out / str(gallery.loc[image_id, "image"]), shown)
+    (out / "overlays").mkdir(exist_ok=True)
+    write_csv(out / "gallery.csv", gallery)
+    table = pd.DataFrame(games, columns=["image_id", "called", "hit", "chance"])
+    write_json(
+        out / "metrics.json",
+        {
+            "pictures": {kind: int((gallery["kind"] == kind).sum()) for kind in KINDS},
+            "pointing_game": {
+                "all": _score(table),
+                "called_positive": _score(table[table["called"].astype(bool)]),
+            },
+        },
+    )
+
+
+def lesions_in_rois(
+    preprocessed: Path, kinds: Sequence[str], rois: pd.DataFrame
+) -> dict[str, list[Box]]:
+    """The lesions of these kinds, by image, in pixels of its ROI; only images that have some.
+
+    A lesion outside the ROI leaves no box, and an image whose lesions all are keeps an empty list:
+    its game cannot be won, but it counts.
+    """
+    table = read_table(preprocessed / "lesions.csv", LESIONS)
+    table = table[table["kind"].isin(list(kinds))]
+    images = read_table(preprocessed / "manifest.csv", MANIFEST).set_index("image_id")
+    cuts = rois.set_index("image_id")
+    found: dict[str, list[Box]] = {}
+    for row in table.to_dict("records"):
+        image_id = row["image_id"]
+        if image_id not in images.index or image_id not in cuts.index:
+            continue  # rejected by preprocess: rejects.csv says so
+        image, cut = images.loc[image_id], cuts.loc[image_id]
+        placement = Placement(
+            int(image["stored_width"]),
+            int(image["stored_height"]),
+            int(image["width"]),
+            int(image["height"]),
+            bool(image["flipped"]),
+        )
+        box = placement.to_image(Box(row["x1"], row["y1"], row["x2"], row["y2"]))
+        box = box.shifted(-cut["x1"], -cut["y1"])
+        box = box.clipped(cut["x2"] - cut["x1"], cut["y2"] - cut["y1"])
+        of_image = found.setdefault(image_id, [])
+        if box.area > 0:
+            of_image.append(box)
+    return found
+
+
+def choose(
+    images: pd.DataFrame, breasts: pd.DataFrame, threshold: float, count: int
+) -> pd.DataFrame:
+    """The gallery's images: `count` breasts of each kind, the surest mistakes and successes first.
+
+    A breast is shown by the view with the highest probability, so that no breast is shown twice
+    and no cancer counts as missed that another view found.
+
+    Args:
+        images: the test images, columns of `tables.PREDICTIONS`.
+        breasts: columns of `tables.BREASTS`.
+        threshold: of the breasts.
+        count: at most so many of each kind.
+
+    Returns:
+        GALLERY_COLUMNS; `image` and `plain` are files to be, `hit` is empty.
+    """
+    breasts = breasts[breasts["split"] == "test"]
+    called, cancer = breasts["probability"] >= threshold, breasts["target"] == 1
+    picked = []
+    for kind, chosen, ascending in (
+        ("true_positive", called & cancer, False),
+        ("false_positive", called & ~cancer, False),
+        ("missed_cancer", ~called & cancer, True),
+    ):
+        order = breasts[chosen].sort_values("probability", ascending=ascending, kind="stable")
+        for rank, breast in enumerate(order.head(count).to_dict("records"), start=1):
+            views = images[
+                (images["patient_id"] == breast["patient_id"])
+                & (images["laterality"] == breast["laterality"])
+                & (images["target"] == breast["target"])
+            ]
+            best = views.sort_values(["probability", "image_id"], ascending=[False, True]).iloc[0]
+            picked.append(
+                {
+                    **best.to_dict(),
+                    "kind": kind,
+                    "image": f"overlays/{kind}_{rank:02d}.png",
+                    "plain": f"overlays/{kind}_{rank:02d}_plain.png",
+                }
+            )
+    gallery = pd.DataFrame(picked, columns=GALLERY_COLUMNS)
+    return gallery.astype({"hit": "Int64"})
+
+
+def _score(games: pd.DataFrame) -> dict[str, float]:
+    """Counts and rates; no rates without games."""
+    counts: dict[str, float] = {"images": len(games), "hits": int(games["hit"].sum())}
+    if games.empty:
+        return counts
+    rates = {"hit_rate": games["hit"].mean(), "chance_rate": games["chance"].mean()}
+    return {**counts, **{name: float(rate) for name, rate in rates.items()}}
+
+
+def _pictures(
+    roi: NDArray[np.uint8], heat: NDArray[np.float32], lesions: Sequence[Box]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The ROI alone, and under its heat with lesions and peak: both PICTURE_HEIGHT high."""
+    scale = PICTURE_HEIGHT / roi.shape[0]
+    size = max(1, round(roi.shape[1] * scale)), PICTURE_HEIGHT
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    plain = cv2.resize(roi, size, interpolation=method).astype(np.uint8)
+    large = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    scaled = [Box(b.x1 * scale, b.y1 * scale, b.x2 * scale, b.y2 * scale) for b in lesions]
+    hottest = peak(heat)
+    if hottest is not None:
+        hottest = hottest[0] * scale, hottest[1] * scale
+    return plain, overlay(plain, large, scaled, hottest)
+
+
+def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR).astype(np.uint8)
+    _, content = cv2.imencode(".png", picture)
+    write_bytes(path, content.tobytes())
+
+
+def main() -> None:
+    """Run the stage on the project's folders."""
+    params = load_params()
+    pin(stage_seed(params.seed, "explain"), params.threads)
+    with fresh_folder(OUT) as out:
+        run(params, PREPROCESSED, CROPS, EVALUATION, CLASSIFIER, out)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,109 @@
+"""Train the classifier with the best settings found.
+
+    python -m stages.train_classifier
+
+Writes weights.safetensors and architecture.json (together a classifier), history.csv (one row an
+epoch) and metrics.json. With MLFLOW_RUN_ID set, the curves are there live.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from mammo import tables
+from mammo.classifier import check_weights, save_classifier
+from mammo.dataset import examples
+from mammo.errors import UserError
+from mammo.files import fresh_folder, read_json, write_csv, write_json
+from mammo.params import Classifier, Params, Space, load_params
+from mammo.reproducibility import pin, stage_seed
+from mammo.training import fit, gather, learning
+from stages.live import stage_run
+from stages.runner import run_stage
+
+MANIFEST = Path("outputs/preprocess/manifest.csv")
+SPLIT = Path("outputs/split/split.csv")
+CROPS = Path("outputs/crop_rois")
+BEST_PARAMS = Path("outputs/tune_classifier/best_params.json")
+OUT = Path("outputs/train_classifier")
+
+
+def run(
+    params: Params, manifest: Path, split: Path, crops: Path, best_params: Path, out: Path
+) -> None:
+    """Train, and write the classifier, its history and its metrics to `out`.
+
+    Args:
+        params: all settings.
+        manifest: table of the images.
+        split: table of the women.
+        crops: folder of crop_rois.
+        best_params: what tune_classifier found.
+        out: an existing folder.
+    """
+    check_weights(params.classifier)
+    settings = tuned(params.classifier, best_params)
+    table = examples(
+        tables.read_table(manifest, tables.MANIFEST),
+        tables.read_table(split, tables.SPLIT),
+        tables.read_table(crops / "rois.csv", tables.ROIS),
+        settings,
+    )
+    train, validation = (
+        gather(table, name, crops / "images", settings) for name in ("train", "validation")
+    )
+    seed = stage_seed(params.seed, "train_classifier")
+    result = fit(settings, train, validation, seed, stage_run())
+    save_classifier(result.model, settings, out)
+    history = pd.DataFrame(result.history)
+    write_csv(out / "history.csv", history)
+    best = result.history[result.best_epoch - 1]
+    write_json(
+        out / "metrics.json",
+        {
+            "best_epoch": result.best_epoch,
+            "epochs": len(history),
+            **{name: value for name, value in best.items() if name != "epoch"},
+            "train_images": len(train.targets),
+            "train_positive_images": int(train.targets.sum()),
+            "validation_images": len(validation.targets),
+            "validation_positive_images": int(validation.targets.sum()),
+            "parameters": sum(p.numel() for p in result.model.parameters()),
+            "parameters_trained": sum(p.numel() for p in learning(result.model)),
+        },
+    )
+
+
+def tuned(settings: Classifier, best_params: Path) -> Classifier:
+    """The settings with what tuning found in place of their own.
+
+    Raises:
+        UserError: if the file is missing or does not hold it.
+    """
+    try:
+        found = read_json(best_params)
+        return Classifier.model_validate(
+            settings.model_dump() | {name: found[name] for name in Space.model_fields}
+        )
+    except FileNotFoundError:
+        raise UserError(
+            f"{best_params}: there is no such file; run the stage tune_classifier first"
+        ) from None
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(
+            f"{best_params}: does not hold valid {', '.join(Space.model_fields)} ({error});"
+            " run the stage tune_classifier again"
+        ) from None
+
+
+def main() -> None:
+    """Run the stage in the current folder."""
+    params = load_params()
+    pin(stage_seed(params.seed, "train_classifier"), params.threads)
+    with fresh_folder(OUT) as out:
+        run(params, MANIFEST, SPLIT, CROPS, BEST_PARAMS, out)
+
+
+if __name__ == "__main__":
+    run_stage(main)

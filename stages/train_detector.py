@@ -1,0 +1,184 @@
+"""Train the YOLO breast detector on the training women's images, validate on the validation's.
+
+    python -m stages.train_detector
+
+Labels are breast_boxes.csv, as preprocess passed it on; it need not name every image. A collection
+whose table is empty has the boxes of its breast masks for labels; metrics.json says which it was.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from mammo.breast import breast_box
+from mammo.detector import Detection, read_image, save_detector
+from mammo.detector_training import Example, train_detector
+from mammo.errors import UserError
+from mammo.files import fresh_folder, write_csv, write_json
+from mammo.geometry import Box, Placement
+from mammo.params import Params, load_params
+from mammo.progress import say, track
+from mammo.reproducibility import pin, stage_seed
+from mammo.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
+from stages.runner import run_stage
+
+PREPROCESSED = Path("outputs/preprocess")
+SPLIT_TABLE = Path("outputs/split/split.csv")
+OUT = Path("outputs/train_detector")
+
+TILE, COLUMNS, TILES = 320, 4, 12  # of the preview; a tile's side in pixels
+TRUE_COLOUR, FOUND_COLOUR = (80, 220, 80), (60, 150, 255)  # BGR: green, orange
+
+
+def run(params: Params, preprocessed: Path, split: Path, out: Path) -> None:
+    """Train, validate, write.
+
+    Raises:
+        UserError: also if there is no box to train on, or none to validate on.
+    """
+    images = preprocessed / "images"
+    manifest = read_table(preprocessed / "manifest.csv", MANIFEST).sort_values("image_id")
+    women = read_table(split, SPLIT).set_index("patient_id")["split"]
+    manifest["split"] = manifest["patient_id"].map(women)
+    candidates = manifest[manifest["split"].isin(["train", "validation"])]
+    source = preprocessed / "breast_boxes.csv"
+    boxes = read_table(source, BREAST_BOXES)
+    if boxes.empty:
+        kind, source, labels = "breast mask", images, _labels_of_masks(candidates, images)
+    else:
+        kind, labels = "breast_boxes.csv", _labels_of_table(candidates, boxes, source)
+    labelled = candidates[candidates["image_id"].isin(labels.keys())]
+    parts = {name: labelled[labelled["split"] == name] for name in ("train", "validation")}
+    for name, part in parts.items():
+        if part.empty:
+            raise UserError(
+                f"{source}: no image of a {name} woman has a breast box; the detector needs some "
+                f"of each ({split} says which woman is where)"
+            )
+    train, validation = (
+        [Example(images / row["path"], labels[row["image_id"]]) for row in part.to_dict("records")]
+        for part in parts.values()
+    )
+    say(f"detector: {len(train)} training, {len(validation)} validation images, labels: {kind}")
+
+    seed = stage_seed(params.seed, "train_detector")
+    training = train_detector(train, validation, params.detector, seed)
+    detector = training.detector
+    found = [
+        detector.find([read_image(example.image)])[0]
+        for example in track(validation, "detector: comparing", len(validation))
+    ]
+    overlaps = [
+        detection.box.iou(example.box) if detection else 0.0
+        for detection, example in zip(found, validation, strict=True)
+    ]
+
+    save_detector(detector, out)
+    write_csv(out / "curves.csv", training.curves)
+    worst = np.argsort(overlaps, kind="stable")[:TILES]
+    tiles = [_tile(validation[i], found[i], overlaps[i]) for i in worst]
+    cv2.imwrite(str(out / "preview.png"), _grid(tiles))
+    write_json(
+        out / "metrics.json",
+        {
+            "map50": training.map50,
+            "map50_95": training.map50_95,
+            "mean_iou": float(np.mean(overlaps)),  # of the best box; 0 where none was found
+            "best_epoch": training.best_epoch,
+            "train_images": len(train),
+            "train_women": int(parts["train"]["patient_id"].nunique()),
+            "validation_images": len(validation),
+            "validation_women": int(parts["validation"]["patient_id"].nunique()),
+            "labels": kind,
+        },
+    )
+
+
+def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) -> dict[str, Box]:
+    """The boxes of the images that have one, in image coordinates, by image id."""
+    boxes = boxes[list(BREAST_BOXES.columns)]
+    table = manifest.merge(boxes, on="image_id", validate="one_to_one")
+    labels = {}
+    for row in table.to_dict("records"):
+        placement = Placement(
+            row["stored_width"],
+            row["stored_height"],
+            row["width"],
+            row["height"],
+            bool(row["flipped"]),
+        )
+        box = placement.to_image(Box(row["x1"], row["y1"], row["x2"], row["y2"]))
+        labels[row["image_id"]] = box.clipped(row["width"], row["height"])
+        if labels[row["image_id"]].area <= 0:
+            raise UserError(
+                f"{file}: the box of image {row['image_id']} lies outside its "
+                f"{row['stored_width']} x {row['stored_height']} pixels; boxes are x1,y1,x2,y2 in "
+                "pixels of the stored image"
+            )
+    return labels
+
+
+def _labels_of_masks(manifest: pd.DataFrame, images: Path) -> dict[str, Box]:
+    """The box of the breast mask of each image that has one, by image id."""
+    rows = track(manifest.to_dict("records"), "detector: breast masks", len(manifest))
+    found = ((row["image_id"], breast_box(read_image(images / row["path"]))) for row in rows)
+    return {image_id: box for image_id, box in found if box is not None}
+
+
+def _tile(example: Example, detection: Detection | None, overlap: float) -> np.ndarray:
+    """One validation image with both boxes and a caption, TILE pixels square, BGR."""
+    image = read_image(example.image)
+    height, width = image.shape
+    room = TILE - 24  # the caption's line is below
+    scale = min(TILE / width, room / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    tile = np.zeros((TILE, TILE, 3), np.uint8)
+    tile[: size[1], : size[0]] = small[..., None]
+    _draw(tile, example.box, scale, TRUE_COLOUR)
+    caption = "nothing found"
+    if detection is not None:
+        _draw(tile, detection.box, scale, FOUND_COLOUR)
+        caption = f"IoU {overlap:.2f}, confidence {detection.confidence:.2f}"
+    return _written(tile, caption, TILE - 8)
+
+
+def _draw(tile: np.ndarray, box: Box, scale: float, colour: tuple[int, int, int]) -> None:
+    first = round(box.x1 * scale), round(box.y1 * scale)
+    last = round(box.x2 * scale) - 1, round(box.y2 * scale) - 1
+    cv2.rectangle(tile, first, last, colour, thickness=2)
+
+
+def _written(
+    image: np.ndarray, text: str, y: int, colour: tuple[int, int, int] = (255, 255, 255)
+) -> np.ndarray:
+    """The image with a line of text whose baseline is at `y`."""
+    return cv2.putText(image, text, (6, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+
+
+def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
+    """Tiles in rows below a legend."""
+    columns = min(COLUMNS, len(tiles))
+    blank = [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    padded = [*tiles, *blank]
+    rows = [np.hstack(padded[i : i + columns]) for i in range(0, len(padded), columns)]
+    legend = np.zeros((64, rows[0].shape[1], 3), np.uint8)
+    _written(legend, "Validation, the worst first", 18)
+    _written(legend, "green: labelled box", 38, TRUE_COLOUR)
+    _written(legend, "orange: found by the detector", 58, FOUND_COLOUR)
+    return np.vstack([legend, *rows])
+
+
+def main() -> None:
+    """Run the stage on the project's folders."""
+    params = load_params()
+    pin(stage_seed(params.seed, "train_detector"), params.threads)
+    with fresh_folder(OUT) as out:
+        run(params, PREPROCESSED, SPLIT_TABLE, out)
+
+
+if __name__ == "__main__":
+    run_stage(main)

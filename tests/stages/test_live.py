@@ -1,0 +1,123 @@
+"""Curves appear in MLflow while a stage runs, and whether they do changes no byte of its outs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from mammo.files import write_json
+from mammo.params import Space
+from stages.live import stage_run, trial_runs
+from tests.stages.learnable import tiny_params, write_outputs
+from tests.stages.test_train_classifier import BEST
+from tests.stages.test_train_classifier import run as train
+from tests.stages.test_tune_classifier import run as tune
+
+SCORES = {"epoch": 2, "validation_auroc": 0.75}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store, whose tables take seconds to make, for all tests of this module."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+
+
+@pytest.fixture
+def parent(store: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    run = MlflowClient(store).create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    return run
+
+
+def children(parent: Run) -> list[Run]:
+    wanted = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    return sorted(MlflowClient().search_runs(["0"], wanted), key=lambda run: str(run.info.run_name))
+
+
+def curve(run: Run, name: str) -> list[tuple[int, float]]:
+    history = MlflowClient().get_metric_history(run.info.run_id, name)
+    return [(metric.step, metric.value) for metric in history]
+
+
+def test_an_epochs_scores_go_to_the_run_named(parent: Run) -> None:
+    log = stage_run()
+    log({"epoch": 1, "validation_auroc": 0.5})
+    log(SCORES)
+    assert curve(parent, "validation_auroc") == [(1, 0.5), (2, 0.75)]
+    assert curve(parent, "epoch") == []
+
+
+def test_each_trial_is_a_nested_run(parent: Run) -> None:
+    with trial_runs() as open_run:
+        for number in range(2):
+            open_run(number, {"dropout": 0.1 * number})(SCORES)
+            assert children(parent)[number].info.status == "RUNNING"
+    runs = children(parent)
+    assert [run.info.run_name for run in runs] == ["trial 0", "trial 1"]
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert [run.data.params for run in runs] == [{"dropout": "0.0"}, {"dropout": "0.1"}]
+    assert all(curve(run, "validation_auroc") == [(2, 0.75)] for run in runs)
+
+
+def test_a_trial_that_fails_is_not_left_running(parent: Run) -> None:
+    def interrupted() -> None:
+        with trial_runs() as open_run:
+            open_run(0, {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert children(parent)[0].info.status == "FAILED"
+
+
+def test_a_store_that_stops_taking_scores_does_not_end_the_training(
+    parent: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = stage_run()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("the disk is full")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    log(SCORES)
+    assert "epoch 2: the disk is full" in capsys.readouterr().out
+
+
+def test_without_a_run_mlflow_is_not_even_imported() -> None:
+    code = (
+        "import sys; from stages.live import stage_run, trial_runs\n"
+        "stage_run()({'epoch': 1})\n"
+        "with trial_runs() as open_run: open_run(0, {})({'epoch': 1})\n"
+        "assert 'mlflow' not in sys.modules"
+    )
+    env = {name: x for name, x in os.environ.items() if name != "MLFLOW_RUN_ID"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+def test_watched_or_not_the_outs_are_the_same(
+    parent: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_outputs(tmp_path / "outputs")
+    write_json(tmp_path / "outputs" / "best_params.json", BEST)
+    watched = [
+        stage(tiny_params(), tmp_path / "outputs", tmp_path / f"watched{number}")
+        for number, stage in enumerate((tune, train))
+    ]
+    assert len(curve(parent, "validation_auroc")) == 1
+    assert [len(curve(run, "train_loss")) for run in children(parent)] == [1, 1]
+    assert set(children(parent)[0].data.params) == set(Space.model_fields)
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    alone = [
+        stage(tiny_params(), tmp_path / "outputs", tmp_path / f"alone{number}")
+        for number, stage in enumerate((tune, train))
+    ]
+    assert watched == alone

@@ -1,0 +1,92 @@
+"""The stage trains with what tuning found, and the same bytes come out twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo.classifier import load_classifier
+from mammo.errors import UserError
+from mammo.files import read_json, write_json
+from mammo.params import Params
+from mammo.reproducibility import pin
+from mammo.training import predict
+from stages import train_classifier
+from tests.stages.learnable import contents, tiny_params, write_outputs
+
+BEST = {"head_width": 6, "dropout": 0.2, "learning_rate": 0.002, "value": 0.9}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    write_outputs(folder)
+    write_json(folder / "best_params.json", BEST)
+    return folder
+
+
+def run(params: Params, outputs: Path, out: Path) -> dict[str, bytes]:
+    out.mkdir()
+    pin(0, params.threads)
+    train_classifier.run(
+        params,
+        outputs / "preprocess" / "manifest.csv",
+        outputs / "split" / "split.csv",
+        outputs / "crop_rois",
+        outputs / "best_params.json",
+        out,
+    )
+    return contents(out)
+
+
+def test_trained_twice_it_is_the_same_to_the_byte(outputs: Path, tmp_path: Path) -> None:
+    params = tiny_params(epochs=2)
+    first = run(params, outputs, tmp_path / "one")
+    assert first == run(params, outputs, tmp_path / "two")
+    assert set(first) == {
+        "weights.safetensors",
+        "architecture.json",
+        "history.csv",
+        "metrics.json",
+    }
+    model, settings = load_classifier(tmp_path / "one")
+    assert (settings.head_width, settings.dropout, settings.learning_rate) == (6, 0.2, 0.002)
+    rois = sorted((outputs / "crop_rois" / "images").rglob("*.png"))
+    probabilities = predict(model, rois, settings)
+    assert np.ptp(probabilities) > 0
+
+    history = pd.read_csv(tmp_path / "one" / "history.csv")
+    assert list(history["epoch"]) == [1, 2]
+    metrics = read_json(tmp_path / "one" / "metrics.json")
+    best = history.loc[history["epoch"] == metrics["best_epoch"]].iloc[0]
+    assert metrics["validation_auroc"] == pytest.approx(best["validation_auroc"])
+    assert metrics["train_images"] == metrics["validation_images"] == 8
+    assert metrics["train_positive_images"] == 4
+    assert metrics["parameters_trained"] == metrics["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "run the stage tune_classifier first"),
+        ("{}", "does not hold valid"),
+        ("[]", "does not hold valid"),
+        ('{"head_width": 6, "dropout": 2, "learning_rate": 0.1}', "does not hold valid"),
+    ],
+)
+def test_best_params_that_are_missing_or_wrong_are_refused(
+    tmp_path: Path, content: str | None, fault: str
+) -> None:
+    path = tmp_path / "best_params.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=fault) as error:
+        train_classifier.tuned(tiny_params().classifier, path)
+    assert str(path) in str(error.value)
+
+
+def test_missing_weights_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    params = tiny_params(weights="nowhere.safetensors")
+    with pytest.raises(UserError, match=r"nowhere\.safetensors"):
+        run(params, tmp_path / "no outputs", tmp_path / "out")

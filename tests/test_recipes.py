@@ -1,0 +1,80 @@
+"""params.yaml and every recipe are whole and right; a slip is named by its key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mammo.errors import UserError
+from mammo.params import load_params
+from tests.imports import ROOT
+
+RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_is_whole_and_right(path: Path) -> None:
+    load_params(path)
+
+
+def test_the_recipes_of_the_origin_of_rsna_and_of_mini_mias_are_there() -> None:
+    assert {path.stem for path in RECIPES} >= {"origin", "rsna", "mini-mias"}
+
+
+def test_the_origin_is_what_the_notebooks_did() -> None:
+    origin = load_params(ROOT / "recipes" / "origin.yaml")
+    assert (origin.detector.image_size, origin.detector.epochs) == (1024, 50)
+    assert origin.classifier.backbone == "resnet50"
+    assert (origin.classifier.image_height, origin.classifier.image_width) == (1024, 1024)
+    assert (origin.classifier.trainable_layers, origin.classifier.freeze_batch_norm) == (45, True)
+    assert origin.classifier.target == ["cancer", "biopsy", "difficult_negative_case"]
+    assert (origin.classifier.balance, origin.classifier.balance_factor) == ("upsample", 8)
+    assert (origin.tune.trials, origin.tune.epochs) == (4, 3)
+    assert (origin.classifier.batch_size, origin.classifier.patience) == (32, 1)
+    assert (origin.evaluate.aggregate, origin.evaluate.beta) == ("max", 2)
+
+
+def spoiled(tmp_path: Path, change: object) -> Path:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert callable(change)
+    change(content)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda c: c["detector"].update(epocks=3), "detector.epocks is not a known setting"),
+        (lambda c: c.update(colour="red"), "colour is not a known setting"),
+        (lambda c: c["crop"].pop("margin"), "crop.margin is missing"),
+        (lambda c: c["split"].update(test=0.9), "nobody for training"),
+        (lambda c: c["classifier"].update(dropout=1.5), "classifier.dropout = 1.5"),
+        (lambda c: c["classifier"].update(target=["canser"]), "classifier.target.0 = 'canser'"),
+        (lambda c: c["detector"].update(image_size=250), "detector.image_size = 250"),
+        (lambda c: c["tune"]["space"].update(dropout=[0.5, 0.1]), "run from low to high"),
+        (lambda c: c.update(seed=float("nan")), "seed"),
+    ],
+)
+def test_a_slip_is_named(tmp_path: Path, change: object, complaint: str) -> None:
+    path = spoiled(tmp_path, change)
+    with pytest.raises(UserError, match=rf"recipe\.yaml.*{complaint}"):
+        load_params(path)
+
+
+def test_every_slip_is_told_at_once(tmp_path: Path) -> None:
+    def change(content: dict[str, dict[str, object]]) -> None:
+        content["crop"]["margins"] = 1
+        content["explain"].pop("images")
+
+    with pytest.raises(UserError, match=r"crop\.margins.*explain\.images|explain.*crop"):
+        load_params(spoiled(tmp_path, change))
+
+
+def test_a_file_that_is_no_yaml_or_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(UserError, match=r"broken\.yaml: cannot be read as YAML"):
+        load_params(tmp_path / "broken.yaml")
+    with pytest.raises(UserError, match=r"absent\.yaml: there is no such file"):
+        load_params(tmp_path / "absent.yaml")
