@@ -1,0 +1,26 @@
+"""What happens around the pipeline: Prefect flows, MLflow, git snapshots, the command line.
+
+Importing this package sets what its libraries read from the environment while they are being
+imported, so it comes before them. Whatever the user has set stays as it is.
+"""
+
+import os
+from pathlib import Path
+
+_DEFAULTS = {
+    # Nothing phones home.
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Prefect's state belongs to the project's folder, not to the home folder.
+    "PREFECT_HOME": str(Path(".prefect").absolute()),
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+for _name, _value in _DEFAULTS.items():
+    os.environ.setdefault(_name, _value)

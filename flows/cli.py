@@ -1,0 +1,167 @@
+"""The command line.
+
+mammoflow --help
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from mammo.errors import UserError
+from mammo.files import write_text
+from mammo.params import load_params
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data = typer.Typer(no_args_is_help=True, help="Make or bring in data sets, in our data/ layout.")
+params = typer.Typer(no_args_is_help=True, help="Check settings, or put a recipe into use.")
+app.add_typer(data, name="data")
+app.add_typer(params, name="params")
+
+
+@app.callback()
+def main() -> None:
+    """Retrain a mammography classifier, and prove how any version of it came to be."""
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Print what the user can mend as one sentence, without a traceback, and exit with 1."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def retrain(
+    force: Annotated[
+        bool, typer.Option(help="Go through the stages even if nothing has changed.")
+    ] = False,
+) -> None:
+    """Bring the pipeline up to date and register the model that comes of it."""
+    from flows.retrain import Summary
+    from flows.retrain import retrain as retrain_flow
+
+    logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
+    state = retrain_flow(force=force, return_state=True)
+    if not state.is_completed():
+        typer.echo(f"error: {state.message}", err=True)
+        raise typer.Exit(1)
+    summary = state.result()
+    assert isinstance(summary, Summary)
+    _show(summary)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A stage's failure is told by its last lines; our own call stack adds nothing."""
+    record.exc_info = None
+    return True
+
+
+def _show(summary: Any) -> None:
+    """Print what a retrain did, and where to look."""
+    from flows.registration import git_tag
+    from flows.registry import MODEL
+
+    console = Console()
+    if not summary.registered:
+        console.print(
+            f"Nothing changed since {MODEL} version {summary.version}: no stage ran, nothing was "
+            f"registered."
+        )
+        return
+    fates = Table(title="Stages", title_justify="left")
+    fates.add_column("stage")
+    fates.add_column("what happened")
+    words = {"ran": "ran", "cached": "restored from the cache", "unchanged": "up to date already"}
+    for outcome in summary.outcomes:
+        fates.add_row(outcome.stage, words[outcome.fate])
+    console.print(fates)
+    console.print(_metrics_table(summary.metrics))
+    console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
+    console.print(f"git tag  {git_tag(summary.version)}")
+    console.print("report   outputs/report/index.html")
+    console.print("MLflow   mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db")
+    console.print("Prefect  PREFECT_HOME=.prefect prefect server start")
+
+
+def _metrics_table(metrics: dict[str, Any]) -> Table:
+    """The first group of metrics that come with an interval; the report has them all."""
+    found = list(_with_intervals(metrics, ()))
+    group = found[0][0][:-1] if found else ()
+    table = Table(title=", ".join(group), title_justify="left")
+    for name in ("metric", "value", "interval"):
+        table.add_column(name)
+    for path, value, low, high in found:
+        if path[:-1] == group:
+            table.add_row(path[-1].replace("_", " "), f"{value:.3f}", f"{low:.3f} to {high:.3f}")
+    return table
+
+
+def _with_intervals(
+    tree: dict[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], float, float, float]]:
+    if {"value", "low", "high"} <= tree.keys():
+        if None not in (tree["value"], tree["low"], tree["high"]):
+            yield path, tree["value"], tree["low"], tree["high"]
+        return
+    for key, branch in tree.items():
+        if isinstance(branch, dict):
+            yield from _with_intervals(branch, (*path, key))
+
+
+@data.command("phantom")
+def data_phantom(
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
+) -> None:
+    """Write the sample: deterministic digital phantoms as DICOM."""
+    from mammo.datasets.phantom import write_phantoms
+
+    with one_sentence():
+        write_phantoms(folder)
+
+
+@data.command("mini-mias")
+def data_mini_mias(
+    source: Annotated[Path, typer.Argument(help="The folder with labels.csv and images/.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
+) -> None:
+    """Turn the mini-MIAS films (research use only) into our layout."""
+    from mammo.datasets.mini_mias import convert_mini_mias
+
+    with one_sentence():
+        convert_mini_mias(source, folder)
+
+
+@params.command("check")
+def params_check(
+    files: Annotated[list[Path], typer.Argument(help="params.yaml or recipes.")],
+) -> None:
+    """Check settings against their types; an unknown or mistyped key is an error."""
+    with one_sentence():
+        for file in files:
+            load_params(file)
+            typer.echo(f"{file}: good")
+
+
+@params.command("use")
+def params_use(
+    recipe: Annotated[Path, typer.Argument(help="For instance recipes/rsna.yaml.")],
+) -> None:
+    """Check a recipe and make it params.yaml."""
+    with one_sentence():
+        load_params(recipe)
+        write_text(Path("params.yaml"), recipe.read_text())
+        typer.echo(f"params.yaml is now {recipe}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,104 @@
+"""Child processes that are followed line by line and never outlive their caller."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+GRACE = 10.0  # seconds between asking a process group to stop and killing it
+
+_running: "set[subprocess.Popen[str]]" = set()
+
+
+class CommandError(Exception):
+    """A child ended with an error or ran out of time; the message ends with its last lines."""
+
+
+def follow(
+    command: Sequence[str],
+    cwd: Path,
+    on_line: Callable[[str], None],
+    extra_env: Mapping[str, str] | None = None,
+    time_limit: float | None = None,
+) -> list[str]:
+    """Run a command, hand each line of its output to `on_line` as it comes, and return them all.
+
+    The child gets a process group of its own. Whatever ends this call early (an exception, a
+    cancellation, the time limit in seconds) ends the whole group, so that no training goes on
+    unseen.
+
+    Raises:
+        CommandError: on a non-zero exit or when the time limit has passed.
+    """
+    child = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(extra_env or {}), "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    _running.add(child)
+    timed_out = threading.Event()
+
+    def stop_late_child() -> None:
+        timed_out.set()
+        _stop_group(child)
+
+    timer = threading.Timer(time_limit, stop_late_child) if time_limit is not None else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    lines: list[str] = []
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.append(line.rstrip())
+            on_line(lines[-1])
+        child.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()
+        _stop_group(child)
+        _running.discard(child)
+        if child.stdout is not None:
+            child.stdout.close()
+    if timed_out.is_set():
+        raise CommandError(_failure(command, f"was stopped after {time_limit:g} s", lines))
+    if child.returncode != 0:
+        raise CommandError(_failure(command, f"ended with status {child.returncode}", lines))
+    return lines
+
+
+def stop_all() -> None:
+    """End every child that any thread follows at this moment.
+
+    An interrupt reaches the main thread alone; the threads that wait for children never see it.
+    """
+    for child in list(_running):
+        _stop_group(child)
+
+
+def _stop_group(child: "subprocess.Popen[str]") -> None:
+    """End every process of the child's group: first by asking, then by force."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        child.wait()
+        return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=GRACE)
+    with contextlib.suppress(ProcessLookupError):  # the whole group has ended
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _failure(command: Sequence[str], what: str, lines: Sequence[str]) -> str:
+    tail = "\n".join(line for line in lines[-12:] if line.strip())
+    return f"`{' '.join(command)}` {what}. Its last lines:\n{tail}"

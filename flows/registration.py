@@ -1,0 +1,106 @@
+"""Registering the predictor as a new version of the model, tied to its snapshot."""
+
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from packaging.requirements import Requirement
+
+from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags
+from flows.snapshot import Snapshot, tag_exists, write_tag
+from mammo.datasets.phantom import phantom_dicom_bytes
+from mammo.errors import UserError
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, "dicom")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.double, "probability"),
+            *(ColSpec(DataType.double, name) for name in ("x1", "y1", "x2", "y2")),
+            ColSpec(DataType.string, "found_by"),
+            ColSpec(DataType.binary, "heatmap"),
+        ]
+    ),
+)
+
+# What runs the pipeline, but no part of a prediction.
+_NOT_FOR_SERVING = {"prefect", "fastapi", "dvc", "optuna", "scikit-learn", "jinja2", "typer"}
+
+
+def git_tag(version: int) -> str:
+    """The git tag of a model version."""
+    return f"model/v{version}"
+
+
+def check_next_tag(root: Path) -> None:
+    """Make sure, before any work, that the next version's git tag is free.
+
+    Raises:
+        UserError: if it is taken: git's tags and the registry do not belong together.
+    """
+    latest = latest_version()
+    following = git_tag(int(latest.version) + 1 if latest else 1)
+    if tag_exists(root, following):
+        raise UserError(
+            f"git has the tag {following} already, but the registry has no such version: point "
+            f"MLFLOW_TRACKING_URI to the registry that it belongs to, or delete the tag"
+        )
+
+
+def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
+    """Log the predictor to a run and register it; return the version and the alias it got.
+
+    The first version becomes champion, a later one challenger.
+    """
+    # Brings torch along: seconds that a retrain with nothing to do should not wait for.
+    from mammo.predictor import gather_predictor
+
+    with tempfile.TemporaryDirectory() as scratch:
+        predictor = Path(scratch) / "predictor"
+        gather_predictor(
+            root / "params.yaml",
+            detector=root / "outputs" / "train_detector",
+            classifier=root / "outputs" / "train_classifier",
+            folder=predictor,
+        )
+        with mlflow.start_run(run_id=run):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("serving.py")),
+                artifacts={"predictor": str(predictor)},
+                code_paths=[str(root / "mammo")],
+                signature=SIGNATURE,
+                input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
+                pip_requirements=serving_requirements(),
+            )
+    client = MlflowClient()
+    had_champion = _has_champion(client)
+    # The registry numbers versions, so the version comes before its git tag.
+    made = mlflow.register_model(info.model_uri, MODEL, tags=snapshot_tags(snapshot))
+    version = int(made.version)
+    tag = git_tag(version)
+    write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
+    client.set_model_version_tag(MODEL, made.version, "git_tag", tag)
+    alias = CHALLENGER if had_champion else CHAMPION
+    client.set_registered_model_alias(MODEL, alias, made.version)
+    return version, alias
+
+
+def _has_champion(client: MlflowClient) -> bool:
+    models = client.search_registered_models(f"name = '{MODEL}'")
+    return any(CHAMPION in model.aliases for model in models)
+
+
+def serving_requirements() -> list[str]:
+    """Packages that a prediction needs, at the versions that trained the model."""
+    names = [
+        requirement.name
+        for requirement in map(Requirement, metadata.requires("mammoflow") or [])
+        if requirement.marker is None and requirement.name not in _NOT_FOR_SERVING
+    ]
+    return [f"{name}=={metadata.version(name)}" for name in sorted(names)]

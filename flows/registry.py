@@ -1,0 +1,186 @@
+"""Everything said to MLflow: runs, params, metrics, plots, datasets and the registered model.
+
+What is logged of a stage is what dvc.yaml declares for it; nothing here knows a stage by name.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow import MlflowClient
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from flows.pipeline import Outcome, Stage
+from flows.snapshot import Snapshot
+
+EXPERIMENT = "mammoflow"
+MODEL = "mammogram-classifier"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
+
+
+def open_store(root: Path) -> str:
+    """Make the store and the experiment if need be, and return the experiment's id."""
+    uri = mlflow.get_tracking_uri()
+    local = uri.startswith("sqlite:")
+    if local:
+        (root / "mlruns").mkdir(exist_ok=True)
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        artifacts = (root / "mlruns" / "artifacts").absolute().as_uri() if local else None
+        client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+    mlflow.set_experiment(EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return str(experiment.experiment_id)
+
+
+def start_retrain(experiment: str, snapshot: Snapshot) -> str:
+    """Start the parent run of a retrain; return its id."""
+    tags = {"git_commit": snapshot.commit, "mlflow.source.git.commit": snapshot.commit}
+    return str(MlflowClient().create_run(experiment, tags=tags, run_name="retrain").info.run_id)
+
+
+def start_stage(experiment: str, parent: str, stage: Stage) -> str:
+    """Start the nested run of a stage; return its id."""
+    tags = {MLFLOW_PARENT_RUN_ID: parent, "stage": stage.name, "pool": stage.meta.pool}
+    return str(MlflowClient().create_run(experiment, tags=tags, run_name=stage.name).info.run_id)
+
+
+def end_run(run: str, succeeded: bool) -> None:
+    """End a run as FINISHED or FAILED."""
+    MlflowClient().set_terminated(run, "FINISHED" if succeeded else "FAILED")
+
+
+def log_stage(root: Path, stage: Stage, outcome: Outcome, run: str, parent: str) -> None:
+    """Log a finished stage's params, metrics and plots to its run, and the metrics to the parent's.
+
+    On the parent, a metric's name begins with the stage's.
+    """
+    client = MlflowClient()
+    params = flatten({key: _lookup(root / "params.yaml", key) for key in stage.params})
+    metrics: dict[str, float] = {}
+    for path in stage.metrics:
+        metrics.update(numbers(flatten(_read_structured(root / path))))
+    _log_batch(client, run, params, metrics)
+    _log_batch(client, parent, {}, {f"{stage.name}/{k}": v for k, v in metrics.items()})
+    client.set_tag(run, "fate", outcome.fate)
+    for path in (*stage.metrics, *stage.plots, *stage.pages):
+        if (root / path).is_dir():
+            client.log_artifacts(run, str(root / path), path.name)
+        else:
+            client.log_artifact(run, str(root / path))
+
+
+def log_params(run: str, params: Mapping[str, Any]) -> None:
+    """Log every param of params.yaml."""
+    _log_batch(MlflowClient(), run, flatten(params), {})
+
+
+def log_snapshot(root: Path, run: str, snapshot: Snapshot) -> None:
+    """Log the snapshot that a model was made from, and the data set with DVC's hash as digest."""
+    client = MlflowClient()
+    client.log_text(run, snapshot.to_json(), SNAPSHOT_ARTIFACT)
+    for name, text in snapshot.files.items():
+        client.log_text(run, text, f"snapshot/{name}")
+    for key, value in snapshot_tags(snapshot).items():
+        client.set_tag(run, key, value)
+    labels = pd.read_csv(root / "data" / "train.csv", dtype={"patient_id": str, "image_id": str})
+    # MLflow keeps the columns and the digest of a data set, never a row.
+    dataset = from_pandas(labels, source="data/train.csv", name="data", digest=data_hash(snapshot))
+    context = [InputTag("mlflow.data.context", "training")]
+    client.log_inputs(run, [DatasetInput(dataset=dataset._to_mlflow_entity(), tags=context)])
+
+
+def log_pages(root: Path, run: str, stages: Sequence[Stage]) -> None:
+    """Log to the parent run the pages that the stages made: what people open first."""
+    for path in (path for stage in stages for path in stage.pages):
+        MlflowClient().log_artifact(run, str(root / path))
+
+
+def snapshot_of(version: ModelVersion) -> Snapshot:
+    """The snapshot stored with a version's run."""
+    return Snapshot.from_json(
+        mlflow.artifacts.load_text(f"runs:/{version.run_id}/{SNAPSHOT_ARTIFACT}")
+    )
+
+
+def data_hash(snapshot: Snapshot) -> str:
+    """DVC's hash of data/, as data.dvc names it."""
+    return str(yaml.safe_load(snapshot.files["data.dvc"])["outs"][0]["md5"])
+
+
+def snapshot_tags(snapshot: Snapshot) -> dict[str, str]:
+    """What a model version's tags say of its snapshot."""
+    return {
+        "snapshot_digest": snapshot.digest,
+        "git_commit": snapshot.commit,
+        "data_hash": data_hash(snapshot),
+    }
+
+
+def latest_version() -> ModelVersion | None:
+    """The newest version of the model, or None if there is none yet."""
+    try:
+        versions = MlflowClient().search_model_versions(f"name = '{MODEL}'")
+    except MlflowException:
+        return None
+    return max(versions, key=lambda version: int(version.version), default=None)
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; lists stay whole."""
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def numbers(flat: Mapping[str, Any]) -> dict[str, float]:
+    """The entries that MLflow can take as metrics, under names that it allows."""
+    return {
+        key.replace("%", " percent"): float(value)
+        for key, value in flat.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _log_batch(
+    client: MlflowClient, run: str, params: Mapping[str, Any], metrics: Mapping[str, float]
+) -> None:
+    """Log params and metrics in batches that MLflow accepts (100 and 1000 at once)."""
+    now = int(pd.Timestamp.now().timestamp() * 1000)
+    for chunk in _chunks(list(params.items()), 100):
+        client.log_batch(run, params=[Param(key, str(value)) for key, value in chunk])
+    for chunk in _chunks(list(metrics.items()), 1000):
+        client.log_batch(run, metrics=[Metric(key, value, now, 0) for key, value in chunk])
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _read_structured(path: Path) -> Any:
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+
+
+def _lookup(path: Path, dotted: str) -> Any:
+    """The value of a key such as `tune.trials` of a params file."""
+    value = yaml.safe_load(path.read_text())
+    for part in dotted.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,174 @@
+"""The retraining flow: bring the pipeline up to date, log it to MLflow, register the model.
+
+    mammoflow retrain
+
+It runs with Prefect's temporary server, or against PREFECT_API_URL where that is set.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.futures import PrefectFuture
+from prefect.states import Failed
+
+from flows import registry
+from flows.data import ensure_data
+from flows.pipeline import Outcome, Stage, read_pipeline, repro, status, worth_showing
+from flows.process import CommandError, stop_all
+from flows.registration import check_next_tag, git_tag, register
+from flows.snapshot import Snapshot, capture
+from mammo.errors import UserError
+from mammo.files import read_json
+from mammo.params import load_params
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a retrain did."""
+
+    outcomes: tuple[Outcome, ...]
+    metrics: Mapping[str, Any]  # of every stage that declares metrics, by the stage's name
+    version: int
+    alias: str | None  # None if nothing was registered
+    run: str  # id of the MLflow run
+    registered: bool = field(default=True)
+
+
+@task
+def run_stage(stage: Stage, root: Path, experiment: str, parent: str) -> Outcome:
+    """Bring one stage up to date in place and log to MLflow what dvc.yaml declares for it."""
+    logger = get_run_logger()
+    run = registry.start_stage(experiment, parent, stage)
+    try:
+        fate = repro(
+            stage,
+            root,
+            {"PATH": os.environ["PATH"], "MLFLOW_RUN_ID": run},
+            lambda line: logger.info(line) if worth_showing(line) else None,
+        )
+        outcome = Outcome(stage.name, fate)
+        registry.log_stage(root, stage, outcome, run, parent)
+    except BaseException:
+        registry.end_run(run, succeeded=False)
+        raise
+    registry.end_run(run, succeeded=True)
+    return outcome
+
+
+def run_pipeline(stages: list[Stage], root: Path, experiment: str, parent: str) -> list[Outcome]:
+    """Run every stage as a Prefect task; those that do not wait for each other go side by side.
+
+    Raises:
+        CommandError: naming each stage that failed, with its last lines.
+    """
+    futures: dict[str, PrefectFuture[Outcome]] = {}
+    try:
+        for stage in stages:
+            configured = run_stage.with_options(
+                name=stage.name,
+                task_run_name=stage.name,
+                retries=stage.meta.retries,
+                retry_delay_seconds=stage.meta.retry_delay,
+                tags=[f"pool:{stage.meta.pool}"],
+            )
+            futures[stage.name] = configured.submit(
+                stage,
+                root,
+                experiment,
+                parent,
+                return_state=False,
+                wait_for=[futures[name] for name in stage.upstream],
+            )
+        for future in futures.values():
+            future.wait()
+    except BaseException:
+        # Cancelled or interrupted: the threads that wait for the stages do not notice.
+        stop_all()
+        raise
+    failures = [
+        str(future.state.result(raise_on_failure=False))
+        for future in futures.values()
+        if future.state.is_failed() or future.state.is_crashed()
+    ]
+    if failures:
+        raise CommandError("\n".join(failures))
+    return [future.result() for future in futures.values()]
+
+
+@flow(name="retrain")
+def retrain(force: bool = False) -> Summary | State[Any]:
+    """Retrain in the current folder and register what came of it.
+
+    Args:
+        force: go through the stages and register a version even if nothing has changed.
+
+    Returns:
+        The summary; or, where the user can mend what is wrong, a failed state that says it.
+    """
+    root = Path.cwd()
+    logger = get_run_logger()
+    try:
+        params = load_params(root / "params.yaml")
+        ensure_data(root, logger.info)
+        before = capture(root)
+        stages = read_pipeline(root)
+        experiment = registry.open_store(root)
+        latest = registry.latest_version()
+        if latest is not None and not force and _unchanged(root, before, latest):
+            version = int(latest.version)
+            logger.info("Nothing changed since %s version %s.", registry.MODEL, version)
+            return Summary((), _metrics(root, stages), version, None, str(latest.run_id), False)
+        check_next_tag(root)
+        parent = registry.start_retrain(experiment, before)
+        try:
+            registry.log_params(parent, params.model_dump())
+            outcomes = run_pipeline(stages, root, experiment, parent)
+            after = capture(root)
+            if after.commit != before.commit:
+                raise UserError("the commit changed during the run: run `mammoflow retrain` again")
+            registry.log_snapshot(root, parent, after)
+            registry.log_pages(root, parent, stages)
+            version, alias = register(root, after, parent)
+        except BaseException:
+            registry.end_run(parent, succeeded=False)
+            raise
+        registry.end_run(parent, succeeded=True)
+    except (UserError, CommandError) as error:
+        return Failed(message=str(error))
+    summary = Summary(tuple(outcomes), _metrics(root, stages), version, alias, parent)
+    create_markdown_artifact(
+        _as_markdown(summary), key="retrain", description=f"{registry.MODEL} version {version}"
+    )
+    return summary
+
+
+def _unchanged(root: Path, now: Snapshot, latest: registry.ModelVersion) -> bool:
+    """Whether dvc.lock is the latest version's and everything in the folder agrees with it.
+
+    dvc.lock holds the hashes of data, code and outs and the params of every stage, so it tells
+    what matters to the model apart from what does not, such as another commit of the README.
+    """
+    then = registry.snapshot_of(latest)
+    return now.files.get("dvc.lock") == then.files.get("dvc.lock") and not status(root)
+
+
+def _metrics(root: Path, stages: list[Stage]) -> dict[str, Any]:
+    return {
+        stage.name: {key: x for path in stage.metrics for key, x in read_json(root / path).items()}
+        for stage in stages
+        if stage.metrics
+    }
+
+
+def _as_markdown(summary: Summary) -> str:
+    rows = "\n".join(f"| {o.stage} | {o.fate} |" for o in summary.outcomes)
+    return (
+        f"## {registry.MODEL} version {summary.version} ({summary.alias})\n\n"
+        f"git tag `{git_tag(summary.version)}`, MLflow run `{summary.run}`\n\n"
+        f"| stage | fate |\n| --- | --- |\n{rows}\n"
+    )

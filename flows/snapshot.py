@@ -1,0 +1,151 @@
+"""The snapshot: what defines a model.
+
+The git commit of the code (dvc.yaml included) and the text of params.yaml, data.dvc and dvc.lock.
+A registered version carries its snapshot's digest, and git the tag `model/v<N>`: a commit whose
+tree holds exactly the snapshot, so that checking it out and running `dvc repro` is all it takes.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mammo.errors import UserError
+
+FILES = ("params.yaml", "data.dvc", "dvc.lock")
+CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A commit and the text of each of FILES; a file that did not exist has no entry."""
+
+    commit: str
+    files: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, as hex, over the canonical form."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The canonical form: sorted keys, no spaces."""
+        content = {"commit": self.commit, "files": dict(self.files)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> "Snapshot":
+        """The inverse of `to_json`."""
+        content = json.loads(text)
+        return Snapshot(content["commit"], content["files"])
+
+
+def git(
+    root: Path, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Run git in `root` and return what it prints, without the last newline.
+
+    Raises:
+        UserError: with git's own words if it fails.
+    """
+    result = subprocess.run(
+        ["git", *arguments],
+        cwd=root,
+        input=stdin,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode != 0:
+        raise UserError(f"git {' '.join(arguments)}: {result.stderr.strip()}")
+    return result.stdout.rstrip("\n")
+
+
+def uncommitted_code(root: Path) -> list[str]:
+    """Files of CODE that differ from the commit checked out, new ones included."""
+    status = git(root, "status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    return [line[3:] for line in status.splitlines()]
+
+
+def capture(root: Path) -> Snapshot:
+    """The snapshot of a working tree.
+
+    Raises:
+        UserError: if there is no commit, or code differs from the commit: a model made from code
+            that nobody can find again proves nothing.
+    """
+    changed = uncommitted_code(root)
+    if changed:
+        shown = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
+        raise UserError(
+            f"the code is not committed: {shown}; commit or stash it, then run this again"
+        )
+    files = {name: (root / name).read_bytes().decode() for name in FILES if (root / name).exists()}
+    return Snapshot(git(root, "rev-parse", "HEAD"), files)
+
+
+def tag_exists(root: Path, tag: str) -> bool:
+    """Whether git has this tag."""
+    return bool(git(root, "tag", "--list", tag))
+
+
+def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
+    """Tag a new commit on top of the snapshot's whose tree holds the snapshot; return its id.
+
+    Neither the working tree, nor the index, nor any branch changes.
+
+    Raises:
+        UserError: if the tag exists.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", snapshot.commit, env=index)
+        for name, text in sorted(snapshot.files.items()):
+            blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
+            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
+        tree = git(root, "write-tree", env=index)
+    identity = _identity(root)
+    commit = git(
+        root, "commit-tree", tree, "-p", snapshot.commit, stdin=message + "\n", env=identity
+    )
+    git(root, "tag", tag, commit)
+    return commit
+
+
+def read_tag(root: Path, tag: str) -> Snapshot:
+    """The snapshot that `write_tag` stored under a tag: the inverse of it.
+
+    Raises:
+        UserError: if there is no such tag.
+    """
+    commit = git(root, "rev-parse", f"{tag}^")
+    present = git(root, "ls-tree", "--name-only", tag, "--", *FILES).splitlines()
+    return Snapshot(commit, {name: _show(root, tag, name) for name in present})
+
+
+def _show(root: Path, tag: str, name: str) -> str:
+    """A file's exact text at a tag, last newline included."""
+    result = subprocess.run(
+        ["git", "cat-file", "blob", f"{tag}:{name}"], cwd=root, capture_output=True, check=True
+    )
+    return result.stdout.decode()
+
+
+def _identity(root: Path) -> dict[str, str]:
+    """Who commits: git's configured identity, or Mammoflow where there is none (a bare machine)."""
+    result = subprocess.run(
+        ["git", "var", "GIT_COMMITTER_IDENT"], cwd=root, capture_output=True, text=True
+    )
+    if result.returncode == 0:
+        return {}
+    name, email = "Mammoflow", "mammoflow@localhost"
+    return {
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": email,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": email,
+    }

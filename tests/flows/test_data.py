@@ -1,0 +1,95 @@
+"""data/ holds what data.dvc names, or the user is told what to do."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows import data
+from flows.data import ensure_data
+from mammo.datasets.phantom import write_phantoms
+from mammo.errors import UserError
+from tests.flows.conftest import command
+from tests.imports import ROOT
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A DVC project whose data are one file."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    command(tmp_path, "dvc", "init", "-q")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.csv").write_text("patient_id\n1\n")
+    command(tmp_path, "dvc", "add", "-q", "data")
+    return tmp_path
+
+
+@pytest.fixture
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample at a size that is made in seconds."""
+    monkeypatch.setattr(data, "write_phantoms", lambda to: write_phantoms(to, 2, long_side=128))
+
+
+def test_absent_data_come_from_the_cache(project: Path) -> None:
+    shutil.rmtree(project / "data")
+    ensure_data(project, print)
+    assert (project / "data" / "train.csv").read_text() == "patient_id\n1\n"
+
+
+def test_absent_data_come_from_a_remote(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    remote = tmp_path_factory.mktemp("remote")
+    command(project, "dvc", "remote", "add", "-d", "store", str(remote))
+    command(project, "dvc", "push")
+    shutil.rmtree(project / "data")
+    shutil.rmtree(project / ".dvc" / "cache")
+    ensure_data(project, print)
+    assert (project / "data" / "train.csv").exists()
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_the_sample_is_made_if_it_is_what_data_dvc_names(project: Path) -> None:
+    shutil.rmtree(project / "data")
+    write_phantoms(project / "data", 2, long_side=128)
+    command(project, "dvc", "add", "-q", "data")
+    shutil.rmtree(project / "data")
+    shutil.rmtree(project / ".dvc" / "cache")
+    said: list[str] = []
+    ensure_data(project, said.append)
+    assert any("making the sample" in line for line in said)
+    assert "up to date" in command(project, "dvc", "status", "data.dvc").stdout
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_other_data_that_cannot_be_had_are_an_error_and_nothing_is_left(project: Path) -> None:
+    shutil.rmtree(project / "data")
+    shutil.rmtree(project / ".dvc" / "cache")
+    named = (project / "data.dvc").read_text()
+    with pytest.raises(UserError, match=r"data that data\.dvc names cannot be had"):
+        ensure_data(project, print)
+    assert not (project / "data").exists()
+    assert (project / "data.dvc").read_text() == named
+
+
+def test_changed_data_are_never_taken_silently(project: Path) -> None:
+    (project / "data" / "train.csv").write_text("patient_id\n2\n")
+    with pytest.raises(UserError, match=r"run `dvc add data`"):
+        ensure_data(project, print)
+    assert (project / "data" / "train.csv").read_text() == "patient_id\n2\n"
+
+
+def test_a_project_without_data_dvc_is_told_how_to_get_one(project: Path) -> None:
+    (project / "data.dvc").unlink()
+    with pytest.raises(UserError, match=r"data\.dvc is missing: version your data"):
+        ensure_data(project, print)
+
+
+@pytest.mark.timeout(900)
+def test_generating_the_sample_gives_exactly_the_committed_hash(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    command(tmp_path, "dvc", "init", "-q")
+    write_phantoms(tmp_path / "data")
+    command(tmp_path, "dvc", "add", "-q", "data")
+    assert (tmp_path / "data.dvc").read_text() == (ROOT / "data.dvc").read_text()

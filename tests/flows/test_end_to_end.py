@@ -1,0 +1,288 @@
+"""From data to a registered model, small but whole: real DVC, real Prefect, real MLflow.
+
+The tests build on each other's runs through fixtures: a first retrain, one with nothing to do, one
+with a changed setting.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from flows.registry import MODEL
+from flows.snapshot import FILES, Snapshot, read_tag
+from tests.flows.conftest import command, mammoflow
+
+pytestmark = pytest.mark.timeout(1800)
+
+STAGES = [
+    "preprocess",
+    "split",
+    "train_detector",
+    "crop_rois",
+    "tune_classifier",
+    "train_classifier",
+    "evaluate",
+    "explain",
+    "report",
+]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A project after a retrain, and what the console said."""
+
+    root: Path
+    said: str
+    runs: int  # in MLflow after it
+
+
+def store(root: Path) -> MlflowClient:
+    uri = f"sqlite:///{root}/mlruns/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient()
+
+
+def all_runs(root: Path) -> list[Run]:
+    client = store(root)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(ids, max_results=1000))
+
+
+def retrained(root: Path, *arguments: str) -> Retrained:
+    said = mammoflow(root, "retrain", *arguments).stdout
+    return Retrained(root, said, len(all_runs(root)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_store_left_behind() -> Iterator[None]:
+    """`store` sets the whole process's, and a store so set outweighs the environment's."""
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="module")
+def first(small_project: Path) -> Retrained:
+    return retrained(small_project)
+
+
+@pytest.fixture(scope="module")
+def second(first: Retrained) -> Retrained:
+    return retrained(first.root)
+
+
+@pytest.fixture(scope="module")
+def third(second: Retrained) -> Retrained:
+    path = second.root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["evaluate"]["beta"] = 1.0
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    return retrained(second.root)
+
+
+def parent_run(root: Path, version: str) -> Run:
+    client = store(root)
+    return client.get_run(str(client.get_model_version(MODEL, version).run_id))
+
+
+def children(root: Path, parent: Run) -> list[Run]:
+    tag = "mlflow.parentRunId"
+    return [run for run in all_runs(root) if run.data.tags.get(tag) == parent.info.run_id]
+
+
+def test_every_stage_runs_and_the_console_tells_what_and_where(first: Retrained) -> None:
+    for stage in STAGES:
+        assert f"Running stage '{stage}'" in first.said
+    assert f"{MODEL} version 1, alias champion" in first.said
+    assert "outputs/report/index.html" in first.said
+    assert "auroc" in first.said
+    assert (first.root / "outputs/report/index.html").stat().st_size > 10_000
+
+
+def test_progress_of_a_stage_reaches_the_console(first: Retrained) -> None:
+    assert "preprocess" in first.said
+    assert "96/96" in first.said
+
+
+def test_mlflow_has_a_parent_and_a_nested_run_for_every_stage(first: Retrained) -> None:
+    parent = parent_run(first.root, "1")
+    assert parent.info.status == "FINISHED"
+    nested = {run.data.tags["stage"]: run for run in children(first.root, parent)}
+    assert set(nested) == set(STAGES)
+    assert all(run.info.status == "FINISHED" for run in nested.values())
+    trials = children(first.root, nested["tune_classifier"])
+    assert len(trials) == 2
+
+
+def test_mlflow_has_every_param_and_every_declared_metric(first: Retrained) -> None:
+    parent = parent_run(first.root, "1")
+    assert parent.data.params["classifier.backbone"] == "efficientnet_lite0"
+    assert parent.data.params["seed"] == "20"
+    metrics = json.loads((first.root / "outputs/evaluate/metrics.json").read_text())
+    auroc = metrics["test"]["breast"]["auroc"]["value"]
+    assert parent.data.metrics["evaluate/test.breast.auroc.value"] == pytest.approx(auroc)
+    evaluate = next(r for r in children(first.root, parent) if r.data.tags["stage"] == "evaluate")
+    assert evaluate.data.metrics["test.breast.auroc.value"] == pytest.approx(auroc)
+    artifacts = {item.path for item in store(first.root).list_artifacts(evaluate.info.run_id)}
+    assert {"metrics.json", "roc.csv", "precision_recall.csv", "confusion.csv"} <= artifacts
+
+
+def test_the_report_and_the_data_set_are_with_the_parent_run(first: Retrained) -> None:
+    parent = parent_run(first.root, "1")
+    artifacts = {item.path for item in store(first.root).list_artifacts(parent.info.run_id)}
+    assert {"index.html", "snapshot"} <= artifacts
+    (data,) = parent.inputs.dataset_inputs
+    md5 = yaml.safe_load((first.root / "data.dvc").read_text())["outs"][0]["md5"]
+    assert data.dataset.digest == md5
+
+
+def test_the_version_carries_its_snapshot(first: Retrained) -> None:
+    version = store(first.root).get_model_version(MODEL, "1")
+    snapshot = read_tag(first.root, "model/v1")
+    assert version.tags["snapshot_digest"] == snapshot.digest
+    assert version.tags["git_commit"] == snapshot.commit
+    assert version.tags["git_tag"] == "model/v1"
+    assert version.tags["data_hash"].endswith(".dir")
+    assert version.aliases == ["champion"]
+    stored = mlflow.artifacts.load_text(f"runs:/{version.run_id}/snapshot/snapshot.json")
+    assert Snapshot.from_json(stored) == snapshot
+
+
+def test_the_registered_model_reads_dicom_and_scores_like_the_pipeline(first: Retrained) -> None:
+    store(first.root)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/1")
+    predictions = pd.read_csv(first.root / "outputs/evaluate/predictions.csv", dtype=str)
+    row = predictions.iloc[0]
+    path = first.root / "data/train_images" / row.patient_id / f"{row.image_id}.dcm"
+    answer = model.predict(pd.DataFrame({"dicom": [path.read_bytes()]}))
+    assert answer["probability"].item() == pytest.approx(float(row.probability), abs=1e-6)
+    assert answer["heatmap"].item().startswith(b"\x89PNG")
+    assert answer["x1"].item() < answer["x2"].item()
+
+
+def test_the_registered_model_holds_no_pickle(first: Retrained) -> None:
+    version = store(first.root).get_model_version(MODEL, "1")
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version.version}"))
+    names = [path.name for path in folder.rglob("*") if path.is_file()]
+    assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth", ".pickle"))]
+    assert names.count("weights.safetensors") == 2
+    assert mlflow.models.get_model_info(str(folder)).signature is not None
+
+
+def test_dvc_finds_everything_in_order(first: Retrained) -> None:
+    assert command(first.root, "dvc", "status").stdout.strip().endswith("up to date.")
+    assert "outputs/evaluate/metrics.json" in command(first.root, "dvc", "metrics", "show").stdout
+    assert "preprocess" in command(first.root, "dvc", "dag").stdout
+
+
+def test_again_nothing_runs_and_nothing_is_registered(second: Retrained, first: Retrained) -> None:
+    assert "Nothing changed" in second.said
+    assert "Running stage" not in second.said
+    assert second.runs == first.runs
+
+
+def test_a_changed_setting_runs_what_depends_on_it_and_makes_a_challenger(
+    third: Retrained,
+) -> None:
+    for stage in ("preprocess", "train_detector", "train_classifier"):
+        assert f"Running stage '{stage}'" not in third.said
+    for stage in ("evaluate", "report"):
+        assert f"Running stage '{stage}'" in third.said
+    client = store(third.root)
+    assert str(client.get_model_version_by_alias(MODEL, "champion").version) == "1"
+    assert str(client.get_model_version_by_alias(MODEL, "challenger").version) == "2"
+    assert read_tag(third.root, "model/v2").digest != read_tag(third.root, "model/v1").digest
+
+
+def test_a_clean_clone_reproduces_the_tag_byte_for_byte(first: Retrained, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    command(first.root, "git", "clone", "-q", str(first.root), str(clone))
+    command(clone, "git", "checkout", "-q", "model/v1")
+    shutil.copytree(first.root / "data", clone / "data")
+    command(clone, "dvc", "repro", "--force", "--no-run-cache")
+    assert command(clone, "git", "status", "--porcelain").stdout == ""
+    assert (clone / "dvc.lock").read_text() == read_tag(first.root, "model/v1").files["dvc.lock"]
+    assert "up to date" in command(clone, "dvc", "status").stdout
+
+
+def test_nothing_personal_of_the_headers_reaches_an_output(first: Retrained) -> None:
+    for folder in ("outputs", "mlruns"):
+        found = subprocess.run(
+            ["grep", "-rlaE", r"Phantom\^"], cwd=first.root / folder, capture_output=True, text=True
+        )
+        # The input example is a phantom of its own, made for the purpose; the code that travels
+        # with the model holds the words that phantoms are named with.
+        allowed = ("input_example", "/code/mammo/")
+        assert [p for p in found.stdout.split() if not any(part in p for part in allowed)] == []
+
+
+def test_uncommitted_code_is_refused_before_any_work(third: Retrained) -> None:
+    path = third.root / "stages" / "split.py"
+    before = path.read_text()
+    try:
+        path.write_text(before + "\n")
+        result = mammoflow(third.root, "retrain", check=False)
+    finally:
+        path.write_text(before)
+    assert result.returncode == 1
+    assert "error: the code is not committed: stages/split.py" in result.stdout
+    assert "Running stage" not in result.stdout
+    assert len(all_runs(third.root)) == third.runs
+
+
+def test_data_that_differs_from_data_dvc_is_refused(third: Retrained) -> None:
+    extra = third.root / "data" / "note.txt"
+    try:
+        extra.write_text("new\n")
+        result = mammoflow(third.root, "retrain", check=False)
+    finally:
+        extra.unlink()
+    assert result.returncode == 1
+    assert "error: data/ is not what data.dvc names" in result.stdout
+
+
+def test_a_tag_of_another_registry_is_refused_before_any_work(third: Retrained) -> None:
+    command(third.root, "git", "tag", "model/v3")
+    try:
+        result = mammoflow(third.root, "retrain", "--force", check=False)
+    finally:
+        command(third.root, "git", "tag", "-d", "model/v3")
+    assert result.returncode == 1
+    assert "error: git has the tag model/v3 already" in result.stdout
+
+
+def test_a_failing_stage_fails_the_run_and_registers_nothing(third: Retrained) -> None:
+    path = third.root / "params.yaml"
+    before = path.read_text()
+    params = yaml.safe_load(before)
+    params["split"]["test"] = 0.0
+    try:
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+        result = mammoflow(third.root, "retrain", check=False)
+    finally:
+        path.write_text(before)
+    assert result.returncode == 1
+    assert "split" in result.stdout
+    assert "Traceback" not in result.stdout
+    client = store(third.root)
+    assert len(client.search_model_versions(f"name = '{MODEL}'")) == 2
+    failed = [run for run in all_runs(third.root) if run.info.status == "FAILED"]
+    assert failed
+    assert not [run for run in all_runs(third.root) if run.info.status == "RUNNING"]
+
+
+def test_the_files_of_the_snapshot_are_the_tags(third: Retrained) -> None:
+    for version in ("1", "2"):
+        snapshot = read_tag(third.root, f"model/v{version}")
+        assert set(snapshot.files) == set(FILES)

@@ -1,0 +1,176 @@
+"""Any dvc.yaml becomes Prefect tasks: on a project of three small shell stages, with real DVC."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flows.pipeline import Meta, Stage, read_pipeline, repro, status
+from flows.process import CommandError, follow
+from mammo.errors import UserError
+
+DVC_YAML = """
+    stages:
+      # declared last to first: the order must come from the graph
+      right:
+        cmd: bash -c 'date +%s.%N > started; sleep 2; cp outputs/base/x.txt outputs/right.txt'
+        deps: [outputs/base/x.txt]
+        outs: [outputs/right.txt]
+      left:
+        cmd: cp outputs/base/x.txt outputs/left.txt
+        deps: [outputs/base/x.txt]
+        params: [seed, nested.depth]
+        outs: [outputs/left.txt]
+        meta: {pool: gpu, retries: 2, retry_delay: 0, time_limit: 30}
+      base:
+        cmd: >-
+          bash -c 'mkdir -p outputs/base; cp in.txt outputs/base/x.txt;
+          echo "{}" > outputs/base/m.json; echo "a,b" > outputs/base/p.csv; echo made'
+        deps: [in.txt]
+        outs: [outputs/base/x.txt]
+        metrics: [outputs/base/m.json]
+        plots: [outputs/base/p.csv]
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A git and DVC project of three stages."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text(textwrap.dedent(DVC_YAML))
+    (tmp_path / "params.yaml").write_text("seed: 1\nnested: {depth: 2}\n")
+    (tmp_path / "in.txt").write_text("hello\n")
+    return tmp_path
+
+
+def run(stage: Stage, root: Path) -> tuple[str, list[str]]:
+    lines: list[str] = []
+    fate = repro(stage, root, {"PATH": "/usr/bin:/bin"}, lines.append)
+    return fate, lines
+
+
+def test_the_graph_is_dvcs_own(toy: Path) -> None:
+    base, left, right = read_pipeline(toy)
+    assert (base.name, left.name, right.name) == ("base", "left", "right")
+    assert left.upstream == right.upstream == ("base",)
+    assert base.upstream == ()
+    assert base.metrics == (Path("outputs/base/m.json"),)
+    assert base.plots == (Path("outputs/base/p.csv"),)
+    assert left.params == ("nested.depth", "seed")
+    assert left.meta == Meta(pool="gpu", retries=2, retry_delay=0, time_limit=30)
+    assert right.meta == Meta()
+
+
+def test_a_stage_added_to_dvc_yaml_appears_without_another_line(toy: Path) -> None:
+    with (toy / "dvc.yaml").open("a") as file:
+        file.write("  last:\n    cmd: cp outputs/left.txt outputs/last.txt\n")
+        file.write("    deps: [outputs/left.txt]\n    outs: [outputs/last.txt]\n")
+    by_name = {stage.name: stage for stage in read_pipeline(toy)}
+    assert by_name["last"].upstream == ("left",)
+
+
+@pytest.mark.parametrize("meta", ["{retrys: 2}", "{time_limit: -1}", "{pool: [gpu]}"])
+def test_a_mistake_in_meta_names_stage_and_key(toy: Path, meta: str) -> None:
+    with (toy / "dvc.yaml").open("a") as file:
+        file.write(f"  wrong:\n    cmd: echo\n    meta: {meta}\n")
+    with pytest.raises(UserError, match=rf"meta of the stage wrong: {meta[1:].split(':')[0]}"):
+        read_pipeline(toy)
+
+
+def test_a_stage_runs_then_is_unchanged_then_comes_from_the_cache(toy: Path) -> None:
+    base = read_pipeline(toy)[0]
+    assert "base" in status(toy)
+    fate, lines = run(base, toy)
+    assert fate == "ran"
+    assert "made" in lines
+    assert "base" not in status(toy)
+    assert run(base, toy)[0] == "unchanged"
+    (toy / "outputs/base/x.txt").unlink()
+    (toy / "dvc.lock").unlink()
+    assert run(base, toy)[0] == "cached"
+    assert (toy / "outputs/base/x.txt").read_text() == "hello\n"
+
+
+def test_a_failing_stage_tells_its_last_lines_and_leaves_no_lock_entry(toy: Path) -> None:
+    with (toy / "dvc.yaml").open("a") as file:
+        file.write("  wrong:\n    cmd: bash -c 'echo no such breast >&2; exit 1'\n")
+        file.write("    outs: [outputs/wrong.txt]\n")
+    wrong = next(stage for stage in read_pipeline(toy) if stage.name == "wrong")
+    with pytest.raises(CommandError, match="no such breast"):
+        run(wrong, toy)
+    assert not (toy / "dvc.lock").exists() or "wrong" not in (toy / "dvc.lock").read_text()
+
+
+def test_a_stage_that_outlasts_its_limit_is_stopped(toy: Path) -> None:
+    base, _, right = read_pipeline(toy)
+    run(base, toy)
+    hurried = Stage(right.name, right.upstream, Meta(time_limit=0.5), (), (), (), ())
+    with pytest.raises(CommandError, match=r"stopped after 0\.5 s"):
+        run(hurried, toy)
+
+
+FLOW = """
+    import sys
+    from pathlib import Path
+    import flows
+    from flows import registry, retrain
+    from flows.pipeline import read_pipeline
+    from flows.snapshot import Snapshot
+    from prefect import flow
+    root = Path.cwd()
+    experiment = registry.open_store(root)
+    parent = registry.start_retrain(experiment, Snapshot("0" * 40, {}))
+
+    @flow
+    def toy():
+        stages = read_pipeline(root)
+        for outcome in retrain.run_pipeline(stages, root, experiment, parent):
+            print(outcome.stage, outcome.fate)
+
+    toy()
+"""
+
+
+def flow_output(toy: Path) -> list[str]:
+    """Run the toy's stages in a Prefect flow with a temporary server, in a process of its own."""
+    (toy / "flow.py").write_text(textwrap.dedent(FLOW))
+    project = str(Path(__file__).parents[2])
+    return follow([sys.executable, "flow.py"], toy, print, {"PYTHONPATH": project}, time_limit=300)
+
+
+def test_prefect_runs_every_stage_and_independent_ones_side_by_side(toy: Path) -> None:
+    # Each of the two waits for the other's sign of life: one after the other would never end.
+    together = (
+        "bash -c 'touch {me}.up; until [ -e {other}.up ]; do sleep 0.1; done; touch {me}.out'"
+    )
+    (toy / "dvc.yaml").write_text(
+        "stages:\n"
+        + "".join(
+            f'  {me}:\n    cmd: "{together.format(me=me, other=other)}"\n    outs: [{me}.out]\n'
+            f"    meta: {{time_limit: 60}}\n"
+            for me, other in (("left", "right"), ("right", "left"))
+        )
+    )
+    lines = flow_output(toy)
+    assert {"left ran", "right ran"} <= set(lines)
+
+
+def test_prefect_retries_a_stage_as_its_meta_says(toy: Path) -> None:
+    (toy / "dvc.yaml").write_text(
+        "stages:\n  shaky:\n"
+        "    cmd: \"bash -c 'echo try >> tries; [ $(wc -l < tries) = 3 ] && touch done.out'\"\n"
+        "    outs: [done.out]\n    meta: {retries: 2, retry_delay: 0}\n"
+    )
+    lines = flow_output(toy)
+    assert "shaky ran" in lines
+    assert (toy / "tries").read_text() == "try\n" * 3
+
+
+def test_prefect_names_the_stage_that_failed_and_runs_nothing_after_it(toy: Path) -> None:
+    (toy / "in.txt").unlink()
+    with pytest.raises(CommandError, match=r"in\.txt"):
+        flow_output(toy)
+    assert not (toy / "outputs/left.txt").exists()

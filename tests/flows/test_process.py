@@ -1,0 +1,94 @@
+"""Children are followed line by line and never outlive their caller."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.process import CommandError, follow, stop_all
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is not merely waiting to be reaped."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def gone(pid: int, within: float = 5.0) -> bool:
+    deadline = time.monotonic() + within
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def test_lines_arrive_while_the_child_still_runs(tmp_path: Path) -> None:
+    seen: list[tuple[str, bool]] = []
+    done = tmp_path / "done"
+    follow(
+        ["bash", "-c", "echo one; sleep 1; echo two; touch done"],
+        tmp_path,
+        lambda line: seen.append((line, done.exists())),
+    )
+    assert seen[0] == ("one", False)
+    assert [line for line, _ in seen] == ["one", "two"]
+
+
+def test_a_failure_tells_the_status_and_the_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"ended with status 3.*\n.*disk on fire"):
+        follow(["bash", "-c", "echo disk on fire >&2; exit 3"], tmp_path, lambda line: None)
+
+
+def test_the_time_limit_ends_grandchildren_too(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"stopped after 1 s"):
+        follow(
+            ["bash", "-c", "sleep 60 & echo $! > pid; wait"],
+            tmp_path,
+            lambda line: None,
+            time_limit=1,
+        )
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_an_exception_in_the_reader_ends_the_child(tmp_path: Path) -> None:
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(["bash", "-c", "echo $$ > pid; echo up; sleep 60"], tmp_path, interrupt)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_stop_all_reaches_children_of_other_threads(tmp_path: Path) -> None:
+    started = threading.Event()
+    errors: list[str] = []
+
+    def run() -> None:
+        try:
+            follow(
+                ["bash", "-c", "echo $$ > pid; echo up; sleep 60"],
+                tmp_path,
+                lambda _: started.set(),
+            )
+        except CommandError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert started.wait(10)
+    stop_all()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert errors
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_the_extra_environment_reaches_the_child(tmp_path: Path) -> None:
+    lines = follow(
+        ["bash", "-c", "echo $MAMMO_TEST"], tmp_path, lambda line: None, {"MAMMO_TEST": "x"}
+    )
+    assert lines == ["x"]
+    assert "MAMMO_TEST" not in os.environ
