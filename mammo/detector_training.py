@@ -22,14 +22,13 @@ from mammo import params
 from mammo.detector import (
     Detector,
     build_network,
-    read_image,
-    read_weights,
     to_square,
     untrained_detector,
 )
 from mammo.errors import UserError
 from mammo.geometry import Box
 from mammo.progress import say, track
+from mammo.reading import read_gray, read_weights
 from mammo.yolo import DetectionModel, DetectionTrainer, build_yolo_dataset, keep_threads
 
 # A preprocessed breast hangs from the left edge and is alone in its image: mosaics, left-right
@@ -260,7 +259,7 @@ def _write_squares(parts: dict[str, Sequence[Example]], folder: Path, size: int)
         for index, example in enumerate(examples)
     ]
     for part, name, example in track(named, "detector: images", len(named)):
-        square, placement = to_square(read_image(example.image), size)
+        square, placement = to_square(read_gray(example.image), size)
         box = placement.to_image(example.box).clipped(placement.width, placement.height)
         centre = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
         numbers = " ".join(f"{v / size:.8f}" for v in (*centre, box.width, box.height))

@@ -142,6 +142,18 @@ class Explain(Section):
     tolerance: Annotated[float, Field(ge=0)]  # pixels around a lesion that still count as a hit
 
 
+class Audit(Section):
+    """How far a re-run may differ and still count as the same model; bytes alike always do.
+
+    They matter on another kind of machine only. No stage depends on them.
+    """
+
+    weights: Annotated[float, Field(ge=0)]  # of a tensor's largest value, for each of its values
+    metrics: Annotated[float, Field(ge=0)]  # of the width of the metric's own interval
+    numbers: Annotated[float, Field(ge=0)]  # of the larger of both, for a number without interval
+    pixels: Annotated[int, Field(ge=0, le=255)]  # grey levels, for every pixel
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -155,6 +167,7 @@ class Params(Section):
     tune: Tune
     evaluate: Evaluate
     explain: Explain
+    audit: Audit
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mammo.classifier import Classifier, build_classifier
-from mammo.dataset import Epoch, Pictures, Roi, loader, normalised
+from mammo.dataset import Epoch, Pictures, Roi, examples, loader, normalised
 from mammo.errors import UserError
 from mammo.params import Classifier as Settings
 from mammo.progress import say, track
 from mammo.split import BREAST
+from mammo.tables import MANIFEST, ROIS, SPLIT, read_table
 
 WARM_UP = 0.1  # of all steps
 LONG_EPOCH = 100  # batches; a longer one shows its progress
@@ -75,6 +76,30 @@ def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) ->
         targets=np.array(part["target"], np.int64),
         breasts=np.array(part.groupby(BREAST).ngroup(), np.int64),
     )
+
+
+def read_examples(
+    settings: Settings, manifest: Path, split: Path, crops: Path
+) -> tuple[Examples, Examples]:
+    """The examples to learn from and those to choose on, from the tables that say which they are.
+
+    Args:
+        settings: of the classifier.
+        manifest: table of the images.
+        split: table of the women.
+        crops: folder of crop_rois.
+
+    Raises:
+        UserError: if a table cannot be read or does not fit the others, or as `gather`.
+    """
+    table = examples(
+        read_table(manifest, MANIFEST),
+        read_table(split, SPLIT),
+        read_table(crops / "rois.csv", ROIS),
+        settings,
+    )
+    images = crops / "images"
+    return gather(table, "train", images, settings), gather(table, "validation", images, settings)
 
 
 def fit(

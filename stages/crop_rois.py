@@ -11,10 +11,11 @@ from pathlib import Path
 import cv2
 import pandas as pd
 
-from mammo.detector import load_detector, read_image
+from mammo.detector import load_detector
 from mammo.files import fresh_folder, write_csv, write_json
 from mammo.params import Params, load_params
 from mammo.progress import track
+from mammo.reading import read_gray
 from mammo.reproducibility import pin, stage_seed
 from mammo.roi import cut, find_roi
 from mammo.tables import MANIFEST, ROIS, read_table
@@ -31,7 +32,7 @@ def run(params: Params, preprocessed: Path, detector: Path, out: Path) -> None:
     network = load_detector(detector)
     rows = []
     for row in track(manifest.to_dict("records"), "crop_rois", len(manifest)):
-        image = read_image(preprocessed / "images" / row["path"])
+        image = read_gray(preprocessed / "images" / row["path"])
         roi = find_roi(network, image, params.crop)
         target = out / "images" / row["path"]
         target.parent.mkdir(parents=True, exist_ok=True)

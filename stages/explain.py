@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from mammo.breast import breast_mask
 from mammo.classifier import load_classifier
-from mammo.dataset import read_gray
 from mammo.files import fresh_folder, read_json, write_bytes, write_csv, write_json
 from mammo.geometry import Box, Placement
 from mammo.params import Params, load_params
 from mammo.progress import track
+from mammo.reading import read_gray
 from mammo.reproducibility import pin, stage_seed
 from mammo.saliency import chance, heatmap, hits, overlay, peak
 from mammo.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table

@@ -11,14 +11,12 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from mammo import tables
 from mammo.classifier import check_weights, save_classifier
-from mammo.dataset import examples
 from mammo.errors import UserError
 from mammo.files import fresh_folder, read_json, write_csv, write_json
 from mammo.params import Classifier, Params, Space, load_params
 from mammo.reproducibility import pin, stage_seed
-from mammo.training import fit, gather, learning
+from mammo.training import fit, learning, read_examples
 from stages.live import stage_run
 from stages.runner import run_stage
 
@@ -44,15 +42,7 @@ def run(
     """
     check_weights(params.classifier)
     settings = tuned(params.classifier, best_params)
-    table = examples(
-        tables.read_table(manifest, tables.MANIFEST),
-        tables.read_table(split, tables.SPLIT),
-        tables.read_table(crops / "rois.csv", tables.ROIS),
-        settings,
-    )
-    train, validation = (
-        gather(table, name, crops / "images", settings) for name in ("train", "validation")
-    )
+    train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "train_classifier")
     result = fit(settings, train, validation, seed, stage_run())
     save_classifier(result.model, settings, out)

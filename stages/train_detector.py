@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from mammo.breast import breast_box
-from mammo.detector import Detection, read_image, save_detector
+from mammo.detector import Detection, save_detector
 from mammo.detector_training import Example, train_detector
 from mammo.errors import UserError
 from mammo.files import fresh_folder, write_csv, write_json
 from mammo.geometry import Box, Placement
 from mammo.params import Params, load_params
 from mammo.progress import say, track
+from mammo.reading import read_gray
 from mammo.reproducibility import pin, stage_seed
 from mammo.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
 from stages.runner import run_stage
@@ -68,7 +69,7 @@ def run(params: Params, preprocessed: Path, split: Path, out: Path) -> None:
     training = train_detector(train, validation, params.detector, seed)
     detector = training.detector
     found = [
-        detector.find([read_image(example.image)])[0]
+        detector.find([read_gray(example.image)])[0]
         for example in track(validation, "detector: comparing", len(validation))
     ]
     overlaps = [
@@ -124,13 +125,13 @@ def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) ->
 def _labels_of_masks(manifest: pd.DataFrame, images: Path) -> dict[str, Box]:
     """The box of the breast mask of each image that has one, by image id."""
     rows = track(manifest.to_dict("records"), "detector: breast masks", len(manifest))
-    found = ((row["image_id"], breast_box(read_image(images / row["path"]))) for row in rows)
+    found = ((row["image_id"], breast_box(read_gray(images / row["path"]))) for row in rows)
     return {image_id: box for image_id, box in found if box is not None}
 
 
 def _tile(example: Example, detection: Detection | None, overlap: float) -> np.ndarray:
     """One validation image with both boxes and a caption, TILE pixels square, BGR."""
-    image = read_image(example.image)
+    image = read_gray(example.image)
     height, width = image.shape
     room = TILE - 24  # the caption's line is below
     scale = min(TILE / width, room / height)

@@ -8,13 +8,11 @@ trial is a nested run there with live curves.
 
 from pathlib import Path
 
-from mammo import tables
 from mammo.classifier import check_weights
-from mammo.dataset import examples
 from mammo.files import fresh_folder, write_csv, write_json
 from mammo.params import Params, load_params
 from mammo.reproducibility import pin, stage_seed
-from mammo.training import gather
+from mammo.training import read_examples
 from mammo.tuning import best_params, trials_table, tune
 from stages.live import trial_runs
 from stages.runner import run_stage
@@ -37,15 +35,7 @@ def run(params: Params, manifest: Path, split: Path, crops: Path, out: Path) -> 
     """
     settings = params.classifier
     check_weights(settings)
-    table = examples(
-        tables.read_table(manifest, tables.MANIFEST),
-        tables.read_table(split, tables.SPLIT),
-        tables.read_table(crops / "rois.csv", tables.ROIS),
-        settings,
-    )
-    train, validation = (
-        gather(table, name, crops / "images", settings) for name in ("train", "validation")
-    )
+    train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "tune_classifier")
     with trial_runs() as watch:
         study = tune(settings, params.tune, train, validation, seed, watch)

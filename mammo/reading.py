@@ -1,0 +1,45 @@
+"""Reading what stages wrote for each other: gray images and weights. A fault is one sentence."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mammo.errors import UserError
+
+
+def read_gray(path: Path) -> NDArray[np.uint8]:
+    """Read an 8-bit gray image file, (H, W).
+
+    Raises:
+        UserError: if it is missing or no image.
+    """
+    # Not cv2.imread: it says nothing of why, and prints a warning of its own.
+    try:
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); run the stage that makes it again"
+        ) from None
+    pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+    if pixels is None:
+        raise UserError(f"{path}: is not an image; run the stage that makes it again")
+    return np.asarray(pixels, np.uint8)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, to the CPU.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from None
