@@ -28,6 +28,6 @@ clean:  ## remove the environment; data, outputs and models stay
 .venv/installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
-	@uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
 	@uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

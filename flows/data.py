@@ -8,7 +8,6 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from flows.process import CommandError, follow
-from mammo.datasets.phantom import write_phantoms
 from mammo.errors import UserError
 
 DATA = "data"
@@ -27,6 +26,8 @@ def ensure_data(root: Path, say: Callable[[str], None]) -> None:
         raise UserError(f"{DATA_FILE} is missing: version your data with `dvc add {DATA}`")
     made = False
     if not (root / DATA).exists() and not _pull(root, say):
+        from mammo.datasets.phantom import write_phantoms
+
         say("neither cache nor remote has it: making the sample of phantoms")
         write_phantoms(root / DATA)
         made = True

@@ -4,6 +4,7 @@ DVC says which stages exist and what each waits for, so nothing here names a sta
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,19 +113,22 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
     )
 
 
+def dvc_env() -> dict[str, str]:
+    """What a child needs so that `python` in dvc.yaml is the interpreter that we run on."""
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
 def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Callable[[str], None]) -> Fate:
     """Bring one stage up to date with DVC; its dependencies must be.
 
     Raises:
         CommandError: if the stage fails or outlasts its time limit.
     """
-    # The interpreter's folder comes first, so that `python` in dvc.yaml is the one we run on.
-    path = f"{Path(sys.executable).parent}:{env['PATH']}"
     lines = follow(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
         cwd=root,
         on_line=on_line,
-        extra_env={**env, "PATH": path},
+        extra_env={**env, **dvc_env()},
         time_limit=stage.meta.time_limit,
     )
     return _fate(stage.name, lines)

@@ -13,7 +13,6 @@ from packaging.requirements import Requirement
 
 from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags
 from flows.snapshot import Snapshot, tag_exists, write_tag
-from mammo.datasets.phantom import phantom_dicom_bytes
 from mammo.errors import UserError
 
 SIGNATURE = ModelSignature(
@@ -27,6 +26,12 @@ SIGNATURE = ModelSignature(
         ]
     ),
 )
+
+NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
+"""The parts of a predictor and the folders that they come from."""
+
+SERVING = "flows/serving.py"
+"""What MLflow runs to load the model."""
 
 # What runs the pipeline, but no part of a prediction.
 _NOT_FOR_SERVING = {"prefect", "fastapi", "dvc", "optuna", "scikit-learn", "jinja2", "typer"}
@@ -58,20 +63,20 @@ def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
     The first version becomes champion, a later one challenger.
     """
     # Brings torch along: seconds that a retrain with nothing to do should not wait for.
+    from mammo.datasets.phantom import phantom_dicom_bytes
     from mammo.predictor import gather_predictor
 
     with tempfile.TemporaryDirectory() as scratch:
         predictor = Path(scratch) / "predictor"
         gather_predictor(
             root / "params.yaml",
-            detector=root / "outputs" / "train_detector",
-            classifier=root / "outputs" / "train_classifier",
+            **{part: root / folder for part, folder in NETWORKS.items()},
             folder=predictor,
         )
         with mlflow.start_run(run_id=run):
             info = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(Path(__file__).with_name("serving.py")),
+                python_model=str(root / SERVING),
                 artifacts={"predictor": str(predictor)},
                 code_paths=[str(root / "mammo")],
                 signature=SIGNATURE,

@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from flows import environment
 from flows.pipeline import Outcome, Stage
 from flows.snapshot import Snapshot
 
@@ -26,6 +27,7 @@ MODEL = "mammogram-classifier"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
+ENVIRONMENT_ARTIFACT = "environment.json"
 
 
 def open_store(root: Path) -> str:
@@ -65,15 +67,16 @@ def end_run(run: str, succeeded: bool) -> None:
 def log_stage(root: Path, stage: Stage, outcome: Outcome, run: str, parent: str) -> None:
     """Log a finished stage's params, metrics and plots to its run, and the metrics to the parent's.
 
-    On the parent, a metric's name begins with the stage's.
+    A metric's name begins with the stage's: live curves of the same name stay curves.
     """
     client = MlflowClient()
     params = flatten({key: _lookup(root / "params.yaml", key) for key in stage.params})
     metrics: dict[str, float] = {}
     for path in stage.metrics:
-        metrics.update(numbers(flatten(_read_structured(root / path))))
+        found = numbers(flatten(_read_structured(root / path)))
+        metrics.update({f"{stage.name}/{key}": value for key, value in found.items()})
     _log_batch(client, run, params, metrics)
-    _log_batch(client, parent, {}, {f"{stage.name}/{k}": v for k, v in metrics.items()})
+    _log_batch(client, parent, {}, metrics)
     client.set_tag(run, "fate", outcome.fate)
     for path in (*stage.metrics, *stage.plots, *stage.pages):
         if (root / path).is_dir():
@@ -88,13 +91,15 @@ def log_params(run: str, params: Mapping[str, Any]) -> None:
 
 
 def log_snapshot(root: Path, run: str, snapshot: Snapshot) -> None:
-    """Log the snapshot that a model was made from, and the data set with DVC's hash as digest."""
+    """Log what a model was made from and in: the snapshot, the environment, and the data set with
+    DVC's hash as digest."""
     client = MlflowClient()
     client.log_text(run, snapshot.to_json(), SNAPSHOT_ARTIFACT)
     for name, text in snapshot.files.items():
         client.log_text(run, text, f"snapshot/{name}")
     for key, value in snapshot_tags(snapshot).items():
         client.set_tag(run, key, value)
+    client.log_text(run, environment.here().model_dump_json(indent=2), ENVIRONMENT_ARTIFACT)
     labels = pd.read_csv(root / "data" / "train.csv", dtype={"patient_id": str, "image_id": str})
     # MLflow keeps the columns and the digest of a data set, never a row.
     dataset = from_pandas(labels, source="data/train.csv", name="data", digest=data_hash(snapshot))

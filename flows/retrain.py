@@ -5,7 +5,6 @@
 It runs with Prefect's temporary server, or against PREFECT_API_URL where that is set.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +47,7 @@ def run_stage(stage: Stage, root: Path, experiment: str, parent: str) -> Outcome
         fate = repro(
             stage,
             root,
-            {"PATH": os.environ["PATH"], "MLFLOW_RUN_ID": run},
+            {"MLFLOW_RUN_ID": run},
             lambda line: logger.info(line) if worth_showing(line) else None,
         )
         outcome = Outcome(stage.name, fate)

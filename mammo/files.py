@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+NETWORK_FILES = ("weights.safetensors", "architecture.json")
+"""What a trained network consists of, in a folder of its own."""
+
 
 @contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:

@@ -11,13 +11,12 @@ from torch import nn
 from mammo import saliency
 from mammo.classifier import load_classifier
 from mammo.detector import Detector, load_detector
+from mammo.files import NETWORK_FILES
 from mammo.geometry import Box
 from mammo.params import Classifier, Params, load_params
 from mammo.preparation import prepare
 from mammo.roi import cut, find_roi
 from mammo.training import predict
-
-NETWORK_FILES = ("weights.safetensors", "architecture.json")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import data
 from flows.data import ensure_data
+from mammo.datasets import phantom
 from mammo.datasets.phantom import write_phantoms
 from mammo.errors import UserError
 from tests.flows.conftest import command
@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample at a size that is made in seconds."""
-    monkeypatch.setattr(data, "write_phantoms", lambda to: write_phantoms(to, 2, long_side=128))
+    monkeypatch.setattr(phantom, "write_phantoms", lambda to: write_phantoms(to, 2, long_side=128))
 
 
 def test_absent_data_come_from_the_cache(project: Path) -> None:

@@ -133,7 +133,7 @@ def test_mlflow_has_every_param_and_every_declared_metric(first: Retrained) -> N
     auroc = metrics["test"]["breast"]["auroc"]["value"]
     assert parent.data.metrics["evaluate/test.breast.auroc.value"] == pytest.approx(auroc)
     evaluate = next(r for r in children(first.root, parent) if r.data.tags["stage"] == "evaluate")
-    assert evaluate.data.metrics["test.breast.auroc.value"] == pytest.approx(auroc)
+    assert evaluate.data.metrics["evaluate/test.breast.auroc.value"] == pytest.approx(auroc)
     artifacts = {item.path for item in store(first.root).list_artifacts(evaluate.info.run_id)}
     assert {"metrics.json", "roc.csv", "precision_recall.csv", "confusion.csv"} <= artifacts
 
@@ -141,7 +141,7 @@ def test_mlflow_has_every_param_and_every_declared_metric(first: Retrained) -> N
 def test_the_report_and_the_data_set_are_with_the_parent_run(first: Retrained) -> None:
     parent = parent_run(first.root, "1")
     artifacts = {item.path for item in store(first.root).list_artifacts(parent.info.run_id)}
-    assert {"index.html", "snapshot"} <= artifacts
+    assert {"index.html", "snapshot", "environment.json"} <= artifacts
     (data,) = parent.inputs.dataset_inputs
     md5 = yaml.safe_load((first.root / "data.dvc").read_text())["outs"][0]["md5"]
     assert data.dataset.digest == md5

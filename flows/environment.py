@@ -1,0 +1,175 @@
+"""What a model was made in: Python, packages, processor, threads, GPU. And how two of them differ.
+
+A registered version's run holds it, as `environment.json`; an audit compares.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ConfigDict
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
+# Instruction sets that numerical libraries choose their kernels by.
+CPU_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd")
+# They run the pipeline and touch no byte of an out.
+_ORCHESTRATION = {"prefect", "fastapi", "dvc", "mlflow", "typer", "rich"}
+
+
+class Environment(BaseModel):
+    """A machine with its software, as far as it can matter to bits; no host or user name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    python: str
+    system: str
+    processor: str
+    cores: int  # that this process may use
+    cpu_flags: tuple[str, ...]
+    threads: Mapping[str, str]  # of THREADS, those that are set
+    gpus: tuple[str, ...]  # name and driver
+    packages: Mapping[str, str]  # canonical names and versions
+
+
+class EnvironmentDifference(BaseModel):
+    """One thing that was otherwise then."""
+
+    model_config = ConfigDict(frozen=True)
+
+    what: str
+    then: str
+    now: str
+    moves_bits: bool  # whether it can
+
+
+def here() -> Environment:
+    """The environment of this process."""
+    return Environment(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
+        processor=_cpuinfo("model name") or platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        cpu_flags=tuple(
+            sorted(set(CPU_FLAGS) & set((_cpuinfo("flags") or _cpuinfo("Features") or "").split()))
+        ),
+        threads={name: os.environ[name] for name in THREADS if name in os.environ},
+        gpus=tuple(_gpus()),
+        packages=dict(sorted((n, v) for n, v in _installed())),
+    )
+
+
+def compare(
+    then: Environment | None, now: Environment, lock: Mapping[str, str]
+) -> list[EnvironmentDifference]:
+    """What differs between then and now, and between now and the packages of a lock file.
+
+    Args:
+        then: None if it was not recorded; the lock file still tells the packages.
+        now: as `here`.
+        lock: as `read_lock`.
+    """
+    found = []
+    if then is not None:
+        # Threads are pinned by params.threads, and a stage may use fewer cores than it has threads:
+        # neither moves bits. An instruction set does where the pinned one is missing.
+        for what, one, other, moves in (
+            ("Python", then.python, now.python, True),
+            ("system", then.system, now.system, True),
+            ("processor", then.processor, now.processor, False),
+            ("CPU flags", " ".join(then.cpu_flags), " ".join(now.cpu_flags), True),
+            ("cores", str(then.cores), str(now.cores), False),
+            ("GPU", ", ".join(then.gpus), ", ".join(now.gpus), True),
+            *((n, then.threads.get(n, ""), now.threads.get(n, ""), False) for n in THREADS),
+        ):
+            if one != other:
+                found.append(
+                    EnvironmentDifference(
+                        what=what, then=one or "none", now=other or "none", moves_bits=moves
+                    )
+                )
+    ours = _moving_bits()
+    wanted = {**lock, **(then.packages if then is not None else {})}
+    for name in sorted(wanted):
+        installed = now.packages.get(name)
+        if installed is None and name not in (then.packages if then is not None else {}):
+            continue  # the lock also names what other platforms need
+        if installed != wanted[name]:
+            found.append(
+                EnvironmentDifference(
+                    what=f"package {name}",
+                    then=wanted[name],
+                    now=installed or "not installed",
+                    moves_bits=name in ours,
+                )
+            )
+    return found
+
+
+def read_lock(text: str) -> dict[str, str]:
+    """Packages and versions that a requirements.lock names."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    for distribution in metadata.distributions():
+        name = canonicalize_name(distribution.metadata["Name"])
+        if name != "mammoflow":  # the commit says which
+            yield name, distribution.version
+
+
+def _moving_bits() -> set[str]:
+    """Packages that a stage can reach: what we require for it, and what that requires."""
+    todo = [
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, metadata.requires("mammoflow") or [])
+        if requirement.name not in _ORCHESTRATION and requirement.marker is None
+    ]
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needed = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # for another platform
+        todo += [
+            canonicalize_name(requirement.name)
+            for requirement in map(Requirement, needed)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        ]
+    return found
+
+
+def _cpuinfo(key: str) -> str | None:
+    """The first line of /proc/cpuinfo with this key; None where there is none."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return None
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return None
+
+
+def _gpus() -> list[str]:
+    """Name and driver of each GPU that NVIDIA's own tool sees; none without the tool."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    result = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+    )
+    return result.stdout.strip().splitlines() if result.returncode == 0 else []
