@@ -4,6 +4,8 @@ mammoflow --help
 """
 
 import logging
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +33,13 @@ def main() -> None:
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """Print what the user can mend as one sentence, without a traceback, and exit with 1."""
+def one_sentence(status: int = 1) -> Iterator[None]:
+    """Print what the user can mend as one sentence, without a traceback, and exit."""
     try:
         yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(status) from None
 
 
 @app.command()
@@ -58,6 +60,42 @@ def retrain(
     summary = state.result()
     assert isinstance(summary, Summary)
     _show(summary)
+
+
+@app.command()
+def audit(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
+    quick: Annotated[
+        bool, typer.Option(help="Check the records only: nothing is run again.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="A folder for index.html and audit.json, besides MLflow.")
+    ] = None,
+) -> None:
+    """Reproduce a registered model version and prove it, or say what is wrong with it.
+
+    Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged.
+    """
+    from flows.audit import artifact_folder
+    from flows.audit import audit as audit_version
+    from flows.audit_record import EXIT_STATUS
+    from flows.audit_report import render
+
+    # An audit that is told to stop takes its worktree and its children along, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with one_sentence(status=2):
+        root = Path.cwd()
+        found = audit_version(root, version, load_params(), quick, typer.echo)
+        if report is not None:
+            write_text(report / "index.html", render(found))
+            write_text(report / "audit.json", found.model_dump_json(indent=2) + "\n")
+    for finding in found.findings:
+        typer.echo(f"{finding.step}, {finding.kind}: {finding.sentence}")
+    typer.echo(f"\n{found.verdict.upper()}\n{found.sentence}")
+    typer.echo(f"report: {artifact_folder(found)}/index.html of the MLflow run {found.run}")
+    if report is not None:
+        typer.echo(f"report: {report / 'index.html'}")
+    raise typer.Exit(EXIT_STATUS[found.verdict])
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -5,16 +5,22 @@ A registered version carries its snapshot's digest, and git the tag `model/v<N>`
 tree holds exactly the snapshot, so that checking it out and running `dvc repro` is all it takes.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc.config import Config
+from dvc.repo import Repo
+
 from mammo.errors import UserError
+from mammo.files import write_text
 
 FILES = ("params.yaml", "data.dvc", "dvc.lock")
 CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc")
@@ -125,6 +131,50 @@ def read_tag(root: Path, tag: str) -> Snapshot:
     commit = git(root, "rev-parse", f"{tag}^")
     present = git(root, "ls-tree", "--name-only", tag, "--", *FILES).splitlines()
     return Snapshot(commit, {name: _show(root, tag, name) for name in present})
+
+
+@contextlib.contextmanager
+def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
+    """A clean directory that holds exactly the snapshot; it is gone afterwards.
+
+    It is a git worktree under .dvc/tmp, where DVC keeps worktrees of its own: on the cache's disk,
+    and out of sight of `root`'s git. It shares the cache and the remotes of `root`, whose working
+    tree, index and branches stay as they are.
+
+    Raises:
+        UserError: with git's own words, if the commit is not there.
+    """
+    home = root / ".dvc" / "tmp" / "snapshots"
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=home))
+    try:
+        git(root, "worktree", "add", "--quiet", "--detach", str(folder), snapshot.commit)
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        for name, text in snapshot.files.items():
+            write_text(folder / name, text)
+        _share_cache(root, folder)
+        yield folder
+    finally:
+        # DVC leaves folders of its own in it, which `git worktree remove` would not touch.
+        shutil.rmtree(folder, ignore_errors=True)
+        git(root, "worktree", "prune")
+
+
+def _share_cache(root: Path, folder: Path) -> None:
+    """Point the DVC project in `folder` to the cache and the remotes of the one in `root`.
+
+    Written out in full: relative paths of the configuration start from where it lies.
+    """
+    with Repo(str(root)) as repo:
+        cache, remotes = repo.cache.local.path, repo.config.get("remote", {})
+        store = Path(cache).parents[1]  # without files/md5
+        core = {key: x for key, x in repo.config["core"].items() if key == "remote"}
+    config = Config(str(folder / ".dvc"), validate=False)
+    with config.edit("local") as local:
+        local["cache"] = {"dir": str(store)}
+        local["remote"] = {name: dict(remote) for name, remote in remotes.items()}
+        local["core"] = core
 
 
 def _show(root: Path, tag: str, name: str) -> str:

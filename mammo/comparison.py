@@ -103,7 +103,7 @@ def compare_tables(then: Path, now: Path, tolerances: Audit) -> Comparison:
                 row = int(rows[0])
                 return Comparison(
                     "different",
-                    f"{column} of row {row + 2} was {one.iloc[row]!r}, is {other.iloc[row]!r}",
+                    f"{column} of line {row + 2} was {one.iloc[row]}, is {other.iloc[row]}",
                 )
     detail = f"{len(old)} rows: largest relative difference {largest:.3g} in {where}"
     return _judged(largest <= tolerances.numbers, detail)

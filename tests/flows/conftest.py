@@ -4,12 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pytest
 import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from pydicom import dcmread
 
 from mammo.datasets.phantom import write_phantoms
+from mammo.params import load_params
+from mammo.split import split_of
 from tests.imports import ROOT
 
 TINY = {
@@ -75,3 +84,82 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("small") / "project"
     make_project(root)
     return root
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A project after a retrain, and what the console said."""
+
+    root: Path
+    said: str
+    runs: int  # in MLflow after it
+
+
+def store(root: Path) -> MlflowClient:
+    uri = f"sqlite:///{root}/mlruns/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient()
+
+
+def all_runs(root: Path) -> list[Run]:
+    client = store(root)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(ids, max_results=1000))
+
+
+def retrained(root: Path, *arguments: str) -> Retrained:
+    said = mammoflow(root, "retrain", *arguments).stdout
+    return Retrained(root, said, len(all_runs(root)))
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_store_left_behind() -> Iterator[None]:
+    """`store` sets the whole process's, and a store so set outweighs the environment's."""
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="session")
+def first(small_project: Path) -> Retrained:
+    return retrained(small_project)
+
+
+@pytest.fixture(scope="session")
+def second(first: Retrained) -> Retrained:
+    return retrained(first.root)
+
+
+@pytest.fixture(scope="session")
+def third(second: Retrained) -> Retrained:
+    path = second.root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["evaluate"]["beta"] = 1.0
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    return retrained(second.root)
+
+
+@pytest.fixture(scope="session")
+def fourth(third: Retrained) -> Retrained:
+    """New data, committed: among them a woman of the training set under another name.
+
+    Her images are copies with other bytes and the same pixels, as a second export would be.
+    """
+    root = third.root
+    split = pd.read_csv(root / "outputs" / "split" / "split.csv", dtype=str)
+    labels = pd.read_csv(root / "data" / "train.csv", dtype=str, keep_default_na=False)
+    woman = split[split["split"] == "train"]["patient_id"].iloc[0]
+    shares = load_params(root / "params.yaml").split
+    twin = next(str(name) for name in range(900, 999) if split_of(str(name), shares) == "test")
+    rows = labels[labels["patient_id"] == woman].copy()
+    (root / "data" / "train_images" / twin).mkdir()
+    for image in rows["image_id"]:
+        content = dcmread(root / "data" / "train_images" / woman / f"{image}.dcm")
+        content.PatientID = twin
+        content.save_as(root / "data" / "train_images" / twin / f"{image}9.dcm")
+    rows["patient_id"], rows["image_id"] = twin, rows["image_id"] + "9"
+    pd.concat([labels, rows]).to_csv(root / "data" / "train.csv", index=False)
+    command(root, "dvc", "add", "-q", "data")
+    command(root, "git", "commit", "-qam", "new data")
+    return retrained(root)

@@ -1,5 +1,6 @@
 """A snapshot survives the way into git and back, and changes nothing on the way."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -7,8 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.snapshot import FILES, Snapshot, capture, git, read_tag, tag_exists, write_tag
+from flows.snapshot import (
+    FILES,
+    Snapshot,
+    capture,
+    git,
+    materialise,
+    read_tag,
+    tag_exists,
+    write_tag,
+)
 from mammo.errors import UserError
+from tests.flows.conftest import command
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=200)
 snapshots = st.builds(
@@ -118,3 +129,63 @@ def test_tagging_works_where_git_knows_nobody(
 def test_a_missing_tag_is_a_clear_error(project: Path) -> None:
     with pytest.raises(UserError, match="model/v9"):
         read_tag(project, "model/v9")
+
+
+@pytest.fixture
+def dvc_project(project: Path) -> Path:
+    """The same with DVC, a cached file and a remote with a relative address."""
+    command(project, "dvc", "init", "-q")
+    command(project, "dvc", "remote", "add", "-q", "-d", "there", "../there")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "with DVC")
+    return project
+
+
+def test_a_snapshot_materialised_is_exactly_it(dvc_project: Path) -> None:
+    (dvc_project / "params.yaml").write_text("changed: 1\n")
+    (dvc_project / "data.dvc").unlink()
+    snapshot = capture(dvc_project)
+    (dvc_project / "params.yaml").write_text("changed: 2\n")
+    with materialise(dvc_project, snapshot) as folder:
+        assert (folder / "params.yaml").read_text() == "changed: 1\n"
+        assert not (folder / "data.dvc").exists()
+        assert (folder / "mammo" / "science.py").read_text() == "ANSWER = 42\n"
+        assert capture(folder) == snapshot
+
+
+def test_cache_and_remotes_are_shared(dvc_project: Path) -> None:
+    with materialise(dvc_project, capture(dvc_project)) as folder:
+        cache = command(folder, "dvc", "cache", "dir").stdout.strip()
+        assert Path(cache) == dvc_project / ".dvc" / "cache"
+        remotes = command(folder, "dvc", "remote", "list").stdout.split()
+        assert remotes[:2] == ["there", str(dvc_project.parent / "there")]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_nothing_of_it_is_left_and_nothing_of_the_project_changed(
+    dvc_project: Path, error: type[BaseException] | None
+) -> None:
+    (dvc_project / "README.md").write_text("not committed\n")
+    before = git(dvc_project, "status", "--porcelain"), git(dvc_project, "branch", "-a")
+    seen = []
+    with (
+        contextlib.suppress(RuntimeError, KeyboardInterrupt),
+        materialise(dvc_project, capture(dvc_project)) as folder,
+    ):
+        seen.append(folder)
+        (folder / "more").mkdir()
+        (folder / "more" / "output.txt").write_text("x")
+        if error is not None:
+            raise error
+    assert not seen[0].exists()
+    assert len(git(dvc_project, "worktree", "list").splitlines()) == 1
+    assert (git(dvc_project, "status", "--porcelain"), git(dvc_project, "branch", "-a")) == before
+
+
+def test_a_commit_that_is_not_there_leaves_nothing(dvc_project: Path) -> None:
+    with (
+        pytest.raises(UserError, match="git worktree"),
+        materialise(dvc_project, Snapshot("0" * 40, {})),
+    ):
+        raise AssertionError("materialised what is not there")
+    assert list((dvc_project / ".dvc" / "tmp" / "snapshots").iterdir()) == []

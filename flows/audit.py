@@ -1,0 +1,269 @@
+"""The audit of a model version: do its records agree, and does doing it again give the same model?
+
+    mammoflow audit 3
+
+It reads the registry, git and DVC's cache, runs the snapshot's pipeline again in a clean directory,
+and compares. Nothing of the auditor's changes but the audit's own tags and report on the version.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from dvc.repo import Repo
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import ValidationError
+
+from flows import environment, integrity, provenance
+from flows.audit_account import Materials, compare_metrics, put_together
+from flows.audit_record import Audit, ComparedStage, Finding
+from flows.audit_report import render
+from flows.dvclock import Cache, data_out, open_cache, read_lock
+from flows.environment import Environment
+from flows.evidence import Evidence
+from flows.pipeline import read_pipeline
+from flows.process import CommandError, follow
+from flows.registry import ENVIRONMENT_ARTIFACT, MODEL
+from flows.reproduction import compare_stages, run_again
+from flows.snapshot import git, materialise
+from mammo.errors import UserError
+from mammo.leakage import find_leaks
+from mammo.params import Params
+
+Say = Callable[[str], None]
+
+
+def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
+    """Audit a model version and write what came of it to the registry.
+
+    Args:
+        root: the auditor's clone.
+        reference: a version's number, or an alias as in `mammogram-classifier@champion`.
+        params: the auditor's settings, for their tolerances.
+        quick: leave out the re-run and the comparison.
+        say: told of the progress, line by line.
+
+    Raises:
+        UserError: if there is no such version, or its run is gone.
+    """
+    version = provenance.find_version(reference)
+    run = provenance.find_run(version)
+    say(f"auditing {MODEL} version {version.version}")
+    seen, got = Evidence(), Materials(environment.here(), _environment_then(version))
+    seen.look("provenance", "the version carries its tags", provenance.missing_tags(version))
+    got.snapshot, disagreements = provenance.agreement(root, version, run)
+    seen.look("provenance", "registry, run and git tag hold one snapshot", disagreements)
+    if got.snapshot is not None:
+        lock = environment.read_lock(_at(root, got.snapshot.commit, "requirements.lock") or "")
+        got.differences = environment.compare(got.then, got.now, lock)
+        for difference in got.differences:
+            effect = "can move bits" if difference.moves_bits else "moves no bits"
+            change = f"was {difference.then}, is {difference.now}"
+            say(f"environment: {difference.what} {change}: {effect}")
+        if not seen.findings:
+            with materialise(root, got.snapshot) as folder:
+                _examine(root, folder, version, run, params, quick, seen, got, say)
+    record = put_together(root, version, seen, got, quick)
+    _write(version, record)
+    return record
+
+
+def _examine(
+    root: Path,
+    folder: Path,
+    version: ModelVersion,
+    run: Run,
+    params: Params,
+    quick: bool,
+    seen: Evidence,
+    got: Materials,
+    say: Say,
+) -> None:
+    """Everything that needs the snapshot's files; stops where going on would prove nothing."""
+    assert got.snapshot is not None
+    try:
+        locked = read_lock(got.snapshot)
+        data, data_hash = data_out(got.snapshot)
+        pipeline = read_pipeline(folder)
+    except UserError as error:
+        wrong = Finding(step="provenance", kind="wrong", sentence=str(error))
+        seen.look("provenance", "dvc.lock and dvc.yaml can be read", [wrong])
+        return
+    seen.look(
+        "provenance",
+        "dvc.lock fits the commit's code, params.yaml and itself",
+        provenance.lock_agrees(folder, got.snapshot, locked),
+    )
+    cache = open_cache(root)
+    outs = {path: md5 for stage in locked for path, md5 in stage.outs.items()}
+    _fetch(root, folder, cache, {data: data_hash, **outs}, say)
+    say("checking the bytes of data and outs in DVC's cache")
+    good = seen.look(
+        "provenance",
+        "the cache holds data and outs, with the bytes of their hashes",
+        provenance.cached_bytes(cache, {data: data_hash, **outs}, _counter(say)),
+    )
+    seen.look(
+        "provenance",
+        "data/ of this clone, if it is that version's, is what data.dvc names",
+        provenance.workspace_data(root, got.snapshot, cache),
+    )
+    if not good:
+        return
+    seen.look(
+        "integrity",
+        "the registered model holds the outs of the train stages, and the commit's code",
+        integrity.model_bytes(version, folder, got.snapshot, locked),
+    )
+    seen.look(
+        "integrity",
+        "params and metrics in MLflow are those of the snapshot and its outs",
+        integrity.logged_numbers(run, got.snapshot, locked, pipeline, cache),
+    )
+    got.metrics = compare_metrics(pipeline, outs, cache, None)
+    got.splits, leaks = _leakage(cache, outs, data_hash)
+    seen.look(
+        "leakage",
+        "no woman and no picture is in two splits, and the sets add up to the data",
+        [Finding(step="leakage", kind="unsound", sentence=leak) for leak in leaks],
+    )
+    if quick or any(finding.kind in ("missing", "wrong") for finding in seen.findings):
+        return
+    say("running every stage again in a clean directory")
+    try:
+        run_again(folder, data, say)
+    except CommandError as error:
+        seen.look(
+            "reproduction",
+            "every stage runs again",
+            [Finding(step="reproduction", kind="wrong", sentence=f"the re-run failed: {error}")],
+        )
+        return
+    got.stages = compare_stages(folder, locked, cache, params.audit, say)
+    got.metrics = compare_metrics(pipeline, outs, cache, folder)
+    seen.look("reproduction", "every stage runs again", [])
+    seen.look("comparison", "every out is as it was", _comparison_findings(got.stages))
+
+
+def _comparison_findings(stages: Sequence[ComparedStage]) -> list[Finding]:
+    found = []
+    for stage in stages:
+        if stage.deterministic is False:
+            found.append(
+                f"the stage {stage.stage} gives other bytes each time it is run: its code is not "
+                f"deterministic"
+            )
+        different = [out for out in stage.outs if out.likeness == "different"]
+        if different:
+            detail = next((f" ({out.details[0]})" for out in different if out.details), "")
+            paths = ", ".join(out.path for out in different)
+            found.append(f"the stage {stage.stage} made another {paths}{detail}")
+    kind: Any = "wrong" if any(s.likeness == "different" for s in stages) else "note"
+    return [Finding(step="comparison", kind=kind, sentence=sentence) for sentence in found]
+
+
+def _fetch(root: Path, folder: Path, cache: Cache, outs: Mapping[str, str], say: Say) -> None:
+    """Get from the remote, if there is one, what the cache lacks; what stays missing is found."""
+    lacking = any(
+        cache.state(md5) == "missing"
+        for path, top in outs.items()
+        for _, md5 in cache.objects(path, top)
+    )
+    if not lacking:
+        return
+    with Repo(str(root)) as repo:
+        if not repo.config.get("remote"):
+            return
+    say("fetching from the remote what DVC's cache lacks")
+    try:
+        follow([sys.executable, "-m", "dvc", "fetch"], folder, lambda line: None)
+    except CommandError as error:
+        say(f"the remote did not have all of it: {error}")
+
+
+def _counter(say: Say) -> Callable[[], None]:
+    """Tells of every ten thousandth file: a real data set takes a while."""
+    count = 0
+
+    def one_more() -> None:
+        nonlocal count
+        count += 1
+        if count % 10_000 == 0:
+            say(f"{count} files checked")
+
+    return one_more
+
+
+def _leakage(
+    cache: Cache, outs: Mapping[str, str], data_hash: str
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Women and images of each split, and what is unsound about them."""
+
+    def table(md5: str) -> pd.DataFrame:
+        return pd.read_csv(BytesIO(cache.path(md5).read_bytes()), dtype=str, keep_default_na=False)
+
+    manifest = table(outs["outputs/preprocess/manifest.csv"])
+    split = table(outs["outputs/split/split.csv"])
+    leaks = find_leaks(
+        labels=table(cache.listing(data_hash)["train.csv"]),
+        manifest=manifest,
+        rejects=table(outs["outputs/preprocess/rejects.csv"]),
+        split=split,
+        pictures=cache.listing(outs["outputs/preprocess/images"]),
+    )
+    shared = manifest.merge(split.drop_duplicates("patient_id"), on="patient_id")
+    counts = {
+        str(name): {"women": int(part["patient_id"].nunique()), "images": len(part)}
+        for name, part in shared.groupby("split")
+    }
+    return counts, leaks
+
+
+def _environment_then(version: ModelVersion) -> Environment | None:
+    text = provenance.stored_text(version, ENVIRONMENT_ARTIFACT)
+    try:
+        return Environment.model_validate_json(text) if text is not None else None
+    except ValidationError:
+        return None
+
+
+def _at(root: Path, commit: str, path: str) -> str | None:
+    try:
+        return git(root, "show", f"{commit}:{path}")
+    except UserError:
+        return None
+
+
+def _write(version: ModelVersion, record: Audit) -> None:
+    """The report as artifacts of the version's run, the verdict as tags of the version."""
+    client = MlflowClient()
+    text = record.model_dump_json(indent=2) + "\n"
+    folder = artifact_folder(record)
+    client.log_text(str(version.run_id), render(record), f"{folder}/index.html")
+    client.log_text(str(version.run_id), text, f"{folder}/audit.json")
+    tags = {
+        "audit_verdict": record.verdict,
+        "audit_date": record.date,
+        "audit_environment": _in_short(record.environment_now),
+        "audit_snapshot_digest": record.snapshot_digest or "",
+        "audit_report_digest": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL, version.version, name, value)
+
+
+def artifact_folder(record: Audit) -> str:
+    """Where an audit's report lies among the artifacts of the version's run."""
+    return f"audits/{record.date.replace(':', '').removesuffix('+0000')}"
+
+
+def _in_short(found: Environment) -> str:
+    gpus = ", ".join(found.gpus) or "no GPU"
+    return f"Python {found.python}, {found.processor}, {gpus}, {os.uname().sysname}"

@@ -1,0 +1,22 @@
+"""An audit as one self-contained page: opens from a file, prints on paper, needs no network."""
+
+from pathlib import Path
+
+import jinja2
+
+from flows.audit_record import EXIT_STATUS, Audit
+
+TEMPLATE = Path(__file__).with_name("audit.html.j2")
+
+
+def render(audit: Audit) -> str:
+    """The page; equal audits give equal pages."""
+    engine = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    engine.filters["short"] = lambda digest: digest[:12] if digest else "none"
+    engine.filters["number"] = lambda value: f"{value:.6g}"
+    colours = {0: "good", 1: "bad", 2: "open"}
+    return engine.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        audit=audit, colour=colours[EXIT_STATUS[audit.verdict]]
+    )

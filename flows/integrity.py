@@ -1,0 +1,128 @@
+"""Integrity: whether model, metrics and params in MLflow are what the snapshot's stages made."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from flows.audit_record import Finding
+from flows.dvclock import Cache, LockedStage
+from flows.evidence import md5_of, missing, some, wrong
+from flows.pipeline import Stage
+from flows.registration import NETWORKS, SERVING
+from flows.registry import MODEL, flatten, numbers
+from flows.snapshot import Snapshot
+from mammo.files import NETWORK_FILES, read_json
+
+
+def model_bytes(
+    version: ModelVersion, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+) -> Iterator[Finding]:
+    """The registered model holds the outs of the train stages, and the commit's code.
+
+    Args:
+        folder: the snapshot, materialised.
+    """
+    try:
+        model = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version.version}"))
+        described = yaml.safe_load((model / "MLmodel").read_text())
+        flavor = described["flavors"]["python_function"]
+        predictor = model / flavor["artifacts"]["predictor"]["path"]
+        code = model / flavor["code"]
+        serving = model / Path(flavor["model_code_path"]).name
+        source = md5_of(serving)
+    except (MlflowException, OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        yield missing(f"the registered model cannot be read: {error}")
+        return
+    made_by = described.get("run_id")
+    if made_by != version.run_id:
+        yield wrong(f"the registered model came from the run {made_by}, not {version.run_id}")
+    outs = {path: md5 for stage in stages for path, md5 in stage.outs.items()}
+    wanted = {
+        f"{name}/{Path(path).name}": (md5, path)
+        for name, source in NETWORKS.items()
+        for path, md5 in outs.items()
+        if Path(path).parent == Path(source) and Path(path).name in NETWORK_FILES
+    }
+    settings = hashlib.md5(snapshot.files["params.yaml"].encode()).hexdigest()
+    wanted["params.yaml"] = settings, "params.yaml"
+    found = _hashes(predictor)
+    for name, (md5, origin) in wanted.items():
+        if name not in found:
+            yield wrong(f"the registered model lacks {name}")
+        elif found[name] != md5:
+            yield wrong(f"{name} of the registered model is not the snapshot's {origin}")
+    for name in sorted(found.keys() - wanted.keys()):
+        yield wrong(f"the registered model holds {name}, which no stage made")
+    code_then, code_now = _hashes(folder / "mammo"), _hashes(code / "mammo")
+    other = [n for n in sorted(code_then | code_now) if code_then.get(n) != code_now.get(n)]
+    if other:
+        yield wrong(f"the registered model carries other code than the commit: {some(other)}")
+    if source != md5_of(folder / SERVING):
+        yield wrong(f"{serving.name} of the registered model is not the commit's {SERVING}")
+
+
+def logged_numbers(
+    run: Run, snapshot: Snapshot, locked: list[LockedStage], stages: list[Stage], cache: Cache
+) -> Iterator[Finding]:
+    """The params and metrics in MLflow are those of the snapshot and of its outs.
+
+    Args:
+        run: the parent run.
+        stages: of the snapshot's dvc.yaml, for which outs are metrics.
+    """
+    settings = flatten(yaml.safe_load(snapshot.files["params.yaml"]))
+    yield from _params_agree("the run retrain", run, settings)
+    client = MlflowClient()
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    nested = {
+        r.data.tags.get("stage"): r for r in client.search_runs([run.info.experiment_id], query)
+    }
+    outs = {path: md5 for stage in locked for path, md5 in stage.outs.items()}
+    for stage in stages:
+        own = nested.get(stage.name)
+        if own is None:
+            yield wrong(f"MLflow has no run of the stage {stage.name} under {run.info.run_id}")
+            continue
+        used = {k: x for k, x in settings.items() if _under(k, stage.params)}
+        yield from _params_agree(f"the run {stage.name}", own, used)
+        for path in stage.metrics:
+            scores = numbers(flatten(read_json(cache.path(outs[str(path)]))))
+            for owner, holder in ((f"the run {stage.name}", own), ("the run retrain", run)):
+                for key, value in scores.items():
+                    logged = holder.data.metrics.get(f"{stage.name}/{key}")
+                    if logged != value:
+                        yield wrong(
+                            f"the metric {stage.name}/{key} of {owner} is {logged} in MLflow, but "
+                            f"{value} in {path}"
+                        )
+
+
+def _params_agree(owner: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    for key, value in settings.items():
+        logged = run.data.params.get(key)
+        if logged != str(value):
+            yield wrong(
+                f"the param {key} of {owner} is {logged} in MLflow, but {value} in params.yaml of "
+                f"the snapshot"
+            )
+
+
+def _under(key: str, parents: tuple[str, ...]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """MD5 of each file under a folder, by its path in it; no bytecode."""
+    return {
+        str(path.relative_to(folder)): md5_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }

@@ -1,0 +1,245 @@
+"""Provenance: whether registry, run, git tag, commit, dvc.lock and DVC's cache tell one story.
+
+Each function looks at one thing and returns what it found wrong or missing. None runs a stage.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from flows.audit_record import Finding
+from flows.dvclock import Cache, LockedStage, data_out
+from flows.evidence import md5_of, missing, some, wrong
+from flows.registration import git_tag
+from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
+from flows.snapshot import FILES, Snapshot, git, read_tag, tag_exists
+from mammo.errors import UserError
+
+
+def find_version(reference: str) -> ModelVersion:
+    """The model version that `3`, `champion` or `mammogram-classifier@champion` means.
+
+    Raises:
+        UserError: if there is none, or the registry cannot be asked.
+    """
+    match = re.fullmatch(rf"(?:{MODEL}[@/])?@?(\w[\w-]*)", reference)
+    if match is None:
+        raise UserError(f"{reference!r} is no version: write a number or {MODEL}@champion")
+    name = match[1]
+    client = MlflowClient()
+    try:
+        if name.isdigit():
+            return client.get_model_version(MODEL, name)
+        return client.get_model_version_by_alias(MODEL, name)
+    except MlflowException as error:
+        raise UserError(
+            f"the registry {mlflow.get_tracking_uri()} has no {MODEL} {reference}: {error.message}"
+        ) from None
+
+
+def find_run(version: ModelVersion) -> Run:
+    """The run that a version came from.
+
+    Raises:
+        UserError: if it is gone.
+    """
+    try:
+        return MlflowClient().get_run(str(version.run_id))
+    except MlflowException:
+        raise UserError(
+            f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
+        ) from None
+
+
+def stored_text(version: ModelVersion, artifact: str) -> str | None:
+    """An artifact of a version's run, or None if it is not there."""
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{artifact}"))
+    except (MlflowException, OSError):
+        return None
+
+
+def missing_tags(version: ModelVersion) -> Iterator[Finding]:
+    """The version carries the tags that registration gave it."""
+    wanted = ("snapshot_digest", "git_commit", "data_hash", "git_tag")
+    gone = [name for name in wanted if name not in version.tags]
+    if gone:
+        yield missing(
+            f"version {version.version} lacks the tags {', '.join(gone)} that registration gave it:"
+            f" somebody removed them from the registry"
+        )
+
+
+def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | None, list[Finding]]:
+    """The version's snapshot, if registry, run and git tell the same one; and where they do not.
+
+    Three parties hold it: the version's tags (a digest), the run (the text), git (the tag). Where
+    one disagrees with the other two, that one is the culprit.
+    """
+    tag = git_tag(int(version.version))
+    text = stored_text(version, SNAPSHOT_ARTIFACT)
+    findings = []
+    stored: Snapshot | None = None
+    if text is None:
+        findings.append(missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}"))
+    else:
+        try:
+            stored = Snapshot.from_json(text)
+        except (ValueError, KeyError, TypeError):
+            findings.append(wrong(f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more"))
+    if not tag_exists(root, tag):
+        findings.append(
+            missing(f"this clone has no tag {tag}: get it with `git fetch origin tag {tag}`")
+        )
+    if findings or stored is None:
+        return None, findings
+    if not _has_commit(root, stored.commit):
+        advice = "get it with `git fetch origin`, or audit from a clone that has it"
+        return None, [missing(f"this clone lacks the commit {stored.commit}: {advice}")]
+    try:
+        tagged = read_tag(root, tag)
+    except (UserError, UnicodeDecodeError):
+        return None, [wrong(f"the git tag {tag} was moved: it holds no snapshot")]
+    digest = version.tags.get("snapshot_digest")
+    if not stored.digest == tagged.digest == digest:
+        return None, list(_who_disagrees(stored, tagged, str(digest), tag))
+    strangers = _tree_differences(root, tagged.commit, tag)
+    if strangers:
+        files = some(strangers)
+        findings.append(wrong(f"the tag {tag} holds other code than its commit: {files}"))
+    for name, value in {**snapshot_tags(stored), "git_tag": tag}.items():
+        for owner, tags in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
+            if owner == "run" and name == "git_tag":
+                continue  # the run ended before the version had a number
+            if tags.get(name) != value:
+                findings.append(
+                    wrong(f"the tag {name} of the {owner} is {tags.get(name)!r}, not {value!r}")
+                )
+    for name, content in stored.files.items():
+        if stored_text(version, f"snapshot/{name}") != content:
+            findings.append(
+                wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
+            )
+    return stored, findings
+
+
+def _who_disagrees(stored: Snapshot, tagged: Snapshot, digest: str, tag: str) -> Iterator[Finding]:
+    if stored.digest == tagged.digest:
+        yield wrong(
+            f"the version's tag snapshot_digest was changed: it is {digest[:12]}..., but run and "
+            f"git tag {tag} hold {stored.digest[:12]}..."
+        )
+        return
+    names = ["commit"] if stored.commit != tagged.commit else []
+    names += [name for name in FILES if stored.files.get(name) != tagged.files.get(name)]
+    what = ", ".join(names)
+    if tagged.digest == digest:
+        yield wrong(f"the snapshot stored in MLflow was changed: {what} not as in git tag {tag}")
+    elif stored.digest == digest:
+        yield wrong(f"the git tag {tag} was moved: {what} not as in the snapshot in MLflow")
+    else:
+        yield wrong(
+            f"git tag {tag}, the snapshot stored in MLflow and the version's tag snapshot_digest "
+            f"all differ ({what})"
+        )
+
+
+def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> Iterator[Finding]:
+    """dvc.lock fits itself, the commit's code and params.yaml.
+
+    Args:
+        folder: the snapshot, materialised.
+    """
+    made = {path: (stage.name, md5) for stage in stages for path, md5 in stage.outs.items()}
+    path, md5 = data_out(snapshot)
+    made[path] = ("data.dvc", md5)
+    settings = flatten(yaml.safe_load(snapshot.files.get("params.yaml", "{}")) or {})
+    for stage in stages:
+        for dep, md5 in stage.deps.items():
+            if dep in made:
+                if made[dep][1] != md5:
+                    yield wrong(
+                        f"dvc.lock: {stage.name} read another {dep} than {made[dep][0]} names"
+                    )
+            elif not (folder / dep).is_file():
+                yield wrong(f"dvc.lock: {stage.name} read {dep}, which the commit does not hold")
+            elif md5_of(folder / dep) != md5:
+                yield wrong(f"dvc.lock: {stage.name} ran another {dep} than the commit holds")
+        for key, value in flatten(stage.params).items():
+            if settings.get(key) != value:
+                yield wrong(
+                    f"dvc.lock: {stage.name} ran with {key} = {value}, but params.yaml of the "
+                    f"snapshot has {settings.get(key)}"
+                )
+
+
+def cached_bytes(
+    cache: Cache, outs: Mapping[str, str], on_file: Callable[[], None]
+) -> Iterator[Finding]:
+    """Every file that a hash of data.dvc or dvc.lock names is in the cache, with those bytes."""
+    gone: list[str] = []
+    for out, md5 in outs.items():
+        damaged = []
+        for path, of_file in cache.objects(out, md5):
+            state = cache.state(of_file)
+            on_file()
+            if state == "missing":
+                gone.append(path)
+            elif state == "damaged":
+                damaged.append(path)
+        if damaged:
+            yield wrong(
+                f"DVC's cache holds other bytes than the recorded hash says: {some(damaged)}"
+            )
+    if gone:
+        yield missing(
+            f"neither DVC's cache nor a remote has {some(gone)}: set a remote that has them with "
+            f"`dvc remote add -d NAME URL`, or audit where the cache is"
+        )
+
+
+def workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Finding]:
+    """The auditor's own data/, where its data.dvc is the snapshot's, is what data.dvc names.
+
+    The re-run takes the data from the cache; data that were changed beside it are still no data
+    that made this model.
+    """
+    name, md5 = data_out(snapshot)
+    folder, named = root / name, root / "data.dvc"
+    if not folder.is_dir() or not named.exists():
+        return
+    if named.read_bytes().decode() != snapshot.files["data.dvc"] or cache.state(md5) != "good":
+        return
+    listing = cache.listing(md5)
+    here = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    changed = [
+        f"{path} is gone" if path not in here else f"{path} was changed"
+        for path, of_file in listing.items()
+        if path not in here or md5_of(folder / path) != of_file
+    ]
+    changed += [f"{path} was added" for path in sorted(here - set(listing))]
+    if changed:
+        yield wrong(
+            f"{name}/ is not what data.dvc names: {some(changed)}; `dvc checkout data.dvc` brings "
+            f"back what the model was made from"
+        )
+
+
+def _has_commit(root: Path, commit: str) -> bool:
+    try:
+        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except UserError:
+        return False
+    return True
+
+
+def _tree_differences(root: Path, commit: str, tag: str) -> list[str]:
+    names = git(root, "diff", "--name-only", commit, tag).splitlines()
+    return [name for name in names if name not in FILES]

@@ -1,0 +1,67 @@
+"""What a model was made in is recorded, and each difference is named with what it can do."""
+
+from flows.environment import Environment, compare, here, read_lock
+from tests.imports import ROOT
+
+NOW = here()
+LOCK = read_lock((ROOT / "requirements.lock").read_text())
+
+
+def test_nothing_differs_from_itself() -> None:
+    assert compare(NOW, NOW, LOCK) == []
+
+
+def test_it_survives_json() -> None:
+    assert Environment.model_validate_json(NOW.model_dump_json()) == NOW
+
+
+def test_it_holds_what_can_matter_and_nobodys_name() -> None:
+    assert NOW.packages["torch"]
+    assert NOW.python.startswith("3.11.")
+    assert "mammoflow" not in NOW.packages
+
+
+def test_this_environment_is_what_the_lock_file_names() -> None:
+    assert LOCK["torch"] == NOW.packages["torch"]
+    assert compare(None, NOW, LOCK) == []
+
+
+def test_another_version_of_a_package_that_a_stage_uses_can_move_bits() -> None:
+    then = NOW.model_copy(update={"packages": {**NOW.packages, "numpy": "1.0"}})
+    (found,) = compare(then, NOW, LOCK)
+    assert (found.what, found.then, found.now) == ("package numpy", "1.0", NOW.packages["numpy"])
+    assert found.moves_bits
+
+
+def test_another_version_of_the_orchestration_moves_none() -> None:
+    then = NOW.model_copy(update={"packages": {**NOW.packages, "prefect": "1.0"}})
+    (found,) = compare(then, NOW, LOCK)
+    assert not found.moves_bits
+
+
+def test_without_a_record_the_lock_file_tells() -> None:
+    (found,) = compare(None, NOW, {**LOCK, "torch": "1.0"})
+    assert (found.what, found.then) == ("package torch", "1.0")
+
+
+def test_a_package_that_is_gone_is_named() -> None:
+    then = NOW.model_copy(update={"packages": {**NOW.packages, "torchaudio": "2.0"}})
+    (found,) = compare(then, NOW, LOCK)
+    assert (found.what, found.now) == ("package torchaudio", "not installed")
+
+
+def test_threads_and_cores_outside_move_no_bits_and_instruction_sets_do() -> None:
+    then = NOW.model_copy(
+        update={"threads": {"OMP_NUM_THREADS": "7"}, "cores": 96, "cpu_flags": ("sse",)}
+    )
+    found = {difference.what: difference.moves_bits for difference in compare(then, NOW, LOCK)}
+    assert found["cores"] is False
+    assert found["OMP_NUM_THREADS"] is False
+    assert found["CPU flags"] is True
+
+
+def test_a_lock_file_is_read_by_canonical_names() -> None:
+    text = (
+        "# comment\nTyping_Extensions==4.1 \\\n    --hash=sha256:0\nfoo.bar==2 ; python_version\n"
+    )
+    assert read_lock(text) == {"typing-extensions": "4.1", "foo-bar": "2"}

@@ -1,0 +1,135 @@
+"""A re-run is compared out by out: on a project of two small stages, with real DVC."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flows.audit_record import ComparedStage, judge
+from flows.dvclock import open_cache, read_lock
+from flows.process import CommandError
+from flows.reproduction import compare_stages, run_again
+from flows.snapshot import Snapshot, capture, git, materialise
+from mammo.params import Audit
+from tests.flows.conftest import command
+
+TOLERANCES = Audit(weights=0.01, metrics=0.1, numbers=0.01, pixels=2)
+DVC_YAML = f"""
+    stages:
+      copy:
+        cmd: {sys.executable} pass_on.py
+        deps: [pass_on.py, data]
+        outs: [outputs/copy]
+      score:
+        cmd: {sys.executable} score.py
+        deps: [score.py, outputs/copy]
+        outs: [outputs/page.html]
+        metrics: [outputs/score.json]
+"""
+COPY = """
+    import shutil
+    shutil.copytree("data", "outputs/copy")
+"""
+SCORE = """
+    import json, os, pathlib
+    score = 0.5 + float(os.environ.get("NUDGE", "0"))
+    pathlib.Path("outputs/score.json").write_text(json.dumps({"score": score}))
+    pathlib.Path("outputs/page.html").write_text("<p>")
+"""
+DICE = SCORE.replace("0.5", "__import__('time').time()")
+
+
+def project(root: Path, score: str) -> Snapshot:
+    """Two stages, run and committed."""
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "a.csv").write_text("x\n1\n")
+    for name, text in {"dvc.yaml": DVC_YAML, "pass_on.py": COPY, "score.py": score}.items():
+        (root / name).write_text(textwrap.dedent(text))
+    (root / "params.yaml").write_text("seed: 1\n")
+    (root / ".gitignore").write_text("/data\n/outputs\n")
+    git(root, "init", "-q", "-b", "main")
+    git(root, "config", "user.name", "Tester")
+    git(root, "config", "user.email", "tester@localhost")
+    command(root, "dvc", "init", "-q")
+    command(root, "dvc", "add", "-q", "data")
+    command(root, "dvc", "repro", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "a small project")
+    return capture(root)
+
+
+def again(root: Path, snapshot: Snapshot) -> tuple[list[ComparedStage], list[str]]:
+    said: list[str] = []
+    with materialise(root, snapshot) as folder:
+        run_again(folder, "data", said.append)
+        stages = compare_stages(
+            folder, read_lock(snapshot), open_cache(root), TOLERANCES, said.append
+        )
+    return stages, said
+
+
+def test_sound_code_gives_the_same_bytes_though_everything_was_in_the_cache(
+    tmp_path: Path,
+) -> None:
+    snapshot = project(tmp_path / "p", SCORE)
+    stages, said = again(tmp_path / "p", snapshot)
+    assert [(stage.stage, stage.likeness) for stage in stages] == [
+        ("copy", "identical"),
+        ("score", "identical"),
+    ]
+    assert all(out.hash_then == out.hash_now for stage in stages for out in stage.outs)
+    assert any("Running stage 'score'" in line for line in said)
+    assert judge([], stages, quick=False) == "reproduced bit for bit"
+
+
+@pytest.mark.parametrize(
+    ("nudge", "likeness", "verdict"),
+    [
+        ("0.001", "within tolerance", "reproduced within tolerance"),
+        ("0.1", "different", "not reproduced"),
+    ],
+)
+def test_a_number_that_moved_is_judged_by_how_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nudge: str, likeness: str, verdict: str
+) -> None:
+    snapshot = project(tmp_path / "p", SCORE)
+    monkeypatch.setenv("NUDGE", nudge)
+    stages, _ = again(tmp_path / "p", snapshot)
+    copy, score = stages
+    assert copy.likeness == "identical"
+    assert score.likeness == likeness
+    assert score.deterministic is True
+    found = {out.path: out for out in score.outs}
+    assert found["outputs/page.html"].likeness == "identical"
+    assert found["outputs/score.json"].details[0].startswith("score.json: score was 0.5, is 0.")
+    assert judge([], stages, quick=False) == verdict
+
+
+def test_a_stage_that_gives_other_bytes_each_time_is_called_so(tmp_path: Path) -> None:
+    snapshot = project(tmp_path / "p", DICE)
+    stages, said = again(tmp_path / "p", snapshot)
+    assert [stage.deterministic for stage in stages] == [None, False]
+    assert any("running it once more" in line for line in said)
+
+
+def test_a_stage_that_fails_says_its_last_lines(tmp_path: Path) -> None:
+    # It fails in the audit's directory only.
+    score = SCORE + "    if '.dvc/tmp' in os.getcwd(): raise SystemExit('no')\n"
+    snapshot = project(tmp_path / "p", score)
+    with pytest.raises(CommandError, match="no\n"):
+        again(tmp_path / "p", snapshot)
+
+
+def test_a_file_more_or_less_in_a_folder_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    snapshot = project(root, SCORE)
+    (root / "data" / "a.csv").unlink()
+    (root / "data" / "b.csv").write_text("x\n1\n")
+    command(root, "dvc", "add", "-q", "data")
+    forged = Snapshot(
+        snapshot.commit, {**snapshot.files, "data.dvc": (root / "data.dvc").read_text()}
+    )
+    stages, _ = again(root, forged)
+    assert stages[0].likeness == "different"
+    assert list(stages[0].outs[0].details) == ["a.csv: was there and is not", "b.csv: is new"]
