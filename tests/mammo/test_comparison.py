@@ -7,9 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mammo.comparison import Comparison, compare_files
+from mammo.comparison import Comparison, compare_files, worst
 from mammo.params import Audit
 
 TOLERANCES = Audit(weights=0.01, metrics=0.1, numbers=0.01, pixels=2)
