@@ -171,12 +171,8 @@ def _comparison_findings(stages: Sequence[ComparedStage]) -> list[Finding]:
 
 def _fetch(root: Path, folder: Path, cache: Cache, outs: Mapping[str, str], say: Say) -> None:
     """Get from the remote, if there is one, what the cache lacks; what stays missing is found."""
-    lacking = any(
-        cache.state(md5) == "missing"
-        for path, top in outs.items()
-        for _, md5 in cache.objects(path, top)
-    )
-    if not lacking:
+    objects = (md5 for path, top in outs.items() for _, md5 in cache.objects(path, top))
+    if all(cache.path(md5).exists() for md5 in objects):
         return
     with Repo(str(root)) as repo:
         if not repo.config.get("remote"):
