@@ -14,8 +14,9 @@ env: .venv/installed  ## build .venv from requirements.lock
 retrain: env  ## environment, sample data, the whole flow, a registered model
 	@mammoflow retrain
 
+# Two at a time; the tests that share one small project stay together.
 test: env  ## environment, all tests and checks
-	@ruff check . && ruff format --check . && mypy && pytest
+	@ruff check . && ruff format --check . && mypy && pytest -n 2 --dist loadgroup
 
 lock:  ## compile requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
