@@ -18,7 +18,7 @@ from flows.snapshot import git
 from tests.flows.conftest import Retrained, mammoflow, store
 from tests.imports import ROOT
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("small project")]
+pytestmark = pytest.mark.timeout(1800)
 
 SCHEMA = ROOT / "flows" / "audit.schema.json"
 
