@@ -85,9 +85,9 @@ def log_stage(root: Path, stage: Stage, outcome: Outcome, run: str, parent: str)
             client.log_artifact(run, str(root / path))
 
 
-def log_params(run: str, params: Mapping[str, Any]) -> None:
-    """Log every param of params.yaml."""
-    _log_batch(MlflowClient(), run, flatten(params), {})
+def log_params(run: str, snapshot: Snapshot) -> None:
+    """Log every param of the snapshot's params.yaml, as it stands there."""
+    _log_batch(MlflowClient(), run, flatten(yaml.safe_load(snapshot.files["params.yaml"])), {})
 
 
 def log_snapshot(root: Path, run: str, snapshot: Snapshot) -> None:

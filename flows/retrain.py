@@ -112,7 +112,7 @@ def retrain(force: bool = False) -> Summary | State[Any]:
     root = Path.cwd()
     logger = get_run_logger()
     try:
-        params = load_params(root / "params.yaml")
+        load_params(root / "params.yaml")
         ensure_data(root, logger.info)
         before = capture(root)
         stages = read_pipeline(root)
@@ -125,7 +125,7 @@ def retrain(force: bool = False) -> Summary | State[Any]:
         check_next_tag(root)
         parent = registry.start_retrain(experiment, before)
         try:
-            registry.log_params(parent, params.model_dump())
+            registry.log_params(parent, before)
             outcomes = run_pipeline(stages, root, experiment, parent)
             after = capture(root)
             if after.commit != before.commit:
