@@ -77,7 +77,7 @@ def test_missing_and_broken_files_are_named(saved: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"weights\.safetensors: cannot be read"):
         load_detector(saved)
     (saved / "weights.safetensors").unlink()
-    with pytest.raises(UserError, match="no such file of detector weights"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: there is no such file"):
         load_detector(saved)
     (saved / "architecture.json").write_text("{}")
     with pytest.raises(UserError, match=r"architecture\.json: does not describe a detector"):

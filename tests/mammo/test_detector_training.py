@@ -121,7 +121,7 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     one = examples(tmp_path, range(1))
     one[0].image.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"0\.png: cannot be read"):
+    with pytest.raises(UserError, match=r"0\.png: is not an image"):
         train_detector(one, one, SETTINGS, 0)
 
 
