@@ -11,7 +11,6 @@ from mammo.datasets import phantom
 from mammo.datasets.phantom import write_phantoms
 from mammo.errors import UserError
 from tests.flows.conftest import command
-from tests.imports import ROOT
 
 
 @pytest.fixture
@@ -84,12 +83,3 @@ def test_a_project_without_data_dvc_is_told_how_to_get_one(project: Path) -> Non
     (project / "data.dvc").unlink()
     with pytest.raises(UserError, match=r"data\.dvc is missing: version your data"):
         ensure_data(project, print)
-
-
-@pytest.mark.timeout(900)
-def test_generating_the_sample_gives_exactly_the_committed_hash(tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    command(tmp_path, "dvc", "init", "-q")
-    write_phantoms(tmp_path / "data")
-    command(tmp_path, "dvc", "add", "-q", "data")
-    assert (tmp_path / "data.dvc").read_text() == (ROOT / "data.dvc").read_text()
