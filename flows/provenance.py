@@ -107,20 +107,19 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
         tagged = read_tag(root, tag)
     except (UserError, UnicodeDecodeError):
         return None, [wrong(f"the git tag {tag} was moved: it holds no snapshot")]
-    digest = version.tags.get("snapshot_digest")
+    # A tag that is gone is `missing_tags`' matter: it contradicts nothing.
+    digest = version.tags.get("snapshot_digest", tagged.digest)
     if not stored.digest == tagged.digest == digest:
-        return None, list(_who_disagrees(stored, tagged, str(digest), tag))
+        return None, list(_who_disagrees(stored, tagged, digest, tag))
     strangers = _tree_differences(root, tagged.commit, tag)
     if strangers:
         files = some(strangers)
         findings.append(wrong(f"the tag {tag} holds other code than its commit: {files}"))
     for name, value in {**snapshot_tags(stored), "git_tag": tag}.items():
         for owner, tags in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
-            if owner == "run" and name == "git_tag":
-                continue  # the run ended before the version had a number
-            if tags.get(name) != value:
+            if tags.get(name, value) != value:
                 findings.append(
-                    wrong(f"the tag {name} of the {owner} is {tags.get(name)!r}, not {value!r}")
+                    wrong(f"the tag {name} of the {owner} is {tags[name]!r}, not {value!r}")
                 )
     for name, content in stored.files.items():
         if stored_text(version, f"snapshot/{name}") != content:
