@@ -214,10 +214,8 @@ def test_the_stored_dvc_lock(root: Path) -> None:
 
 
 def test_an_outs_hash_for_that_of_a_doctored_file_in_the_cache(root: Path) -> None:
-    weights = in_cache(
-        root, read_tag(root, "model/v1"), "outputs/train_classifier/weights.safetensors"
-    )
-    content = bytearray(weights.read_bytes())
+    weights = "outputs/train_classifier/weights.safetensors"
+    content = bytearray(in_cache(root, read_tag(root, "model/v1"), weights).read_bytes())
     content[-1] ^= 1
     md5 = put_into_cache(root, bytes(content))
 
