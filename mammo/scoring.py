@@ -83,12 +83,9 @@ def main(folder: Path, files: Path, out: Path) -> None:
     """Score the files that the column `path` of a CSV names; add the column `probability`.
 
     Raises:
-        UserError: if the predictor is not whole.
+        UserError: if the predictor is not whole; it names the file.
     """
     table = pd.read_csv(files, dtype=str, keep_default_na=False)
-    params_file = folder / "params.yaml"
-    if not params_file.exists():
-        raise UserError(f"{folder}: holds no predictor")
     predictor = load_predictor(folder)
     pin(stage_seed(predictor.params.seed, "scoring"), predictor.params.threads)
     paths = [Path(path) for path in table["path"]]
