@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from pydicom import dcmread
 
+import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
 from mammo.datasets.phantom import write_phantoms
 from mammo.params import load_params
 from mammo.split import split_of
+from tests.flows.receiver import Receiver, listening
 from tests.imports import ROOT
 
 TINY = {
@@ -29,19 +31,24 @@ TINY = {
     "tune": {"trials": 2, "epochs": 1},
     "evaluate": {"bootstrap": 100},
     "explain": {"images": 1},
+    "policy": {"approve": "manual", "bootstrap": 200},
 }
 CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore")
 
 
-def command(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def command(
+    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a project with our interpreter's folder first; a failure shows its output.
 
     Nothing that this test run has in its environment may point the project elsewhere.
     """
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_"))}
+    elsewhere = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(elsewhere)}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     env["DVC_NO_ANALYTICS"] = "1"
     env["PYTHONPATH"] = str(root)  # the copy's code, not the one installed
+    env.update(extra_env or {})
     result = subprocess.run(
         arguments, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -50,9 +57,12 @@ def command(root: Path, *arguments: str, check: bool = True) -> subprocess.Compl
     return result
 
 
-def mammoflow(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def mammoflow(
+    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command line of the project's own code."""
-    return command(root, sys.executable, "-m", "flows.cli", *arguments, check=check)
+    line = (sys.executable, "-m", "flows.cli", *arguments)
+    return command(root, *line, check=check, extra_env=extra_env)
 
 
 def make_project(root: Path) -> None:
@@ -108,8 +118,8 @@ def all_runs(root: Path) -> list[Run]:
     return list(client.search_runs(ids, max_results=1000))
 
 
-def retrained(root: Path, *arguments: str) -> Retrained:
-    said = mammoflow(root, "retrain", *arguments).stdout
+def retrained(root: Path, extra_env: Mapping[str, str] | None = None) -> Retrained:
+    said = mammoflow(root, "retrain", extra_env=extra_env).stdout
     return Retrained(root, said, len(all_runs(root)))
 
 
@@ -132,12 +142,33 @@ def second(first: Retrained) -> Retrained:
 
 
 @pytest.fixture(scope="session")
-def third(second: Retrained) -> Retrained:
+def prefect_server() -> Iterator[None]:
+    """A temporary server for flows that run in this process."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=500):
+        yield
+
+
+@pytest.fixture(scope="session")
+def receiver_of_third() -> Iterator[Receiver]:
+    """Gets the notifications of the third retrain."""
+    with listening() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def third(second: Retrained, receiver_of_third: Receiver) -> Retrained:
     path = second.root / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["evaluate"]["beta"] = 1.0
     path.write_text(yaml.safe_dump(params, sort_keys=False))
-    return retrained(second.root)
+    make_block = (
+        "import flows; from prefect.blocks.webhook import Webhook; "
+        f"Webhook(url={receiver_of_third.url!r}).save('ops')"
+    )
+    command(second.root, sys.executable, "-c", make_block)
+    return retrained(second.root, {"MAMMOFLOW_NOTIFY": "webhook/ops"})
 
 
 @pytest.fixture(scope="session")
