@@ -61,11 +61,13 @@ def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
 
 
 def unsettled(version: ModelVersion) -> bool:
-    """Whether a challenger has yet to face the gate: the retrain that made it was cut short."""
+    """Whether a challenger never reached the gate: the retrain that made it was cut short.
+
+    A verdict against an earlier champion counts: people may have gone back behind it since.
+    """
     now = aliases.current()
-    champion = now.get(CHAMPION)
-    is_challenger = now.get(CHALLENGER) == int(version.version) != champion
-    return is_challenger and (champion is None or recorded(version, champion) is None)
+    waiting = now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION)
+    return waiting and "gate_against" not in version.tags
 
 
 @flow(name="promote", on_failure=[notify_failure], on_crashed=[notify_failure])

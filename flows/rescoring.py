@@ -7,7 +7,7 @@ with the code that it was registered with, on the DICOM files of the challenger'
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import mlflow
@@ -157,23 +157,35 @@ def _check_unseen(
 def _dicom_files(
     root: Path, snapshot: Snapshot, cache: Cache, images: pd.DataFrame, say: Say
 ) -> list[Path]:
-    """The cached DICOM file of each image, in order."""
+    """The cached DICOM file of each image, in order; the remote is asked for what is missing.
+
+    Raises:
+        UserError: if one is neither here nor there.
+    """
     name, md5 = data_out(snapshot)
-    for again in (True, False):
-        listing: Mapping[str, str] = cache.listing(md5) if cache.state(md5) == "good" else {}
-        wanted = [
-            f"train_images/{row.patient_id}/{row.image_id}.dcm"
-            for row in images[["patient_id", "image_id"]].itertuples()
-        ]
-        files = [cache.path(listing[path]) for path in wanted if path in listing]
-        if len(files) == len(wanted) and all(file.exists() for file in files):
-            return files
-        if again:
-            _fetch(root, snapshot, [f"{name}.dvc"], say)
-    raise UserError(
-        f"DVC's cache lacks DICOM files of the test women in {name}/ (hash {md5}): run `dvc pull`, "
-        f"or run this where the cache is whole"
-    )
+    wanted = [
+        f"train_images/{row.patient_id}/{row.image_id}.dcm"
+        for row in images[["patient_id", "image_id"]].itertuples()
+    ]
+    files = _cached(cache, md5, wanted)
+    if files is None:
+        _fetch(root, snapshot, [f"{name}.dvc"], say)
+        files = _cached(cache, md5, wanted)
+    if files is None:
+        raise UserError(
+            f"DVC's cache lacks DICOM files of the test women in {name}/ (hash {md5}): run this "
+            f"where the cache is whole, or set a remote that has them"
+        )
+    return files
+
+
+def _cached(cache: Cache, md5: str, wanted: Sequence[str]) -> list[Path] | None:
+    """The cached files of a folder, or None if one of them, or the folder's list, is missing."""
+    if cache.state(md5) != "good":
+        return None
+    listing = cache.listing(md5)
+    files = [cache.path(listing[path]) for path in wanted if path in listing]
+    return files if len(files) == len(wanted) and all(file.exists() for file in files) else None
 
 
 def _scored_by(version: ModelVersion, files: list[Path], say: Say) -> "pd.Series[float]":

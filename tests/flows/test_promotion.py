@@ -160,6 +160,34 @@ def test_rollback_returns_and_the_aliases_are_listed(root: Path, receiver: Recei
     assert "warning: champion is version 2, but the history" in run("aliases").output
 
 
+def test_without_the_test_womens_files_there_is_no_verdict_until_a_remote_has_them(
+    root: Path, tmp_path: Path
+) -> None:
+    split = pd.read_csv(root / "outputs/split/split.csv", dtype=str)
+    women = set(split.loc[split["split"] == "test", "patient_id"])
+    cache, remote = root / ".dvc/cache", tmp_path / "remote"
+    shutil.copytree(cache, remote)
+    data = yaml.safe_load((root / "data.dvc").read_text())["outs"][0]["md5"]
+    for path, md5 in open_cache(root).listing(data).items():
+        if Path(path).parent.name in women:
+            (cache / "files/md5" / md5[:2] / md5[2:]).unlink()
+    result = run("promote", "2")
+    assert result.exit_code == 1
+    assert "lacks DICOM files of the test women in data/" in result.output
+    assert tags()["gate_verdict"] == "cannot be judged"
+
+    config = root / ".dvc" / "config.local"
+    config.write_text(f"[core]\n    remote = there\n['remote \"there\"']\n    url = {remote}\n")
+    try:
+        result = run("promote", "2")
+    finally:
+        config.unlink()
+    assert result.exit_code == 0, result.output
+    assert "fetching data.dvc from the remote" in result.output
+    assert tags()["gate_verdict"] == "promote"
+    assert aliases.current() == {"champion": 1, "challenger": 2}  # manual: it waits
+
+
 def test_a_version_that_falls_short_is_refused_and_then_one_that_does_not_is_promoted(
     root: Path, receiver: Receiver
 ) -> None:
