@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
@@ -64,11 +65,12 @@ def aliases() -> None:
         open_store(Path.cwd())
         moves, now = registered.history(), registered.current()
     table = Table(title=f"Aliases of {MODEL}", title_justify="left")
-    for name in ("when", "alias", "version", "before", "who", "why"):
-        table.add_column(name)
+    for name in ("when (UTC)", "move", "who", "why"):
+        table.add_column(name, overflow="fold")  # a record is never cut short
     for move in moves:
-        before = "" if move.before is None else str(move.before)
-        table.add_row(move.date, move.alias, str(move.version), before, move.who, move.why)
+        way = f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
+        when = move.date[:16].replace("T", " ")
+        table.add_row(when, f"{move.alias} {way}", escape(move.who), escape(move.why))
     console = Console()
     console.print(table)
     for alias, version in sorted(now.items()):
