@@ -100,6 +100,8 @@ def _show(summary: Any) -> None:
             f"Nothing changed since {MODEL} version {summary.version}: no stage ran, nothing was "
             f"registered."
         )
+        if summary.gate is not None:
+            cli_promotion.show_promotion(summary.gate)
         return
     fates = Table(title="Stages", title_justify="left")
     fates.add_column("stage")

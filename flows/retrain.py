@@ -124,9 +124,9 @@ def retrain(force: bool = False) -> Summary | State[Any]:
         if latest is not None and not force and _unchanged(root, before, latest):
             version = int(latest.version)
             logger.info("Nothing changed since %s version %s.", registry.MODEL, version)
-            if unsettled(latest):
-                settle(root, latest, policy)
-            return Summary((), _metrics(root, stages), version, None, str(latest.run_id), False)
+            gate = settle(root, latest, policy) if unsettled(latest) else None
+            run = str(latest.run_id)
+            return Summary((), _metrics(root, stages), version, None, run, False, gate)
         check_next_tag(root)
         parent = registry.start_retrain(experiment, before)
         try:

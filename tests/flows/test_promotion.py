@@ -309,5 +309,6 @@ def test_a_retrain_that_was_cut_short_at_the_gate_goes_there_the_next_time(root:
     result = run("retrain")
     assert result.exit_code == 0, result.output
     assert "Nothing changed" in result.output
+    assert "approve  mammoflow promote 2 --reason" in result.output
     assert tags()["gate_verdict"] == "promote"
     assert aliases.current() == {"champion": 1, "challenger": 2}
