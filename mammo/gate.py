@@ -20,6 +20,7 @@ SENSITIVITY = "sensitivity_at_90_specificity"
 UNKNOWN = "unknown"
 
 _SEED = 20  # of the draws
+_DIGITS = 5  # significant, of a probability: beyond lies what another batch or process rounds
 _AGE_BANDS = {"under 50": -np.inf, "50 to 59": 50, "60 to 69": 60, "70 and over": 70}
 _AT_ONCE = 2_000_000  # weights drawn at once: 16 MB
 
@@ -68,6 +69,8 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
     models, and the lower one-sided percentile bound of the difference is held against the margin
     (Efron & Tibshirani 1993, ch. 13; non-inferiority as in Piaggio et al., JAMA 2012). The floor of
     sensitivity, the loss in a group and calibration are held against the scores themselves.
+    Probabilities that differ by rounding only are ties: two models that say the same of every
+    breast, if for the sixth digit, must not be told apart by it.
 
     Args:
         champion: one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
@@ -78,7 +81,12 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
     Raises:
         ValueError: if the tables are not of the same breasts, or all are of one class.
     """
-    old, new = (table.sort_values(BREAST, ignore_index=True) for table in (champion, challenger))
+    old, new = (
+        table.assign(probability=_rounded(table["probability"])).sort_values(
+            BREAST, ignore_index=True
+        )
+        for table in (champion, challenger)
+    )
     columns = [*BREAST, "target"]
     if not old[columns].equals(new[columns]) or new.duplicated(BREAST).any():
         raise ValueError("champion and challenger were not scored on the same breasts")
@@ -153,6 +161,10 @@ def areas(target: Ints, probability: Floats, weights: Floats) -> tuple[Floats, F
     start = np.zeros((len(weights), 1))
     auroc = np.trapezoid(np.hstack([start, recall]), np.hstack([start, false_rate]), axis=1)
     return np.sum(steps * precision, axis=1), auroc
+
+
+def _rounded(probability: "pd.Series[float]") -> list[float]:
+    return [float(f"{value:.{_DIGITS}g}") for value in probability]
 
 
 def _resampled_differences(old: pd.DataFrame, new: pd.DataFrame, resamples: int) -> Floats:

@@ -76,6 +76,17 @@ def test_a_model_is_never_worse_than_itself(seed: int, number: int) -> None:
     assert reason(decision, "auroc").bound == reason(decision, "average_precision").bound == 0
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_rounding_decides_nothing(seed: int) -> None:
+    # A model that has learnt next to nothing: its probabilities lie so close that noise ranks them.
+    flat = women(20, seed).assign(probability=0.3)
+    noise = np.random.default_rng(seed).normal(scale=1e-8, size=len(flat))
+    decision = decide(flat, flat.assign(probability=0.3 + noise), policy())
+    assert reason(decision, "auroc").challenger == reason(decision, "auroc").champion == 0.5
+    assert decision.promote
+
+
 @given(st.integers(0, 10_000), st.floats(0.01, 0.9))
 @settings(max_examples=25, deadline=None)
 def test_a_model_that_is_better_for_every_breast_passes(seed: int, step: float) -> None:
