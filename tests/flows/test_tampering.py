@@ -58,9 +58,9 @@ def root(fourth: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def restore(source: Path, target: Path) -> None:
     """Make `target` what `source` is; files of the same size and time are as they were."""
-    for path in target.rglob("*"):
-        if not path.is_dir() and not (source / path.relative_to(target)).is_file():
-            path.unlink()
+    for path in sorted(target.rglob("*"), reverse=True):  # what a folder holds before the folder
+        if not (source / path.relative_to(target)).exists():
+            path.rmdir() if path.is_dir() else path.unlink()
     for path in source.rglob("*"):
         copy = target / path.relative_to(source)
         if path.is_dir():
