@@ -14,12 +14,12 @@ env: .venv/installed  ## build .venv from requirements.lock
 retrain: env  ## environment, sample data, the whole flow, a registered model
 	@mammoflow retrain
 
-# The flows' tests mostly wait, for imports, servers and git: the others run beside them.
+# The tests of whole projects build on each other and use one core; the others run beside them.
 test: env  ## environment, all tests and checks
 	@ruff check . && ruff format --check . && mypy
-	@mkdir -p build; pytest tests/flows > build/flows.txt 2>&1 & flows=$$!; \
-		pytest --ignore=tests/flows; rest=$$?; \
-		echo "tests/flows:"; wait $$flows; flows=$$?; cat build/flows.txt; exit $$((flows + rest))
+	@mkdir -p build; pytest -m whole > build/whole.txt 2>&1 & whole=$$!; \
+		pytest -m "not whole"; rest=$$?; \
+		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; exit $$((whole + rest))
 
 lock:  ## compile requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \

@@ -2,8 +2,15 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+<<<<<<< HEAD
+=======
+import time
+import urllib.error
+import urllib.request
+>>>>>>> main
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,21 +43,50 @@ TINY = {
 CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore")
 
 
+<<<<<<< HEAD
 def command(
     root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a project with our interpreter's folder first; a failure shows its output.
+=======
+def environment_of(root: Path) -> dict[str, str]:
+    """What a process of the project gets: its own code, and nothing that points it elsewhere.
+>>>>>>> main
 
-    Nothing that this test run has in its environment may point the project elsewhere.
+    Nor what libraries set in this process as they were imported: ultralytics sets OMP_NUM_THREADS.
     """
+<<<<<<< HEAD
     elsewhere = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
     env = {k: v for k, v in os.environ.items() if not k.startswith(elsewhere)}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     env["DVC_NO_ANALYTICS"] = "1"
     env["PYTHONPATH"] = str(root)  # the copy's code, not the one installed
     env.update(extra_env or {})
+=======
+    ours = ("MLFLOW_", "PREFECT_")
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ours) and not name.endswith("_NUM_THREADS")
+    }
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    env["DVC_NO_ANALYTICS"] = "1"
+    env["PYTHONPATH"] = str(root)  # the copy's code, not the one installed
+    return env
+
+
+def command(
+    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a project, by `environment_of`; a failure shows its output."""
+>>>>>>> main
     result = subprocess.run(
-        arguments, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        arguments,
+        cwd=root,
+        env={**environment_of(root), **(extra_env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if check:
         assert result.returncode == 0, result.stdout
@@ -61,8 +97,13 @@ def mammoflow(
     root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line of the project's own code."""
+<<<<<<< HEAD
     line = (sys.executable, "-m", "flows.cli", *arguments)
     return command(root, *line, check=check, extra_env=extra_env)
+=======
+    arguments = (sys.executable, "-m", "flows.cli", *arguments)
+    return command(root, *arguments, check=check, extra_env=extra_env)
+>>>>>>> main
 
 
 def make_project(root: Path) -> None:
@@ -94,6 +135,49 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("small") / "project"
     make_project(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server for all tests of a session, as what a process needs to use it.
+
+    Without it each retrain starts a temporary one, as `first` does: seconds, each time.
+    """
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    url = f"http://127.0.0.1:{port}/api"
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", port],
+            env={
+                **environment_of(home),
+                "PREFECT_HOME": str(home),
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "DO_NOT_TRACK": "1",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while not _answers(f"{url}/health"):
+            assert server.poll() is None, (home / "log").read_text()
+            assert time.monotonic() < deadline, (home / "log").read_text()
+            time.sleep(0.2)
+        yield {"PREFECT_API_URL": url}
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -133,15 +217,17 @@ def no_store_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def first(small_project: Path) -> Retrained:
+    """With Prefect's temporary server; the others use one that runs."""
     return retrained(small_project)
 
 
 @pytest.fixture(scope="session")
-def second(first: Retrained) -> Retrained:
-    return retrained(first.root)
+def second(first: Retrained, prefect_server: dict[str, str]) -> Retrained:
+    return retrained(first.root, prefect_server)
 
 
 @pytest.fixture(scope="session")
+<<<<<<< HEAD
 def prefect_server() -> Iterator[None]:
     """A temporary server for flows that run in this process."""
     from prefect.testing.utilities import prefect_test_harness
@@ -159,20 +245,27 @@ def receiver_of_third() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="session")
 def third(second: Retrained, receiver_of_third: Receiver) -> Retrained:
+=======
+def third(second: Retrained, prefect_server: dict[str, str]) -> Retrained:
+>>>>>>> main
     path = second.root / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["evaluate"]["beta"] = 1.0
     path.write_text(yaml.safe_dump(params, sort_keys=False))
+<<<<<<< HEAD
     make_block = (
         "import flows; from prefect.blocks.webhook import Webhook; "
         f"Webhook(url={receiver_of_third.url!r}).save('ops')"
     )
     command(second.root, sys.executable, "-c", make_block)
     return retrained(second.root, {"MAMMOFLOW_NOTIFY": "webhook/ops"})
+=======
+    return retrained(second.root, prefect_server)
+>>>>>>> main
 
 
 @pytest.fixture(scope="session")
-def fourth(third: Retrained) -> Retrained:
+def fourth(third: Retrained, prefect_server: dict[str, str]) -> Retrained:
     """New data and another seed, committed: a woman of the training set is there once more.
 
     Her images are in the test set under another name: other bytes, the same pixels.
@@ -194,4 +287,4 @@ def fourth(third: Retrained) -> Retrained:
     path = root / "params.yaml"
     path.write_text(path.read_text().replace("seed: 20", "seed: 21"))
     command(root, "git", "commit", "-qam", "new data")
-    return retrained(root)
+    return retrained(root, prefect_server)

@@ -18,7 +18,7 @@ from flows.registry import MODEL
 from flows.snapshot import FILES, Snapshot, read_tag
 from tests.flows.conftest import Retrained, all_runs, command, mammoflow, store
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
 
 STAGES = [
     "preprocess",
@@ -172,12 +172,14 @@ def test_nothing_personal_of_the_headers_reaches_an_output(first: Retrained) -> 
         assert [p for p in found.stdout.split() if not any(part in p for part in allowed)] == []
 
 
-def test_uncommitted_code_is_refused_before_any_work(third: Retrained) -> None:
+def test_uncommitted_code_is_refused_before_any_work(
+    third: Retrained, prefect_server: dict[str, str]
+) -> None:
     path = third.root / "stages" / "split.py"
     before = path.read_text()
     try:
         path.write_text(before + "\n")
-        result = mammoflow(third.root, "retrain", check=False)
+        result = mammoflow(third.root, "retrain", check=False, extra_env=prefect_server)
     finally:
         path.write_text(before)
     assert result.returncode == 1
@@ -186,35 +188,41 @@ def test_uncommitted_code_is_refused_before_any_work(third: Retrained) -> None:
     assert len(all_runs(third.root)) == third.runs
 
 
-def test_data_that_differs_from_data_dvc_is_refused(third: Retrained) -> None:
+def test_data_that_differs_from_data_dvc_is_refused(
+    third: Retrained, prefect_server: dict[str, str]
+) -> None:
     extra = third.root / "data" / "note.txt"
     try:
         extra.write_text("new\n")
-        result = mammoflow(third.root, "retrain", check=False)
+        result = mammoflow(third.root, "retrain", check=False, extra_env=prefect_server)
     finally:
         extra.unlink()
     assert result.returncode == 1
     assert "error: data/ is not what data.dvc names" in result.stdout
 
 
-def test_a_tag_of_another_registry_is_refused_before_any_work(third: Retrained) -> None:
+def test_a_tag_of_another_registry_is_refused_before_any_work(
+    third: Retrained, prefect_server: dict[str, str]
+) -> None:
     command(third.root, "git", "tag", "model/v3")
     try:
-        result = mammoflow(third.root, "retrain", "--force", check=False)
+        result = mammoflow(third.root, "retrain", "--force", check=False, extra_env=prefect_server)
     finally:
         command(third.root, "git", "tag", "-d", "model/v3")
     assert result.returncode == 1
     assert "error: git has the tag model/v3 already" in result.stdout
 
 
-def test_a_failing_stage_fails_the_run_and_registers_nothing(third: Retrained) -> None:
+def test_a_failing_stage_fails_the_run_and_registers_nothing(
+    third: Retrained, prefect_server: dict[str, str]
+) -> None:
     path = third.root / "params.yaml"
     before = path.read_text()
     params = yaml.safe_load(before)
     params["split"]["test"] = 0.0
     try:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
-        result = mammoflow(third.root, "retrain", check=False)
+        result = mammoflow(third.root, "retrain", check=False, extra_env=prefect_server)
     finally:
         path.write_text(before)
     assert result.returncode == 1

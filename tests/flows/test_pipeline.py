@@ -134,14 +134,16 @@ FLOW = """
 """
 
 
-def flow_output(toy: Path) -> list[str]:
-    """Run the toy's stages in a Prefect flow with a temporary server, in a process of its own."""
+def flow_output(toy: Path, server: dict[str, str]) -> list[str]:
+    """Run the toy's stages in a Prefect flow, in a process of its own."""
     (toy / "flow.py").write_text(textwrap.dedent(FLOW))
-    project = str(Path(__file__).parents[2])
-    return follow([sys.executable, "flow.py"], toy, print, {"PYTHONPATH": project}, time_limit=300)
+    env = {"PYTHONPATH": str(Path(__file__).parents[2]), **server}
+    return follow([sys.executable, "flow.py"], toy, print, env, time_limit=300)
 
 
-def test_prefect_runs_every_stage_and_independent_ones_side_by_side(toy: Path) -> None:
+def test_prefect_runs_every_stage_and_independent_ones_side_by_side(
+    toy: Path, prefect_server: dict[str, str]
+) -> None:
     # Each of the two waits for the other's sign of life: one after the other would never end.
     together = (
         "bash -c 'touch {me}.up; until [ -e {other}.up ]; do sleep 0.1; done; touch {me}.out'"
@@ -154,23 +156,27 @@ def test_prefect_runs_every_stage_and_independent_ones_side_by_side(toy: Path) -
             for me, other in (("left", "right"), ("right", "left"))
         )
     )
-    lines = flow_output(toy)
+    lines = flow_output(toy, prefect_server)
     assert {"left ran", "right ran"} <= set(lines)
 
 
-def test_prefect_retries_a_stage_as_its_meta_says(toy: Path) -> None:
+def test_prefect_retries_a_stage_as_its_meta_says(
+    toy: Path, prefect_server: dict[str, str]
+) -> None:
     (toy / "dvc.yaml").write_text(
         "stages:\n  shaky:\n"
         "    cmd: \"bash -c 'echo try >> tries; [ $(wc -l < tries) = 3 ] && touch done.out'\"\n"
         "    outs: [done.out]\n    meta: {retries: 2, retry_delay: 0}\n"
     )
-    lines = flow_output(toy)
+    lines = flow_output(toy, prefect_server)
     assert "shaky ran" in lines
     assert (toy / "tries").read_text() == "try\n" * 3
 
 
-def test_prefect_names_the_stage_that_failed_and_runs_nothing_after_it(toy: Path) -> None:
+def test_prefect_names_the_stage_that_failed_and_runs_nothing_after_it(
+    toy: Path, prefect_server: dict[str, str]
+) -> None:
     (toy / "in.txt").unlink()
     with pytest.raises(CommandError, match=r"in\.txt"):
-        flow_output(toy)
+        flow_output(toy, prefect_server)
     assert not (toy / "outputs/left.txt").exists()

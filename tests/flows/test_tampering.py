@@ -26,7 +26,7 @@ from flows.registry import MODEL
 from flows.snapshot import Snapshot, git, read_tag, write_tag
 from tests.flows.conftest import Retrained, store
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
 
 KEPT = (".git", ".dvc/cache", "mlruns/artifacts", "data")
 
@@ -50,11 +50,29 @@ def root(fourth: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> 
     store(root)
     yield root
     for name in KEPT:
-        shutil.rmtree(root / name, ignore_errors=True)
-        shutil.copytree(pristine / name, root / name)
+        restore(pristine / name, root / name)
     # Into the file as it is: MLflow keeps connections to it.
     with closing(database(root)) as live, closing(sqlite3.connect(pristine / "db")) as copy:
         copy.backup(live)
+
+
+def restore(source: Path, target: Path) -> None:
+    """Make `target` what `source` is; files of the same size and time are as they were."""
+    for path in sorted(target.rglob("*"), reverse=True):  # what a folder holds before the folder
+        if not (source / path.relative_to(target)).exists():
+            path.rmdir() if path.is_dir() else path.unlink()
+    for path in source.rglob("*"):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(parents=True, exist_ok=True)
+        elif not copy.exists() or fingerprint(copy) != fingerprint(path):
+            copy.unlink(missing_ok=True)
+            shutil.copy2(path, copy)
+
+
+def fingerprint(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def database(root: Path) -> sqlite3.Connection:

@@ -1,7 +1,6 @@
 """The whole audit, on a whole small project: the model is made again, and nothing else changes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,10 +14,10 @@ import pytest
 from flows.audit_record import Audit
 from flows.registry import MODEL
 from flows.snapshot import git
-from tests.flows.conftest import Retrained, mammoflow, store
+from tests.flows.conftest import Retrained, environment_of, mammoflow, store
 from tests.imports import ROOT
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
 
 SCHEMA = ROOT / "flows" / "audit.schema.json"
 
@@ -48,9 +47,8 @@ def audited(fourth: Retrained, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """Version 1, audited from a later commit's checkout, with another thread count outside."""
     root, report = fourth.root, tmp_path_factory.mktemp("audit")
     before = everything(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "3")
-        said = mammoflow(root, "audit", "1", "--report", str(report)).stdout
+    arguments = ("audit", "1", "--report", str(report))
+    said = mammoflow(root, *arguments, extra_env={"OMP_NUM_THREADS": "3"}).stdout
     assert everything(root) == before
     return said, report
 
@@ -73,12 +71,7 @@ def test_the_json_is_what_its_schema_says(audited: tuple[str, Path]) -> None:
     assert all(metric["now"] == metric["then"] for metric in content["metrics"])
     assert all(check["passed"] for check in content["checks"])
     assert content["environment_differences"] == [
-        {
-            "what": "OMP_NUM_THREADS",
-            "then": os.environ.get("OMP_NUM_THREADS", "none"),
-            "now": "3",
-            "moves_bits": False,
-        }
+        {"what": "OMP_NUM_THREADS", "then": "none", "now": "3", "moves_bits": False}
     ]
     assert sum(split["women"] for split in content["splits"].values()) == 24
 
@@ -109,11 +102,10 @@ def test_the_report_is_with_the_versions_run(audited: tuple[str, Path], fourth: 
 def test_stopped_midway_it_leaves_nothing_behind(fourth: Retrained) -> None:
     root = fourth.root
     before = everything(root)
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_"))}
     child = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "audit", "1"],
         cwd=root,
-        env={**env, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"},
+        env={**environment_of(root), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
