@@ -5,12 +5,9 @@ import shutil
 import socket
 import subprocess
 import sys
-<<<<<<< HEAD
-=======
 import time
 import urllib.error
 import urllib.request
->>>>>>> main
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,27 +40,12 @@ TINY = {
 CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore")
 
 
-<<<<<<< HEAD
-def command(
-    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a project with our interpreter's folder first; a failure shows its output.
-=======
 def environment_of(root: Path) -> dict[str, str]:
     """What a process of the project gets: its own code, and nothing that points it elsewhere.
->>>>>>> main
 
     Nor what libraries set in this process as they were imported: ultralytics sets OMP_NUM_THREADS.
     """
-<<<<<<< HEAD
-    elsewhere = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(elsewhere)}
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    env["DVC_NO_ANALYTICS"] = "1"
-    env["PYTHONPATH"] = str(root)  # the copy's code, not the one installed
-    env.update(extra_env or {})
-=======
-    ours = ("MLFLOW_", "PREFECT_")
+    ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
     env = {
         name: value
         for name, value in os.environ.items()
@@ -79,7 +61,6 @@ def command(
     root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a project, by `environment_of`; a failure shows its output."""
->>>>>>> main
     result = subprocess.run(
         arguments,
         cwd=root,
@@ -97,13 +78,8 @@ def mammoflow(
     root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line of the project's own code."""
-<<<<<<< HEAD
-    line = (sys.executable, "-m", "flows.cli", *arguments)
-    return command(root, *line, check=check, extra_env=extra_env)
-=======
     arguments = (sys.executable, "-m", "flows.cli", *arguments)
     return command(root, *arguments, check=check, extra_env=extra_env)
->>>>>>> main
 
 
 def make_project(root: Path) -> None:
@@ -172,6 +148,15 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
         server.wait(timeout=60)
 
 
+@pytest.fixture
+def prefect_here(prefect_server: dict[str, str]) -> Iterator[None]:
+    """The server, for flows that run in this process."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        yield
+
+
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
@@ -227,16 +212,6 @@ def second(first: Retrained, prefect_server: dict[str, str]) -> Retrained:
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
-def prefect_server() -> Iterator[None]:
-    """A temporary server for flows that run in this process."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=500):
-        yield
-
-
-@pytest.fixture(scope="session")
 def receiver_of_third() -> Iterator[Receiver]:
     """Gets the notifications of the third retrain."""
     with listening() as receiver:
@@ -244,24 +219,19 @@ def receiver_of_third() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def third(second: Retrained, receiver_of_third: Receiver) -> Retrained:
-=======
-def third(second: Retrained, prefect_server: dict[str, str]) -> Retrained:
->>>>>>> main
+def third(
+    second: Retrained, prefect_server: dict[str, str], receiver_of_third: Receiver
+) -> Retrained:
     path = second.root / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["evaluate"]["beta"] = 1.0
     path.write_text(yaml.safe_dump(params, sort_keys=False))
-<<<<<<< HEAD
     make_block = (
         "import flows; from prefect.blocks.webhook import Webhook; "
-        f"Webhook(url={receiver_of_third.url!r}).save('ops')"
+        f"Webhook(url={receiver_of_third.url!r}).save('third')"
     )
-    command(second.root, sys.executable, "-c", make_block)
-    return retrained(second.root, {"MAMMOFLOW_NOTIFY": "webhook/ops"})
-=======
-    return retrained(second.root, prefect_server)
->>>>>>> main
+    command(second.root, sys.executable, "-c", make_block, extra_env=prefect_server)
+    return retrained(second.root, {**prefect_server, "MAMMOFLOW_NOTIFY": "webhook/third"})
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tests.flows.receiver import Receiver, listening
 
 
 @pytest.fixture
-def receiver(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+def receiver(prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """A receiver, and a block `custom-webhook/ops` that leads to it."""
     with listening() as found:
         body = {"subject": "{{subject}}", "body": "{{body}}"}

@@ -31,7 +31,7 @@ from flows.snapshot import Snapshot, git
 from tests.flows.conftest import Retrained, store
 from tests.flows.receiver import Receiver, listening
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def original(third: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def root(original: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(original: Path, prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The copy, to promote in; registry, settings and git's identity are put back afterwards."""
     monkeypatch.chdir(original)
     store(original)
