@@ -47,13 +47,16 @@ def retrain(
     force: Annotated[
         bool, typer.Option(help="Go through the stages even if nothing has changed.")
     ] = False,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="Run the stages of this pool through its worker.")
+    ] = None,
 ) -> None:
     """Bring the pipeline up to date and register the model that comes of it."""
     from flows.retrain import Summary
     from flows.retrain import retrain as retrain_flow
 
     logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
-    state = retrain_flow(force=force, return_state=True)
+    state = retrain_flow(force=force, pools=tuple(pool or ()), return_state=True)
     if not state.is_completed():
         typer.echo(f"error: {state.message}", err=True)
         raise typer.Exit(1)
@@ -96,6 +99,20 @@ def audit(
     if report is not None:
         typer.echo(f"report: {report / 'index.html'}")
     raise typer.Exit(EXIT_STATUS[found.verdict])
+
+
+@app.command()
+def up(
+    workers: Annotated[
+        list[str] | None,
+        typer.Option(help="Start only this pool's worker, for the server at PREFECT_API_URL."),
+    ] = None,
+) -> None:
+    """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
+    from flows.up import up as start_all
+
+    with one_sentence():
+        start_all(Path.cwd(), workers or (), typer.echo)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -28,6 +28,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
+_TRIGGER = "commit_snapshot"
 
 
 def open_store(root: Path) -> str:
@@ -47,10 +48,28 @@ def open_store(root: Path) -> str:
     return str(experiment.experiment_id)
 
 
-def start_retrain(experiment: str, snapshot: Snapshot) -> str:
-    """Start the parent run of a retrain; return its id."""
-    tags = {"git_commit": snapshot.commit, "mlflow.source.git.commit": snapshot.commit}
+def start_retrain(experiment: str, snapshot: Snapshot, trigger: str = "") -> str:
+    """Start the parent run of a retrain; return its id.
+
+    Args:
+        experiment: the experiment's id.
+        snapshot: what the retrain starts from.
+        trigger: digest of the commit's own snapshot, which `watch` compares.
+    """
+    tags = {
+        "git_commit": snapshot.commit,
+        "mlflow.source.git.commit": snapshot.commit,
+        _TRIGGER: trigger,
+    }
     return str(MlflowClient().create_run(experiment, tags=tags, run_name="retrain").info.run_id)
+
+
+def last_trigger(experiment: str) -> str | None:
+    """The digest that the last retrain was started for, or None if there was none."""
+    runs = MlflowClient().search_runs(
+        [experiment], f"tags.{_TRIGGER} != ''", order_by=["start_time DESC"], max_results=1
+    )
+    return str(runs[0].data.tags[_TRIGGER]) if runs else None
 
 
 def start_stage(experiment: str, parent: str, stage: Stage) -> str:
