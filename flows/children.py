@@ -4,6 +4,7 @@
 cancelled is not noticed before it ends, and a caller that is cancelled leaves its child behind.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ MARGIN = 900.0  # seconds that a child may outlast its limit: it moves files bef
 FAREWELL = 60.0  # seconds for a child that is told to stop
 
 _running: set[UUID] = set()
-_cancelled = False  # a task that Prefect retries after that must not start another child
+_cancelled = threading.Event()  # a task that Prefect retries after that starts no other child
 
 
 def run_child(
@@ -43,13 +44,15 @@ def run_child(
     Raises:
         CommandError: if it does not complete, with the last lines of its log.
     """
-    if _cancelled:
+    if _cancelled.is_set():
         raise CommandError(f"{deployment} was not started: the run is being cancelled")
     run = run_deployment(deployment, parameters=parameters, timeout=0)
     assert isinstance(run, FlowRun)
     child = run.id
     _running.add(child)
     try:
+        if _cancelled.is_set():  # since a moment ago: nobody else has seen this child
+            cancel_children()
         with get_client(sync_client=True) as client:
             log = _Log(client, child, on_line)
             state = _follow(client, child, limit + MARGIN, log)
@@ -69,8 +72,7 @@ def cancel_children() -> None:
 
     The worker then ends the child's process, and that its process group.
     """
-    global _cancelled
-    _cancelled = True
+    _cancelled.set()
     children = list(_running)
     if children:
         with get_client(sync_client=True) as client:
@@ -102,7 +104,7 @@ class _Log:
 
 
 def _follow(client: SyncPrefectClient, child: UUID, limit: float, log: _Log) -> State[Any]:
-    """The final state of a child, or of our making if it outlasts its limit."""
+    """The final state of a child, or its state at the moment when we are cancelled."""
     started: float | None = None
     answered = time.monotonic()
     while True:
@@ -111,16 +113,18 @@ def _follow(client: SyncPrefectClient, child: UUID, limit: float, log: _Log) -> 
             log.read()
             answered = time.monotonic()
         except (httpx.TransportError, PrefectHTTPStatusError):
-            if time.monotonic() - answered > OUTAGE:
+            if _cancelled.is_set() or time.monotonic() - answered > OUTAGE:
                 raise
             state = None
         if state is not None and state.is_final():
             return state
         if state is not None and state.is_running() and started is None:
             started = time.monotonic()
+        if state is not None and _cancelled.is_set():
+            return state  # Cancelling: its worker sees to it, and we may have seconds left
         if started is not None and time.monotonic() - started > limit:
             return _stop(client, child, limit)
-        time.sleep(POLL)
+        _cancelled.wait(POLL)
 
 
 def _stop(client: SyncPrefectClient, child: UUID, limit: float) -> State[Any]:

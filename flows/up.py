@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from flows.process import CommandError, follow
+from flows.deployments import HEARTBEAT, POOLS, set_up
 from flows.services import (
     Running,
     Service,
@@ -30,9 +30,6 @@ from flows.services import (
 )
 from flows.workspace import CLONE
 from mammo.errors import UserError
-
-POOLS = {"cpu": None, "gpu": 1}
-"""The work pools and how many runs a worker takes at once: a GPU trains one network at a time."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -105,7 +102,7 @@ def _environment(root: Path) -> dict[str, str]:
         CLONE: str(root),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(root),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{HEARTBEAT:g}",
     }
 
 
@@ -123,8 +120,7 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
         wait_until_ready(service, one)
     environment["PREFECT_API_URL"] = f"{prefect.url}/api"
     environment["MLFLOW_TRACKING_URI"] = mlflow.url
-    _make_pools(environment["PREFECT_API_URL"])
-    _deploy(root, environment)
+    set_up(root, environment)
     say(f"Prefect  {prefect.url}    export PREFECT_API_URL={prefect.url}/api")
     say(f"MLflow   {mlflow.url}    export MLFLOW_TRACKING_URI={mlflow.url}")
     return environment
@@ -177,32 +173,6 @@ def _worker(pool: str, environment: dict[str, str]) -> Service:
     command = ["worker", "start", "--pool", pool, "--type", "process", "--name", name]
     command += ["--limit", str(limit)] if limit is not None else []
     return Service(f"worker-{pool}", _python("prefect", *command), environment)
-
-
-def _make_pools(api: str) -> None:
-    """Make the work pools that do not exist; those that do stay as the user has set them."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-    from prefect.workers.process import ProcessWorker
-
-    template = ProcessWorker.get_default_base_job_template()
-    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-        for pool in POOLS:
-            wanted = WorkPoolCreate(name=pool, type="process", base_job_template=template)
-            try:
-                client.create_work_pool(wanted)
-            except ObjectAlreadyExists:
-                continue
-
-
-def _deploy(root: Path, environment: dict[str, str]) -> None:
-    deploy = _python("prefect", "--no-prompt", "deploy", "--all")
-    try:
-        follow(deploy, root, lambda line: None, environment)
-    except CommandError as error:
-        raise UserError(str(error)) from None
 
 
 def _python(module: str, *arguments: str) -> list[str]:
