@@ -84,8 +84,8 @@ def audit(
     from flows.audit_record import EXIT_STATUS
     from flows.audit_report import render
 
-    # An audit that is told to stop takes its worktree and its children along, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # An audit that is told to stop takes its worktree and its children along.
+    _terminate_like_ctrl_c()
     with one_sentence(status=2):
         root = Path.cwd()
         found = audit_version(root, version, load_params(), quick, typer.echo)
@@ -113,6 +113,11 @@ def up(
 
     with one_sentence():
         start_all(Path.cwd(), workers or (), typer.echo)
+
+
+def _terminate_like_ctrl_c() -> None:
+    """Let SIGTERM unwind the stack, so that what was begun is undone."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -194,6 +199,22 @@ def data_mini_mias(
 
     with one_sentence():
         convert_mini_mias(source, folder)
+
+
+@data.command("add")
+def data_add(
+    folder: Annotated[Path, typer.Argument(help="New exams, in the layout of data/.")],
+) -> None:
+    """Merge new exams into data/, all or none of them, and version it with DVC."""
+    from flows.data_add import add_data
+
+    _terminate_like_ctrl_c()
+    with one_sentence():
+        count = add_data(Path.cwd(), folder, typer.echo)
+    typer.echo(f"{count} images added. To keep them, and to have them retrained:")
+    typer.echo(f'  git commit -m "data: {count} images of {folder.name}" data.dvc')
+    typer.echo("  dvc push data.dvc        # if there is a remote")
+    typer.echo("  git push                 # mammoflow up watches the branch; or mammoflow retrain")
 
 
 @params.command("check")
