@@ -123,9 +123,9 @@ def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> N
     found = client.search_model_versions(f"name = '{MODEL}'")
     done = {version.run_id for version in found if WHOLE in version.tags}
     for version in sorted(found, key=lambda version: int(version.version)):
-        if WHOLE in version.tags:
-            continue
-        if _workspace_of(client, client.get_run(str(version.run_id))) != mine:
+        if WHOLE in version.tags or not version.run_id:
+            continue  # without a run it is none of ours
+        if _workspace_of(client, client.get_run(version.run_id)) != mine:
             continue  # its own retrain may be at it just now
         try:
             if version.run_id in done:
@@ -136,7 +136,7 @@ def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> N
             say(f"{MODEL} version {version.version} was half-registered; removed it: {error}")
             continue
         done.add(version.run_id)
-        client.set_terminated(str(version.run_id), "FINISHED")
+        client.set_terminated(version.run_id, "FINISHED")
         say(f"{MODEL} version {version.version} was half-registered: completed it")
 
 
