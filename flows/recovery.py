@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,8 @@ Say = Callable[[str], None]
 TEMPORARY = Path(".dvc/tmp")  # DVC's own, out of git's sight
 LOCK = "dvc.lock"
 
+_watchers: "list[subprocess.Popen[bytes]]" = []  # kept, for their pipes to stay open
+
 
 def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     """Let a flow run only while no other one that is so wrapped works in the current folder."""
@@ -49,11 +52,21 @@ def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     def alone(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
         try:
             with only_one(Path.cwd()):
+                _take_server_along()
                 return flow(*args, **kwargs)
         except UserError as error:
             return Failed(message=str(error))
 
     return alone
+
+
+def _take_server_along() -> None:
+    """Prefect's temporary server ends with us, but would stay if we were killed: see to it."""
+    servers = [str(c.pid) for c in psutil.Process().children() if "uvicorn" in c.cmdline()]
+    if servers:
+        # Its stdin ends when we do, however we do.
+        command = ["sh", "-c", 'cat > /dev/null; kill "$@" 2> /dev/null', "sh", *servers]
+        _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
 
 
 @contextmanager
