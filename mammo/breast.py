@@ -12,6 +12,9 @@ from mammo.geometry import Box
 WORKING_SIDE = 256
 """Pixels of the longer side at which the breast is looked for."""
 
+SMALLEST = 0.01
+"""Share of the picture that a breast takes up at least; a lead marker takes up less."""
+
 _STROKE = 9
 """Pixels at that size. Film edges and the strokes of burnt-in labels are thinner than this."""
 
@@ -66,6 +69,11 @@ def breast_box(pixels: NDArray[np.uint8]) -> Box | None:
     """The smallest box around `breast_mask`, in whole pixels of `pixels`; None without a breast."""
     x, y, width, height = cv2.boundingRect(breast_mask(pixels).view(np.uint8))
     return Box(x, y, x + width, y + height) if width else None
+
+
+def shows_a_breast(pixels: NDArray[np.uint8]) -> bool:
+    """Whether `breast_mask` covers enough of the picture to be one."""
+    return bool(_small_mask(pixels).mean() >= SMALLEST)
 
 
 def _small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
