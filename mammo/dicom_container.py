@@ -51,12 +51,16 @@ def checked_size(content: bytes) -> None:
     syntax, start = _transfer_syntax(content)
     if syntax != uid.DeflatedExplicitVRLittleEndian:
         return
+    damaged = UnreadableDicom("the file is damaged or cut short: it cannot be unpacked")
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[start:], MAX_BYTES + 1)
+        unpacked = unpacker.decompress(content[start:], MAX_BYTES + 1)
     except zlib.error:
-        raise UnreadableDicom("the file is damaged or cut short: it cannot be unpacked") from None
+        raise damaged from None
     if len(unpacked) > MAX_BYTES:
         raise _too_large()
+    if not unpacker.eof:
+        raise damaged
 
 
 def _transfer_syntax(content: bytes) -> tuple[str, int]:

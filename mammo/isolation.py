@@ -55,6 +55,22 @@ class Isolated(Generic[Item, Result]):
             UserError: the processes cannot be started.
             Exception: whatever `work` raises.
         """
+        waiting = list(items)
+        while waiting:
+            done = 0
+            try:
+                for result in self._map(waiting):
+                    done += 1
+                    yield result
+            except BrokenProcessPool:  # as when the machine kills a worker that has no item
+                if not done:
+                    raise UserError(
+                        "the worker processes die before they have any work: the machine may be "
+                        "out of memory or of processes"
+                    ) from None
+            waiting = waiting[done:]
+
+    def _map(self, items: list[Item]) -> Iterator[Result | Lost]:
         # Not forked from here, where torch and OpenCV may have started threads.
         context = get_context("forkserver")
         context.set_forkserver_preload(list(self.preload))
@@ -62,14 +78,9 @@ class Isolated(Generic[Item, Result]):
             self.workers, initializer=_start, initargs=(self.initializer,), context=context
         ) as pool:
             try:
-                waiting = [(item, self._submit(pool, item)) for item in items]
-                for item, future in waiting:
+                futures = [self._submit(pool, item) for item in items]
+                for item, future in zip(items, futures, strict=True):
                     yield self._result(pool, item, future)
-            except BrokenProcessPool:
-                raise UserError(
-                    "the worker processes die before they have any work: the machine may be out "
-                    "of memory or of processes"
-                ) from None
             finally:
                 pool.stop()
 
