@@ -22,7 +22,9 @@ _BACKGROUND = 5
 """Percentile of the grey that is background: a window may leave it well above black."""
 
 
-def turned_left(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+def turned_left(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.uint8], bool]:
     """Turn a mammogram so that the breast hangs from the left edge.
 
     The chest wall is where the breast is cut off by the image's edge and where it is tallest. An
@@ -30,11 +32,12 @@ def turned_left(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 
     Args:
         pixels: (height, width).
+        mask: `small_mask` of it, where it is at hand.
 
     Returns:
         The image, mirrored or not, and whether it was mirrored.
     """
-    mask = _small_mask(pixels)
+    mask = small_mask(pixels) if mask is None else mask
     columns = mask.sum(axis=0, dtype=float)
     if not columns.any():
         return pixels, False
@@ -58,7 +61,7 @@ def breast_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         (height, width), one connected area with a smooth outline and no holes; empty where nothing
         stands out from the background.
     """
-    mask = _small_mask(pixels)
+    mask = small_mask(pixels)
     if mask.shape == pixels.shape:
         return mask
     height, width = pixels.shape
@@ -71,12 +74,7 @@ def breast_box(pixels: NDArray[np.uint8]) -> Box | None:
     return Box(x, y, x + width, y + height) if width else None
 
 
-def shows_a_breast(pixels: NDArray[np.uint8]) -> bool:
-    """Whether `breast_mask` covers enough of the picture to be one."""
-    return bool(_small_mask(pixels).mean() >= SMALLEST)
-
-
-def _small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """`breast_mask` at WORKING_SIDE, or at the image's own size if that is smaller."""
     height, width = pixels.shape
     scale = min(1.0, WORKING_SIDE / max(height, width))

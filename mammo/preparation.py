@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.breast import shows_a_breast, turned_left
+from mammo.breast import SMALLEST, small_mask, turned_left
 from mammo.dicom import read_mammogram
 from mammo.dicom_error import UnreadableDicom
 from mammo.geometry import Placement
@@ -40,10 +40,11 @@ def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
         UnreadableDicom: see `read_mammogram`; or no breast is to be seen.
     """
     mammogram = read_mammogram(source, settings.long_side, settings.full_decode)
-    if not shows_a_breast(mammogram.pixels):
+    mask = small_mask(mammogram.pixels)
+    if mask.mean() < SMALLEST:
         name = str(source) if isinstance(source, Path) else None
         raise UnreadableDicom("no breast can be seen in it", name)
-    image, flipped = turned_left(mammogram.pixels)
+    image, flipped = turned_left(mammogram.pixels, mask)
     height, width = image.shape
     placement = Placement(mammogram.stored_width, mammogram.stored_height, width, height, flipped)
     return Prepared(
