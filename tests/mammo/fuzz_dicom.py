@@ -12,7 +12,6 @@ exit status is 1.
 import faulthandler
 import multiprocessing
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -86,36 +85,37 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 Change = Callable[[bytearray], None]
+Place = tuple[str, float]  # a part of the file, and a share of it
 NASTY = [b"\0", b"\xff", b"\x7f\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"]
 
 
-def _overwrite(share: float, value: bytes) -> Change:
+def _overwrite(place: Place, value: bytes) -> Change:
     def change(content: bytearray) -> None:
-        at = _place(content, share)
+        at = _at(content, place)
         content[at : at + len(value)] = value
 
     return change
 
 
-def _insert(share: float, value: bytes) -> Change:
+def _insert(place: Place, value: bytes) -> Change:
     def change(content: bytearray) -> None:
-        at = _place(content, share)
+        at = _at(content, place)
         content[at:at] = value
 
     return change
 
 
-def _delete(share: float, length: int) -> Change:
+def _delete(place: Place, length: int) -> Change:
     def change(content: bytearray) -> None:
-        at = _place(content, share)
+        at = _at(content, place)
         del content[at : at + length]
 
     return change
 
 
-def _repeat(share: float, length: int, times: int) -> Change:
+def _repeat(place: Place, length: int, times: int) -> Change:
     def change(content: bytearray) -> None:
-        at = _place(content, share)
+        at = _at(content, place)
         content[at:at] = content[at : at + length] * times
 
     return change
@@ -123,7 +123,7 @@ def _repeat(share: float, length: int, times: int) -> Change:
 
 def _truncate(share: float) -> Change:
     def change(content: bytearray) -> None:
-        del content[_place(content, share) :]
+        del content[_at(content, ("file", share)) :]
 
     return change
 
@@ -140,17 +140,19 @@ def _value(tag: int, value: int) -> Change:
     return change
 
 
-def _place(content: bytearray, share: float) -> int:
-    """Not in the preamble: a file without its mark is refused at once."""
-    return min(len(content), 132 + int(share * (len(content) - 132)))
+def _at(content: bytearray, place: Place) -> int:
+    """Where that is, never in the preamble: a file without its mark is refused at once."""
+    part, share = place
+    begin = 132 if part == "file" else content.rfind(b"\xe0\x7f\x10\x00") + 12
+    end = min(len(content), begin + 100) if part == "head" else len(content)
+    return min(begin + int(share * (end - begin)), len(content))
 
 
 def changes() -> SearchStrategy[list[Change]]:
     """What is done to a file, as Hypothesis draws it."""
-    # Whole floats are rare among small ones: fine steps reach the header and the stream alike.
     share = st.integers(0, 2**20 - 1).map(lambda number: number / 2**20)
-    early = share.map(lambda number: number**4)  # the header, and the stream's own
-    where = st.one_of(share, early)
+    # Half of it into the first bytes of the stream, which decoders believe.
+    where = st.tuples(st.sampled_from(["file", "stream", "head", "head"]), share)
     tags = [0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280002]
     values = st.one_of(st.sampled_from([0, 1, 8, 16, 255, 32768, 65535]), st.integers(0, 65535))
     byte = st.builds(_overwrite, where, st.binary(min_size=1, max_size=1))
@@ -205,9 +207,10 @@ def fuzz(syntax: str, count: int, folder: Path, counts: dict[str, int]) -> Itera
         done = 0
         for attempt in range(100):  # a child that died is followed by one with another seed
             begun, good, peak = context.Value("i", 0), context.Value("i", 0), context.Value("q", 0)
+            current = context.RawArray("c", 2**20)
             child = context.Process(
                 target=_batch,
-                args=(syntax, start + attempt, size - done, folder, begun, good, peak),
+                args=(syntax, start + attempt, size - done, folder, current, begun, good, peak),
             )
             child.start()
             hung = _watch(child, begun)
@@ -222,7 +225,7 @@ def fuzz(syntax: str, count: int, folder: Path, counts: dict[str, int]) -> Itera
                 break
             how = "hung" if hung else f"crashed with status {child.exitcode}"
             file = folder / f"{how.split()[0]}-{start}-{attempt}.dcm"
-            shutil.copyfile(folder / "current.dcm", file)
+            file.write_bytes(_unpacked(current.raw))
             yield Fault(syntax, how, file)
 
 
@@ -240,12 +243,26 @@ def _watch(child: multiprocessing.context.ForkServerProcess, begun: "Synchronize
     return False
 
 
+def _packed(content: bytes) -> bytes:
+    return len(content).to_bytes(4, "little") + content
+
+
+def _unpacked(memory: bytes) -> bytes:
+    return memory[4 : 4 + int.from_bytes(memory[:4], "little")]
+
+
 def _batch(
-    syntax: str, number: int, size: int, folder: Path, begun: Any, good: Any, peak: Any
+    syntax: str,
+    number: int,
+    size: int,
+    folder: Path,
+    current: Any,
+    begun: Any,
+    good: Any,
+    peak: Any,
 ) -> None:
-    """The child: read `size` files, each written down before."""
+    """The child: read `size` files, each put into shared memory before."""
     faulthandler.enable()
-    current = folder / "current.dcm"
     sources = seeds()[syntax]
     for source in sources:
         read_mammogram(source, LONG_SIDE)  # whatever is imported late
@@ -265,7 +282,8 @@ def _batch(
         damaged = bytearray(content)
         for change in damage:
             change(damaged)
-        current.write_bytes(damaged)
+        packed = _packed(damaged)
+        current[: len(packed)] = packed
         begun.value += 1
         try:
             good.value += read(bytes(damaged))
