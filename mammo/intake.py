@@ -90,19 +90,18 @@ def without_copies(
     splits, whichever of the two is right.
     """
     seen: dict[str, dict[Hashable, Any]] = {}
-    kept = []
+    checked = []
     for row, outcome in zip(records, outcomes, strict=True):
+        keys = [key for key in (outcome.instance, outcome.picture) if key is not None]
+        known = next((key for key in keys if key in seen), None)
+        first = row if known is None else seen[known]
         if outcome.facts is not None:
-            for key in (outcome.instance, outcome.picture):
-                if key in seen:
-                    outcome = _copy(outcome, row, seen[key], key == outcome.instance)
-                    break
-            first = seen[key] if outcome.copy and key is not None else row
-            for key in (outcome.instance, outcome.picture):
-                if key is not None:
-                    seen.setdefault(key, first)
-        kept.append(outcome)
-    return kept
+            seen |= {key: first for key in keys if key not in seen}
+        if outcome.facts is None or known is None:
+            checked.append(outcome)
+        else:
+            checked.append(_copy(outcome, row, first, by_uid=known == outcome.instance))
+    return checked
 
 
 def files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:

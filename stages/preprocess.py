@@ -61,7 +61,7 @@ def run(params: Params, data: Path, out: Path, workers: int) -> None:
     Without any, the work is done in this process, unprotected: for tests and for debugging.
 
     Raises:
-        UserError: a table is wrong, or more than max_reject_fraction of the files are unreadable.
+        UserError: a table is wrong, or more than max_reject_fraction of the files are rejected.
     """
     rows = read_table(data / "train.csv", TRAIN)
     if rows.empty:
@@ -140,7 +140,7 @@ def _picture(out: Path, row: dict[Hashable, Any]) -> Path:
 
 
 def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) -> None:
-    """Fail if too many files, or all, could not be read: the list itself is lost then."""
+    """Fail if too many files, or all, were rejected: the list itself is lost then."""
     count = len(rejects)
     if count <= settings.max_reject_fraction * total and count < total:
         return
@@ -148,7 +148,7 @@ def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) 
     for row in rejects.head(SHOWN).to_dict("records"):
         say(f"rejected {row['patient_id']}/{row['image_id']}.dcm: {row['reason']}")
     raise UserError(
-        f"{data / 'train_images'}: {count} of {total} files cannot be read, more than the "
+        f"{data / 'train_images'}: {count} of {total} files are rejected, more than the "
         f"{settings.max_reject_fraction:g} of preprocess.max_reject_fraction allows; most often "
         f"({times} times): {reason}. The first {min(count, SHOWN)} are named above"
     )

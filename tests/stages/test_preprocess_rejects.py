@@ -266,7 +266,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file_only(
         collection.add("3", name, plain(breast(9)))
     collection.add("3", "last", b"not dicom")
     monkeypatch.setattr(preprocess, "_prepare_one", dangerous)
-    monkeypatch.setattr(preprocess, "SECONDS", 5.0)
+    monkeypatch.setattr(preprocess, "SECONDS", 12.0)
     reasons, out = made_of(collection, tmp_path / "out", workers=2)
     assert reasons == {
         "crash": "reading it crashes the decoder, twice",
