@@ -19,7 +19,8 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 
-from mammo.dicom_header import Header, UnreadableDicom
+from mammo.dicom_error import UnreadableDicom
+from mammo.dicom_header import Header
 
 _JPEG_2000 = {uid.JPEG2000Lossless, uid.JPEG2000}
 _JPEG = {uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGLSNearLossless}
@@ -56,7 +57,7 @@ def decode(header: Header, dataset: pydicom.Dataset, smallest: int) -> NDArray[n
             return _extended(_rle(header, _frame(dataset)), header.signed, unused)
         pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
         return pixels
-    except UnreadableDicom:
+    except (UnreadableDicom, MemoryError):
         raise
     except Exception:
         # Every decoder has errors of its own; all of them mean this.

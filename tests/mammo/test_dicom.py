@@ -38,7 +38,7 @@ def reason(content: bytes) -> str:
     """Why `content` is refused; fails the test if it tells anything personal."""
     with pytest.raises(UnreadableDicom) as caught:
         read_mammogram(content, 64)
-    for secret in ("Doe", "Jane", "4711", "1954", "2.25.1"):
+    for secret in ("Doe", "Jane", "4711", "1954", "2.25."):
         assert secret not in str(caught.value)
     return caught.value.reason
 
