@@ -21,6 +21,11 @@ from pydicom.pixels.utils import get_j2k_parameters
 
 from mammo.dicom_header import Header, UnreadableDicom
 
+_LITTLE_ENDIAN = {
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+}
 _JPEG_2000 = {
     uid.JPEG2000Lossless,
     uid.JPEG2000,
@@ -42,7 +47,8 @@ def decode(header: Header, dataset: pydicom.Dataset, smallest: int) -> NDArray[n
         smallest: pixels that the longer side must keep at least.
 
     Returns:
-        (height, width), whole numbers; both sides halved once or more for some JPEG 2000.
+        (height, width), whole numbers, not to be written to; both sides halved once or more for
+        some JPEG 2000.
 
     Raises:
         UnreadableDicom: the syntax is not supported, or the data are cut short or damaged.
@@ -60,6 +66,8 @@ def decode(header: Header, dataset: pydicom.Dataset, smallest: int) -> NDArray[n
             return _extended(_jpeg(header, syntax, _frame(dataset)), header.signed, unused)
         if syntax == uid.RLELossless:
             return _extended(_rle(header, _frame(dataset)), header.signed, unused)
+        if syntax in _LITTLE_ENDIAN:
+            return _extended(_uncompressed(header, dataset.PixelData), header.signed, unused)
         pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
         return pixels
     except UnreadableDicom:
@@ -78,6 +86,16 @@ def _by_pydicom(syntax: uid.UID) -> bool:
 
 def _frame(dataset: pydicom.Dataset) -> bytes:
     return get_frame(dataset.PixelData, 0, number_of_frames=1)
+
+
+def _uncompressed(header: Header, content: bytes) -> NDArray[np.unsignedinteger]:
+    """The element's own bytes, not copied."""
+    size = header.bits_allocated // 8
+    count = header.height * header.width
+    if len(content) < count * size:
+        raise ValueError("fewer pixels than the header says")
+    pixels = np.frombuffer(content, f"<u{size}", count)
+    return pixels.reshape(header.height, header.width)
 
 
 def _jpeg_2000(header: Header, frame: bytes, smallest: int) -> NDArray[np.integer]:
@@ -149,10 +167,12 @@ def _rle(header: Header, frame: bytes) -> NDArray[np.unsignedinteger]:
     return np.frombuffer(values, f"<u{planes}").reshape(header.height, header.width)
 
 
-def _extended(pixels: NDArray[np.integer], signed: bool, unused: int) -> NDArray[np.integer]:
-    """Replace the `unused` high bits, which may hold anything, by the sign or zeros, in place."""
-    pixels = pixels.view(f"{'i' if signed else 'u'}{pixels.itemsize}")
-    if unused:
-        pixels <<= unused
-        pixels >>= unused
-    return pixels
+def _extended(
+    pixels: NDArray[np.unsignedinteger], signed: bool, unused: int
+) -> NDArray[np.integer]:
+    """Replace the `unused` high bits, which may hold anything, by the sign or zeros."""
+    if not signed and int(pixels.max()) >> (8 * pixels.itemsize - unused) == 0:
+        return pixels
+    extended = pixels.view(f"{'i' if signed else 'u'}{pixels.itemsize}") << unused
+    extended >>= unused
+    return extended
