@@ -19,9 +19,12 @@ from mammo.store import Store, code_version, hash_of, key_of
 LIBRARIES = ("imagecodecs", "numpy", "opencv-python-headless", "pillow", "pydicom")
 """What decodes, scales and compresses."""
 
-PNG_LEVEL = 4
-"""Of zlib. Measured: 20 ms and 143 kB an image; level 1 saves 5 ms for 10 % more, level 6 costs
-25 ms more for 6 % less."""
+PNG = [
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+]
+"""Pixels less the average of their neighbours, and only runs looked for, not matches: noise has
+none. Measured: 7 ms and 150 kB an image, where level 4 of zlib took 18 ms and 181 kB."""
 
 _NO_PIXELS = np.zeros((0, 0), np.uint8)
 
@@ -59,7 +62,7 @@ def _prepared_now(source: Path | bytes, settings: Preprocess) -> Picture:
         prepared = prepare(source, settings)
     except UnreadableDicom as error:
         return Picture(None, b"", error.reason)
-    encoded, png = cv2.imencode(".png", prepared.image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
+    encoded, png = cv2.imencode(".png", prepared.image, PNG)
     assert encoded
     return Picture(replace(prepared, image=_NO_PIXELS), png.tobytes(), "")
 
