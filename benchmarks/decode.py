@@ -3,7 +3,7 @@
     uv pip install --no-deps pylibjpeg==2.1.0 pylibjpeg-openjpeg==2.6.0 pylibjpeg-libjpeg==2.5.0 \
         pylibjpeg-rle==2.2.0 python-gdcm==3.2.6
     python benchmarks/decode.py                    # 5 repetitions; 4 minutes on a core at rest
-    python benchmarks/decode.py --stage 200        # the preprocess stage on so many files of JPEG 2000
+    python benchmarks/decode.py --stage 200        # the preprocess stage on so many JPEG 2000 files
     python benchmarks/decode.py --small            # a quick look: 1024 x 832, one repetition
 
 One phantom of 4096 x 3328 pixels and 12 bits is drawn and encoded in each syntax. One process, one
