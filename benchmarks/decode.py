@@ -15,7 +15,6 @@ PNG. PSNR is against a full decode with area averaging, inside the breast, in de
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -226,13 +225,13 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
     pd.DataFrame(rows, columns=names.split()).to_csv(folder / "data/train.csv", index=False)
     sources = sorted((folder / "data/train_images").rglob("*.dcm"))
     targets = [folder / f"{path.stem}.png" for path in sources]
-    begin, cpu = time.perf_counter(), children()
+    begin = time.perf_counter()
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(notebooks, sources, targets))
-    theirs, their_cpu = time.perf_counter() - begin, children() - cpu
+    theirs = time.perf_counter() - begin
     # In a process of its own, as DVC runs it; its time of starting counts.
     (folder / "params.yaml").write_text(Path("params.yaml").read_text())
-    begin, cpu = time.perf_counter(), children()
+    begin = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "stages.preprocess"],
         cwd=folder,
@@ -240,18 +239,11 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
         stdout=subprocess.DEVNULL,
         check=True,
     )
-    mine, my_cpu = time.perf_counter() - begin, children() - cpu
+    mine = time.perf_counter() - begin
     print(
         f"{count} files of {syntax}, {preprocess.available_cores()} cores: the notebooks' pool of "
-        f"two {theirs:.1f} s ({their_cpu:.1f} s of CPU), the stage {mine:.1f} s ({my_cpu:.1f} s): "
-        f"{theirs / mine:.1f} times as fast ({their_cpu / my_cpu:.1f})"
+        f"two {theirs:.1f} s, the stage {mine:.1f} s: {theirs / mine:.1f} times as fast"
     )
-
-
-def children() -> float:
-    """Seconds of CPU of the processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def encode_one(pixels: Pixels, image: str, syntax: str) -> bytes:
