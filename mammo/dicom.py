@@ -90,7 +90,7 @@ def _read(content: bytes, long_side: int, full_decode: bool) -> Mammogram:
         inside = stored[~padding]
         if inside.size == 0:
             raise UnreadableDicom("all its pixels are padding: there is no image")
-        stored[padding] = inside.min() if blank_is_low else inside.max()
+        stored = np.where(padding, inside.min() if blank_is_low else inside.max(), stored)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")
     if stored.shape[::-1] != size:

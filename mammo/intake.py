@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mammo.dicom_error import UnreadableDicom
 from mammo.isolation import Lost
 from mammo.params import Preprocess
-from mammo.preparation import Prepared, prepare
+from mammo.preparation import Prepared
+from mammo.remembered_images import prepared_picture
+from mammo.store import Store
 
 IMAGES = "train_images"
 
@@ -50,25 +50,28 @@ class Outcome:
 
 
 def examine(
-    row: dict[Hashable, Any], settings: Preprocess, data: Path
-) -> tuple[Outcome, NDArray[np.uint8] | None]:
-    """Read and prepare the image of a row of train.csv; (height, width), or None if rejected."""
+    row: dict[Hashable, Any], settings: Preprocess, data: Path, store: Store | None = None
+) -> tuple[Outcome, bytes | None]:
+    """Read and prepare the image of a row of train.csv; a PNG, or None if it is rejected."""
     folder, name = str(row["patient_id"]), str(row["image_id"])
     path = data / IMAGES / folder / f"{name}.dcm"
     try:
         _refuse_links_out(path, data)
-        prepared = prepare(path, settings)
+        picture = prepared_picture(path, settings, store)
     except UnreadableDicom as error:
         return Outcome(None, error.reason), None
     except MemoryError:
         return Outcome(None, "reading it takes more memory than a mammogram should"), None
+    prepared = picture.prepared
+    if prepared is None:
+        return Outcome(None, picture.reason), None
     if prepared.laterality not in (None, row["laterality"]):
         here, there = _SIDES[str(prepared.laterality)], _SIDES[row["laterality"]]
         reason = (
             f"its header says {here} breast, train.csv says {there}: mend the one that is wrong"
         )
         return Outcome(None, reason, side_differs=True), None
-    return _accepted(row, f"{folder}/{name}.png", prepared), prepared.image
+    return _accepted(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
 
 
 def single_threaded() -> None:
@@ -132,7 +135,7 @@ def _refuse_links_out(path: Path, data: Path) -> None:
         )
 
 
-def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared) -> Outcome:
+def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Outcome:
     place = prepared.placement
     facts: dict[str, object] = {
         "path": path,
@@ -144,7 +147,6 @@ def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared) -> Outcom
         "transfer_syntax": prepared.transfer_syntax,
         "photometric": prepared.photometric,
     }
-    size = str(prepared.image.shape).encode()
     return Outcome(
         facts,
         "",
@@ -152,7 +154,7 @@ def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared) -> Outcom
         secondary_capture=prepared.secondary_capture,
         burned_in=prepared.burned_in,
         instance=prepared.instance,
-        picture=hashlib.sha256(size + prepared.image.tobytes()).hexdigest()[:32],
+        picture=hashlib.sha256(png).hexdigest()[:32],  # equal pixels are equal bytes
     )
 
 

@@ -2,10 +2,11 @@
 
     python -m stages.preprocess
 
-Works on all cores that it may use; how many that are changes no byte. Files that cannot be read
-are listed in rejects.csv with the reason, as are those that crash or hang their decoder, and
-copies. The tables of boxes, which a collection need not have, are checked and passed on, so that
-later stages do not hang on the whole of data/.
+Works on all cores that it may use, or on a Dask cluster (`mapping`); how many that are changes no
+byte, nor does what the store remembers of the last run. Files that cannot be read are listed in
+rejects.csv with the reason, as are those that crash or hang their decoder, and copies. The tables
+of boxes, which a collection need not have, are checked and passed on, so that later stages do not
+hang on the whole of data/.
 """
 
 from collections import Counter
@@ -14,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pandas as pd
 import pandera.pandas as pa
 
@@ -32,15 +32,14 @@ from mammo.intake import (
 from mammo.isolation import Isolated, Lost, available_cores
 from mammo.params import Params, Preprocess, load_params
 from mammo.progress import say, track
+from mammo.remembered_images import LIBRARIES
+from mammo.store import Store, open_store
 from mammo.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
+from stages.mapping import over_dask, scheduler
 from stages.runner import run_stage
 
 DATA = Path("data")
 OUT = Path("outputs/preprocess")
-
-PNG_LEVEL = 4
-"""Of zlib. Measured: 20 ms and 143 kB an image; level 1 saves 5 ms for 10 % more, level 6 costs
-25 ms more for 6 % less."""
 
 COUNTED = {
     "side_differs": "side_differs",
@@ -55,8 +54,8 @@ SHOWN = 5
 """Rejected files that a failing stage names."""
 
 
-def run(params: Params, data: Path, out: Path, workers: int) -> None:
-    """Prepare every image of `data`/train.csv with `workers` processes.
+def run(params: Params, data: Path, out: Path, workers: int, store: Store | None = None) -> None:
+    """Prepare every image of `data`/train.csv with `workers` processes, or with Dask's.
 
     Without any, the work is done in this process, unprotected: for tests and for debugging.
 
@@ -67,7 +66,7 @@ def run(params: Params, data: Path, out: Path, workers: int) -> None:
     if rows.empty:
         raise UserError(f"{data / 'train.csv'}: there are no images in the table")
     records = rows.to_dict("records")
-    found = _outcomes(records, params.preprocess, data, out, workers)
+    found = _outcomes(records, params.preprocess, data, out, workers, store)
     outcomes = without_copies(records, track(found, "preprocess", len(records)))
     for row, outcome in zip(records, outcomes, strict=True):
         if outcome.facts is None:  # but written, if it is a copy; half of it, if its process died
@@ -113,10 +112,19 @@ def run(params: Params, data: Path, out: Path, workers: int) -> None:
 
 
 def _outcomes(
-    records: list[dict[Hashable, Any]], settings: Preprocess, data: Path, out: Path, workers: int
+    records: list[dict[Hashable, Any]],
+    settings: Preprocess,
+    data: Path,
+    out: Path,
+    workers: int,
+    store: Store | None,
 ) -> Iterator[Outcome]:
     """One outcome a record, in order."""
-    work = partial(_prepare_one, settings=settings, data=data, out=out)
+    address = scheduler()
+    if address is not None:
+        yield from _outcomes_of_dask(records, settings, data, out, store, address)
+        return
+    work = partial(_prepare_one, settings=settings, data=data, out=out, store=store)
     if workers == 0:
         yield from map(work, records)
         return
@@ -125,13 +133,32 @@ def _outcomes(
         yield lost(outcome) if isinstance(outcome, Lost) else outcome
 
 
-def _prepare_one(row: dict[Hashable, Any], settings: Preprocess, data: Path, out: Path) -> Outcome:
+def _outcomes_of_dask(
+    records: list[dict[Hashable, Any]],
+    settings: Preprocess,
+    data: Path,
+    out: Path,
+    store: Store | None,
+    address: str,
+) -> Iterator[Outcome]:
+    """The same by a cluster: what the workers make is written here."""
+    folder = data.resolve()
+    work = partial(examine, settings=settings, data=folder, store=store)
+    found = over_dask(work, records, address, folder, examine.__module__, LIBRARIES)
+    for row, result in zip(records, found, strict=True):
+        yield lost(Lost("crashed")) if result is None else _written(row, *result, out)
+
+
+def _prepare_one(
+    row: dict[Hashable, Any], settings: Preprocess, data: Path, out: Path, store: Store | None
+) -> Outcome:
     """Read, prepare and write one image, in a worker process."""
-    outcome, image = examine(row, settings, data)
-    if image is not None:
-        encoded, png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
-        assert encoded
-        write_bytes(_picture(out, row), png.tobytes())
+    return _written(row, *examine(row, settings, data, store), out)
+
+
+def _written(row: dict[Hashable, Any], outcome: Outcome, png: bytes | None, out: Path) -> Outcome:
+    if png is not None:
+        write_bytes(_picture(out, row), png)
     return outcome
 
 
@@ -165,7 +192,7 @@ def main() -> None:
     """Run the stage in the current folder."""
     params = load_params()
     with fresh_folder(OUT) as out:
-        run(params, DATA, out, available_cores())
+        run(params, DATA, out, available_cores(), open_store())
 
 
 if __name__ == "__main__":
