@@ -39,6 +39,7 @@ _NOT_FOR_SERVING = {
     "fastapi",
     "dvc",
     "psutil",
+    "sqlalchemy",
     "optuna",
     "scikit-learn",
     "jinja2",

@@ -240,6 +240,18 @@ def test_prefect_has_what_prefect_yaml_declares(toy: Toy) -> None:
     assert rule["actions"][0]["state"] == "CRASHED"
 
 
+def test_the_schedules_make_runs(toy: Toy) -> None:
+    deadline = time.monotonic() + PATIENCE
+    waiting = {"retrain", "watch"}
+    while waiting and time.monotonic() < deadline:
+        for name in sorted(waiting):
+            asked = {"flows": {"name": {"any_": [name]}}}
+            if any(run["auto_scheduled"] for run in toy.ask("flow_runs/filter", asked)):
+                waiting.remove(name)
+        time.sleep(0.5)
+    assert waiting == set()
+
+
 def test_a_stage_in_a_pool_ends_with_the_same_lock_as_in_place(toy: Toy) -> None:
     here, parent = toy.folder / "here", toy.folder / "parent"
     command(here, "dvc", "repro", "last")
@@ -303,12 +315,12 @@ def test_each_new_snapshot_is_retrained_once_on_its_own_commit(toy: Toy) -> None
     commit = command(origin, "git", "rev-parse", "HEAD").stdout.strip()
     for watcher in [toy.start("watch/watch") for _ in range(3)]:
         assert toy.state_at_end(watcher)["type"] == "COMPLETED"
-    of_retrain = {
-        "flow_runs": {"parent_flow_run_id": None},
-        "flows": {"name": {"any_": ["retrain"]}},
-    }
-    runs = [run for run in toy.ask("flow_runs/filter", of_retrain) if run["parameters"]["commit"]]
-    assert [run["parameters"]["commit"] for run in runs] == [commit]
+    runs = [
+        run
+        for run in toy.ask("flow_runs/filter", {"flows": {"name": {"any_": ["retrain"]}}})
+        if run["parameters"].get("commit") == commit
+    ]
+    assert len(runs) == 1
     # The toy is no classifier: the retrain ends, on that commit, with the settings it lacks.
     state = toy.state_at_end(runs[0]["id"])
     assert "params.yaml" in state["message"]
