@@ -2,12 +2,8 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,46 +107,17 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def prefect_server() -> Iterator[dict[str, str]]:
     """A Prefect server for all tests of a session, as what a process needs to use it.
 
     Without it each retrain starts a temporary one, as `first` does: seconds, each time.
     """
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    url = f"http://127.0.0.1:{port}/api"
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", port],
-            env={
-                **environment_of(home),
-                "PREFECT_HOME": str(home),
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "DO_NOT_TRACK": "1",
-            },
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + 180
-        while not _answers(f"{url}/health"):
-            assert server.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < deadline, (home / "log").read_text()
-            time.sleep(0.2)
-        yield {"PREFECT_API_URL": url}
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
+    # Here, and not above: what `flows` sets for Prefect must be there when Prefect is imported.
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
 
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
+    with prefect_test_harness(server_startup_timeout=180):
+        yield {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Each test tampers with one record of a whole small project, audits (`--quick`: w
 must be found without one), and the fixture puts everything back.
 """
 
+import filecmp
 import hashlib
 import json
 import shutil
@@ -57,7 +58,7 @@ def root(fourth: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def restore(source: Path, target: Path) -> None:
-    """Make `target` what `source` is; files of the same size and time are as they were."""
+    """Make `target` hold what `source` holds; only what differs is copied."""
     for path in sorted(target.rglob("*"), reverse=True):  # what a folder holds before the folder
         if not (source / path.relative_to(target)).exists():
             path.rmdir() if path.is_dir() else path.unlink()
@@ -65,14 +66,9 @@ def restore(source: Path, target: Path) -> None:
         copy = target / path.relative_to(source)
         if path.is_dir():
             copy.mkdir(parents=True, exist_ok=True)
-        elif not copy.exists() or fingerprint(copy) != fingerprint(path):
+        elif not copy.exists() or not filecmp.cmp(copy, path):
             copy.unlink(missing_ok=True)
             shutil.copy2(path, copy)
-
-
-def fingerprint(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def database(root: Path) -> sqlite3.Connection:
