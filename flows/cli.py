@@ -14,11 +14,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from mammo.errors import UserError
 from mammo.files import write_text
 from mammo.params import load_params
+
+EXAMPLES = 5
+"""Places that a finding names; the others are counted."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Make or bring in data sets, in our data/ layout.")
@@ -154,6 +158,45 @@ def _with_intervals(
     for key, branch in tree.items():
         if isinstance(branch, dict):
             yield from _with_intervals(branch, (*path, key))
+
+
+@data.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="In our layout, as data/ is.")],
+) -> None:
+    """Look at every table and file as training would, before `dvc add`; changes nothing.
+
+    Exits with 1 if something must be mended.
+    """
+    from mammo.data_check import check_data
+    from mammo.isolation import available_cores
+
+    with one_sentence():
+        checked = check_data(folder, load_params().preprocess, available_cores())
+    console = Console()
+    for mend, title in ((True, "To be mended"), (False, "To be known")):
+        findings = [finding for finding in checked.findings if finding.mend is mend]
+        if findings:
+            console.print(_findings_table(title, findings))
+    console.print(
+        f"{checked.read} of {checked.rows} images of {checked.patients} women can be read; "
+        + ("everything is in order." if checked.in_order else "some things must be mended."),
+        style="bold",
+    )
+    raise typer.Exit(0 if checked.in_order else 1)
+
+
+def _findings_table(title: str, findings: list[Any]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("what", overflow="fold")
+    table.add_column("times", justify="right")
+    table.add_column("where", overflow="fold")
+    for finding in findings:
+        shown = ", ".join(finding.where[:EXAMPLES])
+        more = ", ..." if len(finding.where) > EXAMPLES else ""
+        # As text: a file's name may look like rich's markup.
+        table.add_row(Text(finding.what), str(len(finding.where)), Text(shown + more))
+    return table
 
 
 @data.command("phantom")

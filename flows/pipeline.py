@@ -85,7 +85,7 @@ def status(root: Path) -> dict[str, Any]:
         UserError: with DVC's own words if it cannot tell.
     """
     result = subprocess.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json"],
+        [sys.executable, "-m", "flows.dvc_status", "--json"],
         cwd=root,
         capture_output=True,
         text=True,

@@ -12,6 +12,9 @@ from mammo.geometry import Box
 WORKING_SIDE = 256
 """Pixels of the longer side at which the breast is looked for."""
 
+SMALLEST = 0.01
+"""Share of the picture that a breast takes up at least; a lead marker takes up less."""
+
 _STROKE = 9
 """Pixels at that size. Film edges and the strokes of burnt-in labels are thinner than this."""
 
@@ -19,7 +22,9 @@ _BACKGROUND = 5
 """Percentile of the grey that is background: a window may leave it well above black."""
 
 
-def turned_left(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+def turned_left(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.uint8], bool]:
     """Turn a mammogram so that the breast hangs from the left edge.
 
     The chest wall is where the breast is cut off by the image's edge and where it is tallest. An
@@ -27,11 +32,12 @@ def turned_left(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 
     Args:
         pixels: (height, width).
+        mask: `small_mask` of it, where it is at hand.
 
     Returns:
         The image, mirrored or not, and whether it was mirrored.
     """
-    mask = _small_mask(pixels)
+    mask = small_mask(pixels) if mask is None else mask
     columns = mask.sum(axis=0, dtype=float)
     if not columns.any():
         return pixels, False
@@ -55,7 +61,7 @@ def breast_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         (height, width), one connected area with a smooth outline and no holes; empty where nothing
         stands out from the background.
     """
-    mask = _small_mask(pixels)
+    mask = small_mask(pixels)
     if mask.shape == pixels.shape:
         return mask
     height, width = pixels.shape
@@ -68,7 +74,7 @@ def breast_box(pixels: NDArray[np.uint8]) -> Box | None:
     return Box(x, y, x + width, y + height) if width else None
 
 
-def _small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """`breast_mask` at WORKING_SIDE, or at the image's own size if that is smaller."""
     height, width = pixels.shape
     scale = min(1.0, WORKING_SIDE / max(height, width))

@@ -14,7 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.dicom_header import Header, UnreadableDicom, read_header
+from mammo.dicom_container import content_of
+from mammo.dicom_display import grey, looked_up, windowed
+from mammo.dicom_error import UnreadableDicom
+from mammo.dicom_header import Header, read_header
 from mammo.dicom_pixels import decode
 
 __all__ = ["Mammogram", "UnreadableDicom", "read_mammogram"]
@@ -38,6 +41,9 @@ class Mammogram:
     view: str | None  # a key of dicom_header.VIEWS
     transfer_syntax: str  # UID
     photometric: str  # MONOCHROME1 or MONOCHROME2
+    instance: str | None  # a hash of SOPInstanceUID
+    secondary_capture: bool
+    burned_in: bool  # BurnedInAnnotation
 
 
 def read_mammogram(
@@ -46,8 +52,9 @@ def read_mammogram(
     """Decode a mammogram and apply its grey-scale transformations.
 
     The modality rescale and the first VOI window are applied (LINEAR, LINEAR_EXACT or SIGMOID,
-    PS3.3 C.11.2.1). Without a window that shows anything, grey runs from LOW_PERCENTILE to
-    HIGH_PERCENTILE of the values. MONOCHROME1 is inverted. Declared padding is black.
+    PS3.3 C.11.2.1), or the first VOI lookup table where there is no window. Without one that shows
+    anything, grey runs from LOW_PERCENTILE to HIGH_PERCENTILE of the values. MONOCHROME1 is
+    inverted. Declared padding is black.
 
     Args:
         source: path, open binary file or content of a DICOM file.
@@ -63,23 +70,10 @@ def read_mammogram(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote header values
-            return _read(_content(source), long_side, full_decode)
+            return _read(content_of(source), long_side, full_decode)
     except UnreadableDicom as error:
         name = str(source) if isinstance(source, Path) else None
         raise UnreadableDicom(error.reason, name) from None
-
-
-def _content(source: Path | BinaryIO | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    if not isinstance(source, Path):
-        return source.read()
-    try:
-        return source.read_bytes()
-    except FileNotFoundError:
-        raise UnreadableDicom("there is no such file") from None
-    except OSError as error:
-        raise UnreadableDicom(f"the file cannot be opened ({error.strerror})") from None
 
 
 def _read(content: bytes, long_side: int, full_decode: bool) -> Mammogram:
@@ -96,21 +90,24 @@ def _read(content: bytes, long_side: int, full_decode: bool) -> Mammogram:
         inside = stored[~padding]
         if inside.size == 0:
             raise UnreadableDicom("all its pixels are padding: there is no image")
-        stored[padding] = inside.min() if blank_is_low else inside.max()
+        stored = np.where(padding, inside.min() if blank_is_low else inside.max(), stored)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")
     if stored.shape[::-1] != size:
         stored = _scaled(stored, size)
         padding = None if padding is None else _scaled(padding.view(np.uint8), size).view(bool)
-    grey = _display(header, stored, padding)
+    shown = _display(header, stored, padding)
     return Mammogram(
-        pixels=grey if blank_is_low else 255 - grey,
+        pixels=shown if blank_is_low else 255 - shown,
         stored_width=header.width,
         stored_height=header.height,
         laterality=header.laterality,
         view=header.view,
         transfer_syntax=header.transfer_syntax,
         photometric=header.photometric,
+        instance=header.instance,
+        secondary_capture=header.secondary_capture,
+        burned_in=header.burned_in,
     )
 
 
@@ -135,30 +132,18 @@ def _display(
     """Modality rescale and VOI window: stored values to 0..255, still in the file's own sense."""
     values = stored * np.float32(header.slope) + np.float32(header.intercept)
     if header.window is not None:
-        grey = _windowed(values, *header.window)
-        if grey.min() < grey.max():
-            return grey
-    # A window that leaves everything black or white is a wrong one.
-    seen = values if padding is None else values[~padding]
-    low, high = np.percentile(seen, (LOW_PERCENTILE, HIGH_PERCENTILE))
+        shown = windowed(values, *header.window)
+        if shown.min() < shown.max():
+            return shown
+    if header.voi_lut is not None:
+        shown = looked_up(values, header.voi_lut)
+        if shown.min() < shown.max():
+            return shown
+    # A window or a table that leaves everything black or white is a wrong one.
+    inside = values if padding is None else values[~padding]
+    if inside.size == 0:
+        raise UnreadableDicom("nearly all its pixels are padding: there is no image")
+    low, high = np.percentile(inside, (LOW_PERCENTILE, HIGH_PERCENTILE))
     if low == high:
         raise UnreadableDicom("nearly all its pixels have one value: there is no image")
-    return _grey((values - low) / (high - low))
-
-
-def _windowed(
-    values: NDArray[np.float32], center: float, width: float, function: str
-) -> NDArray[np.uint8]:
-    """A VOI window by the formulas of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    if function == "SIGMOID":
-        with np.errstate(over="ignore"):  # infinity is the right answer: black
-            return _grey(1 / (1 + np.exp(-4 * (values - center) / width)))
-    if function == "LINEAR_EXACT":
-        return _grey((values - center) / width + 0.5)
-    if width == 1:
-        return _grey((values > center - 0.5).astype(np.float32))
-    return _grey((values - (center - 0.5)) / (width - 1) + 0.5)
-
-
-def _grey(fraction: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8)
+    return grey((values - low) / (high - low))

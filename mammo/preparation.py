@@ -11,8 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.breast import turned_left
+from mammo.breast import SMALLEST, small_mask, turned_left
 from mammo.dicom import read_mammogram
+from mammo.dicom_error import UnreadableDicom
 from mammo.geometry import Placement
 from mammo.params import Preprocess
 
@@ -27,16 +28,23 @@ class Prepared:
     view: str | None
     transfer_syntax: str  # UID
     photometric: str  # MONOCHROME1 or MONOCHROME2
+    instance: str | None  # a hash of SOPInstanceUID
+    secondary_capture: bool
+    burned_in: bool  # BurnedInAnnotation
 
 
 def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
     """Read a mammogram and turn the breast to the left.
 
     Raises:
-        mammo.dicom.UnreadableDicom: see `read_mammogram`.
+        UnreadableDicom: see `read_mammogram`; or no breast is to be seen.
     """
     mammogram = read_mammogram(source, settings.long_side, settings.full_decode)
-    image, flipped = turned_left(mammogram.pixels)
+    mask = small_mask(mammogram.pixels)
+    if mask.mean() < SMALLEST:
+        name = str(source) if isinstance(source, Path) else None
+        raise UnreadableDicom("no breast can be seen in it", name)
+    image, flipped = turned_left(mammogram.pixels, mask)
     height, width = image.shape
     placement = Placement(mammogram.stored_width, mammogram.stored_height, width, height, flipped)
     return Prepared(
@@ -46,4 +54,7 @@ def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
         view=mammogram.view,
         transfer_syntax=mammogram.transfer_syntax,
         photometric=mammogram.photometric,
+        instance=mammogram.instance,
+        secondary_capture=mammogram.secondary_capture,
+        burned_in=mammogram.burned_in,
     )

@@ -18,14 +18,32 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
     Raises:
         UserError: if it is missing or no image.
     """
-    # Not cv2.imread: it says nothing of why, and prints a warning of its own.
+    return decode_gray(read_file(path), path)
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file that another stage wrote.
+
+    Raises:
+        UserError: if it is missing.
+    """
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
+        return path.read_bytes()
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); run the stage that makes it again"
         ) from None
-    pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+
+
+def decode_gray(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """The 8-bit gray image, (H, W), in the content of the file at `path`.
+
+    Raises:
+        UserError: if it is no image.
+    """
+    # Not cv2.imread: it says nothing of why, and prints a warning of its own.
+    array = np.frombuffer(content, np.uint8)
+    pixels = cv2.imdecode(array, cv2.IMREAD_GRAYSCALE) if array.size else None
     if pixels is None:
         raise UserError(f"{path}: is not an image; run the stage that makes it again")
     return np.asarray(pixels, np.uint8)

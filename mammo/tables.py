@@ -3,19 +3,49 @@
 Ids are text, whatever they look like: "0012" and "12" are two patients.
 """
 
+import csv
+import re
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
 
 from mammo.errors import UserError
 
-Flag = pa.Check.isin([0, 1])
-_ID = r"^[\w][\w.\- ]*$"  # becomes a file name: no path separator, no leading dot
+SHOWN = 20
+"""Faults that an error names."""
+
+Flag = pa.Check.isin([0, 1], error="must be 0 or 1")
+
+MAX_ID_BYTES = 128
+"""Of an id, in UTF-8: a file system takes 255 for a name, and ours have something added."""
+
+_ID = re.compile(r"\w([\w.\- ]*[\w.\-])?")
 
 
-def _id() -> pa.Column:
-    return pa.Column(str, pa.Check.str_matches(_ID))
+def _is_id(value: object) -> bool:
+    """It becomes a file's name, so no path, no leading dot; nor spaces that nobody sees."""
+    text = str(value)
+    return bool(_ID.fullmatch(text)) and len(text.encode()) <= MAX_ID_BYTES
+
+
+_IS_ID = pa.Check(
+    _is_id,
+    element_wise=True,
+    error="is no id: it needs letters, digits or . - _ with at most spaces between them",
+)
+
+
+def _one_of(*allowed: object) -> pa.Check:
+    return pa.Check.isin(allowed, error=f"must be one of {', '.join(map(str, allowed))}")
+
+
+def _id(unique: bool = False) -> pa.Column:
+    return pa.Column(str, _IS_ID, unique=unique)
 
 
 def _flag() -> pa.Column:
@@ -24,8 +54,8 @@ def _flag() -> pa.Column:
 
 _IMAGE = {
     "patient_id": _id(),
-    "image_id": pa.Column(str, pa.Check.str_matches(_ID), unique=True),
-    "laterality": pa.Column(str, pa.Check.isin(["L", "R"])),
+    "image_id": _id(unique=True),
+    "laterality": pa.Column(str, _one_of("L", "R")),
     "view": pa.Column(str),
 }
 _LABELS = {
@@ -34,7 +64,9 @@ _LABELS = {
     "invasive": _flag(),
     "difficult_negative_case": _flag(),
 }
-_BOX = {name: pa.Column(float) for name in ("x1", "y1", "x2", "y2")}
+_FINITE = pa.Check(lambda values: values.abs() < float("inf"), error="must be a finite number")
+_AGE = pa.Column(float, pa.Check.in_range(0, 120, error="must be 0 to 120 years"), nullable=True)
+_BOX = {name: pa.Column(float, _FINITE) for name in ("x1", "y1", "x2", "y2")}
 _BOX_IS_NOT_EMPTY = [
     pa.Check(lambda table: table["x1"] < table["x2"], error="x1 must be less than x2"),
     pa.Check(lambda table: table["y1"] < table["y2"], error="y1 must be less than y2"),
@@ -44,7 +76,7 @@ TRAIN = pa.DataFrameSchema(
     {
         "site_id": pa.Column(str),
         **_IMAGE,
-        "age": pa.Column(float, nullable=True),
+        "age": _AGE,
         **_LABELS,
         "BIRADS": pa.Column(float, nullable=True),
         "implant": _flag(),
@@ -75,7 +107,7 @@ LESIONS = pa.DataFrameSchema(
 MANIFEST = pa.DataFrameSchema(
     {
         **_IMAGE,
-        "age": pa.Column(float, nullable=True),
+        "age": _AGE,
         **_LABELS,
         "implant": _flag(),
         "density": pa.Column(str, nullable=True),
@@ -104,7 +136,7 @@ REJECTS = pa.DataFrameSchema(
 SPLIT = pa.DataFrameSchema(
     {
         "patient_id": pa.Column(str, unique=True),
-        "split": pa.Column(str, pa.Check.isin(["train", "validation", "test"])),
+        "split": pa.Column(str, _one_of("train", "validation", "test")),
     },
     coerce=True,
     name="split.csv",
@@ -117,7 +149,7 @@ ROIS = pa.DataFrameSchema(
         "image_id": pa.Column(str, unique=True),
         "path": pa.Column(str),  # relative to outputs/crop_rois/images
         **_BOX,  # in pixels of the preprocessed image
-        "found_by": pa.Column(str, pa.Check.isin(["detector", "mask", "whole"])),
+        "found_by": pa.Column(str, _one_of("detector", "mask", "whole")),
         "confidence": pa.Column(float, nullable=True),  # of the detector
     },
     coerce=True,
@@ -154,36 +186,131 @@ BREASTS = pa.DataFrameSchema(
 """outputs/evaluate/breasts.csv: one row a breast of validation and test."""
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in a table."""
+
+    line: int | None  # as an editor counts them: the header is line 1; None: in no line of its own
+    text: str
+
+    def __str__(self) -> str:
+        return self.text if self.line is None else f"line {self.line}, {self.text}"
+
+
 def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
     """Read a CSV and check it.
 
     Raises:
-        UserError: naming the file and every fault, with row numbers as an editor counts them (the
-            header is line 1).
+        UserError: naming the file and every fault, with line numbers.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from None
+    table, faults = check_table(path, schema)
+    if faults:
+        shown = "; ".join(str(fault) for fault in faults[:SHOWN])
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise UserError(f"{path}: {shown}{more}")
+    return table
+
+
+def check_table(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, list[Fault]]:
+    """Read a CSV and find all that is wrong with it, in the order of the lines.
+
+    Returns:
+        The rows without a fault, in the schema's types (none if a column is missing), and the
+        faults.
+
+    Raises:
+        UserError: it is no table at all.
+    """
+    table, lines = _read_text(path)
     for name, column in schema.columns.items():
         if name in table and column.nullable:
             table[name] = table[name].replace("", None)
+    checked, cases = _validate(table, schema)
+    if not cases:
+        return checked, []
+    missing = [case for case in cases if case["check"] == "column_in_dataframe"]
+    if missing:
+        return table.iloc[:0], [Fault(None, _words(case)) for case in missing]
+    # A column in which one value has the wrong type is not converted, and then fails every check:
+    # those values are reported, and set to one of the right type, before checks count.
+    mistyped = {
+        (case["index"], case["column"]): case for case in cases if "dtype" in str(case["check"])
+    }
+    for row, column in mistyped:
+        table.loc[row, column] = "0"
+    checked, cases = _validate(table, schema)
+    rows = {row for row, _ in mistyped}
+    found = [
+        *mistyped.values(),
+        *(
+            case
+            for case in cases
+            if (case["index"], case["column"]) not in mistyped
+            and not (case["index"] in rows and _is_of_the_row(case))
+        ),
+    ]
+    faults = {Fault(lines[int(case["index"])], _words(case)): None for case in found}
+    wrong = sorted({int(case["index"]) for case in found})
+    good, _ = _validate(table.drop(index=wrong), schema)
+    return good, sorted(faults, key=lambda fault: fault.line or 0)
+
+
+def _validate(
+    table: pd.DataFrame, schema: pa.DataFrameSchema
+) -> tuple[pd.DataFrame, list[dict[Hashable, Any]]]:
+    """The table in the schema's types, or pandera's failure cases."""
     try:
-        return schema.validate(table, lazy=True)
+        return schema.validate(table, lazy=True), []
     except pa.errors.SchemaErrors as error:
-        faults = [_describe(case) for case in error.failure_cases.to_dict("records")]
-        shown = "; ".join(dict.fromkeys(faults[:20]))
-        more = f"; and {len(faults) - 20} more" if len(faults) > 20 else ""
-        raise UserError(f"{path}: {shown}{more}") from None
+        return table, error.failure_cases.to_dict("records")
 
 
-def _describe(case: dict[str, object]) -> str:
-    """One pandera failure as a phrase."""
-    check, value = case["check"], case["failure_case"]
+def _read_text(path: Path) -> tuple[pd.DataFrame, list[int]]:
+    """A CSV as text, and the line of each row.
+
+    Not by pandas, which takes the first column for an index where a row is too long, and does not
+    count empty lines.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins with a mark
+            reader = csv.reader(file, strict=True)
+            rows = [(reader.line_num, fields) for fields in reader if fields]
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not in UTF-8: save it so") from None
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from None
+    if not rows:
+        raise UserError(f"{path}: is empty")
+    (_, header), *rows = rows
+    if len(header) == 1 and ";" in header[0]:
+        raise UserError(f"{path}: has semicolons between its columns: save it with commas")
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise UserError(f"{path}: has the column {twice[0]} more than once")
+    if ragged := [(line, len(fields)) for line, fields in rows if len(fields) != len(header)]:
+        named = "; ".join(f"line {line} has {count} values" for line, count in ragged[:SHOWN])
+        raise UserError(f"{path}: {named}, where the header has {len(header)} columns")
+    table = pd.DataFrame([fields for _, fields in rows], columns=header, dtype=str)
+    return table, [line for line, _ in rows]
+
+
+def _is_of_the_row(case: dict[Hashable, Any]) -> bool:
+    """Whether it is about several columns, such as a box without area."""
+    return case["schema_context"] == "DataFrameSchema" and "dtype" not in str(case["check"])
+
+
+def _words(case: dict[Hashable, Any]) -> str:
+    """One of pandera's failure cases as a phrase."""
+    check, value, column = str(case["check"]), case["failure_case"], case["column"]
     if check == "column_in_dataframe":
         return f"the column {value} is missing"
-    index = case["index"]
-    where = f"line {int(index) + 2}, " if isinstance(index, int | float) and index == index else ""
-    return f"{where}{case['column']}: {value!r} fails {check}"
+    if _is_of_the_row(case):
+        return check
+    if check == "field_uniqueness":
+        return f"{column}: {value!r} is there more than once"
+    if check == "not_nullable":
+        return f"{column}: there is no value"
+    if "dtype" in check:
+        return f"{column}: {value!r} is not a {'whole ' if 'int' in check else ''}number"
+    return f"{column}: {value!r} {check}"

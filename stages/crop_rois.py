@@ -3,22 +3,26 @@
     python -m stages.crop_rois
 
 rois.csv says for each image which box was cut, who found it (the detector, the breast mask, or
-nobody: the whole image) and how sure the detector was.
+nobody: the whole image) and how sure the detector was. What the store remembers of the last run,
+and work spread over a Dask cluster (`mapping`), change no byte.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import cv2
 import pandas as pd
 
-from mammo.detector import load_detector
-from mammo.files import fresh_folder, write_csv, write_json
+from mammo.errors import UserError
+from mammo.files import fresh_folder, write_bytes, write_csv, write_json
 from mammo.params import Params, load_params
 from mammo.progress import track
-from mammo.reading import read_gray
+from mammo.remembered_rois import LIBRARIES, Searching, found_and_cut, searching
 from mammo.reproducibility import pin, stage_seed
-from mammo.roi import cut, find_roi
+from mammo.roi import Roi
+from mammo.store import Store, open_store
 from mammo.tables import MANIFEST, ROIS, read_table
+from stages.mapping import over_dask, scheduler
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
@@ -26,18 +30,20 @@ DETECTOR = Path("outputs/train_detector")
 OUT = Path("outputs/crop_rois")
 
 
-def run(params: Params, preprocessed: Path, detector: Path, out: Path) -> None:
+def run(
+    params: Params, preprocessed: Path, detector: Path, out: Path, store: Store | None = None
+) -> None:
     """Find, cut, write."""
     manifest = read_table(preprocessed / "manifest.csv", MANIFEST)
-    network = load_detector(detector)
+    how = searching(
+        detector.resolve(), params.crop, stage_seed(params.seed, "crop_rois"), params.threads
+    )
+    records = manifest.to_dict("records")
+    paths = [preprocessed / "images" / row["path"] for row in records]
     rows = []
-    for row in track(manifest.to_dict("records"), "crop_rois", len(manifest)):
-        image = read_gray(preprocessed / "images" / row["path"])
-        roi = find_roi(network, image, params.crop)
-        target = out / "images" / row["path"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(target), cut(image, roi.box)):
-            raise OSError(f"{target}: cannot be written")
+    found = track(_found(paths, how, store), "crop_rois", len(paths))
+    for row, (roi, png) in zip(records, found, strict=True):
+        write_bytes(out / "images" / row["path"], png)
         rows.append(
             {
                 "patient_id": row["patient_id"],
@@ -65,12 +71,29 @@ def run(params: Params, preprocessed: Path, detector: Path, out: Path) -> None:
     )
 
 
+def _found(paths: list[Path], how: Searching, store: Store | None) -> Iterator[tuple[Roi, bytes]]:
+    """Each image's region and the PNG of it, in order."""
+    work = partial(found_and_cut, how=how, store=store)
+    address = scheduler()
+    if address is None:
+        yield from map(work, paths)
+        return
+    away = [path.resolve() for path in paths]
+    module = found_and_cut.__module__
+    for path, result in zip(
+        paths, over_dask(work, away, address, how.detector, module, LIBRARIES), strict=True
+    ):
+        if result is None:
+            raise UserError(f"{path}: Dask workers die when they search it; look at their logs")
+        yield result
+
+
 def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
     pin(stage_seed(params.seed, "crop_rois"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, PREPROCESSED, DETECTOR, out)
+        run(params, PREPROCESSED, DETECTOR, out, open_store())
 
 
 if __name__ == "__main__":

@@ -2,69 +2,77 @@
 
     python -m stages.preprocess
 
-Works on all cores that it may use; how many that are changes no byte. Files that cannot be read
-are listed in rejects.csv with the reason. The tables of boxes, which a collection need not have,
-are checked and passed on, so that later stages do not hang on the whole of data/.
+Works on all cores that it may use, or on a Dask cluster (`mapping`); how many that are changes no
+byte, nor does what the store remembers of the last run. Files that cannot be read are listed in
+rejects.csv with the reason, as are those that crash or hang their decoder, and copies. The tables
+of boxes, which a collection need not have, are checked and passed on, so that later stages do not
+hang on the whole of data/.
 """
 
-import os
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pandas as pd
 import pandera.pandas as pa
 
-from mammo.dicom import UnreadableDicom
 from mammo.errors import UserError
-from mammo.files import fresh_folder, write_bytes, write_csv, write_json
+from mammo.files import fresh_folder, unfinished, write_bytes, write_csv, write_json
+from mammo.intake import (
+    SECONDS,
+    Outcome,
+    examine,
+    files_without_row,
+    lost,
+    single_threaded,
+    without_copies,
+)
+from mammo.isolation import Isolated, Lost, available_cores
 from mammo.params import Params, Preprocess, load_params
-from mammo.preparation import Prepared, prepare
 from mammo.progress import say, track
+from mammo.remembered_images import LIBRARIES
+from mammo.store import Store, open_store
 from mammo.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
+from stages.mapping import over_dask, scheduler
 from stages.runner import run_stage
 
 DATA = Path("data")
 OUT = Path("outputs/preprocess")
 
-PNG_LEVEL = 4
-"""Of zlib. Measured: 20 ms and 143 kB an image; level 1 saves 5 ms for 10 % more, level 6 costs
-25 ms more for 6 % less."""
+COUNTED = {
+    "side_differs": "side_differs",
+    "view_differs": "view_differs",
+    "duplicates": "copy",
+    "secondary_captures": "secondary_capture",
+    "burned_in_annotation": "burned_in",
+}
+"""Keys of metrics.json, and what of an Outcome they count."""
 
 SHOWN = 5
 """Rejected files that a failing stage names."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one file: facts for the manifest, or the reason against it."""
+def run(params: Params, data: Path, out: Path, workers: int, store: Store | None = None) -> None:
+    """Prepare every image of `data`/train.csv with `workers` processes, or with Dask's.
 
-    facts: dict[str, object] | None
-    reason: str
-    side_differs: bool = False  # the header names another side than train.csv
-    view_differs: bool = False
-
-
-def run(params: Params, data: Path, out: Path, workers: int) -> None:
-    """Prepare every image of `data`/train.csv with `workers` processes.
+    Without any, the work is done in this process, unprotected: for tests and for debugging.
 
     Raises:
-        UserError: a table is wrong, or more than max_reject_fraction of the files are unreadable.
+        UserError: a table is wrong, or more than max_reject_fraction of the files are rejected.
     """
     rows = read_table(data / "train.csv", TRAIN)
     if rows.empty:
         raise UserError(f"{data / 'train.csv'}: there are no images in the table")
     records = rows.to_dict("records")
-    outcomes = list(
-        track(_outcomes(records, params.preprocess, data, out, workers), "preprocess", len(records))
-    )
+    found = _outcomes(records, params.preprocess, data, out, workers, store)
+    outcomes = without_copies(records, track(found, "preprocess", len(records)))
+    for row, outcome in zip(records, outcomes, strict=True):
+        if outcome.facts is None:  # but written, if it is a copy; half of it, if its process died
+            picture = _picture(out, row)
+            picture.unlink(missing_ok=True)
+            unfinished(picture).unlink(missing_ok=True)
 
     labels = [name for name in MANIFEST.columns if name in rows]
     read = [
@@ -93,84 +101,73 @@ def run(params: Params, data: Path, out: Path, workers: int) -> None:
             "rejects": len(rejects),
             "patients": manifest["patient_id"].nunique(),
             "flipped": int(manifest["flipped"].sum()),
-            "side_differs": sum(outcome.side_differs for outcome in outcomes),
-            "view_differs": sum(outcome.view_differs for outcome in outcomes),
+            **{
+                name: sum(getattr(outcome, attribute) for outcome in outcomes)
+                for name, attribute in COUNTED.items()
+            },
+            "files_without_row": len(files_without_row(data, rows)),
         },
     )
     say(f"preprocess: {len(manifest)} images, {len(rejects)} rejected")
 
 
 def _outcomes(
-    records: list[dict[Hashable, Any]], settings: Preprocess, data: Path, out: Path, workers: int
+    records: list[dict[Hashable, Any]],
+    settings: Preprocess,
+    data: Path,
+    out: Path,
+    workers: int,
+    store: Store | None,
 ) -> Iterator[Outcome]:
     """One outcome a record, in order."""
-    work = partial(_prepare_one, settings=settings, data=data, out=out)
-    if workers == 1:
+    address = scheduler()
+    if address is not None:
+        yield from _outcomes_of_dask(records, settings, data, out, store, address)
+        return
+    work = partial(_prepare_one, settings=settings, data=data, out=out, store=store)
+    if workers == 0:
         yield from map(work, records)
         return
-    # Not forked from here, where torch and OpenCV may have started threads, but from a server
-    # that has imported what the work needs, once for all workers.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([prepare.__module__])
-    done = 0
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        try:
-            for outcome in pool.map(work, records):
-                done += 1
-                yield outcome
-        except BrokenProcessPool:
-            suspects = ", ".join(str(row["image_id"]) for row in records[done : done + 2 * workers])
-            raise UserError(
-                f"{data}: a worker process died while it read one of the images {suspects}; the "
-                "machine ran out of memory, or the file is damaged: take it out of train.csv"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = Isolated(work, workers, SECONDS, single_threaded, preload=(examine.__module__,))
+    for outcome in pool.map(records):
+        yield lost(outcome) if isinstance(outcome, Lost) else outcome
 
 
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _outcomes_of_dask(
+    records: list[dict[Hashable, Any]],
+    settings: Preprocess,
+    data: Path,
+    out: Path,
+    store: Store | None,
+    address: str,
+) -> Iterator[Outcome]:
+    """The same by a cluster: what the workers make is written here."""
+    folder = data.resolve()
+    work = partial(examine, settings=settings, data=folder, store=store)
+    found = over_dask(work, records, address, folder, examine.__module__, LIBRARIES)
+    for row, result in zip(records, found, strict=True):
+        yield lost(Lost("crashed")) if result is None else _written(row, *result, out)
 
 
-def _prepare_one(row: dict[Hashable, Any], settings: Preprocess, data: Path, out: Path) -> Outcome:
+def _prepare_one(
+    row: dict[Hashable, Any], settings: Preprocess, data: Path, out: Path, store: Store | None
+) -> Outcome:
     """Read, prepare and write one image, in a worker process."""
-    folder, name = str(row["patient_id"]), str(row["image_id"])
-    try:
-        prepared = prepare(data / "train_images" / folder / f"{name}.dcm", settings)
-    except UnreadableDicom as error:
-        return Outcome(None, error.reason)
-    path = f"{folder}/{name}.png"
-    encoded, png = cv2.imencode(".png", prepared.image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
-    assert encoded
-    write_bytes(out / "images" / path, png.tobytes())
-    return Outcome(
-        {"path": path, **_facts(prepared)},
-        "",
-        side_differs=prepared.laterality not in (None, row["laterality"]),
-        view_differs=prepared.view not in (None, row["view"]),
-    )
+    return _written(row, *examine(row, settings, data, store), out)
 
 
-def _facts(prepared: Prepared) -> dict[str, object]:
-    place = prepared.placement
-    return {
-        "stored_width": place.stored_width,
-        "stored_height": place.stored_height,
-        "width": place.width,
-        "height": place.height,
-        "flipped": int(place.flipped),
-        "transfer_syntax": prepared.transfer_syntax,
-        "photometric": prepared.photometric,
-    }
+def _written(row: dict[Hashable, Any], outcome: Outcome, png: bytes | None, out: Path) -> Outcome:
+    if png is not None:
+        write_bytes(_picture(out, row), png)
+    return outcome
+
+
+def _picture(out: Path, row: dict[Hashable, Any]) -> Path:
+    return out / "images" / str(row["patient_id"]) / f"{row['image_id']}.png"
 
 
 def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) -> None:
-    """Fail if too many files, or all, could not be read: the list itself is lost then."""
+    """Fail if too many files, or all, were rejected: the list itself is lost then."""
     count = len(rejects)
     if count <= settings.max_reject_fraction * total and count < total:
         return
@@ -178,7 +175,7 @@ def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) 
     for row in rejects.head(SHOWN).to_dict("records"):
         say(f"rejected {row['patient_id']}/{row['image_id']}.dcm: {row['reason']}")
     raise UserError(
-        f"{data / 'train_images'}: {count} of {total} files cannot be read, more than the "
+        f"{data / 'train_images'}: {count} of {total} files are rejected, more than the "
         f"{settings.max_reject_fraction:g} of preprocess.max_reject_fraction allows; most often "
         f"({times} times): {reason}. The first {min(count, SHOWN)} are named above"
     )
@@ -195,7 +192,7 @@ def main() -> None:
     """Run the stage in the current folder."""
     params = load_params()
     with fresh_folder(OUT) as out:
-        run(params, DATA, out, available_cores())
+        run(params, DATA, out, available_cores(), open_store())
 
 
 if __name__ == "__main__":

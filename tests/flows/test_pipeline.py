@@ -1,12 +1,16 @@
 """Any dvc.yaml becomes Prefect tasks: on a project of three small shell stages, with real DVC."""
 
+import json
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from dvc.output import Output
+from dvc.repo import Repo
 
+from flows import dvc_status
 from flows.pipeline import Meta, Stage, read_pipeline, repro, status
 from flows.process import CommandError, follow
 from mammo.errors import UserError
@@ -92,6 +96,32 @@ def test_a_stage_runs_then_is_unchanged_then_comes_from_the_cache(toy: Path) -> 
     (toy / "dvc.lock").unlink()
     assert run(base, toy)[0] == "cached"
     assert (toy / "outputs/base/x.txt").read_text() == "hello\n"
+
+
+def test_status_is_dvcs_own_and_looks_at_each_place_once(toy: Path) -> None:
+    with (toy / "dvc.yaml").open("a") as file:
+        file.write("  last:\n    cmd: cp in.txt last.txt\n    deps: [in.txt, outputs/base/x.txt]\n")
+        file.write("    outs: [last.txt]\n")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=toy, check=True)
+    assert status(toy) == {}
+    (toy / "in.txt").write_text("changed\n")
+    (toy / "outputs/base/x.txt").unlink()
+    plain = [sys.executable, "-m", "dvc", "status", "--json"]
+    theirs = subprocess.run(plain, cwd=toy, capture_output=True, check=True).stdout
+    assert status(toy) == json.loads(theirs)
+    assert {"base", "left", "last"} <= set(status(toy))
+    looked: list[str] = []
+
+    def get_hash(output: Output) -> int:
+        looked.append(output.fs_path)
+        return len(looked)
+
+    with Repo(str(toy)) as repo:
+        deps = [dep for stage in repo.index.stages for dep in stage.deps]
+        files = [dep for dep in deps if dep.fs_path.endswith("in.txt")]
+        remembered = dvc_status.once(get_hash)
+        assert [remembered(file) for file in files] == [1, 1]
+    assert looked == [str(toy / "in.txt")]
 
 
 def test_a_failing_stage_tells_its_last_lines_and_leaves_no_lock_entry(toy: Path) -> None:

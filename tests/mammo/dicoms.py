@@ -13,6 +13,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
+from mammo.datasets.dicom_writer import deterministic_uid
 from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
 
 PERSON = {"PatientName": "Doe^Jane", "PatientID": "4711-0815", "PatientBirthDate": "19540321"}
@@ -34,7 +35,8 @@ def dataset(pixels: NDArray[Any], syntax: str = uid.ExplicitVRLittleEndian, **ta
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = uid.UID(syntax)
     ds.file_meta.MediaStorageSOPClassUID = uid.DigitalMammographyXRayImageStorageForPresentation
-    ds.file_meta.MediaStorageSOPInstanceUID = uid.UID("2.25.1")
+    # As of a good file: another image, another UID.
+    ds.file_meta.MediaStorageSOPInstanceUID = deterministic_uid(pixels.tobytes().hex())
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID
     ds.Rows, ds.Columns = pixels.shape[:2]
@@ -68,6 +70,14 @@ def encapsulated(pixels: NDArray[Any], syntax: str, frame: bytes, **tags: Any) -
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True
     return saved(ds)
+
+
+def lookup_table(values: NDArray[Any], first: int, bits: int) -> Dataset:
+    """An item of VOILUTSequence (PS3.3 C.11.2)."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(values) % 2**16, first, bits])
+    item.add_new("LUTData", "OW", values.tobytes())
+    return item
 
 
 def jpeg_2000_frame(pixels: NDArray[np.uint16], levels: int = 5, precision: int = 12) -> bytes:

@@ -1,6 +1,5 @@
 """The stage that makes images of DICOM files: what it writes, refuses, and promises."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    preprocess.run(tiny(), data, one, workers=1)
+    preprocess.run(tiny(), data, one, workers=0)  # in this process
     preprocess.run(tiny(), data, two, workers=2)
     assert content(one) == content(two)
 
@@ -84,34 +83,18 @@ def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
     assert read_table(one / "lesions.csv", LESIONS).empty
     assert read_json(one / "metrics.json") == {
         "images": 12, "rejects": 0, "patients": 3, "flipped": 6,
-        "side_differs": 0, "view_differs": 0,
+        "side_differs": 0, "view_differs": 0, "duplicates": 0, "secondary_captures": 0,
+        "burned_in_annotation": 0, "files_without_row": 0,
     }  # fmt: skip
 
 
 def test_nothing_personal_comes_out(data, tmp_path, capfd):
     (data / "train_images" / "30" / "0000.dcm").write_bytes(plain(half_breast(), NumberOfFrames=3))
-    preprocess.run(tiny(max_reject_fraction=0.5), data, tmp_path / "out", workers=1)
+    preprocess.run(tiny(max_reject_fraction=0.5), data, tmp_path / "out", workers=0)
     everything = b"".join(content(tmp_path / "out").values()).decode("latin-1")
     everything += "".join(capfd.readouterr())
     for secret in (*PERSON.values(), "Doe", str(tmp_path)):
         assert secret not in everything
-
-
-class Deadly:
-    """Stands for the data folder, and ends the process that looks into it."""
-
-    def __truediv__(self, name: str) -> None:
-        os._exit(1)
-
-    def __str__(self) -> str:
-        return "data"
-
-
-def test_a_worker_that_dies_is_reported_with_its_suspects(tmp_path):
-    """As on a machine that runs out of memory."""
-    records = [{"patient_id": "30", "image_id": name} for name in ("0000", "0007")]
-    with pytest.raises(UserError, match=r"data: a worker process died.*0000, 0007;"):
-        list(preprocess._outcomes(records, tiny().preprocess, Deadly(), tmp_path, 2))
 
 
 def test_rejects_are_listed(data, tmp_path):
@@ -119,7 +102,7 @@ def test_rejects_are_listed(data, tmp_path):
     (images / "30" / "0000.dcm").unlink()
     (images / "29" / "0004.dcm").write_bytes(b"not an image")
     out = tmp_path / "out"
-    preprocess.run(tiny(max_reject_fraction=0.2), data, out, workers=1)
+    preprocess.run(tiny(max_reject_fraction=0.2), data, out, workers=0)
     rejects = read_table(out / "rejects.csv", REJECTS).set_index("image_id")
     assert rejects.loc["0000", "patient_id"] == "30"
     assert rejects["reason"].to_dict() == {
@@ -138,7 +121,7 @@ def test_too_many_rejects(data, tmp_path, capsys):
         path.write_bytes(b"not an image")
     next((data / "train_images" / "29").iterdir()).unlink()
     with pytest.raises(UserError) as caught:
-        preprocess.run(tiny(max_reject_fraction=0.4), data, tmp_path / "out", workers=1)
+        preprocess.run(tiny(max_reject_fraction=0.4), data, tmp_path / "out", workers=0)
     message = str(caught.value)
     assert "5 of 12 files" in message
     assert "max_reject_fraction" in message
@@ -150,37 +133,35 @@ def test_too_many_rejects(data, tmp_path, capsys):
 def test_no_image_at_all_is_too_many_whatever_the_setting(data, tmp_path):
     shutil.rmtree(data / "train_images")
     with pytest.raises(UserError, match="12 of 12"):
-        preprocess.run(tiny(max_reject_fraction=1.0), data, tmp_path / "out", workers=1)
+        preprocess.run(tiny(max_reject_fraction=1.0), data, tmp_path / "out", workers=0)
 
 
-def test_differences_between_header_and_table_are_counted(data, tmp_path):
+def test_another_view_in_the_header_is_counted(data, tmp_path):
     table = pd.read_csv(data / "train.csv", dtype=str, keep_default_na=False)
-    table.loc[0, "laterality"] = "R"
     table.loc[[3, 4], "view"] = "ML"
     table.to_csv(data / "train.csv", index=False)
-    preprocess.run(tiny(), data, tmp_path / "out", workers=1)
-    metrics = read_json(tmp_path / "out" / "metrics.json")
-    assert (metrics["side_differs"], metrics["view_differs"]) == (1, 2)
+    preprocess.run(tiny(), data, tmp_path / "out", workers=0)
+    assert read_json(tmp_path / "out" / "metrics.json")["view_differs"] == 2
 
 
 def test_empty_table(data, tmp_path):
     header = (data / "train.csv").read_text().splitlines()[0]
     (data / "train.csv").write_text(header + "\n")
     with pytest.raises(UserError, match=r"train\.csv: there are no images"):
-        preprocess.run(tiny(), data, tmp_path / "out", workers=1)
+        preprocess.run(tiny(), data, tmp_path / "out", workers=0)
 
 
 def test_wrong_boxes_are_refused(data, tmp_path):
     (data / "breast_boxes.csv").write_text("image_id,x1,y1,x2,y2\n0000,90,40,20,160\n")
     with pytest.raises(UserError, match=r"breast_boxes\.csv.*x1 must be less"):
-        preprocess.run(tiny(), data, tmp_path / "out", workers=1)
+        preprocess.run(tiny(), data, tmp_path / "out", workers=0)
 
 
 def test_a_failing_run_leaves_the_last_outputs(data, tmp_path, monkeypatch):
     shutil.copy("params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(preprocess, "DATA", data)
-    monkeypatch.setattr(preprocess, "available_cores", lambda: 1)
+    monkeypatch.setattr(preprocess, "available_cores", lambda: 0)
     preprocess.main()
     before = content(tmp_path / "outputs")
     assert "preprocess/manifest.csv" in before

@@ -1,0 +1,87 @@
+"""`prepare`, not done again for a file that was met before.
+
+What comes of a file is the same with and without the store; only the time differs.
+"""
+
+import stat
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mammo.dicom_container import MAX_BYTES
+from mammo.dicom_error import UnreadableDicom
+from mammo.geometry import Placement
+from mammo.params import Preprocess
+from mammo.preparation import Prepared, prepare
+from mammo.store import Store, code_version, hash_of, key_of
+
+LIBRARIES = ("imagecodecs", "numpy", "opencv-python-headless", "pillow", "pydicom")
+"""What decodes, scales and compresses."""
+
+PNG = [
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+]
+"""Pixels less the average of their neighbours, and only runs looked for, not matches: noise has
+none. Measured: 7 ms and 150 kB an image, where level 4 of zlib took 18 ms and 181 kB."""
+
+_NO_PIXELS = np.zeros((0, 0), np.uint8)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What came of a file: what `prepare` says of it and its image as a PNG, or why there is
+    none."""
+
+    prepared: Prepared | None  # without pixels
+    png: bytes
+    reason: str
+
+
+def prepared_picture(path: Path, settings: Preprocess, store: Store | None) -> Picture:
+    """Prepare a file, or remember what came of a file with the same content."""
+    if store is None:
+        return _prepared_now(path, settings)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            return _prepared_now(path, settings)
+        digest, content = hash_of(path, store)
+    except OSError:
+        return _prepared_now(path, settings)  # it has words for this
+    values = settings.model_dump_json(exclude={"max_reject_fraction"})
+    key = key_of("picture", code_version(__name__, LIBRARIES), values, digest)
+    kept = store.get(key)
+    if kept is not None:
+        return _from_facts(*kept)
+    picture = _prepared_now(path if content is None else content, settings)
+    store.put(key, _facts(picture), picture.png)
+    return picture
+
+
+def _prepared_now(source: Path | bytes, settings: Preprocess) -> Picture:
+    try:
+        prepared = prepare(source, settings)
+    except UnreadableDicom as error:
+        return Picture(None, b"", error.reason)
+    encoded, png = cv2.imencode(".png", prepared.image, PNG)
+    assert encoded
+    return Picture(replace(prepared, image=_NO_PIXELS), png.tobytes(), "")
+
+
+def _facts(picture: Picture) -> dict[str, Any]:
+    if picture.prepared is None:
+        return {"reason": picture.reason}
+    facts = asdict(picture.prepared)
+    del facts["image"]
+    return facts
+
+
+def _from_facts(facts: dict[str, Any], png: bytes) -> Picture:
+    if "reason" in facts:
+        return Picture(None, b"", facts["reason"])
+    placement = Placement(**facts.pop("placement"))
+    return Picture(Prepared(image=_NO_PIXELS, placement=placement, **facts), png, "")

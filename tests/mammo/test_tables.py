@@ -1,0 +1,149 @@
+"""A table is checked whole: every fault at once, with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from mammo.errors import UserError
+from mammo.tables import BREAST_BOXES, MAX_ID_BYTES, TRAIN, check_table, read_table
+
+HEADER = (
+    "site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,density,"
+    "machine_id,difficult_negative_case"
+)
+
+
+def row(**changes: str) -> str:
+    values = dict.fromkeys(HEADER.split(","), "0") | {
+        "patient_id": "7", "image_id": "70", "laterality": "L", "view": "CC", "age": "61",
+    } | changes  # fmt: skip
+    return ",".join(values.values())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "train.csv"
+
+
+def faults(path: Path, *lines: str) -> list[str]:
+    path.write_text("\n".join([HEADER, *lines, ""]), encoding="utf-8")
+    return [str(fault) for fault in check_table(path, TRAIN)[1]]
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_table(path, TRAIN)
+    return str(caught.value)
+
+
+def test_every_fault_at_once_with_its_line_and_the_good_rows(path: Path) -> None:
+    lines = [
+        row(image_id="1"),
+        row(image_id="2", laterality="X", age="old", cancer="2"),
+        row(image_id="3", patient_id="../../x"),
+        "",
+        row(image_id="4", cancer="yes"),
+        row(image_id="2", cancer=""),
+        row(image_id="5", age=""),
+        row(image_id="6", age="-3", biopsy="0.5"),
+    ]
+    found = faults(path, *lines)
+    assert sorted(found) == sorted(
+        [
+            "line 3, age: 'old' is not a number",
+            "line 3, laterality: 'X' must be one of L, R",
+            "line 3, cancer: 2 must be 0 or 1",
+            "line 3, image_id: '2' is there more than once",
+            "line 4, patient_id: '../../x' is no id: it needs letters, digits or . - _ with at "
+            "most spaces between them",
+            "line 6, cancer: 'yes' is not a whole number",
+            "line 7, cancer: '' is not a whole number",
+            "line 7, image_id: '2' is there more than once",
+            "line 9, biopsy: '0.5' is not a whole number",
+            "line 9, age: -3.0 must be 0 to 120 years",
+        ]
+    )
+    assert [text.split(",")[0] for text in found] == sorted(text.split(",")[0] for text in found)
+    good, _ = check_table(path, TRAIN)
+    assert list(good["image_id"]) == ["1", "5"]
+    assert good["cancer"].dtype == "int64"
+    message = refusal(path)
+    assert message.startswith(f"{path}: ")
+    assert all(text in message for text in found)
+
+
+def test_a_column_in_which_all_is_wrong_is_cut_short_in_the_error(path: Path) -> None:
+    faults(path, *(row(image_id=str(number), cancer="2") for number in range(50)))
+    assert refusal(path).endswith("; and 30 more")
+
+
+@pytest.mark.parametrize("name", ["Öl 乳房", "1.2.840.7", "a-b_c", "0012"])
+def test_ids(path: Path, name: str) -> None:
+    assert faults(path, row(patient_id=name)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", ".", "..", ".a", "a ", " a", "a/b", "a\\b", "a\0b", "-a", "x" * 129, "乳" * 50],
+)
+def test_what_is_no_id(path: Path, name: str) -> None:
+    assert len("乳" * 50) < MAX_ID_BYTES
+    if "\0" in name:  # Python 3.11's csv takes it, older ones do not
+        path.write_text(f"{HEADER}\n{row(patient_id=name)}\n")
+        assert "line 2" in refusal(path)
+    else:
+        assert "is no id" in faults(path, row(patient_id=name))[0]
+
+
+def test_a_line_break_hidden_in_an_id(path: Path) -> None:
+    assert "is no id" in faults(path, row(patient_id='"7\n"'))[0]
+
+
+def test_missing_columns_are_all_named(path: Path) -> None:
+    path.write_text("patient_id,image_id\n7,70\n")
+    message = refusal(path)
+    assert "the column laterality is missing" in message
+    assert "the column machine_id is missing" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"\xff\xfe1\0", "is not in UTF-8"),
+        (f"{HEADER}\n{row()},5\n".encode(), "line 2 has 15 values, where the header has 14"),
+        (f"{HEADER}\n{row()}\n1,2\n".encode(), "line 3 has 2 values"),
+        (f"{HEADER},view\n{row()},CC\n".encode(), "the column view more than once"),
+        (HEADER.replace(",", ";").encode(), "semicolons"),
+        (f'{HEADER}\n"{row()}\n'.encode(), "cannot be read as a CSV table"),
+    ],
+)
+def test_what_is_no_table(path: Path, content: bytes, expected: str) -> None:
+    path.write_bytes(content)
+    assert expected in refusal(path)
+
+
+def test_a_folder_in_its_place(path: Path) -> None:
+    path.mkdir()
+    assert "cannot be read" in refusal(path)
+    path.rmdir()
+    assert "no such file" in refusal(path)
+
+
+def test_excels_mark_at_the_beginning_is_no_part_of_the_first_name(path: Path) -> None:
+    path.write_text(f"{HEADER}\n{row()}\n", encoding="utf-8-sig")
+    assert list(read_table(path, TRAIN)["patient_id"]) == ["7"]
+
+
+def test_boxes(path: Path) -> None:
+    path.write_text(
+        "image_id,x1,y1,x2,y2\n1,0,0,5,5\n2,9,0,5,5\n3,nan,0,5,5\n4,a,9,5,5\n5,0,0,inf,5\n"
+    )
+    good, found = check_table(path, BREAST_BOXES)
+    assert [str(fault) for fault in found if fault.line != 4] == [
+        "line 3, x1 must be less than x2",
+        "line 5, x1: 'a' is not a number",
+        "line 6, x2: inf must be a finite number",
+    ]
+    assert "line 4, x1: there is no value" in map(str, found)
+    assert list(good["image_id"]) == ["1"]

@@ -1,0 +1,168 @@
+"""Work over a real Dask cluster on loopback: the same outs, and a worker that is lost."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from mammo.detector import save_detector, untrained_detector
+from mammo.errors import UserError
+from mammo.reproducibility import pin
+from mammo.store import Store
+from stages import crop_rois, mapping, preprocess
+from stages.mapping import over_dask
+from tests.imports import ROOT
+from tests.stages.holding import hold
+from tests.stages.test_preprocess import content, data, tiny
+from tests.stages.tiny_mammograms import write_preprocessed
+
+__all__ = ["data"]  # a fixture
+MODULE, LIBRARIES = "mammo.breast", ("numpy",)
+
+
+class Cluster:
+    """A scheduler, and workers that are started one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        file = folder / "scheduler.json"
+        self.start("scheduler", "--port", "0", "--scheduler-file", str(file))
+        while not file.exists():
+            assert self.processes[0].poll() is None, self.said()
+            time.sleep(0.1)
+        self.address = json.loads(file.read_text())["address"]
+
+    def start(self, what: str, *arguments: str) -> None:
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "dask", what, "--host", "127.0.0.1", "--no-dashboard",
+                    *arguments,
+                ],
+                env=env, stdout=log, stderr=log, cwd=self.folder,
+            )  # fmt: skip
+        self.processes.append(process)
+
+    def workers(self, count: int) -> None:
+        """Start `count` workers and wait for them."""
+        with Client(self.address, set_as_default=False) as client:
+            there = len(client.scheduler_info(n_workers=-1)["workers"])
+            for _ in range(count):
+                self.start("worker", self.address, "--nthreads", "1", "--no-nanny")
+            client.wait_for_workers(there + count, timeout=180)
+
+    def said(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        started.workers(2)
+        yield started
+    finally:
+        for process in started.processes:
+            process.kill()
+            process.wait()
+
+
+def test_preprocess_writes_the_same(cluster, data, tmp_path, monkeypatch):
+    (data / "train_images/29/0004.dcm").write_bytes(b"not an image")
+    settings = tiny(max_reject_fraction=0.5)
+    preprocess.run(settings, data, tmp_path / "here", 0)
+    monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
+    monkeypatch.setattr(preprocess, "_prepare_one", None)  # what works in local processes
+    preprocess.run(settings, data, tmp_path / "away", 1, Store(tmp_path / "store", 2**30))
+    assert content(tmp_path / "away") == content(tmp_path / "here")
+    assert content(tmp_path / "store")
+
+
+def test_crop_rois_writes_the_same(cluster, tmp_path, monkeypatch):
+    write_preprocessed(tmp_path / "preprocess", 4)
+    pin(0, threads=1)
+    (tmp_path / "detector").mkdir()
+    save_detector(untrained_detector("yolo11n.yaml", 64), tmp_path / "detector")
+    params = tiny()
+    sure = params.crop.model_copy(update={"confidence": 0.0})
+    params = params.model_copy(update={"crop": sure, "threads": 1})
+    crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "here")
+    monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
+    crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "away")
+    assert content(tmp_path / "away") == content(tmp_path / "here")
+
+
+def kill_holder(folder: Path) -> None:
+    while not (folder / "ready").exists():
+        time.sleep(0.05)
+    while not (folder / "holder").exists():
+        time.sleep(0.05)
+    os.kill(int((folder / "ready").read_text()), signal.SIGKILL)
+
+
+def squares(cluster: Cluster, folder: Path) -> list[int | None]:
+    killer = threading.Thread(target=kill_holder, args=(folder,), daemon=True)
+    killer.start()
+    work = partial(hold, folder=folder)
+    found = list(over_dask(work, range(30), cluster.address, folder, MODULE, LIBRARIES))
+    killer.join()
+    return found
+
+
+def test_a_lost_worker_is_survived(cluster, tmp_path):
+    assert squares(cluster, tmp_path) == [number * number for number in range(30)]
+
+
+def test_an_item_that_workers_die_of_costs_the_others_nothing(cluster, tmp_path):
+    cluster.workers(1)
+    with Client(cluster.address, set_as_default=False) as client:
+
+        def strict(dask_scheduler=None):
+            dask_scheduler.allowed_failures = 0
+
+        client.run_on_scheduler(strict)
+    found = squares(cluster, tmp_path)
+    assert found[3] is None or None in found  # with what else the worker had in hand
+    assert all(value in (None, number * number) for number, value in enumerate(found))
+    assert len(found) == 30
+
+
+def test_a_cluster_without_workers_is_told(cluster, tmp_path, monkeypatch):
+    for process in cluster.processes[1:]:
+        process.kill()
+        process.wait()
+    monkeypatch.setattr(mapping, "PATIENCE", 1.0)
+    work = partial(hold, folder=tmp_path)
+    with pytest.raises(UserError, match="has no workers; start some"):
+        list(over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
+
+
+def test_no_scheduler_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapping, "CONNECT", 1.0)
+    with socket.socket() as bound:  # taken, and nobody listens
+        bound.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+        work = partial(hold, folder=tmp_path)
+        with pytest.raises(UserError, match=f"no Dask scheduler answers at {address}"):
+            list(over_dask(work, range(3), address, tmp_path, MODULE, LIBRARIES))
+
+
+def test_a_worker_that_is_not_like_us_refuses(tmp_path):
+    with pytest.raises(UserError, match="other code or other libraries"):
+        mapping._alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
+    ours = mapping.code_version(MODULE, LIBRARIES)
+    with pytest.raises(UserError, match=r"does not see .*nowhere"):
+        mapping._alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
+    assert mapping._alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3

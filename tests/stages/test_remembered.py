@@ -1,0 +1,128 @@
+"""Stages that remember: the same bytes as without the store, and no work done twice."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mammo import remembered_images, remembered_rois
+from mammo.detector import save_detector, untrained_detector
+from mammo.files import read_json
+from mammo.reproducibility import pin
+from mammo.store import Store
+from stages import crop_rois, preprocess
+from tests.mammo.dicoms import half_breast, jpeg_2000, plain
+from tests.stages.test_preprocess import content, data, tiny
+from tests.stages.tiny_mammograms import write_preprocessed
+
+__all__ = ["data"]  # a fixture
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", 2**30)
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is prepared, not remembered."""
+    seen: list[object] = []
+    original = remembered_images.prepare
+
+    def prepare(source, settings):
+        seen.append(source)
+        return original(source, settings)
+
+    monkeypatch.setattr(remembered_images, "prepare", prepare)
+    return seen
+
+
+def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
+    images = data / "train_images"
+    (images / "29" / "0004.dcm").write_bytes(b"not an image")
+    late = images / "28" / "0005.dcm"
+    late.rename(tmp_path / "late.dcm")
+    settings = tiny(max_reject_fraction=0.5)
+    preprocess.run(settings, data, tmp_path / "before", 0, store)
+    assert len(prepared) == 12
+    prepared.clear()
+    shutil.move(tmp_path / "late.dcm", late)
+    preprocess.run(settings, data, tmp_path / "after", 0, store)
+    assert prepared == [late.read_bytes()]
+    preprocess.run(settings, data, tmp_path / "full", 0)
+    assert content(tmp_path / "after") == content(tmp_path / "full")
+    assert read_json(tmp_path / "after/metrics.json")["images"] == 11
+    # Several processes, and a store that is deleted.
+    preprocess.run(settings, data, tmp_path / "two", 2, store)
+    shutil.rmtree(store.folder)
+    prepared.clear()
+    preprocess.run(settings, data, tmp_path / "deleted", 0, store)
+    assert len(prepared) == 12
+    for name in ("two", "deleted"):
+        assert content(tmp_path / name) == content(tmp_path / "full")
+
+
+def test_other_pixels_or_settings_or_code_are_other_images(
+    data, tmp_path, store, prepared, monkeypatch
+):
+    path = data / "train_images/30/0000.dcm"
+    first = remembered_images.prepared_picture(path, tiny().preprocess, store)
+    assert remembered_images.prepared_picture(path, tiny().preprocess, store) == first
+    lenient = tiny(max_reject_fraction=0.9).preprocess  # no matter for an image
+    assert remembered_images.prepared_picture(path, lenient, store) == first
+    assert len(prepared) == 1
+    smaller = tiny(long_side=64).preprocess
+    assert remembered_images.prepared_picture(path, smaller, store).png != first.png
+    monkeypatch.setattr(remembered_images, "code_version", lambda *_: "another")
+    assert remembered_images.prepared_picture(path, tiny().preprocess, store) == first
+    assert len(prepared) == 3
+    path.write_bytes(plain(half_breast(180, 150)))
+    assert remembered_images.prepared_picture(path, tiny().preprocess, store).png != first.png
+    assert len(prepared) == 4
+
+
+def test_a_file_that_is_not_there_is_not_remembered(data, store):
+    path = data / "train_images/30/nowhere.dcm"
+    assert (
+        "no such file" in remembered_images.prepared_picture(path, tiny().preprocess, store).reason
+    )
+    path.write_bytes(jpeg_2000(half_breast()))
+    assert remembered_images.prepared_picture(path, tiny().preprocess, store).reason == ""
+
+
+def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, monkeypatch):
+    write_preprocessed(tmp_path / "preprocess", 3)
+    for name in ("one", "other"):
+        pin(len(name), threads=1)
+        (tmp_path / name).mkdir()
+        save_detector(untrained_detector("yolo11n.yaml", 64), tmp_path / name)
+    params = tiny().model_copy(update={"threads": 1})
+    sure = params.crop.model_copy(update={"confidence": 0.0})
+    params = params.model_copy(update={"crop": sure})
+    searched = []
+    original = remembered_rois.find_roi
+
+    def find_roi(detector, image, settings):
+        searched.append(image.shape)
+        return original(detector, image, settings)
+
+    monkeypatch.setattr(remembered_rois, "find_roi", find_roi)
+
+    def crop(out, detector="one", params=params, store=store):
+        crop_rois.run(params, tmp_path / "preprocess", tmp_path / detector, tmp_path / out, store)
+        count = len(searched)
+        searched.clear()
+        return count
+
+    assert crop("full", store=None) == 3
+    assert crop("first") == 3
+    assert crop("again") == 0
+    for name in ("first", "again"):
+        assert content(tmp_path / name) == content(tmp_path / "full")
+    write_preprocessed(tmp_path / "more", 4)
+    shutil.rmtree(tmp_path / "preprocess")
+    (tmp_path / "more").rename(tmp_path / "preprocess")
+    assert crop("grown") == 1
+    assert crop("other-detector", detector="other") == 4
+    wider = params.crop.model_copy(update={"margin": 0.2})
+    assert crop("wider", params=params.model_copy(update={"crop": wider})) == 4
