@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from mammo.errors import UserError
+from flows import cli_promotion
+from flows.console import one_sentence, without_traceback
 from mammo.files import write_text
 from mammo.params import load_params
 
@@ -27,6 +27,7 @@ EXAMPLES = 5
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Make or bring in data sets, in our data/ layout.")
 params = typer.Typer(no_args_is_help=True, help="Check settings, or put a recipe into use.")
+app.add_typer(cli_promotion.app)
 app.add_typer(data, name="data")
 app.add_typer(params, name="params")
 
@@ -34,16 +35,6 @@ app.add_typer(params, name="params")
 @app.callback()
 def main() -> None:
     """Retrain a mammography classifier, and prove how any version of it came to be."""
-
-
-@contextmanager
-def one_sentence(status: int = 1) -> Iterator[None]:
-    """Print what the user can mend as one sentence, without a traceback, and exit."""
-    try:
-        yield
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(status) from None
 
 
 @app.command()
@@ -56,7 +47,7 @@ def retrain(
     from flows.retrain import Summary
     from flows.retrain import retrain as retrain_flow
 
-    logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
+    logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = retrain_flow(force=force, return_state=True)
     if not state.is_completed():
         typer.echo(f"error: {state.message}", err=True)
@@ -102,12 +93,6 @@ def audit(
     raise typer.Exit(EXIT_STATUS[found.verdict])
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """A stage's failure is told by its last lines; our own call stack adds nothing."""
-    record.exc_info = None
-    return True
-
-
 def _show(summary: Any) -> None:
     """Print what a retrain did, and where to look."""
     from flows.registration import git_tag
@@ -119,6 +104,8 @@ def _show(summary: Any) -> None:
             f"Nothing changed since {MODEL} version {summary.version}: no stage ran, nothing was "
             f"registered."
         )
+        if summary.gate is not None:
+            cli_promotion.show_promotion(summary.gate)
         return
     fates = Table(title="Stages", title_justify="left")
     fates.add_column("stage")
@@ -128,6 +115,8 @@ def _show(summary: Any) -> None:
         fates.add_row(outcome.stage, words[outcome.fate])
     console.print(fates)
     console.print(_metrics_table(summary.metrics))
+    if summary.gate is not None:
+        cli_promotion.show_promotion(summary.gate)
     console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
     console.print(f"git tag  {git_tag(summary.version)}")
     console.print("report   outputs/report/index.html")

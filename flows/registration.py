@@ -11,6 +11,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from packaging.requirements import Requirement
 
+from flows import aliases
 from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags
 from flows.snapshot import Snapshot, tag_exists, write_tag
 from mammo.errors import UserError
@@ -92,7 +93,7 @@ def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
     write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
     client.set_model_version_tag(MODEL, made.version, "git_tag", tag)
     alias = CHALLENGER if had_champion else CHAMPION
-    client.set_registered_model_alias(MODEL, alias, made.version)
+    aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
     return version, alias
 
 

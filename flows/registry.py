@@ -26,6 +26,7 @@ EXPERIMENT = "mammoflow"
 MODEL = "mammogram-classifier"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+PREVIOUS = "previous"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
 
@@ -141,6 +142,11 @@ def latest_version() -> ModelVersion | None:
     except MlflowException:
         return None
     return max(versions, key=lambda version: int(version.version), default=None)
+
+
+def version(number: int) -> ModelVersion:
+    """A version of the model, with the tags that it has now."""
+    return MlflowClient().get_model_version(MODEL, str(number))
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,8 +17,10 @@ from prefect.states import Failed
 
 from flows import registry
 from flows.data import ensure_data
+from flows.notify import notify, notify_failure
 from flows.pipeline import Outcome, Stage, read_pipeline, repro, status, worth_showing
 from flows.process import CommandError, stop_all
+from flows.promote import Promotion, settle, unsettled
 from flows.registration import check_next_tag, git_tag, register
 from flows.snapshot import Snapshot, capture
 from mammo.errors import UserError
@@ -36,6 +38,7 @@ class Summary:
     alias: str | None  # None if nothing was registered
     run: str  # id of the MLflow run
     registered: bool = field(default=True)
+    gate: Promotion | None = None  # None if the version met no champion
 
 
 @task
@@ -99,7 +102,7 @@ def run_pipeline(stages: list[Stage], root: Path, experiment: str, parent: str) 
     return [future.result() for future in futures.values()]
 
 
-@flow(name="retrain")
+@flow(name="retrain", on_failure=[notify_failure], on_crashed=[notify_failure])
 def retrain(force: bool = False) -> Summary | State[Any]:
     """Retrain in the current folder and register what came of it.
 
@@ -112,7 +115,7 @@ def retrain(force: bool = False) -> Summary | State[Any]:
     root = Path.cwd()
     logger = get_run_logger()
     try:
-        load_params(root / "params.yaml")
+        policy = load_params(root / "params.yaml").policy
         ensure_data(root, logger.info)
         before = capture(root)
         stages = read_pipeline(root)
@@ -121,7 +124,9 @@ def retrain(force: bool = False) -> Summary | State[Any]:
         if latest is not None and not force and _unchanged(root, before, latest):
             version = int(latest.version)
             logger.info("Nothing changed since %s version %s.", registry.MODEL, version)
-            return Summary((), _metrics(root, stages), version, None, str(latest.run_id), False)
+            gate = settle(root, latest, policy) if unsettled(latest) else None
+            run = str(latest.run_id)
+            return Summary((), _metrics(root, stages), version, None, run, False, gate)
         check_next_tag(root)
         parent = registry.start_retrain(experiment, before)
         try:
@@ -137,9 +142,14 @@ def retrain(force: bool = False) -> Summary | State[Any]:
             registry.end_run(parent, succeeded=False)
             raise
         registry.end_run(parent, succeeded=True)
+        notify(f"{registry.MODEL} version {version}: registered as {alias}", f"MLflow run {parent}")
+        gate = None
+        if alias == registry.CHALLENGER:
+            gate = settle(root, registry.version(version), policy)
+            alias = registry.CHAMPION if gate.outcome == "promoted" else alias
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
-    summary = Summary(tuple(outcomes), _metrics(root, stages), version, alias, parent)
+    summary = Summary(tuple(outcomes), _metrics(root, stages), version, alias, parent, gate=gate)
     create_markdown_artifact(
         _as_markdown(summary), key="retrain", description=f"{registry.MODEL} version {version}"
     )

@@ -154,6 +154,41 @@ class Audit(Section):
     pixels: Annotated[int, Field(ge=0, le=255)]  # grey levels, for every pixel
 
 
+class Margin(Section):
+    """A score that the challenger must keep (within `margin`), or better (by more than it)."""
+
+    test: Literal["non-inferiority", "superiority"]
+    margin: Fraction
+
+
+class Subgroups(Section):
+    """Groups of women none of whom may pay for a gain elsewhere."""
+
+    by: list[Literal["age", "density", "implant", "machine_id"]]  # age in bands of ten years
+    positives: Positive  # a group with fewer positive or fewer negative breasts is not judged
+    loss: Fraction  # the largest of auROC
+
+
+class Calibration(Section):
+    """How much worse the probabilities may fit the outcomes."""
+
+    score: Literal["brier", "calibration_error"]
+    margin: Fraction
+
+
+class Policy(Section):
+    """When a challenger replaces the champion. No stage depends on it."""
+
+    approve: Literal["automatic", "manual"]  # manual: `mammoflow promote 3 --reason "..."`
+    bootstrap: Annotated[int, Field(ge=100)]  # paired resamples of the women
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the one-sided bounds
+    average_precision: Margin
+    auroc: Margin
+    sensitivity_floor: Fraction  # at 90 % specificity
+    subgroups: Subgroups
+    calibration: Calibration
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -168,6 +203,7 @@ class Params(Section):
     evaluate: Evaluate
     explain: Explain
     audit: Audit
+    policy: Policy
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

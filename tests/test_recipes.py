@@ -55,6 +55,9 @@ def spoiled(tmp_path: Path, change: object) -> Path:
         (lambda c: c["detector"].update(image_size=250), "detector.image_size = 250"),
         (lambda c: c["tune"]["space"].update(dropout=[0.5, 0.1]), "run from low to high"),
         (lambda c: c.update(seed=float("nan")), "seed"),
+        (lambda c: c["policy"].update(approve="maybe"), "policy.approve = 'maybe'"),
+        (lambda c: c["policy"]["auroc"].update(test="equality"), "policy.auroc.test = 'equality'"),
+        (lambda c: c["policy"]["subgroups"].update(by=["site"]), "policy.subgroups.by.0 = 'site'"),
     ],
 )
 def test_a_slip_is_named(tmp_path: Path, change: object, complaint: str) -> None:

@@ -16,10 +16,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from pydicom import dcmread
 
+import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
 from mammo.datasets.phantom import write_phantoms
 from mammo.params import load_params
 from mammo.split import split_of
 from tests.flows.markers import UID, plant
+from tests.flows.receiver import Receiver, listening
 from tests.imports import ROOT
 
 TINY = {
@@ -30,6 +32,7 @@ TINY = {
     "tune": {"trials": 2, "epochs": 1},
     "evaluate": {"bootstrap": 100},
     "explain": {"images": 1},
+    "policy": {"approve": "manual", "bootstrap": 200, "sensitivity_floor": 0.0},
 }
 CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore")
 
@@ -39,7 +42,7 @@ def environment_of(root: Path) -> dict[str, str]:
 
     Nor what libraries set in this process as they were imported: ultralytics sets OMP_NUM_THREADS.
     """
-    ours = ("MLFLOW_", "PREFECT_")
+    ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
     env = {
         name: value
         for name, value in os.environ.items()
@@ -130,6 +133,15 @@ def prefect_server() -> Iterator[dict[str, str]]:
         yield {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
+@pytest.fixture
+def prefect_here(prefect_server: dict[str, str]) -> Iterator[None]:
+    """The server, for flows that run in this process."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        yield
+
+
 @dataclass(frozen=True)
 class Retrained:
     """A project after a retrain, and what the console said."""
@@ -177,12 +189,26 @@ def second(first: Retrained, prefect_server: dict[str, str]) -> Retrained:
 
 
 @pytest.fixture(scope="session")
-def third(second: Retrained, prefect_server: dict[str, str]) -> Retrained:
+def receiver_of_third() -> Iterator[Receiver]:
+    """Gets the notifications of the third retrain."""
+    with listening() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def third(
+    second: Retrained, prefect_server: dict[str, str], receiver_of_third: Receiver
+) -> Retrained:
     path = second.root / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["evaluate"]["beta"] = 1.0
     path.write_text(yaml.safe_dump(params, sort_keys=False))
-    return retrained(second.root, prefect_server)
+    make_block = (
+        "import flows; from prefect.blocks.webhook import Webhook; "
+        f"Webhook(url={receiver_of_third.url!r}).save('third')"
+    )
+    command(second.root, sys.executable, "-c", make_block, extra_env=prefect_server)
+    return retrained(second.root, {**prefect_server, "MAMMOFLOW_NOTIFY": "webhook/third"})
 
 
 @pytest.fixture(scope="session")

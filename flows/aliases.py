@@ -1,0 +1,148 @@
+"""The aliases of the registered model, and their history: what serves, since when, who said so.
+
+Each move is a tag of the registered model under a name of its own, written before the alias is set:
+MLflow keeps tags as single rows, so two writers never overwrite each other's, and a move that
+nobody recorded, made by hand in MLflow, shows as a difference between history and alias.
+"""
+
+import json
+import secrets
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+
+from flows.registry import CHAMPION, MODEL, PREVIOUS
+from mammo.errors import UserError
+
+AUTOMATIC = "mammoflow"
+"""Who moved an alias where no person did."""
+
+LONGEST_REASON = 2000  # characters
+_PREFIX = "alias_move."
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of an alias, as it was recorded."""
+
+    date: str  # ISO 8601, UTC
+    alias: str
+    version: int
+    before: int | None  # the version that had the alias
+    who: str  # a person by git's identity, or AUTOMATIC
+    why: str
+
+
+def current() -> dict[str, int]:
+    """Each alias and the version that has it; empty where there is no model yet."""
+    model = _model()
+    return {name: int(version) for name, version in model.aliases.items()} if model else {}
+
+
+def move(alias: str, version: int, who: str, why: str) -> Move:
+    """Record a move and make it."""
+    now = datetime.now(UTC)
+    made = Move(now.isoformat(timespec="seconds"), alias, version, current().get(alias), who, why)
+    client = MlflowClient()
+    # The name sorts by time; its end tells apart what happens in the same microsecond.
+    name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
+    client.set_registered_model_tag(MODEL, name, json.dumps(asdict(made)))
+    client.set_registered_model_alias(MODEL, alias, str(version))
+    return made
+
+
+def crown(version: int, who: str, why: str) -> None:
+    """Make a version champion; the one before it stays at hand as `previous`."""
+    champion = current().get(CHAMPION)
+    if champion is not None:
+        move(PREVIOUS, champion, who, f"gave way to version {version}")
+    move(CHAMPION, version, who, why)
+
+
+def roll_back(who: str, why: str) -> tuple[int, int]:
+    """Exchange champion and previous; return the version that leaves and the one that returns.
+
+    Raises:
+        UserError: if there is nothing to return to.
+    """
+    now = current()
+    champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
+    if champion is None or previous is None or champion == previous:
+        raise UserError(
+            f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced; make one "
+            f'champion with `mammoflow promote N --reason "..."`'
+        )
+    move(CHAMPION, previous, who, why)
+    move(PREVIOUS, champion, who, f"rolled back to version {previous}")
+    return champion, previous
+
+
+def history() -> list[Move]:
+    """Every recorded move, the oldest first."""
+    model = _model()
+    tags = sorted(model.tags.items()) if model else []
+    return [Move(**json.loads(text)) for name, text in tags if name.startswith(_PREFIX)]
+
+
+def unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
+    """Aliases that do not stand where the last recorded move put them, as sentences."""
+    last = {made.alias: made.version for made in moves}
+    return [
+        f"{alias} is {_version(now.get(alias))}, but the history says {_version(last.get(alias))}: "
+        f"nobody recorded that move"
+        for alias in sorted(last.keys() | now.keys())
+        if last.get(alias) != now.get(alias)
+    ]
+
+
+def person(root: Path) -> str:
+    """Who acts, by git's identity.
+
+    Raises:
+        UserError: if git has none: an unsigned decision is worth nothing later.
+    """
+    # Without useConfigOnly git would make a name up from the machine's.
+    result = subprocess.run(
+        ["git", "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode != 0:
+        raise UserError(
+            "git does not know who you are, and the decision is recorded with your name: set it "
+            "with `git config user.name` and `git config user.email`"
+        )
+    return result.stdout.rsplit(" ", 2)[0]  # without the time
+
+
+def checked_reason(reason: str) -> str:
+    """A reason as it is recorded.
+
+    Raises:
+        UserError: if it says nothing, or is too long for a record.
+    """
+    if not reason.strip():
+        raise UserError("the reason is empty: say why, for whoever asks later")
+    if len(reason) > LONGEST_REASON:
+        raise UserError(f"the reason has {len(reason)} characters: {LONGEST_REASON} is the most")
+    return reason.strip()
+
+
+def _model() -> RegisteredModel | None:
+    try:
+        return MlflowClient().get_registered_model(MODEL)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _version(number: int | None) -> str:
+    return "not set" if number is None else f"version {number}"

@@ -1,0 +1,106 @@
+"""The commands about who is champion: promote, rollback, aliases.
+
+mammoflow promote --help
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from flows.console import one_sentence, without_traceback
+
+app = typer.Typer()
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@challenger.")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why, whatever the gate says; kept with your name.")
+    ] = None,
+) -> None:
+    """Make a model version champion, if the gate finds it good enough or you give a reason.
+
+    Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged.
+    """
+    from flows.promote import Promotion
+    from flows.promote import promote as promote_flow
+
+    logging.getLogger("prefect.task_runs").addFilter(without_traceback)
+    state = promote_flow(version, reason, return_state=True)
+    if not state.is_completed():
+        typer.echo(f"error: {state.message}", err=True)
+        raise typer.Exit(1)
+    found = state.result()
+    assert isinstance(found, Promotion)
+    show_promotion(found)
+    raise typer.Exit(0 if found.outcome in ("promoted", "waits for approval") else 1)
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
+) -> None:
+    """Make the previous champion champion again."""
+    from flows.promote import roll_back
+
+    with one_sentence():
+        leaves, returns = roll_back(Path.cwd(), reason)
+    typer.echo(f"version {returns} is champion again, in place of version {leaves}")
+
+
+@app.command()
+def aliases() -> None:
+    """List every move of champion, challenger and previous: when, what, who and why."""
+    from flows import aliases as registered
+    from flows.registry import MODEL, open_store
+
+    with one_sentence():
+        open_store(Path.cwd())
+        moves, now = registered.history(), registered.current()
+    table = Table(title=f"Aliases of {MODEL}", title_justify="left")
+    for name in ("when (UTC)", "move", "who", "why"):
+        table.add_column(name, overflow="fold")  # a record is never cut short
+    for move in moves:
+        way = f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
+        when = move.date[:16].replace("T", " ")
+        table.add_row(when, f"{move.alias} {way}", escape(move.who), escape(move.why))
+    console = Console()
+    console.print(table)
+    for alias, version in sorted(now.items()):
+        console.print(f"{alias} is version {version}", highlight=False)
+    for sentence in registered.unrecorded(moves, now):
+        console.print(f"warning: {sentence}", style="bold", highlight=False)
+
+
+def show_promotion(found: Any) -> None:
+    """Print what became of a version at the gate: the conditions as a table, then the outcome."""
+    from flows.registry import MODEL
+
+    console = Console()
+    decision = found.verdict.decision if found.verdict is not None else None
+    if decision is not None:
+        title = f"Gate: version {found.version} against the champion, version {found.champion}"
+        table = Table(title=title, title_justify="left")
+        for name in ("condition", "champion", "challenger", "bound", "limit", ""):
+            table.add_column(name)
+        for reason in decision.reasons:
+            table.add_row(
+                reason.name,
+                f"{reason.champion:.3f}",
+                f"{reason.challenger:.3f}",
+                "" if reason.bound is None else f"{reason.bound:+.3f}",
+                f"{reason.limit:+.3f}",
+                "passed" if reason.passed else "failed",
+            )
+        console.print(table)
+    console.print(f"{MODEL} version {found.version}: {found.outcome}", style="bold")
+    console.print(found.sentence, highlight=False, markup=False)
+    if found.outcome in ("waits for approval", "not judged"):
+        console.print(f'approve  mammoflow promote {found.version} --reason "..."', markup=False)

@@ -1,0 +1,25 @@
+"""What the commands of the command line share."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from mammo.errors import UserError
+
+
+@contextmanager
+def one_sentence(status: int = 1) -> Iterator[None]:
+    """Print what the user can mend as one sentence, without a traceback, and exit."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(status) from None
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """A stage's failure is told by its last lines; our own call stack adds nothing."""
+    record.exc_info = None
+    return True

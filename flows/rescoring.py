@@ -1,0 +1,219 @@
+"""What the gate compares: both models' predictions for the challenger's test women.
+
+The challenger's are outs of its snapshot, taken from DVC's cache by their hash, whatever lies in
+the working tree. The champion is scored again: its registered predictor, in a process of its own
+with the code that it was registered with, on the DICOM files of the challenger's data.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import yaml
+from dvc.repo import Repo
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from flows.dvclock import Cache, data_out, open_cache, read_lock
+from flows.evidence import some
+from flows.process import CommandError, follow
+from flows.registry import MODEL, snapshot_of
+from flows.snapshot import Snapshot, materialise
+from mammo import tables
+from mammo.errors import UserError
+from mammo.evaluation import by_breast
+from mammo.files import write_csv
+from mammo.gate import with_groups
+
+Say = Callable[[str], None]
+
+PREDICTIONS = "outputs/evaluate/predictions.csv"
+MANIFEST = "outputs/preprocess/manifest.csv"
+SPLIT = "outputs/split/split.csv"
+
+
+def predictions(
+    root: Path,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    groups: Sequence[str],
+    say: Say,
+) -> tuple[pd.DataFrame, int]:
+    """The test breasts with both models' probabilities, and how many images the champion could not
+    read.
+
+    Returns:
+        patient_id, laterality, target, the groups, champion, challenger.
+
+    Raises:
+        UserError: if they cannot be compared; the sentence says why.
+        CommandError: if the champion fails.
+    """
+    cache = open_cache(root)
+    then, now = _snapshot(champion), _snapshot(challenger)
+    _bring(root, then, cache, [SPLIT], say)
+    _bring(root, now, cache, [PREDICTIONS, MANIFEST], say)
+    images = tables.read_table(_out(cache, now, PREDICTIONS), tables.PREDICTIONS)
+    images = images[images["split"] == "test"].reset_index(drop=True)
+    split = tables.read_table(_out(cache, then, SPLIT), tables.SPLIT)
+    _check_unseen(images, split, champion, challenger)
+    files = _dicom_files(root, now, cache, images, say)
+    say(
+        f"gate: scoring the champion, version {champion.version}, on {len(images)} images of the "
+        f"{images['patient_id'].nunique()} test women of version {challenger.version}"
+    )
+    scores = _scored_by(champion, files, say)
+    # A picture that the champion cannot read raises no alarm.
+    unreadable = int(scores.isna().sum())
+    aggregate = yaml.safe_load(now.files["params.yaml"])["evaluate"]["aggregate"]
+    breasts = by_breast(images, aggregate)
+    old = by_breast(images.assign(probability=scores.fillna(0.0)), aggregate)
+    breasts = breasts.rename(columns={"probability": "challenger"}).drop(columns="split")
+    breasts["champion"] = old["probability"]
+    manifest = tables.read_table(_out(cache, now, MANIFEST), tables.MANIFEST)
+    return with_groups(breasts, manifest, groups), unreadable
+
+
+def _snapshot(version: ModelVersion) -> Snapshot:
+    """The snapshot of a version, if the records still agree on it."""
+    try:
+        found = snapshot_of(version)
+    except (MlflowException, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the snapshot of version {version.version} cannot be read from MLflow: {error}"
+        ) from None
+    if found.digest != version.tags.get("snapshot_digest"):
+        raise UserError(
+            f"the snapshot of version {version.version} is not the one that it was registered with:"
+            f" `mammoflow audit {version.version} --quick` says more"
+        )
+    return found
+
+
+def _hashes(snapshot: Snapshot) -> dict[str, str]:
+    return {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
+
+
+def _out(cache: Cache, snapshot: Snapshot, path: str) -> Path:
+    return cache.path(_hashes(snapshot)[path])
+
+
+def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], say: Say) -> None:
+    """Make sure that the cache holds outs of a snapshot, with their bytes; ask the remote if not.
+
+    Raises:
+        UserError: if an out is neither here nor there, or is damaged.
+    """
+    hashes = _hashes(snapshot)
+    unknown = [path for path in paths if path not in hashes]
+    if unknown:
+        raise UserError(
+            f"dvc.lock of commit {snapshot.commit[:12]} names no {', '.join(unknown)}: the two "
+            f"versions come from pipelines that cannot be compared"
+        )
+    absent = [path for path in paths if cache.state(hashes[path]) == "missing"]
+    if absent:
+        _fetch(root, snapshot, absent, say)
+    for path in paths:
+        state = cache.state(hashes[path])
+        if state != "good":
+            raise UserError(
+                f"{path} of commit {snapshot.commit[:12]} is {state} in DVC's cache: run this where"
+                f" the cache is whole, or set a remote that has it"
+            )
+
+
+def _fetch(root: Path, snapshot: Snapshot, targets: Iterable[str], say: Say) -> None:
+    """Get from the remote, if there is one; what stays missing is the caller's to say."""
+    with Repo(str(root)) as repo:
+        if not repo.config.get("remote"):
+            return
+    say(f"fetching {', '.join(targets)} from the remote")
+    with materialise(root, snapshot) as folder:
+        try:
+            follow([sys.executable, "-m", "dvc", "fetch", *targets], folder, lambda line: None)
+        except CommandError as error:
+            say(f"the remote did not have all of it: {error}")
+
+
+def _check_unseen(
+    images: pd.DataFrame, split: pd.DataFrame, champion: ModelVersion, challenger: ModelVersion
+) -> None:
+    """No test woman of the challenger was in the champion's training or validation set."""
+    women = set(images["patient_id"])
+    seen = sorted(women & set(split.loc[split["split"] != "test", "patient_id"]))
+    if seen:
+        raise UserError(
+            f"version {champion.version} was trained or tuned on {len(seen)} of the {len(women)} "
+            f"test women of version {challenger.version} ({some(seen)}), so its scores there would "
+            f"flatter it: the salt or the shares under `split` in params.yaml were changed; decide "
+            f'yourself with `mammoflow promote {challenger.version} --reason "..."`'
+        )
+
+
+def _dicom_files(
+    root: Path, snapshot: Snapshot, cache: Cache, images: pd.DataFrame, say: Say
+) -> list[Path]:
+    """The cached DICOM file of each image, in order; the remote is asked for what is missing.
+
+    Raises:
+        UserError: if one is neither here nor there.
+    """
+    name, md5 = data_out(snapshot)
+    wanted = [
+        f"train_images/{row.patient_id}/{row.image_id}.dcm"
+        for row in images[["patient_id", "image_id"]].itertuples()
+    ]
+    files = _cached(cache, md5, wanted)
+    if files is None:
+        _fetch(root, snapshot, [f"{name}.dvc"], say)
+        files = _cached(cache, md5, wanted)
+    if files is None:
+        raise UserError(
+            f"DVC's cache lacks DICOM files of the test women in {name}/ (hash {md5}): run this "
+            f"where the cache is whole, or set a remote that has them"
+        )
+    return files
+
+
+def _cached(cache: Cache, md5: str, wanted: Sequence[str]) -> list[Path] | None:
+    """The cached files of a folder, or None if one of them, or the folder's list, is missing."""
+    if cache.state(md5) != "good":
+        return None
+    listing = cache.listing(md5)
+    files = [cache.path(listing[path]) for path in wanted if path in listing]
+    return files if len(files) == len(wanted) and all(file.exists() for file in files) else None
+
+
+def _scored_by(version: ModelVersion, files: list[Path], say: Say) -> "pd.Series[float]":
+    """The probability that a registered version gives each file, NaN where it cannot read it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            model = Path(
+                mlflow.artifacts.download_artifacts(
+                    f"models:/{MODEL}/{version.version}", dst_path=scratch
+                )
+            )
+            flavor = yaml.safe_load((model / "MLmodel").read_text())["flavors"]["python_function"]
+            predictor = model / flavor["artifacts"]["predictor"]["path"]
+            code = model / flavor["code"]
+        except (MlflowException, OSError, KeyError, yaml.YAMLError) as error:
+            raise UserError(f"version {version.version} cannot be loaded: {error}") from None
+        if not (code / "mammo" / "scoring.py").exists():
+            raise UserError(
+                f"version {version.version} was registered before there was a gate, and its code "
+                f'cannot be asked for scores: decide yourself with `mammoflow promote N --reason "'
+                f'..."`'
+            )
+        listed, scored = Path(scratch) / "files.csv", Path(scratch) / "scores.csv"
+        write_csv(listed, pd.DataFrame({"path": [str(file) for file in files]}))
+        follow(
+            [sys.executable, "-m", "mammo.scoring", str(predictor), str(listed), str(scored)],
+            cwd=code,  # comes first on the child's path: the version's own mammo
+            on_line=say,
+            extra_env={"PYTHONPATH": str(code)},
+        )
+        return pd.read_csv(scored)["probability"].astype(float)

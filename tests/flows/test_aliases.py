@@ -1,0 +1,126 @@
+"""Aliases move, and every move is on record: who, when, why."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flows import aliases
+from flows.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
+from mammo.errors import UserError
+from tests.flows.conftest import store
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("registry")
+    (root / "mlruns").mkdir()
+    store(root)
+    return root
+
+
+@pytest.fixture
+def three_versions(registry: Path) -> Path:
+    """A model with three versions and no alias."""
+    client = store(registry)
+    client.create_registered_model(MODEL)
+    for _ in range(3):
+        client.create_model_version(MODEL, source=str(registry))
+    yield registry
+    client.delete_registered_model(MODEL)
+
+
+def test_without_a_model_there_is_no_alias_and_no_history(registry: Path) -> None:
+    assert aliases.current() == {}
+    assert aliases.history() == []
+    with pytest.raises(UserError, match="no version was ever replaced"):
+        aliases.roll_back("Ann", "why")
+
+
+def test_the_old_champion_stays_as_previous_and_returns(three_versions: Path) -> None:
+    aliases.crown(1, "Ann", "the first")
+    assert aliases.current() == {CHAMPION: 1}
+    aliases.crown(2, "Ann", "better")
+    aliases.crown(3, "Ann", "better still")
+    assert aliases.current() == {CHAMPION: 3, PREVIOUS: 2}
+    assert aliases.roll_back("Bob", "it was not") == (3, 2)
+    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 3}
+    assert aliases.roll_back("Bob", "it was after all") == (2, 3)
+    assert aliases.current() == {CHAMPION: 3, PREVIOUS: 2}
+
+
+def test_the_history_tells_every_move_in_order(three_versions: Path) -> None:
+    aliases.move(CHALLENGER, 2, aliases.AUTOMATIC, "registered")
+    aliases.crown(1, "Ann", "the first")
+    aliases.crown(2, "Ann <ann@hospital>", 'better: "auROC" 0.81 > 0.80')
+    moves = aliases.history()
+    assert [(m.alias, m.version, m.before) for m in moves] == [
+        (CHALLENGER, 2, None),
+        (CHAMPION, 1, None),
+        (PREVIOUS, 1, None),
+        (CHAMPION, 2, 1),
+    ]
+    assert (moves[-1].who, moves[-1].why) == (
+        "Ann <ann@hospital>",
+        'better: "auROC" 0.81 > 0.80',
+    )
+    assert moves[2].why == "gave way to version 2"
+    assert aliases.unrecorded(moves, aliases.current()) == []
+
+
+def test_two_writers_lose_no_move(three_versions: Path) -> None:
+    def write(who: str) -> None:
+        for number in range(10):
+            aliases.move(CHALLENGER, 1 + number % 3, who, f"{who} {number}")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, ["Ann", "Bob"]))
+    said = sorted(move.why for move in aliases.history())
+    assert said == sorted(f"{who} {number}" for who in ("Ann", "Bob") for number in range(10))
+
+
+def test_a_move_made_by_hand_shows(three_versions: Path) -> None:
+    aliases.crown(1, "Ann", "the first")
+    client = store(three_versions)
+    client.set_registered_model_alias(MODEL, CHAMPION, "3")
+    client.set_registered_model_alias(MODEL, "nightly", "2")
+    assert aliases.unrecorded(aliases.history(), aliases.current()) == [
+        "champion is version 3, but the history says version 1: nobody recorded that move",
+        "nightly is version 2, but the history says not set: nobody recorded that move",
+    ]
+
+
+def test_a_version_that_is_gone_takes_its_alias_along_and_leaves_its_history(
+    three_versions: Path,
+) -> None:
+    aliases.crown(1, "Ann", "the first")
+    aliases.crown(2, "Ann", "better")
+    store(three_versions).delete_model_version(MODEL, "1")
+    assert aliases.current() == {CHAMPION: 2}
+    assert len(aliases.history()) == 3
+    with pytest.raises(UserError, match="no `previous` to return to"):
+        aliases.roll_back("Bob", "why")
+
+
+def test_a_person_is_known_by_git_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", "/dev/null")
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "EMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    with pytest.raises(UserError, match=r"git config user\.name"):
+        aliases.person(tmp_path)
+    for key, value in (("name", "Ann Example"), ("email", "ann@hospital")):
+        subprocess.run(["git", "config", f"user.{key}", value], cwd=tmp_path, check=True)
+    assert aliases.person(tmp_path) == "Ann Example <ann@hospital>"
+
+
+def test_a_reason_says_something_and_not_too_much() -> None:
+    assert aliases.checked_reason(" fewer recalls \n") == "fewer recalls"
+    with pytest.raises(UserError, match="the reason is empty"):
+        aliases.checked_reason("  ")
+    with pytest.raises(UserError, match="2001 characters"):
+        aliases.checked_reason("x" * 2001)

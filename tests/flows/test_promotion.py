@@ -1,0 +1,307 @@
+"""Who becomes champion: the gate after a retrain, a person against it, and the way back.
+
+On a copy of a whole small project after its third retrain: version 1 is champion, version 2 gives
+the same scores and waits for approval.
+"""
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from click.testing import Result
+from mlflow import MlflowClient
+from prefect.blocks.webhook import Webhook
+from typer.testing import CliRunner
+
+from flows import aliases
+from flows.cli import app
+from flows.dvclock import open_cache, read_lock
+from flows.notify import VARIABLE
+from flows.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
+from flows.snapshot import Snapshot, git
+from tests.flows.conftest import Retrained, store
+from tests.flows.receiver import Receiver, listening
+
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def original(third: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project whose registry points to its own files."""
+    root = tmp_path_factory.mktemp("promotion") / "project"
+    shutil.copytree(third.root, root, symlinks=True)
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database:
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            for column in database.execute(f"PRAGMA table_info({table})").fetchall():
+                database.execute(
+                    f"UPDATE {table} SET {column[1]} = replace({column[1]}, ?, ?) "
+                    f"WHERE {column[1]} LIKE ?",
+                    (str(third.root), str(root), f"%{third.root}%"),
+                )
+        database.commit()
+    return root
+
+
+@pytest.fixture
+def root(original: Path, prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The copy, to promote in; registry, settings and git's identity are put back afterwards."""
+    monkeypatch.chdir(original)
+    store(original)
+    params = (original / "params.yaml").read_text()
+    with closing(database(original)) as live, closing(sqlite3.connect(":memory:")) as kept:
+        live.backup(kept)
+        yield original
+        kept.backup(live)
+    (original / "params.yaml").write_text(params)
+
+
+@pytest.fixture
+def receiver(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with listening() as found:
+        Webhook(url=found.url).save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+        monkeypatch.setenv(VARIABLE, "webhook/ops")
+        yield found
+
+
+def database(root: Path) -> sqlite3.Connection:
+    return sqlite3.connect(root / "mlruns" / "mlflow.db", timeout=30)
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def tags(version: int = 2) -> dict[str, str]:
+    return dict(MlflowClient().get_model_version(MODEL, str(version)).tags)
+
+
+def set_policy(root: Path, **changes: object) -> None:
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["policy"].update(changes)
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path) -> None:
+    assert aliases.current() == {"champion": 1, "challenger": 2}
+    found = tags()
+    assert (found["gate_verdict"], found["gate_against"]) == ("promote", "1")
+    assert found["gate.auroc"].startswith("passed: auROC ")
+    assert json.loads(found["gate_policy"])["approve"] == "manual"
+    assert [(m.alias, m.version, m.who) for m in aliases.history()] == [
+        ("champion", 1, aliases.AUTOMATIC),
+        ("challenger", 2, aliases.AUTOMATIC),
+    ]
+
+
+def test_the_table_and_both_models_predictions_are_with_the_run(root: Path) -> None:
+    run_id = str(MlflowClient().get_model_version(MODEL, "2").run_id)
+    (folder,) = MlflowClient().list_artifacts(run_id, "gates")
+    table = mlflow.artifacts.load_dict(f"runs:/{run_id}/{folder.path}/decision.json")
+    rows = pd.DataFrame(table["data"], columns=table["columns"])
+    assert {"auroc", "average_precision", "brier"} <= set(rows["check"])
+    assert rows["passed"].all()
+    uri = f"runs:/{run_id}/{folder.path}/breasts.csv"
+    breasts = pd.read_csv(mlflow.artifacts.download_artifacts(uri))
+    # The registered champion, scored again from DICOM, says what the same weights said in the
+    # pipeline.
+    assert breasts["champion"].to_list() == pytest.approx(breasts["challenger"], abs=1e-5)
+    assert breasts["champion"].nunique() > 1
+    split = pd.read_csv(root / "outputs/split/split.csv")
+    women = set(split.loc[split["split"] == "test", "patient_id"])
+    assert set(breasts["patient_id"]) == women
+
+
+def test_the_console_and_the_receiver_were_told(
+    third: Retrained, receiver_of_third: Receiver
+) -> None:
+    assert "Gate: version 2 against the champion, version 1" in third.said
+    assert "approve  mammoflow promote 2 --reason" in third.said
+    assert receiver_of_third.subjects() == [
+        f"{MODEL} version 2: registered as challenger",
+        f"{MODEL} version 2: waits for approval",
+    ]
+
+
+def test_a_person_approves_and_is_on_record(
+    root: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run("promote", "2", "--reason", "fewer recalls in the pilot")
+    assert result.exit_code == 0, result.output
+    assert aliases.current() == {"champion": 2, "challenger": 2, "previous": 1}
+    move = aliases.history()[-1]
+    assert (move.alias, move.version, move.before) == ("champion", 2, 1)
+    assert (move.who, move.why) == ("Tester <tester@localhost>", "fewer recalls in the pilot")
+    assert "scored" not in caplog.text  # the verdict was on record
+    assert receiver.subjects() == [f"{MODEL} version 2: promoted"]
+    assert "fewer recalls" in receiver.received[0]["body"]
+    assert run("audit", "2", "--quick").exit_code == 0
+
+
+def test_rollback_returns_and_the_aliases_are_listed(root: Path, receiver: Receiver) -> None:
+    run("promote", f"{MODEL}@challenger", "--reason", "as agreed")
+    result = run("rollback", "--reason", "calls everybody back")
+    assert result.exit_code == 0, result.output
+    assert aliases.current() == {"champion": 1, "challenger": 2, "previous": 2}
+    assert receiver.subjects()[-1] == f"{MODEL}: rolled back from version 2 to 1"
+    listed = run("aliases").output
+    moves = (
+        "champion 1 ",
+        "challenger 2 ",
+        "champion 1 -> 2",
+        "champion 2 -> 1",
+        "previous 1 -> 2",
+    )
+    for words in (*moves, "agreed", "everybody", "Tester", "champion is version 1"):
+        assert words in listed
+    assert "warning" not in listed
+    MlflowClient().set_registered_model_alias(MODEL, "champion", "2")
+    assert "warning: champion is version 2, but the history" in run("aliases").output
+
+
+def test_a_version_that_falls_short_is_refused_with_the_reason(
+    root: Path, receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And without the test women's files there is no verdict, until a remote has them."""
+    set_policy(root, approve="automatic", sensitivity_floor=1.0)
+    split = pd.read_csv(root / "outputs/split/split.csv", dtype=str)
+    women = set(split.loc[split["split"] == "test", "patient_id"])
+    cache, remote = root / ".dvc/cache", tmp_path / "remote"
+    shutil.copytree(cache, remote)
+    data = yaml.safe_load((root / "data.dvc").read_text())["outs"][0]["md5"]
+    for path, md5 in open_cache(root).listing(data).items():
+        if Path(path).parent.name in women:
+            (cache / "files/md5" / md5[:2] / md5[2:]).unlink()
+    result = run("promote", "2")
+    assert result.exit_code == 1
+    assert "lacks DICOM files of the test women in data/" in result.output
+    assert tags()["gate_verdict"] == "cannot be judged"
+
+    config = root / ".dvc" / "config.local"
+    config.write_text(f"[core]\n    remote = there\n['remote \"there\"']\n    url = {remote}\n")
+    try:
+        result = run("promote", "2")
+    finally:
+        config.unlink()
+    assert result.exit_code == 1, result.output
+    assert "fetching data.dvc from the remote" in caplog.text
+    assert "scored: 28/28" in caplog.text
+    assert "may not be below 1.000" in result.output
+    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert tags()["gate_verdict"] == "refuse"
+    assert tags()["gate.sensitivity_at_90_specificity"].startswith("failed: ")
+    model = f"{MODEL} version 2"
+    assert receiver.subjects() == [f"{model}: not judged", f"{model}: refused"]
+
+
+def test_a_retrain_that_was_cut_short_at_the_gate_goes_there_the_next_time(
+    root: Path, receiver: Receiver, prefect_server: dict[str, str]
+) -> None:
+    for name in tags():
+        if name.startswith("gate"):
+            MlflowClient().delete_model_version_tag(MODEL, "2", name)
+    set_policy(root, approve="automatic")
+    result = run("retrain")
+    assert result.exit_code == 0, result.output
+    assert "Nothing changed" in result.output
+    assert f"{MODEL} version 2: promoted" in result.output
+    assert aliases.current() == {"champion": 2, "challenger": 2, "previous": 1}
+    assert aliases.history()[-1].who == aliases.AUTOMATIC
+    assert aliases.history()[-1].why.startswith("the gate: all ")
+    assert receiver.subjects() == [f"{MODEL} version 2: promoted"]
+    url = f"{prefect_server['PREFECT_API_URL']}/artifacts/latest/filter"
+    pages = httpx.post(url, json={"artifacts": {"key": {"any_": ["gate"]}}}).json()
+    assert "| auroc |" in pages[0]["data"]
+
+
+def forge_split(root: Path, version: int) -> str:
+    """Make a version's records say that a test woman was trained on; return her id."""
+    then = snapshot_of(MlflowClient().get_model_version(MODEL, str(version)))
+    cache = open_cache(root)
+    hashes = {path: md5 for stage in read_lock(then) for path, md5 in stage.outs.items()}
+    old = hashes["outputs/split/split.csv"]
+    split = pd.read_csv(cache.path(old), dtype=str)
+    woman = split.loc[split["split"] == "test", "patient_id"].iloc[0]
+    split.loc[split["patient_id"] == woman, "split"] = "train"
+    content = split.to_csv(index=False).encode()
+    md5 = hashlib.md5(content).hexdigest()
+    cache.path(md5).parent.mkdir(exist_ok=True)
+    cache.path(md5).write_bytes(content)
+    lock = then.files["dvc.lock"].replace(old, md5)
+    forged = Snapshot(then.commit, {**then.files, "dvc.lock": lock})
+    run_id = str(MlflowClient().get_model_version(MODEL, str(version)).run_id)
+    MlflowClient().log_text(run_id, forged.to_json(), SNAPSHOT_ARTIFACT)
+    MlflowClient().set_model_version_tag(MODEL, str(version), "snapshot_digest", forged.digest)
+    return str(woman)
+
+
+def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
+    root: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = snapshot_of(MlflowClient().get_model_version(MODEL, "1"))
+    woman = forge_split(root, 1)
+    set_policy(root, approve="automatic")
+    result = run("promote", "2")
+    assert result.exit_code == 1
+    assert "version 1 was trained or tuned on 1 of the" in result.output
+    assert woman in result.output
+    assert "scored" not in caplog.text
+    assert aliases.current()["champion"] == 1
+    assert tags()["gate_verdict"] == "cannot be judged"
+    assert "gate.auroc" not in tags()
+    assert receiver.subjects() == [f"{MODEL} version 2: not judged"]
+    # A person may know better; what the gate said stays on record.
+    assert run("promote", "2", "--reason", "a new split").exit_code == 0
+    assert aliases.current()["champion"] == 2
+    assert "(the gate: cannot be judged)" in receiver.received[-1]["body"]
+    run_id = str(MlflowClient().get_model_version(MODEL, "1").run_id)
+    MlflowClient().log_text(run_id, before.to_json(), SNAPSHOT_ARTIFACT)
+
+
+def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
+    MlflowClient().set_model_version_tag(MODEL, "2", "snapshot_digest", "0" * 64)
+    result = run("promote", "2")
+    assert result.exit_code == 1
+    assert "is not the one that it was registered with" in result.output
+    assert aliases.current()["champion"] == 1
+
+
+def test_what_makes_no_sense_is_one_sentence(root: Path, receiver: Receiver) -> None:
+    cases = {
+        ("promote", "1"): "version 1 is the champion already",
+        ("promote", "99"): "has no",
+        ("promote", "2", "--reason", " "): "the reason is empty",
+        ("rollback", "--reason", "why not"): "no `previous` to return to",
+    }
+    for arguments, sentence in cases.items():
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert "error: " in result.output
+        assert sentence in result.output
+        assert "Traceback" not in result.output
+    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert receiver.subjects() == ["promote failed"] * 3  # rollback is no flow
+
+
+def test_without_a_name_nobody_decides(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", "/dev/null")
+    git(root, "config", "--unset", "user.email")
+    try:
+        result = run("promote", "2", "--reason", "because")
+    finally:
+        git(root, "config", "user.email", "tester@localhost")
+    assert result.exit_code == 1
+    assert "git does not know who you are" in result.output
+    assert aliases.current() == {"champion": 1, "challenger": 2}
