@@ -4,11 +4,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 GRACE = 10.0  # seconds between asking a process group to stop and killing it
+GUARD = Path(__file__).with_name("guard.py")
 
 _running: "set[subprocess.Popen[str]]" = set()
 
@@ -28,16 +30,16 @@ def follow(
 
     The child gets a process group of its own. Whatever ends this call early (an exception, a
     cancellation, the time limit in seconds) ends the whole group, so that no training goes on
-    unseen.
+    unseen. Should this process be killed, the group's guard does it.
 
     Raises:
         CommandError: on a non-zero exit or when the time limit has passed.
     """
     child = subprocess.Popen(
-        command,
+        [sys.executable, "-IS", str(GUARD), *command],
         cwd=cwd,
         env={**os.environ, **(extra_env or {}), "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # ends when this process does; nothing is written to it
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -67,8 +69,9 @@ def follow(
             timer.cancel()
         _stop_group(child)
         _running.discard(child)
-        if child.stdout is not None:
-            child.stdout.close()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()
     if timed_out.is_set():
         raise CommandError(_failure(command, f"was stopped after {time_limit:g} s", lines))
     if child.returncode != 0:

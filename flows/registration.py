@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from flows import aliases
 from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags
-from flows.snapshot import Snapshot, tag_exists, write_tag
+from flows.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from mammo.errors import UserError
 
 SIGNATURE = ModelSignature(
@@ -30,6 +30,9 @@ SIGNATURE = ModelSignature(
 
 NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
 """The parts of a predictor and the folders that they come from."""
+
+WHOLE = "git_tag"
+"""The tag of a version that is written last: one without it is half-registered."""
 
 SERVING = "flows/serving.py"
 """What MLflow runs to load the model."""
@@ -59,10 +62,37 @@ def check_next_tag(root: Path) -> None:
 
 
 def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
-    """Log the predictor to a run and register it; return the version and the alias it got.
+    """Log the predictor to a run and register it; return the version and the alias it got."""
+    uri = log_predictor(root, run)
+    MlflowClient().update_run(run, "RUNNING")  # logging a model has ended it, but much is to come
+    # The registry numbers versions, so the version comes before its git tag.
+    made = mlflow.register_model(uri, MODEL, tags=snapshot_tags(snapshot))
+    return int(made.version), complete(root, snapshot, int(made.version))
 
-    The first version becomes champion, a later one challenger.
+
+def complete(root: Path, snapshot: Snapshot, version: int) -> str:
+    """Make a version of the registry whole and return its alias; what is done already stays.
+
+    It gets its git tag and its alias (the first version becomes champion, a later one challenger),
+    and last the tag that says it is whole: whatever is cut short before can be done again.
+
+    Raises:
+        UserError: if git has this tag for another snapshot, or the snapshot's commit is not there.
     """
+    client, tag = MlflowClient(), git_tag(version)
+    if not tag_exists(root, tag):
+        write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
+    elif read_tag(root, tag) != snapshot:
+        raise UserError(f"git has the tag {tag} already, for another snapshot: delete the tag")
+    alias = _alias(client, version)
+    if aliases.current().get(alias) != version:
+        aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
+    client.set_model_version_tag(MODEL, str(version), WHOLE, tag)
+    return alias
+
+
+def log_predictor(root: Path, run: str) -> str:
+    """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
     # Brings torch along: seconds that a retrain with nothing to do should not wait for.
     from mammo.datasets.phantom import phantom_dicom_bytes
     from mammo.predictor import gather_predictor
@@ -84,22 +114,14 @@ def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
                 input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
                 pip_requirements=serving_requirements(),
             )
-    client = MlflowClient()
-    had_champion = _has_champion(client)
-    # The registry numbers versions, so the version comes before its git tag.
-    made = mlflow.register_model(info.model_uri, MODEL, tags=snapshot_tags(snapshot))
-    version = int(made.version)
-    tag = git_tag(version)
-    write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
-    client.set_model_version_tag(MODEL, made.version, "git_tag", tag)
-    alias = CHALLENGER if had_champion else CHAMPION
-    aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
-    return version, alias
+    return str(info.model_uri)
 
 
-def _has_champion(client: MlflowClient) -> bool:
+def _alias(client: MlflowClient, version: int) -> str:
+    """The alias that a new version gets, or has got."""
     models = client.search_registered_models(f"name = '{MODEL}'")
-    return any(CHAMPION in model.aliases for model in models)
+    champions = [str(m.aliases[CHAMPION]) for m in models if CHAMPION in m.aliases]
+    return CHALLENGER if champions and str(version) not in champions else CHAMPION
 
 
 def serving_requirements() -> list[str]:

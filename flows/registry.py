@@ -17,6 +17,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from requests import RequestException
 
 from flows import environment
 from flows.pipeline import Outcome, Stage
@@ -29,6 +30,8 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
+FAULTS = (MlflowException, RequestException)  # what MLflow raises when it cannot be reached
+WORKSPACE = "workspace"  # the tag of a retrain's run that says which folder it is at work in
 
 
 def open_store(root: Path) -> str:
@@ -48,9 +51,13 @@ def open_store(root: Path) -> str:
     return str(experiment.experiment_id)
 
 
-def start_retrain(experiment: str, snapshot: Snapshot) -> str:
-    """Start the parent run of a retrain; return its id."""
-    tags = {"git_commit": snapshot.commit, "mlflow.source.git.commit": snapshot.commit}
+def start_retrain(experiment: str, snapshot: Snapshot, workspace: str = "") -> str:
+    """Start the parent run of a retrain in a workspace; return its id."""
+    tags = {
+        "git_commit": snapshot.commit,
+        "mlflow.source.git.commit": snapshot.commit,
+        WORKSPACE: workspace,
+    }
     return str(MlflowClient().create_run(experiment, tags=tags, run_name="retrain").info.run_id)
 
 
@@ -58,6 +65,14 @@ def start_stage(experiment: str, parent: str, stage: Stage) -> str:
     """Start the nested run of a stage; return its id."""
     tags = {MLFLOW_PARENT_RUN_ID: parent, "stage": stage.name, "pool": stage.meta.pool}
     return str(MlflowClient().create_run(experiment, tags=tags, run_name=stage.name).info.run_id)
+
+
+def in_words(error: Exception) -> str:
+    """What MLflow's failure means to who retrains."""
+    return (
+        f"MLflow at {mlflow.get_tracking_uri()} failed ({str(error).splitlines()[0]}); every stage "
+        f"that has ended is kept: once MLflow is back, run `mammoflow retrain` again"
+    )
 
 
 def end_run(run: str, succeeded: bool) -> None:

@@ -124,13 +124,15 @@ def _dvc(folder: Path, say: Callable[[str], None], *arguments: str) -> None:
         [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
         folder,
         lambda line: say(line) if worth_showing(line) else None,
-        # The snapshot's own code, not the auditor's; no run of MLflow to log to; and
-        # nothing remembered, or done by machines that hold other code.
+        # The snapshot's own code, not the auditor's; no run of MLflow to log to; nothing that is
+        # remembered, taken from where a training was before, or done by machines of other code.
         {
             **dvc_env(),
             "PYTHONPATH": str(folder),
             "MLFLOW_RUN_ID": "",
             "MAMMOFLOW_STORE": "off",
             "DASK_SCHEDULER": "",
+            "OPTUNA_STORAGE": "",
+            "MAMMOFLOW_CHECKPOINTS": "checkpoints",
         },
     )

@@ -21,6 +21,7 @@ from flows.notify import notify, notify_failure
 from flows.pipeline import Outcome, Stage, read_pipeline, repro, status, worth_showing
 from flows.process import CommandError, stop_all
 from flows.promote import Promotion, settle, unsettled
+from flows.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
 from flows.registration import check_next_tag, git_tag, register
 from flows.snapshot import Snapshot, capture
 from mammo.errors import UserError
@@ -55,6 +56,8 @@ def run_stage(stage: Stage, root: Path, experiment: str, parent: str) -> Outcome
         )
         outcome = Outcome(stage.name, fate)
         registry.log_stage(root, stage, outcome, run, parent)
+    except registry.FAULTS:
+        raise  # it would not take the run's end either; the next retrain writes it
     except BaseException:
         registry.end_run(run, succeeded=False)
         raise
@@ -103,6 +106,7 @@ def run_pipeline(stages: list[Stage], root: Path, experiment: str, parent: str) 
 
 
 @flow(name="retrain", on_failure=[notify_failure], on_crashed=[notify_failure])
+@one_at_a_time
 def retrain(force: bool = False) -> Summary | State[Any]:
     """Retrain in the current folder and register what came of it.
 
@@ -116,10 +120,12 @@ def retrain(force: bool = False) -> Summary | State[Any]:
     logger = get_run_logger()
     try:
         policy = load_params(root / "params.yaml").policy
+        repair_dvc(root, logger.info)
         ensure_data(root, logger.info)
         before = capture(root)
         stages = read_pipeline(root)
         experiment = registry.open_store(root)
+        repair_registry(root, experiment, logger.info)
         latest = registry.latest_version()
         if latest is not None and not force and _unchanged(root, before, latest):
             version = int(latest.version)
@@ -128,7 +134,7 @@ def retrain(force: bool = False) -> Summary | State[Any]:
             run = str(latest.run_id)
             return Summary((), _metrics(root, stages), version, None, run, False, gate)
         check_next_tag(root)
-        parent = registry.start_retrain(experiment, before)
+        parent = registry.start_retrain(experiment, before, workspace=workspace_id(root))
         try:
             registry.log_params(parent, before)
             outcomes = run_pipeline(stages, root, experiment, parent)
@@ -138,6 +144,8 @@ def retrain(force: bool = False) -> Summary | State[Any]:
             registry.log_snapshot(root, parent, after)
             registry.log_pages(root, parent, stages)
             version, alias = register(root, after, parent)
+        except registry.FAULTS:
+            raise  # as above
         except BaseException:
             registry.end_run(parent, succeeded=False)
             raise
@@ -149,6 +157,8 @@ def retrain(force: bool = False) -> Summary | State[Any]:
             alias = registry.CHAMPION if gate.outcome == "promoted" else alias
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
+    except registry.FAULTS as error:
+        return Failed(message=registry.in_words(error))
     summary = Summary(tuple(outcomes), _metrics(root, stages), version, alias, parent, gate=gate)
     create_markdown_artifact(
         _as_markdown(summary), key="retrain", description=f"{registry.MODEL} version {version}"

@@ -1,15 +1,17 @@
 """Training the YOLO breast detector.
 
 ultralytics brings the loss, the augmentation and the mean average precision. Its trainer works in
-a temporary folder; the weights of the best epoch stay in memory, in single precision.
+a temporary folder; the weights of the best epoch stay in memory, in single precision. Given a
+folder for checkpoints, a training that was cut short goes on after the last epoch that it ended.
 """
 
 import math
 import os
 import random
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mammo import params
+from mammo import checkpoint, params
+from mammo.checkpoint import Checkpoint, unprefixed
 from mammo.detector import (
     Detector,
     build_network,
     to_square,
     untrained_detector,
 )
+from mammo.detector_state import put_back, state_of_trainer
 from mammo.errors import UserError
 from mammo.geometry import Box
 from mammo.progress import say, track
@@ -93,11 +97,16 @@ class Training:
 
 
 def train_detector(
-    train: Sequence[Example], validation: Sequence[Example], settings: params.Detector, seed: int
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    settings: params.Detector,
+    seed: int,
+    checkpoints: Path | None = None,
 ) -> Training:
     """Train on `train`; keep the weights of the epoch with the best mAP50-95 on `validation`.
 
-    Uses the GPU if there is one, and as many threads as torch is set to use.
+    Uses the GPU if there is one, and as many threads as torch is set to use. `checkpoints` is a
+    folder for the state after each epoch: with it, a training that was cut short goes on.
 
     Raises:
         UserError: if there is nothing to train on or to validate on, the network or the weights
@@ -112,8 +121,11 @@ def train_detector(
         deterministic = torch.are_deterministic_algorithms_enabled()
         cublas = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
         trainer = _Trainer(settings, seed, Path(folder))
+        if checkpoints is not None:
+            trainer.keep(checkpoints, _name(settings, seed, train, validation))
         try:
-            trainer.train()
+            if len(trainer.rows) < settings.epochs:
+                trainer.train()
         finally:  # it leaves the process nondeterministic, whatever it was before
             torch.use_deterministic_algorithms(deterministic)
             if cublas is not None:
@@ -145,6 +157,8 @@ class _Trainer(DetectionTrainer):
         self.best_weights: dict[str, torch.Tensor] = {}
         self.best_epoch = 0
         self.rows: list[dict[str, float]] = []
+        self.checkpoints: tuple[Path, str] | None = None
+        self.found: Checkpoint | None = None
         overrides = {
             **_RECIPE,
             "task": "detect",
@@ -169,6 +183,19 @@ class _Trainer(DetectionTrainer):
             "name": "run",
         }
         super().__init__(overrides=overrides)
+
+    def keep(self, checkpoints: Path, name: str) -> None:
+        """Write checkpoints of this name into a folder, and go on from the one that is there."""
+        self.checkpoints = checkpoints, name
+        self.found = checkpoint.load(checkpoints, name)
+        if self.found is not None:
+            self.rows, self.best_epoch = self.found.facts["rows"], self.found.facts["best_epoch"]
+            self.best_weights = unprefixed("best", self.found.tensors)
+            say(f"detector: going on after epoch {len(self.rows)}, from a checkpoint")
+
+    def resume_training(self, ckpt: Any) -> None:
+        if self.found is not None:
+            put_back(self, self.found)
 
     def get_dataset(self) -> dict[str, Any]:
         # The original's check of a data set asks the network for a font.
@@ -214,6 +241,8 @@ class _Trainer(DetectionTrainer):
             f"detector: epoch {self.epoch + 1}/{self.epochs}: loss {losses:.3f}, "
             f"mAP50 {row['map50']:.3f}, mAP50-95 {row['map50_95']:.3f}"
         )
+        if self.checkpoints is not None:
+            checkpoint.save(*self.checkpoints, state_of_trainer(self))
         return False
 
     def final_eval(self) -> None:
@@ -232,6 +261,21 @@ class _Trainer(DetectionTrainer):
                 f"{self.settings.image_size} pixels: lower detector.batch_size"
             )
         return False
+
+
+def _name(settings: params.Detector, seed: int, *parts: Sequence[Example]) -> str:
+    """What the checkpoints of a training are called: a hash of all that decides it."""
+
+    def contents() -> Iterator[bytes]:
+        for examples in parts:
+            for example in examples:
+                yield example.image.read_bytes()
+                yield repr(astuple(example.box)).encode()
+        if settings.weights != "none":
+            yield Path(settings.weights).read_bytes()
+
+    machinery = {**checkpoint.machinery(), "ultralytics": metadata.version("ultralytics")}
+    return checkpoint.key([settings.model_dump(mode="json"), seed, machinery], contents(), {})
 
 
 def shrunk(labels: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The training loop, used by tuning and training alike, and prediction.
 
 After each epoch the network scores the validation women, per breast: the maximum over its views,
-as the evaluation does. The best epoch by `classifier.select_by` is kept.
+as the evaluation does. The best epoch by `classifier.select_by` is kept. Given a folder for
+checkpoints, a training that was cut short goes on after the last epoch that it had ended.
 """
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mammo import checkpoint
+from mammo.checkpoint import Checkpoint, prefixed, unprefixed
 from mammo.classifier import Classifier, build_classifier
 from mammo.dataset import Epoch, Pictures, Roi, examples, loader, normalised
 from mammo.errors import UserError
@@ -108,6 +111,7 @@ def fit(
     validation: Examples,
     seed: int,
     on_epoch: Callable[[Scores], None] = lambda scores: None,
+    checkpoints: Path | None = None,
 ) -> Fit:
     """Train a network: AdamW, the backbone at its own rate, a warm-up and then half a cosine.
 
@@ -118,7 +122,11 @@ def fit(
         seed: of the head's first weights, the order, the augmentation and the dropout.
         on_epoch: called after each epoch with its scores: epoch (from 1), train_loss (of the
             augmented and balanced images), validation_loss (per image), validation_auroc and
-            validation_average_precision (per breast). What it raises ends the training.
+            validation_average_precision (per breast). What it raises ends the training. Epochs
+            taken from a checkpoint are told first, as if they had just been.
+        checkpoints: a folder for the state after each epoch. Without it a training that is cut
+            short starts again; the result is the same. It holds what nobody needs once the
+            result is safe.
 
     Raises:
         TrainingDivergedError: if the loss is not a number any more.
@@ -138,14 +146,33 @@ def fit(
         [group for group in groups if group["params"]], weight_decay=settings.weight_decay
     )
     batches = len(loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_at(step, batches * settings.epochs)
-    )
 
     history: list[Scores] = []
     best = -1
     weights: dict[str, Tensor] = {}
-    for epoch in range(1, settings.epochs + 1):
+    name = ""
+    if checkpoints is not None:
+        facts = [settings.model_dump(mode="json"), seed, checkpoint.machinery()]
+        name = checkpoint.key(facts, contents(train, validation), model.state_dict())
+        found = checkpoint.load(checkpoints, name)
+        if found is not None:
+            history, best = found.facts["history"], found.facts["best"]
+            weights = unprefixed("best", found.tensors)
+            checkpoint.restore(found.tensors, model, optimizer)
+            say(f"going on after epoch {len(history)}, from a checkpoint")
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: rate_at(step, batches * settings.epochs),
+        last_epoch=len(history) * batches - 1,
+    )
+    for scores in list(history):
+        on_epoch(scores)
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        if epoch - 2 - best >= settings.patience:
+            say(f"no better for {settings.patience} epochs: training stops")
+            break
         model.train()
         data = loader(Epoch(train.pictures, train.targets, settings, seed, epoch), settings)
         title = f"epoch {epoch} of {settings.epochs}"
@@ -171,12 +198,23 @@ def fit(
             best = epoch - 1
             weights = copy.deepcopy(model.state_dict())
         say(f"{title}: " + ", ".join(f"{n} {x:.4f}" for n, x in scores.items() if n != "epoch"))
+        if checkpoints is not None:
+            state = checkpoint.state_of(model, optimizer) | prefixed("best", weights)
+            known = {"history": history, "best": best}
+            checkpoint.save(checkpoints, name, Checkpoint(state, known))
         on_epoch(scores)
-        if epoch - 1 - best >= settings.patience:
-            say(f"no better for {settings.patience} epochs: training stops")
-            break
     model.load_state_dict(weights)
     return Fit(model.cpu().eval(), best + 1, history)
+
+
+def contents(*sets: Examples) -> Iterator[bytes]:
+    """What there is to learn from, as bytes."""
+    for part in sets:
+        pictures = part.pictures
+        for picture in pictures.cache if pictures.cache is not None else pictures.rois:
+            yield picture.read_bytes() if isinstance(picture, Path) else picture.tobytes()
+        yield part.targets.tobytes()
+        yield part.breasts.tobytes()
 
 
 def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:

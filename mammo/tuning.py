@@ -1,22 +1,30 @@
 """The search for head width, dropout and learning rate, with Optuna.
 
-Each trial's sampler is seeded from the seed and the trial's number, so thirty trials at once and
-fifteen and fifteen more propose the same.
+In place, each trial's sampler is seeded from the seed and the trial's number, so thirty trials at
+once and fifteen and fifteen more propose the same. Several workers can share one search in a
+database instead: what is proposed then depends on who is faster, and `shared` says so.
 """
 
+import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from mammo.checkpoint import key
 from mammo.errors import UserError
 from mammo.params import Classifier, Space, Tune
 from mammo.progress import say
 from mammo.reproducibility import stage_seed
-from mammo.training import Examples, Scores, TrainingDivergedError, fit, rank
+from mammo.training import Examples, Scores, TrainingDivergedError, contents, fit, rank
 
+HEARTBEAT, GRACE = 20, 80  # seconds: a worker's sign of life, and how long it may be missing
 UNPRUNED = 3  # trials that run to their end before the median means something
 
 Choice = dict[str, Any]
@@ -27,10 +35,15 @@ Objective = Callable[[int, Choice, Report], float]
 def new_study(select_by: str, pruning: bool) -> optuna.Study:
     """An empty study, in memory."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.MedianPruner(UNPRUNED) if pruning else optuna.pruners.NopPruner()
-    return optuna.create_study(
-        direction="minimize" if select_by == "loss" else "maximize", pruner=pruner
-    )
+    return optuna.create_study(direction=_direction(select_by), pruner=_pruner(pruning))
+
+
+def _direction(select_by: str) -> StudyDirection:
+    return StudyDirection.MINIMIZE if select_by == "loss" else StudyDirection.MAXIMIZE
+
+
+def _pruner(pruning: bool) -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(UNPRUNED) if pruning else optuna.pruners.NopPruner()
 
 
 def propose(trial: optuna.Trial, space: Space) -> Choice:
@@ -57,6 +70,74 @@ def search(
         seed: the study's.
     """
 
+    run = _runner(objective, space, select_by)
+    for number in range(len(study.trials), trials):
+        study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
+        study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
+        trial = study.trials[number]
+        say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
+
+
+def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optuna.Study:
+    """The study of this name in a database, made if need be.
+
+    Raises:
+        UserError: if the database cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    try:
+        database = optuna.storages.RDBStorage(
+            storage,
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
+        )
+        return optuna.create_study(
+            storage=database,
+            study_name=name,
+            direction=_direction(select_by),
+            pruner=_pruner(pruning),
+            # Else workers that start together would all try the same.
+            sampler=optuna.samplers.TPESampler(constant_liar=True),
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"OPTUNA_STORAGE: its database cannot be used ({reason}); start it, or unset the"
+            f" variable to tune in place"
+        ) from None
+
+
+def share(
+    study: optuna.Study, objective: Objective, space: Space, select_by: str, trials: int
+) -> None:
+    """Run trials of a shared study until all workers together have ended `trials` of them.
+
+    A trial whose worker dies is tried once more, by whoever finds it. Workers that start a trial
+    at the same moment may run one too many.
+    """
+    run = _runner(objective, space, select_by)
+    while True:
+        optuna.storages.fail_stale_trials(study)
+        found = study.get_trials(deepcopy=False)
+        states = [trial.state for trial in found]
+        retried = sum(
+            RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) is not None
+            for trial in found
+        )
+        if TrialState.WAITING in states or len(found) - retried < trials:
+            study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
+        elif TrialState.RUNNING in states:
+            time.sleep(HEARTBEAT)
+        else:
+            return
+
+
+def _runner(objective: Objective, space: Space, select_by: str) -> Callable[[optuna.Trial], float]:
+    """What Optuna calls for each trial."""
+
     def run(trial: optuna.Trial) -> float:
         def report(scores: Scores) -> None:
             trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
@@ -65,11 +146,7 @@ def search(
 
         return objective(trial.number, propose(trial, space), report)
 
-    for number in range(len(study.trials), trials):
-        study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
-        study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
-        trial = study.trials[number]
-        say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
+    return run
 
 
 def tune(
@@ -79,6 +156,7 @@ def tune(
     validation: Examples,
     seed: int,
     watch: Callable[[int, Choice], Report] = lambda number, choice: lambda scores: None,
+    storage: str = "",
 ) -> optuna.Study:
     """Search with trainings of `tune.epochs` epochs; a trial's value is its best epoch's.
 
@@ -92,8 +170,12 @@ def tune(
         seed: of the samplers and the trainings.
         watch: called with each trial's number and choice; what it returns is called with the
             scores of each of its epochs.
+        storage: address of a database, as SQLAlchemy has it, where every worker that is given the
+            same search does its share; without it, the search is this process's alone.
+
+    Raises:
+        UserError: if the database cannot be reached.
     """
-    study = new_study(classifier.select_by, settings.pruning)
 
     def objective(number: int, choice: Choice, report: Report) -> float:
         say(f"trial {number} of {settings.trials}: {choice}")
@@ -108,20 +190,27 @@ def tune(
         best = max(result.history, key=lambda scores: rank(scores, tried))
         return best[f"validation_{tried.select_by}"]
 
-    search(study, objective, settings.space, classifier.select_by, settings.trials, seed)
+    if storage:
+        facts = [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
+        name = f"mammoflow-{key(facts, contents(train, validation), {})[:32]}"
+        study = shared_study(storage, name, classifier.select_by, settings.pruning)
+        share(study, objective, settings.space, classifier.select_by, settings.trials)
+    else:
+        study = new_study(classifier.select_by, settings.pruning)
+        search(study, objective, settings.space, classifier.select_by, settings.trials, seed)
     return study
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
     """One row a trial: number, what it tried, its value, state and epochs; nothing of the clock.
 
-    A pruned trial's value is its last; one that diverged has none.
+    A pruned trial's value is its last; one that diverged, or whose worker died, has none.
     """
     return pd.DataFrame(
         [
             {
                 "number": trial.number,
-                **{name: trial.params[name] for name in Space.model_fields},
+                **{name: trial.params.get(name) for name in Space.model_fields},
                 "value": trial.value,
                 "state": trial.state.name.lower(),
                 "epochs": len(trial.intermediate_values),
@@ -143,5 +232,7 @@ def best_params(study: optuna.Study) -> Choice:
             "no trial of the tuning came to its end, all diverged: lower the range of"
             " tune.space.learning_rate in params.yaml"
         )
-    best = study.best_trial
+    # Not study.best_trial: of equals, a database gives any.
+    sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+    best = max(done, key=lambda trial: sign * float(trial.values[0]))
     return {**{name: best.params[name] for name in Space.model_fields}, "value": best.value}

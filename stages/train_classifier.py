@@ -3,9 +3,12 @@
     python -m stages.train_classifier
 
 Writes weights.safetensors and architecture.json (together a classifier), history.csv (one row an
-epoch) and metrics.json. With MLFLOW_RUN_ID set, the curves are there live.
+epoch) and metrics.json. With MLFLOW_RUN_ID set, the curves are there live. Cut short, it goes on
+from its checkpoint the next time, to the same bytes.
 """
 
+import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +31,13 @@ OUT = Path("outputs/train_classifier")
 
 
 def run(
-    params: Params, manifest: Path, split: Path, crops: Path, best_params: Path, out: Path
+    params: Params,
+    manifest: Path,
+    split: Path,
+    crops: Path,
+    best_params: Path,
+    out: Path,
+    checkpoints: Path | None = None,
 ) -> None:
     """Train, and write the classifier, its history and its metrics to `out`.
 
@@ -39,12 +48,13 @@ def run(
         crops: folder of crop_rois.
         best_params: what tune_classifier found.
         out: an existing folder.
+        checkpoints: a folder to go on from, if training is cut short.
     """
     check_weights(params.classifier)
     settings = tuned(params.classifier, best_params)
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "train_classifier")
-    result = fit(settings, train, validation, seed, stage_run())
+    result = fit(settings, train, validation, seed, stage_run(), checkpoints)
     save_classifier(result.model, settings, out)
     history = pd.DataFrame(result.history)
     write_csv(out / "history.csv", history)
@@ -89,10 +99,13 @@ def tuned(settings: Classifier, best_params: Path) -> Classifier:
 
 def main() -> None:
     """Run the stage in the current folder."""
+    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
+    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_classifier"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST, SPLIT, CROPS, BEST_PARAMS, out)
+        run(params, MANIFEST, SPLIT, CROPS, BEST_PARAMS, out, checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

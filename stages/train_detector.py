@@ -6,6 +6,8 @@ Labels are breast_boxes.csv, as preprocess passed it on; it need not name every 
 whose table is empty has the boxes of its breast masks for labels; metrics.json says which it was.
 """
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +36,10 @@ TILE, COLUMNS, TILES = 320, 4, 12  # of the preview; a tile's side in pixels
 TRUE_COLOUR, FOUND_COLOUR = (80, 220, 80), (60, 150, 255)  # BGR: green, orange
 
 
-def run(params: Params, preprocessed: Path, split: Path, out: Path) -> None:
-    """Train, validate, write.
+def run(
+    params: Params, preprocessed: Path, split: Path, out: Path, checkpoints: Path | None = None
+) -> None:
+    """Train, validate, write; with a folder for checkpoints, go on where a training was cut short.
 
     Raises:
         UserError: also if there is no box to train on, or none to validate on.
@@ -66,7 +70,7 @@ def run(params: Params, preprocessed: Path, split: Path, out: Path) -> None:
     say(f"detector: {len(train)} training, {len(validation)} validation images, labels: {kind}")
 
     seed = stage_seed(params.seed, "train_detector")
-    training = train_detector(train, validation, params.detector, seed)
+    training = train_detector(train, validation, params.detector, seed, checkpoints)
     detector = training.detector
     found = [
         detector.find([read_gray(example.image)])[0]
@@ -175,10 +179,13 @@ def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
 
 def main() -> None:
     """Run the stage on the project's folders."""
+    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
+    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_detector"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, PREPROCESSED, SPLIT_TABLE, out)
+        run(params, PREPROCESSED, SPLIT_TABLE, out, checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,13 @@
 
 Writes best_params.json, which train_classifier takes, and trials.csv. With MLFLOW_RUN_ID set, each
 trial is a nested run there with live curves.
+
+With OPTUNA_STORAGE set to a database, such as postgresql://mammo@server/optuna, every process that
+runs this on the same inputs takes its share of one search, and all write the same. best_params.json
+then says that the search was shared: a search in place can be repeated, a shared one cannot.
 """
 
+import os
 from pathlib import Path
 
 from mammo.classifier import check_weights
@@ -23,7 +28,9 @@ CROPS = Path("outputs/crop_rois")
 OUT = Path("outputs/tune_classifier")
 
 
-def run(params: Params, manifest: Path, split: Path, crops: Path, out: Path) -> None:
+def run(
+    params: Params, manifest: Path, split: Path, crops: Path, out: Path, storage: str = ""
+) -> None:
     """Search, and write best_params.json and trials.csv to `out`.
 
     Args:
@@ -32,15 +39,17 @@ def run(params: Params, manifest: Path, split: Path, crops: Path, out: Path) -> 
         split: table of the women.
         crops: folder of crop_rois.
         out: an existing folder.
+        storage: of a search that several workers share; see `mammo.tuning.tune`.
     """
     settings = params.classifier
     check_weights(settings)
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "tune_classifier")
     with trial_runs() as watch:
-        study = tune(settings, params.tune, train, validation, seed, watch)
+        study = tune(settings, params.tune, train, validation, seed, watch, storage)
     write_csv(out / "trials.csv", trials_table(study))
-    write_json(out / "best_params.json", best_params(study))
+    search = {"search": "shared by several workers"} if storage else {}
+    write_json(out / "best_params.json", best_params(study) | search)
 
 
 def main() -> None:
@@ -48,7 +57,7 @@ def main() -> None:
     params = load_params()
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST, SPLIT, CROPS, out)
+        run(params, MANIFEST, SPLIT, CROPS, out, os.environ.get("OPTUNA_STORAGE", ""))
 
 
 if __name__ == "__main__":

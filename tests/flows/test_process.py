@@ -1,6 +1,8 @@
 """Children are followed line by line and never outlive their caller."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.process import CommandError, follow, stop_all
+from tests.imports import ROOT
 
 
 def alive(pid: int) -> bool:
@@ -92,3 +95,33 @@ def test_the_extra_environment_reaches_the_child(tmp_path: Path) -> None:
     )
     assert lines == ["x"]
     assert "MAMMO_TEST" not in os.environ
+
+
+def test_a_killed_caller_takes_the_whole_group_along(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from flows.process import follow\n"
+        "follow(['bash', '-c', 'sleep 60 & echo $! > pid; echo up; wait'], Path.cwd(),"
+        " lambda line: print(line, flush=True))"
+    )
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert caller.stdout is not None
+    assert caller.stdout.readline() == "up\n"
+    caller.kill()
+    caller.wait()
+    assert gone(int((tmp_path / "pid").read_text()), within=30)
+
+
+def test_a_command_that_a_signal_ended_says_which(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"ended with status 137"):
+        follow(["bash", "-c", "kill -9 $$"], tmp_path, lambda line: None)
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"no-such-command: cannot be run"):
+        follow(["no-such-command"], tmp_path, lambda line: None)

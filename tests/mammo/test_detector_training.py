@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo import params
+from mammo import detector_training, params
 from mammo.detector import save_detector
 from mammo.detector_training import Training, shrunk, train_detector
 from mammo.errors import UserError
@@ -25,13 +25,14 @@ SETTINGS = params.Detector(
 )
 
 
-def train(folder: Path, seed: int = 3, **changes: object) -> Training:
+def train(
+    folder: Path, seed: int = 3, checkpoints: Path | None = None, **changes: object
+) -> Training:
     """Train on eight images, validate on two."""
     pin(seed, threads=1)
     settings = SETTINGS.model_copy(update=changes)
-    return train_detector(
-        examples(folder / "a", range(8)), examples(folder / "b", range(50, 52)), settings, seed
-    )
+    parts = examples(folder / "a", range(8)), examples(folder / "b", range(50, 52))
+    return train_detector(*parts, settings, seed, checkpoints)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,35 @@ def test_a_second_training_gives_the_same_bytes_from_another_folder(
     for file in ("weights.safetensors", "architecture.json"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
     assert trained.curves.equals(again.curves)
+
+
+def test_cut_short_several_times_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # ultralytics makes its loader anew ten epochs before the end: before, then and after.
+    undisturbed = train(tmp_path / "images", epochs=12)
+    tell = detector_training.say
+    for last, after in ((2, 0), (3, 1), (6, 2)):
+        heard: list[str] = []
+
+        def interrupted(line: str, last: int = last, heard: list[str] = heard) -> None:
+            heard.append(line)
+            if f"epoch {last}/" in line:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(detector_training, "say", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "images", checkpoints=tmp_path / "checkpoints", epochs=12)
+        going_on = [line for line in heard if "going on after epoch" in line]
+        expected = f"detector: going on after epoch {after}, from a checkpoint"
+        assert going_on == ([expected] if after else [])
+    monkeypatch.setattr(detector_training, "say", tell)
+    for _ in range(2):  # the second time there is nothing left to train
+        resumed = train(tmp_path / "images", checkpoints=tmp_path / "checkpoints", epochs=12)
+        assert resumed.curves.equals(undisturbed.curves)
+        assert resumed.best_epoch == undisturbed.best_epoch
+        mine, other = resumed.detector.model.state_dict(), undisturbed.detector.model.state_dict()
+        assert all(torch.equal(mine[name], other[name]) for name in other)
 
 
 def test_another_seed_gives_another_detector(trained: Training, tmp_path: Path) -> None:

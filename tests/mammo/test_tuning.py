@@ -1,11 +1,16 @@
 """The search proposes the same whatever it is interrupted by, and prunes what is not worth it."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
 
+from mammo import tuning
 from mammo.errors import UserError
 from mammo.params import Space, Tune
 from mammo.reproducibility import pin
@@ -17,9 +22,12 @@ from mammo.tuning import (
     best_params,
     new_study,
     search,
+    share,
+    shared_study,
     trials_table,
     tune,
 )
+from tests.imports import ROOT
 from tests.mammo.learning import tiny, write_breasts
 
 SPACE = Space(head_width=[8, 16, 32], dropout=(0.0, 0.5), learning_rate=(1e-4, 1e-2))
@@ -148,3 +156,72 @@ def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
     again = tune(classifier, settings, train, validation, 7)
     pd.testing.assert_frame_equal(trials_table(again), result)
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
+WORKER = """
+import os
+import sys
+import time
+from pathlib import Path
+from mammo import tuning
+from tests.mammo.test_tuning import work
+
+address, fate, folder = sys.argv[1:]
+work(address, fate, Path(folder))
+"""
+
+
+def work(address: str, name: str, folder: Path) -> optuna.Study:
+    """Take part in a search of six trials. Two workers wait for each other in their first one."""
+    tuning.HEARTBEAT, tuning.GRACE = 1, 3
+
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        if name == "dies":
+            os.kill(os.getpid(), 9)
+        (folder / name).touch()
+        other = folder / ("second" if name == "first" else "first")
+        while not other.exists():
+            time.sleep(0.05)
+        return smooth(number, choice, report)
+
+    study = shared_study(address, "together", "auroc", pruning=False)
+    share(study, objective, SPACE, "auroc", 6)
+    return study
+
+
+def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HEARTBEAT", "GRACE"):
+        monkeypatch.setattr(tuning, name, getattr(tuning, name))  # put back afterwards
+    address = os.environ.get("MAMMOFLOW_TEST_STORAGE") or f"sqlite:///{tmp_path}/study.db"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def worker(name: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", WORKER, address, name, tmp_path]
+        return subprocess.Popen(command, cwd=ROOT, env=environment)
+
+    assert worker("dies").wait() == -9
+    with worker("second") as second:
+        study = work(address, "first", tmp_path)
+        assert second.wait() == 0
+    table = trials_table(study)
+    assert table["state"].value_counts().get("fail") == 1
+    assert table["state"].value_counts()["complete"] in (6, 7)  # both may have started the last
+    # What the dead one tried is tried again.
+    [lost] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
+    done = table[table["state"] == "complete"]
+    assert lost in done[list(Space.model_fields)].to_dict("records")
+    best = best_params(study)
+    assert best["value"] == done["value"].max() == pytest.approx(quality(best))
+
+
+def test_a_database_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="OPTUNA_STORAGE: its database cannot be used"):
+        shared_study(f"sqlite:///{tmp_path}/no/study.db", "together", "auroc", pruning=False)
+
+
+def test_of_equals_the_first_is_the_best() -> None:
+    study = new_study("auroc", False)
+    search(study, lambda number, choice, report: 0.5, SPACE, "auroc", 3, 1)
+    assert best_params(study)["dropout"] == study.trials[0].params["dropout"]

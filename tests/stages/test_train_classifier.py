@@ -1,5 +1,8 @@
 """The stage trains with what tuning found, and the same bytes come out twice."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from mammo.params import Params
 from mammo.reproducibility import pin
 from mammo.training import predict
 from stages import train_classifier
+from tests.imports import ROOT
 from tests.stages.learnable import contents, tiny_params, write_outputs
 
 BEST = {"head_width": 6, "dropout": 0.2, "learning_rate": 0.002, "value": 0.9}
@@ -26,7 +30,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(params: Params, outputs: Path, out: Path) -> dict[str, bytes]:
+def run(
+    params: Params, outputs: Path, out: Path, checkpoints: Path | None = None
+) -> dict[str, bytes]:
     out.mkdir()
     pin(0, params.threads)
     train_classifier.run(
@@ -36,6 +42,7 @@ def run(params: Params, outputs: Path, out: Path) -> dict[str, bytes]:
         outputs / "crop_rois",
         outputs / "best_params.json",
         out,
+        checkpoints,
     )
     return contents(out)
 
@@ -90,3 +97,49 @@ def test_missing_weights_are_told_before_anything_is_read(tmp_path: Path) -> Non
     params = tiny_params(weights="nowhere.safetensors")
     with pytest.raises(UserError, match=r"nowhere\.safetensors"):
         run(params, tmp_path / "no outputs", tmp_path / "out")
+
+
+KILLED = """
+import os
+import sys
+from pathlib import Path
+from mammo import training
+from tests.stages.test_train_classifier import LONGER, run
+
+def rate_at(step, steps):
+    if step == 5:
+        os.kill(os.getpid(), 9)
+    return usual(step, steps)
+
+usual, training.rate_at = training.rate_at, rate_at
+outputs, out, checkpoints = map(Path, sys.argv[1:])
+run(LONGER, outputs, out, checkpoints)
+"""
+LONGER = tiny_params(epochs=3, balance="upsample", balance_factor=1.5, patience=4, batch_size=4)
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    command = [sys.executable, "-c", KILLED, outputs, tmp_path / "killed", checkpoints]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, cwd=ROOT, env=environment).returncode == -9
+    assert contents(tmp_path / "killed") == {}
+    [file] = checkpoints.iterdir()
+    undisturbed = run(LONGER, outputs, tmp_path / "undisturbed")
+    capsys.readouterr()
+    assert run(LONGER, outputs, tmp_path / "resumed", checkpoints) == undisturbed
+    # Ten pictures, three steps an epoch: it died in the second.
+    assert "going on after epoch 1" in capsys.readouterr().out
+    # One that had ended, but was killed before its outs were safe, trains no more.
+    assert run(LONGER, outputs, tmp_path / "again", checkpoints) == undisturbed
+    assert "going on after epoch 3" in capsys.readouterr().out
+    # Another training leaves it alone, and damage means to start again.
+    other = LONGER.model_copy(update={"seed": 1})
+    other_bytes = run(other, outputs, tmp_path / "other", checkpoints)
+    assert "going on" not in capsys.readouterr().out
+    assert other_bytes != undisturbed
+    file.write_bytes(file.read_bytes()[:1000])
+    assert run(LONGER, outputs, tmp_path / "damaged", checkpoints) == undisturbed
+    assert "training starts from its beginning" in capsys.readouterr().out

@@ -20,7 +20,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(params: Params, outputs: Path, out: Path) -> dict[str, bytes]:
+def run(params: Params, outputs: Path, out: Path, storage: str = "") -> dict[str, bytes]:
     out.mkdir()
     pin(0, params.threads)
     tune_classifier.run(
@@ -29,6 +29,7 @@ def run(params: Params, outputs: Path, out: Path) -> dict[str, bytes]:
         outputs / "split" / "split.csv",
         outputs / "crop_rois",
         out,
+        storage,
     )
     return contents(out)
 
@@ -53,6 +54,18 @@ def test_tuned_twice_it_is_the_same_to_the_byte(outputs: Path, tmp_path: Path) -
     assert set(best) == {"head_width", "dropout", "learning_rate", "value"}
     assert best["value"] == pytest.approx(trials["value"].max())
     assert best["head_width"] in trials["head_width"].to_list()
+
+
+def test_a_shared_search_says_so_and_is_found_again(outputs: Path, tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/study.db"
+    params = tiny_params()
+    first = run(params, outputs, tmp_path / "one", address)
+    assert read_json(tmp_path / "one" / "best_params.json")["search"] == "shared by several workers"
+    # A worker that comes late has nothing to do, and writes the same.
+    assert run(params, outputs, tmp_path / "two", address) == first
+    # Another search in the same database is another study.
+    run(tiny_params(trials=1), outputs, tmp_path / "other", address)
+    assert len(pd.read_csv(tmp_path / "other" / "trials.csv")) == 1
 
 
 def test_missing_weights_are_told_before_anything_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+"""What a retrain does about retrains that were cut short before it, and about one beside it.
+
+Every retrain begins with this. It holds its folder's lock, which the system lets go of however the
+process ends; so whatever another retrain of this folder has left unfinished, nobody works on it.
+"""
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import psutil
+import yaml
+from dvc.exceptions import DvcException
+from dvc.lock import make_lock
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from prefect import State
+from prefect.states import Failed
+from voluptuous import Invalid
+
+from flows.registration import WHOLE, complete
+from flows.registry import MODEL, WORKSPACE, snapshot_of
+from flows.snapshot import git
+from mammo.errors import UserError
+from mammo.files import write_json, write_text
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Say = Callable[[str], None]
+
+TEMPORARY = Path(".dvc/tmp")  # DVC's own, out of git's sight
+LOCK = "dvc.lock"
+
+_watchers: "list[subprocess.Popen[bytes]]" = []  # kept, for their pipes to stay open
+
+
+def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
+    """Let a flow run only while no other one that is so wrapped works in the current folder."""
+
+    @functools.wraps(flow)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+        try:
+            with only_one(Path.cwd()):
+                _take_server_along()
+                return flow(*args, **kwargs)
+        except UserError as error:
+            return Failed(message=str(error))
+
+    return alone
+
+
+def _take_server_along() -> None:
+    """Prefect's temporary server ends with us, but would stay if we were killed: see to it."""
+    servers = [str(c.pid) for c in psutil.Process().children() if "uvicorn" in c.cmdline()]
+    if servers:
+        # Its stdin ends when we do, however we do.
+        command = ["sh", "-c", 'cat > /dev/null; kill "$@" 2> /dev/null', "sh", *servers]
+        _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+
+
+@contextmanager
+def only_one(root: Path) -> Iterator[None]:
+    """Hold the lock of a project's folder; it ends with the process, if not before.
+
+    Raises:
+        UserError: if another process holds it, or `root` is no DVC project.
+    """
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root}: is no project of DVC; run from the project's folder")
+    (root / TEMPORARY).mkdir(exist_ok=True)
+    # Not closed between opening and locking, and never removed: another would lock another file.
+    with (root / TEMPORARY / "retrain.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"another retrain is at work in this folder (process {file.read().strip()}): "
+                f"wait until it has ended, then run this again"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def workspace_id(root: Path) -> str:
+    """A name for this folder on this machine, which tells nothing of either; a copy has another."""
+    path = root / TEMPORARY / "workspace"
+    if not path.exists():
+        write_text(path, secrets.token_hex(16))
+    return hashlib.sha256(f"{path.read_text()}{root.resolve()}".encode()).hexdigest()[:16]
+
+
+def repair_dvc(root: Path, say: Say) -> None:
+    """Remove locks whose holders are dead, and a dvc.lock that was cut short.
+
+    Raises:
+        UserError: if DVC is busy in this folder.
+    """
+    try:
+        _release_locks(root, say)
+    except DvcException as error:
+        raise UserError(f"DVC is busy in this folder: {error}") from None
+    _mend_lock(root, say)
+
+
+def repair_registry(root: Path, experiment: str, say: Say) -> None:
+    """Make half-registered versions of this folder whole, and end the runs it left running."""
+    client, mine = MlflowClient(), workspace_id(root)
+    _finish_versions(client, root, mine, say)
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
+        if _workspace_of(client, run) == mine:
+            versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+            status = "FINISHED" if any(WHOLE in version.tags for version in versions) else "KILLED"
+            client.set_terminated(run.info.run_id, status)
+            say(f"the run {run.info.run_name} in MLflow was left running: now {status.lower()}")
+
+
+def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> None:
+    """Complete a version that lacks its last tag, or remove it where that cannot be done.
+
+    A run has one version at most: a request that MLflow's client repeated may have made two.
+    """
+    found = client.search_model_versions(f"name = '{MODEL}'")
+    done = {version.run_id for version in found if WHOLE in version.tags}
+    for version in sorted(found, key=lambda version: int(version.version)):
+        if WHOLE in version.tags or not version.run_id:
+            continue  # without a run it is none of ours
+        if _workspace_of(client, client.get_run(version.run_id)) != mine:
+            continue  # its own retrain may be at it just now
+        try:
+            if version.run_id in done:
+                raise UserError("its run has another version")
+            complete(root, snapshot_of(version), int(version.version))
+        except UserError as error:
+            client.delete_model_version(MODEL, version.version)
+            say(f"{MODEL} version {version.version} was half-registered; removed it: {error}")
+            continue
+        done.add(version.run_id)
+        client.set_terminated(version.run_id, "FINISHED")
+        say(f"{MODEL} version {version.version} was half-registered: completed it")
+
+
+def _workspace_of(client: MlflowClient, run: Run) -> str | None:
+    """The workspace of the retrain that a run, or a run that it is nested in, belongs to."""
+    parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    return _workspace_of(client, client.get_run(parent)) if parent else run.data.tags.get(WORKSPACE)
+
+
+def _release_locks(root: Path, say: Say) -> None:
+    """Take the entries of processes that have ended out of DVC's list of who reads and writes what.
+
+    DVC does so too, but not if another process has got the number since, nor if it was killed
+    while it wrote the list.
+    """
+    folder = root / TEMPORARY
+    path = folder / RWLOCK_FILE
+    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder)):
+        if not path.exists():
+            return
+        try:
+            held = json.loads(path.read_text())
+        except ValueError:
+            path.unlink()
+            say("DVC's list of locks was cut short: removed it")
+            return
+        write, read = held.get("write", {}), held.get("read", {})
+        left = {
+            "write": {out: holder for out, holder in write.items() if _at_work(holder)},
+            "read": {dep: [reader for reader in read[dep] if _at_work(reader)] for dep in read},
+        }
+        if left != {"write": write, "read": read}:
+            write_json(path, left)
+            say("DVC's list of locks named processes that have ended: removed them")
+
+
+def _at_work(holder: Mapping[str, Any]) -> bool:
+    """Whether the process with this number is the one that took the lock."""
+    try:
+        command = psutil.Process(holder["pid"]).cmdline()
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    # DVC notes its arguments, the first of which is not how it was started.
+    return " ".join(command).endswith(holder["cmd"].partition(" ")[2])
+
+
+def _mend_lock(root: Path, say: Say) -> None:
+    """Replace a dvc.lock that was cut short by the commit's, if any: the run cache has the rest.
+
+    DVC writes it in place.
+    """
+    path = root / LOCK
+    if not path.exists() or _whole(path.read_text(errors="replace")):
+        return
+    try:
+        committed = git(root, "show", f"HEAD:{LOCK}") + "\n"
+    except UserError:
+        committed = ""
+    if _whole(committed):
+        write_text(path, committed)
+        say(f"{LOCK} was cut short: took the one of the commit")
+    else:
+        path.unlink()
+        say(f"{LOCK} was cut short: removed it")
+
+
+def _whole(text: str) -> bool:
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text))
+    except (yaml.YAMLError, Invalid):
+        return False
+    return True

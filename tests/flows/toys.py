@@ -1,0 +1,214 @@
+"""A project whose stages are shell scripts, run by the real flow: for what is not about stages.
+
+Its predictor is a model of three lines, so that registering takes no time either.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.imports import ROOT
+
+DVC_YAML = """
+    stages:
+      slow:
+        cmd: bash slow.sh
+        deps: [slow.sh]
+        params: [seed]
+        outs: [outputs/slow.bin]
+      last:
+        cmd: sha256sum outputs/slow.bin > outputs/last.txt
+        deps: [outputs/slow.bin]
+        outs: [outputs/last.txt]
+"""
+SLOW = """
+    echo $$ > started
+    while [ -e hold ]; do sleep 0.1; done
+    mkdir -p outputs
+    [ ! -e limit ] || ulimit -f 100
+    head -c 3000000 /dev/zero > outputs/slow.bin
+"""
+MODEL = """
+    import mlflow
+    class Model(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input: list[str], params=None): return model_input
+    mlflow.models.set_model(Model())
+"""
+DRIVER = """
+    import time
+    import flows
+    import mlflow
+    from flows import cli, registration
+
+    def log_predictor(root, run):
+        (root / "registering").touch()
+        while (root / "hold-registration").exists():
+            time.sleep(0.1)
+        with mlflow.start_run(run_id=run):
+            return mlflow.pyfunc.log_model(
+                name="model", python_model=str(root / "model.py"), pip_requirements=[]
+            ).model_uri
+
+    registration.log_predictor = log_predictor
+    if __name__ == "__main__":
+        cli.app()
+"""
+
+
+def make_toy(root: Path) -> None:
+    """A project of two stages. `slow` waits while there is a file `hold`; its number: `started`."""
+    root.mkdir()
+    files = {"dvc.yaml": DVC_YAML, "slow.sh": SLOW, "model.py": MODEL, "driver.py": DRIVER}
+    for name, text in files.items():
+        (root / name).write_text(textwrap.dedent(text))
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / ".gitignore").write_text(
+        "/outputs/\n/mlruns/\n/data/\n/started\n/hold*\n/limit\n/registering\n"
+    )
+    (root / "data").mkdir()
+    (root / "data" / "train.csv").write_text("patient_id,image_id,cancer\n1,1,0\n")
+    run(root, "git", "init", "-q", "-b", "main")
+    run(root, "git", "config", "user.name", "Tester")
+    run(root, "git", "config", "user.email", "tester@localhost")
+    run(root, sys.executable, "-m", "dvc", "init", "-q")
+    run(root, sys.executable, "-m", "dvc", "add", "-q", "data")
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-qm", "a toy")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Nothing that this test run has in its environment may point a child elsewhere."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_"))}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    env |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "1"}
+    return env | (extra or {})
+
+
+def run(root: Path, *arguments: str) -> str:
+    """Run a command that must succeed; what it prints."""
+    result = subprocess.run(
+        arguments,
+        cwd=root,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+class Retrain:
+    """A `mammoflow retrain` of a toy, at work."""
+
+    def __init__(self, root: Path, env: Mapping[str, str]):
+        self.root = root
+        for name in ("started", "registering"):
+            (root / name).unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "driver.py", "retrain"],
+            cwd=root,
+            env=environment(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def stage(self) -> int:
+        """The process of the stage `slow`, once it is there."""
+        self.wait_for("started", lambda text: text.endswith("\n"))
+        return int((self.root / "started").read_text())
+
+    def wait_for(self, name: str, told: Callable[[str], bool] = lambda text: True) -> None:
+        """Wait for a file that a child writes."""
+        path = self.root / name
+        until(lambda: (path.exists() and told(path.read_text())) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.said()
+
+    def said(self) -> str:
+        """What it printed, when it has ended."""
+        return self.process.communicate(timeout=300)[0]
+
+
+def retrain(root: Path, env: Mapping[str, str], status: int = 0) -> str:
+    """A whole retrain; what it printed."""
+    work = Retrain(root, env)
+    said = work.said()
+    assert work.process.returncode == status, said
+    return said
+
+
+def until(true: Callable[[], bool], within: float = 180) -> None:
+    """Wait for something that happens in another process."""
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def server(health: str, *command: str, env: Mapping[str, str]) -> Iterator[Callable[[], None]]:
+    """A server, up and answering at the address `health`; what is yielded kills it at once."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        env=environment(env),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def kill() -> None:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+    def answers() -> bool:
+        assert child.poll() is None, f"{command} ended with status {child.returncode}"
+        try:
+            with urllib.request.urlopen(health, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        until(answers)
+        yield kill
+    finally:
+        kill()
+
+
+@contextmanager
+def prefect_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
+    """A Prefect server with its state in `home`."""
+    address = f"http://127.0.0.1:{port}/api"
+    arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
+    env = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with server(f"{address}/health", "prefect", *arguments, env=env) as kill:
+        yield kill
+
+
+@contextmanager
+def mlflow_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
+    """An MLflow server in front of a store, which can do without it as well."""
+    store = ("--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--no-serve-artifacts")
+    files = ("--default-artifact-root", (home / "artifacts").as_uri())
+    where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    health = f"http://127.0.0.1:{port}/health"
+    with server(health, "mlflow", "server", *store, *files, *where, env={}) as kill:
+        yield kill
