@@ -42,13 +42,16 @@ def retrain(
     force: Annotated[
         bool, typer.Option(help="Go through the stages even if nothing has changed.")
     ] = False,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="Run the stages of this pool through its worker.")
+    ] = None,
 ) -> None:
     """Bring the pipeline up to date and register the model that comes of it."""
     from flows.retrain import Summary
     from flows.retrain import retrain as retrain_flow
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
-    state = retrain_flow(force=force, return_state=True)
+    state = retrain_flow(force=force, pools=tuple(pool or ()), return_state=True)
     if not state.is_completed():
         typer.echo(f"error: {state.message}", err=True)
         raise typer.Exit(1)
@@ -76,8 +79,8 @@ def audit(
     from flows.audit_record import EXIT_STATUS
     from flows.audit_report import render
 
-    # An audit that is told to stop takes its worktree and its children along, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # An audit that is told to stop takes its worktree and its children along.
+    _terminate_like_ctrl_c()
     with one_sentence(status=2):
         root = Path.cwd()
         found = audit_version(root, version, load_params(), quick, typer.echo)
@@ -91,6 +94,25 @@ def audit(
     if report is not None:
         typer.echo(f"report: {report / 'index.html'}")
     raise typer.Exit(EXIT_STATUS[found.verdict])
+
+
+@app.command()
+def up(
+    workers: Annotated[
+        list[str] | None,
+        typer.Option(help="Start only this pool's worker, for the server at PREFECT_API_URL."),
+    ] = None,
+) -> None:
+    """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
+    from flows.up import up as start_all
+
+    with one_sentence():
+        start_all(Path.cwd(), workers or (), typer.echo)
+
+
+def _terminate_like_ctrl_c() -> None:
+    """Let SIGTERM unwind the stack, so that what was begun is undone."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _show(summary: Any) -> None:
@@ -209,6 +231,22 @@ def data_mini_mias(
 
     with one_sentence():
         convert_mini_mias(source, folder)
+
+
+@data.command("add")
+def data_add(
+    folder: Annotated[Path, typer.Argument(help="New exams, in the layout of data/.")],
+) -> None:
+    """Merge new exams into data/, all or none of them, and version it with DVC."""
+    from flows.data_add import add_data
+
+    _terminate_like_ctrl_c()
+    with one_sentence():
+        count = add_data(Path.cwd(), folder, typer.echo)
+    typer.echo(f"{count} images added. To keep them, and to have them retrained:")
+    typer.echo(f'  git commit -m "data: {count} images of {folder.name}" data.dvc')
+    typer.echo("  dvc push data.dvc        # if there is a remote")
+    typer.echo("  git push                 # mammoflow up watches the branch; or mammoflow retrain")
 
 
 @params.command("check")

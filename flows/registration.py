@@ -38,7 +38,17 @@ SERVING = "flows/serving.py"
 """What MLflow runs to load the model."""
 
 # What runs the pipeline, but no part of a prediction.
-_NOT_FOR_SERVING = {"prefect", "fastapi", "dvc", "optuna", "scikit-learn", "jinja2", "typer"}
+_NOT_FOR_SERVING = {
+    "prefect",
+    "fastapi",
+    "dvc",
+    "psutil",
+    "sqlalchemy",
+    "optuna",
+    "scikit-learn",
+    "jinja2",
+    "typer",
+}
 
 
 def git_tag(version: int) -> str:

@@ -32,6 +32,7 @@ SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
 FAULTS = (MlflowException, RequestException)  # what MLflow raises when it cannot be reached
 WORKSPACE = "workspace"  # the tag of a retrain's run that says which folder it is at work in
+_TRIGGER = "commit_snapshot"
 
 
 def open_store(root: Path) -> str:
@@ -51,14 +52,32 @@ def open_store(root: Path) -> str:
     return str(experiment.experiment_id)
 
 
-def start_retrain(experiment: str, snapshot: Snapshot, workspace: str = "") -> str:
-    """Start the parent run of a retrain in a workspace; return its id."""
+def start_retrain(
+    experiment: str, snapshot: Snapshot, workspace: str = "", trigger: str = ""
+) -> str:
+    """Start the parent run of a retrain; return its id.
+
+    Args:
+        experiment: the experiment's id.
+        snapshot: what the retrain starts from.
+        workspace: the folder at work, by a name that tells nothing of it.
+        trigger: digest of the commit's own snapshot, which `watch` compares.
+    """
     tags = {
         "git_commit": snapshot.commit,
         "mlflow.source.git.commit": snapshot.commit,
         WORKSPACE: workspace,
+        _TRIGGER: trigger,
     }
     return str(MlflowClient().create_run(experiment, tags=tags, run_name="retrain").info.run_id)
+
+
+def last_trigger(experiment: str) -> str | None:
+    """The digest that the last retrain was started for, or None if there was none."""
+    runs = MlflowClient().search_runs(
+        [experiment], f"tags.{_TRIGGER} != ''", order_by=["start_time DESC"], max_results=1
+    )
+    return str(runs[0].data.tags[_TRIGGER]) if runs else None
 
 
 def start_stage(experiment: str, parent: str, stage: Stage) -> str:

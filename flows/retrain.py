@@ -1,11 +1,12 @@
 """The retraining flow: bring the pipeline up to date, log it to MLflow, register the model.
 
     mammoflow retrain
+    mammoflow retrain --pool gpu    # stages of dvc.yaml with `meta: {pool: gpu}` go to a worker
 
 It runs with Prefect's temporary server, or against PREFECT_API_URL where that is set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from prefect import State, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.futures import PrefectFuture
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 from flows import registry
+from flows.children import cancel_children
 from flows.data import ensure_data
 from flows.notify import notify, notify_failure
 from flows.pipeline import Outcome, Stage, read_pipeline, repro, status, worth_showing
@@ -23,7 +25,8 @@ from flows.process import CommandError, stop_all
 from flows.promote import Promotion, settle, unsettled
 from flows.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
 from flows.registration import check_next_tag, git_tag, register
-from flows.snapshot import Snapshot, capture
+from flows.remote import check_pools, run_elsewhere
+from flows.snapshot import Snapshot, capture, snapshot_of_commit
 from mammo.errors import UserError
 from mammo.files import read_json
 from mammo.params import load_params
@@ -43,17 +46,30 @@ class Summary:
 
 
 @task
-def run_stage(stage: Stage, root: Path, experiment: str, parent: str) -> Outcome:
-    """Bring one stage up to date in place and log to MLflow what dvc.yaml declares for it."""
+def run_stage(
+    stage: Stage, root: Path, experiment: str, parent: str, elsewhere: bool = False
+) -> Outcome:
+    """Bring one stage up to date and log to MLflow what dvc.yaml declares for it.
+
+    Args:
+        stage: the stage; its dependencies must be up to date.
+        root: the project.
+        experiment: id of the experiment in MLflow.
+        parent: id of the retrain's run.
+        elsewhere: let a worker of the stage's pool do it, instead of doing it in place.
+    """
     logger = get_run_logger()
     run = registry.start_stage(experiment, parent, stage)
+
+    def say(line: str) -> None:
+        if worth_showing(line):
+            logger.info(line)
+
     try:
-        fate = repro(
-            stage,
-            root,
-            {"MLFLOW_RUN_ID": run},
-            lambda line: logger.info(line) if worth_showing(line) else None,
-        )
+        if elsewhere:
+            fate = run_elsewhere(stage, root, run, say)
+        else:
+            fate = repro(stage, root, {"MLFLOW_RUN_ID": run}, say)
         outcome = Outcome(stage.name, fate)
         registry.log_stage(root, stage, outcome, run, parent)
     except registry.FAULTS:
@@ -65,8 +81,12 @@ def run_stage(stage: Stage, root: Path, experiment: str, parent: str) -> Outcome
     return outcome
 
 
-def run_pipeline(stages: list[Stage], root: Path, experiment: str, parent: str) -> list[Outcome]:
+def run_pipeline(
+    stages: list[Stage], root: Path, experiment: str, parent: str, pools: Sequence[str] = ()
+) -> list[Outcome]:
     """Run every stage as a Prefect task; those that do not wait for each other go side by side.
+
+    Stages of the named pools run in a worker, the others in place.
 
     Raises:
         CommandError: naming each stage that failed, with its last lines.
@@ -86,6 +106,7 @@ def run_pipeline(stages: list[Stage], root: Path, experiment: str, parent: str) 
                 root,
                 experiment,
                 parent,
+                stage.meta.pool in pools,
                 return_state=False,
                 wait_for=[futures[name] for name in stage.upstream],
             )
@@ -94,6 +115,7 @@ def run_pipeline(stages: list[Stage], root: Path, experiment: str, parent: str) 
     except BaseException:
         # Cancelled or interrupted: the threads that wait for the stages do not notice.
         stop_all()
+        cancel_children()
         raise
     failures = [
         str(future.state.result(raise_on_failure=False))
@@ -107,11 +129,15 @@ def run_pipeline(stages: list[Stage], root: Path, experiment: str, parent: str) 
 
 @flow(name="retrain", on_failure=[notify_failure], on_crashed=[notify_failure])
 @one_at_a_time
-def retrain(force: bool = False) -> Summary | State[Any]:
+def retrain(
+    force: bool = False, pools: tuple[str, ...] = (), commit: str | None = None
+) -> Summary | State[Any]:
     """Retrain in the current folder and register what came of it.
 
     Args:
         force: go through the stages and register a version even if nothing has changed.
+        pools: run stages that dvc.yaml wants in these pools through their workers.
+        commit: do nothing unless the clone is at this commit; a worker takes its clone there first.
 
     Returns:
         The summary; or, where the user can mend what is wrong, a failed state that says it.
@@ -123,7 +149,10 @@ def retrain(force: bool = False) -> Summary | State[Any]:
         repair_dvc(root, logger.info)
         ensure_data(root, logger.info)
         before = capture(root)
+        if commit is not None and before.commit != commit:
+            return Completed(message=f"the clone is past {commit} already, at {before.commit}")
         stages = read_pipeline(root)
+        check_pools(root, stages, pools)
         experiment = registry.open_store(root)
         repair_registry(root, experiment, logger.info)
         latest = registry.latest_version()
@@ -134,10 +163,11 @@ def retrain(force: bool = False) -> Summary | State[Any]:
             run = str(latest.run_id)
             return Summary((), _metrics(root, stages), version, None, run, False, gate)
         check_next_tag(root)
-        parent = registry.start_retrain(experiment, before, workspace=workspace_id(root))
+        trigger = snapshot_of_commit(root, before.commit).digest
+        parent = registry.start_retrain(experiment, before, workspace_id(root), trigger)
         try:
             registry.log_params(parent, before)
-            outcomes = run_pipeline(stages, root, experiment, parent)
+            outcomes = run_pipeline(stages, root, experiment, parent, pools)
             after = capture(root)
             if after.commit != before.commit:
                 raise UserError("the commit changed during the run: run `mammoflow retrain` again")

@@ -129,8 +129,16 @@ def read_tag(root: Path, tag: str) -> Snapshot:
         UserError: if there is no such tag.
     """
     commit = git(root, "rev-parse", f"{tag}^")
-    present = git(root, "ls-tree", "--name-only", tag, "--", *FILES).splitlines()
-    return Snapshot(commit, {name: _show(root, tag, name) for name in present})
+    return Snapshot(commit, _files_at(root, tag))
+
+
+def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
+    """The snapshot of a commit with its own files, whatever the working tree holds.
+
+    Raises:
+        UserError: if there is no such commit.
+    """
+    return Snapshot(git(root, "rev-parse", f"{commit}^{{commit}}"), _files_at(root, commit))
 
 
 @contextlib.contextmanager
@@ -177,10 +185,15 @@ def _share_cache(root: Path, folder: Path) -> None:
         local["core"] = core
 
 
-def _show(root: Path, tag: str, name: str) -> str:
-    """A file's exact text at a tag, last newline included."""
+def _files_at(root: Path, revision: str) -> dict[str, str]:
+    present = git(root, "ls-tree", "--name-only", revision, "--", *FILES).splitlines()
+    return {name: _show(root, revision, name) for name in present}
+
+
+def _show(root: Path, revision: str, name: str) -> str:
+    """A file's exact text at a revision, last newline included."""
     result = subprocess.run(
-        ["git", "cat-file", "blob", f"{tag}:{name}"], cwd=root, capture_output=True, check=True
+        ["git", "cat-file", "blob", f"{revision}:{name}"], cwd=root, capture_output=True, check=True
     )
     return result.stdout.decode()
 

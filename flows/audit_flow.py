@@ -1,0 +1,45 @@
+"""The audit as a deployment, so that it can be started by hand from Prefect's pages.
+
+It is the deployment `audit` of prefect.yaml; at a console `mammoflow audit` does the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed, Failed
+
+from flows.audit import artifact_folder
+from flows.audit import audit as audit_version
+from flows.audit_record import EXIT_STATUS
+from flows.process import CommandError
+from mammo.errors import UserError
+from mammo.params import load_params
+
+
+@flow(name="audit", flow_run_name="audit {version}")
+def audit(version: str, quick: bool = False) -> State[Any]:
+    """Reproduce a registered model version and prove it, or say what is wrong with it.
+
+    Args:
+        version: its number, such as 3, or an alias, such as mammogram-classifier@champion.
+        quick: check the records only; nothing is run again.
+
+    Returns:
+        A completed state if the version was reproduced, else a failed one; its message is the
+        audit's sentence.
+    """
+    root = Path.cwd()
+    try:
+        found = audit_version(root, version, load_params(), quick, get_run_logger().info)
+    except (UserError, CommandError) as error:
+        return Failed(message=str(error))
+    create_markdown_artifact(
+        f"## {found.verdict}\n\n{found.sentence}\n\n"
+        f"report: `{artifact_folder(found)}/index.html` of the MLflow run `{found.run}`\n",
+        key="audit",
+        description=f"audit of version {version}",
+    )
+    outcome = Failed if EXIT_STATUS[found.verdict] else Completed
+    return outcome(message=f"{found.verdict}: {found.sentence}")

@@ -1,0 +1,179 @@
+"""Everything that retraining by itself needs: Prefect server, MLflow server, one worker per pool.
+
+    mammoflow up                     # all of it, in this clone, until Ctrl-C
+    mammoflow up --workers gpu       # on another machine: only that worker, for PREFECT_API_URL
+
+The programs' own variables are respected: PREFECT_SERVER_API_HOST and _PORT, MLFLOW_HOST and _PORT,
+PREFECT_API_DATABASE_CONNECTION_URL, MLFLOW_BACKEND_STORE_URI. State stays in the clone, where
+`mammoflow retrain` has it too: .prefect/ and mlruns/; what the programs say is in .prefect/up/.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from flows.deployments import HEARTBEAT, POOLS, set_up
+from flows.services import (
+    Running,
+    Service,
+    check_alive,
+    require_free,
+    start,
+    stop,
+    wait_until_ready,
+)
+from flows.workspace import CLONE
+from mammo.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and where its own machine finds it."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Without a path."""
+        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{local}:{self.port}"
+
+
+def up(root: Path, workers: Sequence[str], say: Say) -> None:
+    """Start servers and workers, or only the named workers, and wait for the end of it all.
+
+    Args:
+        root: the clone, in which the workers run their flows.
+        workers: pools; if given, no server is started.
+        say: told line by line what runs where.
+
+    Raises:
+        UserError: if something cannot start, or ends by itself, with its last lines.
+    """
+    if not (root / "prefect.yaml").exists():
+        raise UserError(f"{root} has no prefect.yaml: start this in a clone of the project")
+    unknown = sorted(set(workers) - set(POOLS))
+    if unknown:
+        raise UserError(f"there is no pool {', '.join(unknown)}, only {', '.join(POOLS)}")
+    api = os.environ.get("PREFECT_API_URL", "")
+    if workers and not api:
+        raise UserError("a worker alone needs PREFECT_API_URL: the address of a Prefect server")
+    before = [signal.signal(number, _interrupt) for number in SIGNALS]
+    running: list[Running] = []
+    try:
+        environment = _environment(root) if workers else _start_servers(root, running, say)
+        for pool in workers or POOLS:
+            running.append(start(_worker(pool, environment), root, root / ".prefect" / "up"))
+            say(f"worker   pool {pool}, flows run in {root}")
+        say("Ctrl-C stops all of it.")
+        while True:
+            time.sleep(1)
+            for one in running:
+                check_alive(one)
+    except KeyboardInterrupt:
+        say("stopping")
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave half of it running
+        stop(running)
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """What servers and workers inherit: ours, and where the clone and its code are."""
+    return {
+        **os.environ,
+        CLONE: str(root),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(root),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{HEARTBEAT:g}",
+    }
+
+
+def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, str]:
+    """Start both servers, make pools and deployments, and return the workers' environment."""
+    prefect = _address("PREFECT_SERVER_API", 4200)
+    mlflow = _address("MLFLOW", 5000)
+    require_free(prefect.host, prefect.port, "PREFECT_SERVER_API_PORT")
+    require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
+    environment = _environment(root)
+    services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
+    for service in services:
+        running.append(start(service, root, root / ".prefect" / "up"))
+    for service, one in zip(services, running, strict=True):
+        wait_until_ready(service, one)
+    environment["PREFECT_API_URL"] = f"{prefect.url}/api"
+    environment["MLFLOW_TRACKING_URI"] = mlflow.url
+    set_up(root, environment)
+    say(f"Prefect  {prefect.url}    export PREFECT_API_URL={prefect.url}/api")
+    say(f"MLflow   {mlflow.url}    export MLFLOW_TRACKING_URI={mlflow.url}")
+    return environment
+
+
+def _address(prefix: str, port: int) -> Address:
+    host = os.environ.get(f"{prefix}_HOST", "127.0.0.1")
+    return Address(host, int(os.environ.get(f"{prefix}_PORT", port)))
+
+
+def _prefect_server(address: Address, environment: dict[str, str]) -> Service:
+    command = ["server", "start", "--host", address.host, "--port", str(address.port)]
+    # The pages ask the address that they came from, whatever name the user has for it.
+    env = {**environment, "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL", "/api")}
+    env.pop("PREFECT_API_URL", None)
+    return Service("prefect", _python("prefect", *command), env, f"{address.url}/api/health")
+
+
+def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) -> Service:
+    """A server of the registry that `mammoflow retrain` uses by itself, or of the user's store."""
+    env = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    env.setdefault("MLFLOW_WORKERS", "1")  # four by default, each of which takes memory
+    env.pop("MLFLOW_TRACKING_URI", None)
+    if "MLFLOW_BACKEND_STORE_URI" not in env:
+        store = f"sqlite:///{root}/mlruns/mlflow.db"
+        _open_local_store(root, store)
+        env["MLFLOW_BACKEND_STORE_URI"] = store
+    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", str(root / "mlruns" / "artifacts"))
+    command = ["server", "--host", address.host, "--port", str(address.port)]
+    return Service("mlflow", _python("mlflow", *command), env, f"{address.url}/health")
+
+
+def _open_local_store(root: Path, store: str) -> None:
+    """Let the experiment keep its artifacts where `mammoflow retrain` alone would put them.
+
+    One that the server made would have addresses that only the server understands.
+    """
+    import mlflow
+
+    from flows import registry
+
+    mlflow.set_tracking_uri(store)
+    registry.open_store(root)
+    mlflow.set_tracking_uri("")
+
+
+def _worker(pool: str, environment: dict[str, str]) -> Service:
+    limit = POOLS[pool]
+    name = f"{pool} on {socket.gethostname()}"
+    command = ["worker", "start", "--pool", pool, "--type", "process", "--name", name]
+    command += ["--limit", str(limit)] if limit is not None else []
+    return Service(f"worker-{pool}", _python("prefect", *command), environment)
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]

@@ -1,0 +1,87 @@
+"""What a worker does for a retrain elsewhere: one stage of a snapshot, in the worker's own clone.
+
+It is the deployment `run-stage/gpu` of prefect.yaml; `mammoflow up --workers gpu` starts a worker.
+Files come and go through DVC's default remote, and nothing of the clone changes but its cache.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from prefect import State, flow, get_run_logger
+from prefect.states import Completed, Failed
+
+from flows.pipeline import read_pipeline, repro, worth_showing
+from flows.process import CommandError
+from flows.runcache import pull_deps, push_result
+from flows.snapshot import Snapshot, git, materialise
+from mammo.errors import UserError
+
+
+@flow(name="run-stage", flow_run_name="{stage}")
+def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
+    """Run one stage of a snapshot and push its outs and its entry of the run cache.
+
+    Args:
+        stage: its name in dvc.yaml.
+        snapshot: as JSON; its dvc.lock names the deps, which must be in the remote.
+        mlflow_run: id of the run that live curves go to, if this worker reaches its server.
+
+    Returns:
+        A completed state whose message is the stage's fate, or a failed one that says why.
+    """
+    root, wanted = Path.cwd(), Snapshot.from_json(snapshot)
+    logger = get_run_logger()
+
+    def say(line: str) -> None:
+        if worth_showing(line):
+            logger.info(line)
+
+    try:
+        _have_commit(root, wanted.commit)
+        with materialise(root, wanted) as folder:
+            declared = {declared.name: declared for declared in read_pipeline(folder)}[stage]
+            pull_deps(folder, stage)
+            environment = {
+                "PYTHONPATH": str(folder),
+                "MLFLOW_RUN_ID": _reachable(mlflow_run),
+                # The folder goes when the run ends; a training that is cut short goes on from here.
+                "MAMMOFLOW_CHECKPOINTS": os.environ.get(
+                    "MAMMOFLOW_CHECKPOINTS", str(root / "checkpoints")
+                ),
+            }
+            fate = repro(declared, folder, environment, say)
+            push_result(folder, stage)
+    except (UserError, CommandError) as error:
+        return Failed(message=str(error))
+    return Completed(message=fate)
+
+
+def _have_commit(root: Path, commit: str) -> None:
+    """Fetch a commit if the clone lacks it.
+
+    Raises:
+        UserError: if it is on no remote of the clone.
+    """
+    try:
+        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+        return
+    except UserError:
+        git(root, "fetch", "--quiet", "--all")
+    try:
+        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except UserError:
+        raise UserError(
+            f"the worker's clone {root} cannot fetch the commit {commit}: push it to where the "
+            f"worker's clone comes from"
+        ) from None
+
+
+def _reachable(run: str) -> str:
+    """The run, if this worker's MLFLOW_TRACKING_URI knows it, else nothing."""
+    try:
+        return str(MlflowClient().get_run(run).info.run_id) if run else ""
+    except MlflowException:
+        return ""

@@ -1,0 +1,87 @@
+"""Where a worker runs flows: in its own clone, brought to a commit first if the run asks for one.
+
+`enter` is the pull step of prefect.yaml. Prefect runs it in a process of its own, so a flow always
+loads the code that the step has checked out.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+from flows.snapshot import git
+from mammo.errors import UserError
+from mammo.files import write_text
+
+CLONE = "MAMMOFLOW_CLONE"
+"""The environment variable that tells a worker's flow runs where its clone is."""
+
+_LOCK, _DATA = "dvc.lock", "data.dvc"
+
+
+def enter() -> dict[str, str]:
+    """Go to the worker's clone, and take it to the run's parameter `commit`, if it has one.
+
+    Raises:
+        UserError: if the worker knows no clone, or the clone cannot go there without losing work.
+    """
+    clone = os.environ.get(CLONE)
+    if clone is None:
+        raise UserError(f"the worker does not know its clone ({CLONE}): start it with mammoflow up")
+    os.chdir(clone)
+    commit = flow_run.get_parameters().get("commit")
+    if commit:
+        from flows.recovery import only_one  # brings MLflow along, which other runs need not
+
+        with only_one(Path(clone)):
+            fast_forward(Path(clone), str(commit))
+    return {"directory": clone}
+
+
+def fast_forward(root: Path, commit: str) -> None:
+    """Take the branch of a clone forward to a commit, and data/ with it.
+
+    A dvc.lock that the last retrain wrote is no work to lose: it stays where the commits between do
+    not change it, and gives way where they do, since the cache keeps what it names. A clone that is
+    at the commit, or past it, stays as it is.
+
+    Raises:
+        UserError: if there are other changes that are not committed, or the branch went elsewhere.
+    """
+    git(root, "fetch", "--quiet", "--all")
+    if _is_ancestor(root, commit, "HEAD"):
+        return
+    status = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
+    changed = [line[3:] for line in status if line[3:] != _LOCK]
+    if changed:
+        raise UserError(
+            f"the clone {root} cannot go to the commit {commit}: not committed: "
+            f"{', '.join(changed)}; commit or discard them there"
+        )
+    moved = set(git(root, "diff", "--name-only", "HEAD", commit).splitlines())
+    lock = root / _LOCK
+    written = lock.read_bytes().decode() if len(status) and lock.exists() else None
+    if written is not None:
+        git(root, "checkout", "--quiet", "HEAD", "--", _LOCK)
+    try:
+        git(root, "merge", "--quiet", "--ff-only", commit)
+    finally:
+        if written is not None and not (_LOCK in moved and _is_ancestor(root, commit, "HEAD")):
+            write_text(lock, written)
+    if _DATA in moved:
+        _pull_data(root)
+
+
+def _pull_data(root: Path) -> None:
+    """Bring data/ to the new data.dvc; DVC refuses if that would lose files."""
+    pull = [sys.executable, "-m", "dvc", "--wait-for-lock", "pull", _DATA]
+    result = subprocess.run(pull, cwd=root, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise UserError(f"dvc pull {_DATA}, in {root}: {result.stderr.strip()}")
+
+
+def _is_ancestor(root: Path, one: str, other: str) -> bool:
+    asked = ["git", "merge-base", "--is-ancestor", one, other]
+    return subprocess.run(asked, cwd=root, capture_output=True).returncode == 0

@@ -1,0 +1,128 @@
+"""Two data sets become one, or it is said what keeps them apart."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mammo.errors import UserError
+from mammo.merging import merge
+from mammo.tables import LESIONS, TRAIN, read_table
+
+COLUMNS = list(TRAIN.columns)
+
+
+def write_set(folder: Path, images: dict[str, bytes], **changes: object) -> Path:
+    """A data set; images are `<patient>/<image>` and the file's bytes."""
+    rows = []
+    for name, content in images.items():
+        patient, image = name.split("/")
+        path = folder / "train_images" / patient / f"{image}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        rows.append(
+            dict.fromkeys(COLUMNS, "0")
+            | {"patient_id": patient, "image_id": image, "laterality": "L", "view": "CC"}
+            | {"age": "", "density": ""}
+            | changes
+        )
+    pd.DataFrame(rows).to_csv(folder / "train.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "old", {"1/11": b"one", "2/21": b"two"})
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_merged_set_has_all_files_and_rows_and_neither_part_changes(
+    old: Path, tmp_path: Path
+) -> None:
+    new = write_set(tmp_path / "new", {"1/12": b"three", "3/0031": b"four"}, age="61.5")
+    before = everything(old), everything(new)
+    assert merge(old, new, tmp_path / "both") == 2
+    assert (everything(old), everything(new)) == before
+    table = read_table(tmp_path / "both" / "train.csv", TRAIN)
+    assert list(table["image_id"]) == ["11", "21", "12", "0031"]
+    assert (tmp_path / "both/train.csv").read_text().startswith((old / "train.csv").read_text())
+    for row in table.itertuples():
+        path = f"train_images/{row.patient_id}/{row.image_id}.dcm"
+        source = old if (old / path).exists() else new
+        assert (tmp_path / "both" / path).read_bytes() == (source / path).read_bytes()
+
+
+def test_a_later_change_of_the_merged_set_does_not_reach_the_old_one(
+    old: Path, tmp_path: Path
+) -> None:
+    before = everything(old)
+    merge(old, write_set(tmp_path / "new", {"3/31": b"x"}), tmp_path / "both")
+    shutil.rmtree(tmp_path / "both")
+    assert everything(old) == before
+
+
+def test_columns_are_matched_by_name(old: Path, tmp_path: Path) -> None:
+    new = write_set(tmp_path / "new", {"3/31": b"x"}, machine_id="170")
+    table = pd.read_csv(new / "train.csv", dtype=str, keep_default_na=False)
+    table[COLUMNS[::-1]].to_csv(new / "train.csv", index=False)
+    merge(old, new, tmp_path / "both")
+    merged = read_table(tmp_path / "both" / "train.csv", TRAIN)
+    assert list(merged.columns) == COLUMNS
+    assert list(merged["machine_id"]) == ["0", "0", "170"]
+
+
+def test_lesions_come_along(old: Path, tmp_path: Path) -> None:
+    new = write_set(tmp_path / "new", {"3/31": b"x"})
+    (new / "lesions.csv").write_text("image_id,x1,y1,x2,y2,kind\n31,1,2,3,4,mass\n")
+    merge(old, new, tmp_path / "both")
+    assert list(read_table(tmp_path / "both" / "lesions.csv", LESIONS)["image_id"]) == ["31"]
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        ({"9/11": b"x"}, r"train\.csv: image_id is in the data already: 11"),
+        ({"3/31": b"two"}, r"3/31\.dcm: the same bytes as .*2/21\.dcm"),
+        ({"3/31": b"x", "3/32": b"x"}, r"3/32\.dcm: the same bytes as .*3/31\.dcm"),
+        ({}, r"train\.csv: "),
+    ],
+)
+def test_duplicates_and_nothing_are_refused(
+    old: Path, tmp_path: Path, images: dict[str, bytes], sentence: str
+) -> None:
+    (tmp_path / "new").mkdir()
+    new = write_set(tmp_path / "new", images)
+    with pytest.raises(UserError, match=sentence):
+        merge(old, new, tmp_path / "both")
+
+
+def test_the_schema_is_that_of_the_data(old: Path, tmp_path: Path) -> None:
+    new = write_set(tmp_path / "new", {"3/31": b"x"}, cancer="2")
+    with pytest.raises(UserError, match=r"new/train\.csv: line 2, cancer: 2 fails"):
+        merge(old, new, tmp_path / "both")
+
+
+def test_a_row_needs_its_file_and_a_file_its_row(old: Path, tmp_path: Path) -> None:
+    new = write_set(tmp_path / "new", {"3/31": b"x", "3/32": b"y"})
+    moved = new / "train_images/3/32.dcm"
+    moved.rename(new / "train_images/3/33.dcm")
+    with pytest.raises(UserError, match=r"there is no such file in .*: 3/32\.dcm"):
+        merge(old, new, tmp_path / "both")
+    shutil.copyfile(new / "train_images/3/33.dcm", moved)
+    with pytest.raises(UserError, match=r"file without a row in .*: 3/33\.dcm"):
+        merge(old, new, tmp_path / "both")
+
+
+def test_boxes_of_other_images_are_refused(old: Path, tmp_path: Path) -> None:
+    new = write_set(tmp_path / "new", {"3/31": b"x"})
+    (new / "breast_boxes.csv").write_text("image_id,x1,y1,x2,y2\n11,1,2,3,4\n")
+    with pytest.raises(UserError, match=r"breast_boxes\.csv: image_id is not in .*train\.csv: 11"):
+        merge(old, new, tmp_path / "both")
