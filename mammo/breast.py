@@ -3,14 +3,19 @@
 No header is asked: tags that contradict the image are common enough to matter.
 """
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mammo.geometry import Box
 
-WORKING_SIDE = 256
-"""Pixels of the longer side at which the breast is looked for."""
+WORKING_SIDE = 230
+"""The breast is looked for in as many pixels as a square of this side has, at most.
+
+Not a longer side of so many: in a narrow picture the breast would be no wider than _STROKE.
+"""
 
 SMALLEST = 0.01
 """Share of the picture that a breast takes up at least; a lead marker takes up less."""
@@ -77,7 +82,7 @@ def breast_box(pixels: NDArray[np.uint8]) -> Box | None:
 def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """`breast_mask` at WORKING_SIDE, or at the image's own size if that is smaller."""
     height, width = pixels.shape
-    scale = min(1.0, WORKING_SIDE / max(height, width))
+    scale = min(1.0, WORKING_SIDE / math.sqrt(height * width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     if small.min() == small.max():

@@ -47,6 +47,7 @@ _RECIPE: dict[str, Any] = {
     "warmup_epochs": 1.0,
     "warmup_bias_lr": 0.0,
     "mosaic": 0.0,
+    "close_mosaic": 0,  # else the last epochs get transforms anew, without `shrunk`
     "translate": 0.0,
     "scale": 0.0,
     "fliplr": 0.0,
