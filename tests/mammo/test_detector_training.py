@@ -58,9 +58,7 @@ def test_a_second_training_gives_the_same_bytes_from_another_folder(
     assert trained.curves.equals(again.curves)
 
 
-def test_images_are_shrunk_in_every_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_are_shrunk_in_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
     def counted(labels: dict[str, object]) -> dict[str, object]:
