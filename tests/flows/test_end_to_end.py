@@ -17,7 +17,7 @@ from flows.registry import MODEL
 from flows.snapshot import FILES, Snapshot, read_tag
 from tests.flows.conftest import Retrained, all_runs, command, mammoflow, store
 
-pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 STAGES = [
     "preprocess",

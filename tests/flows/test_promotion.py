@@ -31,7 +31,7 @@ from flows.snapshot import Snapshot, git
 from tests.flows.conftest import Retrained, store
 from tests.flows.receiver import Receiver, listening
 
-pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")

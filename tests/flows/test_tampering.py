@@ -27,7 +27,7 @@ from flows.registry import MODEL
 from flows.snapshot import Snapshot, git, read_tag, write_tag
 from tests.flows.conftest import Retrained, store
 
-pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 KEPT = (".git", ".dvc/cache", "mlruns/artifacts", "data")
 

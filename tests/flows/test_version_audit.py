@@ -17,7 +17,7 @@ from flows.snapshot import git
 from tests.flows.conftest import Retrained, environment_of, mammoflow, store
 from tests.imports import ROOT
 
-pytestmark = [pytest.mark.whole, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 SCHEMA = ROOT / "flows" / "audit.schema.json"
 

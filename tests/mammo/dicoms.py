@@ -5,6 +5,7 @@ import struct
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -100,6 +101,12 @@ def jpeg_2000(pixels: NDArray[np.uint16], levels: int = 5, **tags: Any) -> bytes
     """A JPEG 2000 file of 12 bits with `levels` resolutions."""
     frame = jpeg_2000_frame(pixels, levels)
     return encapsulated(pixels, uid.JPEG2000Lossless, frame, **tags)
+
+
+def htj2k(pixels: NDArray[np.uint16], levels: int = 5, **tags: Any) -> bytes:
+    """A file in lossless high-throughput JPEG 2000, with `levels` resolutions."""
+    frame = bytes(imagecodecs.htj2k_encode(pixels, resolutions=levels))
+    return encapsulated(pixels, uid.HTJ2KLossless, frame, **tags)
 
 
 def jpeg_lossless(pixels: NDArray[np.uint16], **tags: Any) -> bytes:

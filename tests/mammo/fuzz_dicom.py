@@ -1,6 +1,6 @@
 """Feed damaged mammograms to the reader: it must read or refuse them, and nothing worse.
 
-    python -m tests.mammo.fuzz_dicom 20000 fuzz            # of each syntax; 40 minutes on a core
+    python -m tests.mammo.fuzz_dicom 20000 fuzz            # of each syntax; MINUTES on a core
     python -m tests.mammo.fuzz_dicom 200 fuzz "JPEG-LS"    # of one
 
 Hypothesis draws what is done to small good files of each transfer syntax. The reader works in a
@@ -80,6 +80,7 @@ def seeds() -> dict[str, list[bytes]]:
         "RLE": [dicoms.rle(pixels, **TAGS), dicoms.rle(signed)],
         "JPEG lossless": [dicoms.jpeg_lossless(pixels, **TAGS)],
         "JPEG 2000": [dicoms.jpeg_2000(pixels, 3, **TAGS), dicoms.jpeg_2000(pixels, 1)],
+        "HTJ2K": [dicoms.htj2k(pixels, 3, **TAGS), dicoms.htj2k(pixels, 1)],
         "JPEG-LS": _jpeg_ls_seeds(),
     }
 

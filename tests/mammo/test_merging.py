@@ -106,7 +106,7 @@ def test_duplicates_and_nothing_are_refused(
 
 def test_the_schema_is_that_of_the_data(old: Path, tmp_path: Path) -> None:
     new = write_set(tmp_path / "new", {"3/31": b"x"}, cancer="2")
-    with pytest.raises(UserError, match=r"new/train\.csv: line 2, cancer: 2 fails"):
+    with pytest.raises(UserError, match=r"new/train\.csv: line 2, cancer: 2 must be 0 or 1"):
         merge(old, new, tmp_path / "both")
 
 
