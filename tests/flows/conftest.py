@@ -14,6 +14,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from pydicom import dcmread
 
 import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
@@ -155,6 +156,8 @@ def store(root: Path) -> MlflowClient:
     uri = f"sqlite:///{root}/mlruns/mlflow.db"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    # Kept by a run's id alone, which a copy of a project has as well.
+    _artifact_repos_cache.clear()
     return MlflowClient()
 
 

@@ -45,7 +45,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("template") / "toy"
     make_toy(root)
     (root / "mlruns").mkdir()
-    MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db").search_experiments()
+    registry_of(root).search_experiments()
     return root
 
 
@@ -179,14 +179,19 @@ def without_mlflow(
     return told
 
 
+def registry_of(root: Path) -> MlflowClient:
+    uri = f"sqlite:///{root}/mlruns/mlflow.db"
+    return MlflowClient(uri, uri)
+
+
 def runs(root: Path) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db")
+    client = registry_of(root)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(ids, max_results=1000))
 
 
 def assert_one_whole_version(root: Path) -> None:
-    client = MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db")
+    client = registry_of(root)
     [version] = client.search_model_versions(f"name = '{MODEL}'")
     assert (str(version.version), version.tags["git_tag"]) == ("1", "model/v1")
     assert str(client.get_model_version_by_alias(MODEL, "champion").version) == "1"
