@@ -44,7 +44,7 @@ def put_back(trainer: Any, found: Checkpoint) -> None:
     model.criterion = model.init_criterion()
     for _ in range(trainer.start_epoch if hasattr(model.criterion, "update") else 0):
         model.criterion.update()
-    _draw(trainer.train_loader, trainer.start_epoch)
+    _skip(trainer, trainer.start_epoch)
     restore(tensors, model, trainer.optimizer)
     version, numbers, gauss = facts["random"]
     random.setstate((version, tuple(numbers), gauss))
@@ -53,8 +53,23 @@ def put_back(trainer: Any, found: Checkpoint) -> None:
     np.random.set_state((kind, state, place, has_gauss, cached))
 
 
+def _skip(trainer: Any, epochs: int) -> None:
+    """Draw the order of the images as often as it has been, without reading them.
+
+    Some epochs before the end the trainer makes its loader anew, which begins another order.
+    """
+    loader = trainer.train_loader
+    renewed = max(0, trainer.epochs - trainer.args.close_mosaic)
+    if renewed:
+        _draw(loader, min(epochs, renewed))
+    if epochs > renewed:
+        trainer._close_dataloader_mosaic()
+        loader.reset()
+        _draw(loader, epochs - renewed)
+        trainer.args.close_mosaic = 0  # it has been done
+
+
 def _draw(loader: Any, epochs: int) -> None:
-    """Draw the order of the images as often as it has been, without reading them."""
     loader.iterator = loader._get_iterator()
     for _ in range(epochs * len(loader)):
         next(loader.iterator._sampler_iter)
