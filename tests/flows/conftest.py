@@ -106,9 +106,13 @@ def make_project(root: Path) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the small project, so that it can run beside the rest: see the Makefile."""
+    """Mark what needs the small project, so that it can run beside the rest: see the Makefile.
+
+    What uses Prefect's server in this process goes there too: its threads draw from `random`, and
+    tests of trainings count on being alone.
+    """
     for item in items:
-        if "small_project" in getattr(item, "fixturenames", ()):
+        if {"small_project", "prefect_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("whole")
 
 
