@@ -32,9 +32,15 @@ class Service:
 class Running:
     """A program that was started, and the file with all that it says."""
 
-    name: str
+    service: Service
     process: "subprocess.Popen[bytes]"
     log: Path
+    since: float  # time.monotonic() when it was started
+
+    @property
+    def name(self) -> str:
+        """The service's."""
+        return self.service.name
 
 
 def start(service: Service, root: Path, logs: Path) -> Running:
@@ -54,23 +60,24 @@ def start(service: Service, root: Path, logs: Path) -> Running:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Running(service.name, process, log)
+    return Running(service, process, log, time.monotonic())
 
 
-def wait_until_ready(service: Service, running: Running) -> None:
+def wait_until_ready(running: Running) -> None:
     """Wait until a program answers.
 
     Raises:
         UserError: with its last lines if it ends before, or takes longer than PATIENCE.
     """
     deadline = time.monotonic() + PATIENCE
-    while service.answers is not None:
+    address = running.service.answers
+    while address is not None:
         check_alive(running)
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(service.answers, timeout=5).is_success:
+            if httpx.get(address, timeout=5).is_success:
                 return
         if time.monotonic() > deadline:
-            raise UserError(f"{running.name} does not answer at {service.answers}{_tail(running)}")
+            raise UserError(f"{running.name} does not answer at {address}{_tail(running)}")
         time.sleep(0.25)
 
 
@@ -109,21 +116,21 @@ def stop(running: Sequence[Running]) -> None:
     worker's group nor its end reaches them, so they are looked up beforehand.
     """
     for one in reversed(running):
-        family = _family(one.process.pid)
-        _terminate(family)
+        terminate(family(one))
         one.process.wait()
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """A process and its descendants, itself first; none if it is gone."""
+def family(running: Running) -> list[psutil.Process]:
+    """A program's process and its descendants, itself first; none if it is gone."""
     try:
-        first = psutil.Process(pid)
+        first = psutil.Process(running.process.pid)
         return [first, *first.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
 
-def _terminate(family: Sequence[psutil.Process]) -> None:
+def terminate(family: Sequence[psutil.Process]) -> None:
+    """End processes, by asking, then by force; those that have ended already do not matter."""
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

@@ -17,21 +17,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
+
+import psutil
 
 from flows.deployments import HEARTBEAT, POOLS, set_up
 from flows.services import (
     Running,
     Service,
     check_alive,
+    family,
     require_free,
     start,
     stop,
+    terminate,
     wait_until_ready,
 )
 from flows.workspace import CLONE
 from mammo.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SETTLED = 60.0  # seconds after which a worker has worked: if it ends then, another may fare better
 
 Say = Callable[[str], None]
 
@@ -77,10 +83,7 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
             running.append(start(_worker(pool, environment), root, root / ".prefect" / "up"))
             say(f"worker   pool {pool}, flows run in {root}")
         say("Ctrl-C stops all of it.")
-        while True:
-            time.sleep(1)
-            for one in running:
-                check_alive(one)
+        _watch_over(running, root, say)
     except KeyboardInterrupt:
         say("stopping")
     finally:
@@ -89,6 +92,29 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
         stop(running)
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+def _watch_over(running: list[Running], root: Path, say: Say) -> NoReturn:
+    """See that everything runs: a worker that was killed is started again, a server never.
+
+    What the worker's flow runs have started goes with it: nobody could cancel them any more.
+
+    Raises:
+        UserError: if a server, or a worker as soon as it was started, ends.
+    """
+    families: dict[str, list[psutil.Process]] = {}
+    while True:
+        time.sleep(1)
+        for place, one in enumerate(running):
+            status = one.process.poll()
+            if status is None:
+                families[one.name] = family(one)
+                continue
+            if one.service.answers or time.monotonic() - one.since < SETTLED:
+                check_alive(one)
+            terminate(families.get(one.name, []))
+            running[place] = start(one.service, root, one.log.parent)
+            say(f"{one.name} ended with status {status}: started again, see {one.log}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -116,8 +142,8 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
     services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
     for service in services:
         running.append(start(service, root, root / ".prefect" / "up"))
-    for service, one in zip(services, running, strict=True):
-        wait_until_ready(service, one)
+    for one in running:
+        wait_until_ready(one)
     environment["PREFECT_API_URL"] = f"{prefect.url}/api"
     environment["MLFLOW_TRACKING_URI"] = mlflow.url
     set_up(root, environment)

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from tests.flows.conftest import command
 from tests.flows.test_process import gone
@@ -64,6 +65,17 @@ DVC_YAML = """
         deps: [in.txt]
         outs: [outputs/sleeps.txt]
         meta: {pool: gpu}
+      orphaned:
+        cmd: bash orphaned.sh
+        deps: [in.txt]
+        outs: [outputs/orphaned.txt]
+        meta: {pool: gpu}
+"""
+ORPHANED = """
+    echo $$ > $TOY/orphaned.partial; mv $TOY/orphaned.partial $TOY/orphaned
+    while [ ! -e $TOY/go-on ]; do sleep 0.1; done
+    mkdir -p outputs
+    cp in.txt outputs/orphaned.txt
 """
 TRAIN = """
     mkdir -p outputs/many
@@ -146,6 +158,14 @@ class Toy:
             text=True,
         )
 
+    def process_of(self, run: "subprocess.Popen[str]", name: str) -> int:
+        """Wait for a stage of a flow that writes its process's number into a file."""
+        file = self.folder / name
+        deadline = time.monotonic() + PATIENCE
+        while not file.exists() and time.monotonic() < deadline and run.poll() is None:
+            time.sleep(0.1)
+        return int(file.read_text())
+
     def start(self, deployment: str) -> str:
         """Start a run of a deployment; return its id."""
         found = self.ask(f"deployments/name/{deployment}")
@@ -176,6 +196,7 @@ def make_clones(folder: Path) -> None:
         shutil.copyfile(ROOT / name, origin / name)
     write(origin / "dvc.yaml", DVC_YAML)
     write(origin / "train.sh", TRAIN)
+    write(origin / "orphaned.sh", ORPHANED)
     write(origin / "crash.py", CRASH)
     (origin / "params.yaml").write_text("seed: 1\n")
     (origin / "in.txt").write_text("hello\n")
@@ -246,6 +267,9 @@ def test_prefect_has_what_prefect_yaml_declares(toy: Toy) -> None:
         "version": "string",
         "quick": "boolean",
     }
+    form = toy.ask("deployments/name/promote/promote")["parameter_openapi_schema"]
+    assert form["required"] == ["version"]
+    assert set(form["properties"]) == {"version", "reason"}
     [rule] = toy.ask("automations/filter", {})
     assert rule["actions"][0]["state"] == "CRASHED"
 
@@ -305,17 +329,38 @@ def test_a_failed_or_crashed_child_fails_the_task_with_its_last_lines(toy: Toy) 
 
 def test_cancelling_the_parent_stops_the_childs_process_group(toy: Toy) -> None:
     run = toy.flow("sleeps")
-    pid_file = toy.folder / "pid"
-    deadline = time.monotonic() + PATIENCE
-    while not pid_file.exists() and time.monotonic() < deadline and run.poll() is None:
-        time.sleep(0.1)
+    pid = toy.process_of(run, "pid")
     run.send_signal(signal.SIGTERM)
-    assert gone(int(pid_file.read_text()), within=PATIENCE)
+    assert gone(pid, within=PATIENCE)
     said, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0
     assert "sleeps ran" not in said
     children = toy.ask("flow_runs/filter", {"flow_runs": {"name": {"any_": ["sleeps"]}}})
     assert [toy.state_at_end(child["id"])["type"] for child in children] == ["CANCELLED"]
+
+
+def test_a_killed_worker_is_started_again_and_the_next_run_ends_as_if_nothing_had_been(
+    toy: Toy,
+) -> None:
+    run = toy.flow("orphaned")
+    pid = toy.process_of(run, "orphaned")
+    [worker] = [
+        child for child in psutil.Process(toy.up.pid).children() if "gpu" in child.cmdline()
+    ]
+    worker.kill()
+    assert toy.up.stdout is not None
+    assert "worker-gpu ended with status -9: started again" in toy.up.stdout.readline()
+    assert gone(pid, within=PATIENCE)
+    run.send_signal(signal.SIGTERM)  # Prefect would tell it in five minutes
+    run.communicate(timeout=PATIENCE)
+    (toy.folder / "go-on").touch()
+    again = toy.flow("orphaned")
+    said, _ = again.communicate(timeout=PATIENCE)
+    assert "orphaned ran" in said, said
+    here, parent = toy.folder / "here", toy.folder / "parent"
+    command(here, "env", f"TOY={toy.folder}", "dvc", "repro", "--single-item", "orphaned")
+    locks = [yaml.safe_load((clone / "dvc.lock").read_text()) for clone in (here, parent)]
+    assert locks[0]["stages"]["orphaned"] == locks[1]["stages"]["orphaned"]
 
 
 def test_each_new_snapshot_is_retrained_once_on_its_own_commit(toy: Toy) -> None:
