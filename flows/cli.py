@@ -4,6 +4,7 @@ mammoflow --help
 """
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -142,8 +143,10 @@ def _show(summary: Any) -> None:
     console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
     console.print(f"git tag  {git_tag(summary.version)}")
     console.print("report   outputs/report/index.html")
-    console.print("MLflow   mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db")
-    console.print("Prefect  PREFECT_HOME=.prefect prefect server start")
+    own = "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
+    console.print(f"MLflow   {os.environ.get('MLFLOW_TRACKING_URI') or own}")
+    server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+    console.print(f"Prefect  {server or 'PREFECT_HOME=.prefect prefect server start'}")
 
 
 def _metrics_table(metrics: dict[str, Any]) -> Table:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -175,6 +176,12 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
         _open_local_store(root, store)
         env["MLFLOW_BACKEND_STORE_URI"] = store
     env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", str(root / "mlruns" / "artifacts"))
+    if env["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:") and find_spec("boto3") is None:
+        # The server would start, and fail at each artifact.
+        raise UserError(
+            f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, which takes "
+            f"the package boto3: run `uv pip install boto3`"
+        )
     command = ["server", "--host", address.host, "--port", str(address.port)]
     return Service("mlflow", _python("mlflow", *command), env, f"{address.url}/health")
 
