@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mlflow.entities.model_registry import ModelVersion
 from prefect import State, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 from flows import aliases, registry
@@ -38,7 +39,7 @@ class Promotion:
     sentence: str
 
 
-@task(name="gate", task_run_name="gate")
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
 def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
     """Let the gate judge a version, and act upon it as far as the policy allows."""
     logger = get_run_logger()

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect import State, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 
@@ -45,7 +46,7 @@ class Summary:
     gate: Promotion | None = None  # None if the version met no champion
 
 
-@task
+@task(cache_policy=NO_CACHE)  # DVC knows better what has to be done again
 def run_stage(
     stage: Stage, root: Path, experiment: str, parent: str, elsewhere: bool = False
 ) -> Outcome:

@@ -128,6 +128,7 @@ def test_the_console_and_the_receiver_were_told(
 ) -> None:
     assert "Gate: version 2 against the champion, version 1" in third.said
     assert "approve  mammoflow promote 2 --reason" in third.said
+    assert "Traceback" not in third.said
     assert receiver_of_third.subjects() == [
         f"{MODEL} version 2: registered as challenger",
         f"{MODEL} version 2: waits for approval",
