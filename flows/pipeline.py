@@ -95,6 +95,22 @@ def status(root: Path) -> dict[str, Any]:
     return dict(json.loads(result.stdout))
 
 
+def only_missing(found: Mapping[str, Any]) -> bool:
+    """Whether `status` has found nothing but files that are not there."""
+    return all(
+        isinstance(change, dict)
+        and all(state == "deleted" for places in change.values() for state in places.values())
+        for changes in found.values()
+        for change in changes
+    )
+
+
+def restore_outs(root: Path) -> None:
+    """Put outs that are missing back, as far as DVC's cache has them."""
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet"]
+    subprocess.run(command, cwd=root, capture_output=True)
+
+
 def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> Stage:
     try:
         meta = Meta.model_validate(stage.meta or {})

@@ -21,7 +21,16 @@ from flows import registry
 from flows.children import cancel_children
 from flows.data import ensure_data
 from flows.notify import notify, notify_failure
-from flows.pipeline import Outcome, Stage, read_pipeline, repro, status, worth_showing
+from flows.pipeline import (
+    Outcome,
+    Stage,
+    only_missing,
+    read_pipeline,
+    repro,
+    restore_outs,
+    status,
+    worth_showing,
+)
 from flows.process import CommandError, stop_all
 from flows.promote import Promotion, settle, unsettled
 from flows.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
@@ -201,10 +210,16 @@ def _unchanged(root: Path, now: Snapshot, latest: registry.ModelVersion) -> bool
     """Whether dvc.lock is the latest version's and everything in the folder agrees with it.
 
     dvc.lock holds the hashes of data, code and outs and the params of every stage, so it tells
-    what matters to the model apart from what does not, such as another commit of the README.
+    what matters to the model apart from what does not, such as another commit of the README. Outs
+    that are only missing are put back.
     """
-    then = registry.snapshot_of(latest)
-    return now.files.get("dvc.lock") == then.files.get("dvc.lock") and not status(root)
+    if now.files.get("dvc.lock") != registry.snapshot_of(latest).files.get("dvc.lock"):
+        return False
+    found = status(root)
+    if found and only_missing(found):
+        restore_outs(root)
+        found = status(root)
+    return not found
 
 
 def _metrics(root: Path, stages: list[Stage]) -> dict[str, Any]:

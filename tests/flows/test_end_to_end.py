@@ -5,6 +5,7 @@ with a changed setting.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -144,6 +145,18 @@ def test_a_changed_setting_runs_what_depends_on_it_and_makes_a_challenger(
     assert str(client.get_model_version_by_alias(MODEL, "champion").version) == "1"
     assert str(client.get_model_version_by_alias(MODEL, "challenger").version) == "2"
     assert read_tag(third.root, "model/v2").digest != read_tag(third.root, "model/v1").digest
+
+
+def test_outs_that_are_missing_come_back_and_nothing_is_registered(
+    third: Retrained, prefect_server: dict[str, str]
+) -> None:
+    page = third.root / "outputs/report/index.html"
+    before = page.read_bytes()
+    shutil.rmtree(third.root / "outputs")
+    result = mammoflow(third.root, "retrain", extra_env=prefect_server)
+    assert "Nothing changed" in result.stdout
+    assert page.read_bytes() == before
+    assert len(all_runs(third.root)) == third.runs
 
 
 def test_by_hand_an_auditor_checks_the_tag_out_and_gets_the_same(
