@@ -87,14 +87,8 @@ def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optu
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
-        database = optuna.storages.RDBStorage(
-            storage,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
-        )
         return optuna.create_study(
-            storage=database,
+            storage=_database(storage),
             study_name=name,
             direction=_direction(select_by),
             pruner=_pruner(pruning),
@@ -108,6 +102,25 @@ def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optu
             f"OPTUNA_STORAGE: its database cannot be used ({reason}); start it, or unset the"
             f" variable to tune in place"
         ) from None
+
+
+def _database(storage: str) -> optuna.storages.RDBStorage:
+    """Open a database for shared studies; an empty one gets its tables."""
+    attempts = 3
+    while True:
+        attempts -= 1
+        try:
+            return optuna.storages.RDBStorage(
+                storage,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
+            )
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+            # Workers that start together all make the tables, and PostgreSQL lets one succeed.
+            if not attempts:
+                raise
+            time.sleep(1)
 
 
 def share(

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from mammo import tuning
 from mammo.errors import UserError
@@ -219,6 +221,23 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
 def test_a_database_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="OPTUNA_STORAGE: its database cannot be used"):
         shared_study(f"sqlite:///{tmp_path}/no/study.db", "together", "auroc", pruning=False)
+
+
+def test_who_loses_the_race_for_the_tables_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[object] = []
+
+    class BeatenOnce(optuna.storages.RDBStorage):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            tries.append(arguments)
+            if len(tries) == 1:
+                raise IntegrityError("CREATE TABLE studies", None, Exception("it exists"))
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", BeatenOnce)
+    study = shared_study(f"sqlite:///{tmp_path}/study.db", "together", "auroc", pruning=False)
+    assert (study.study_name, len(tries)) == ("together", 2)
 
 
 def test_of_equals_the_first_is_the_best() -> None:
