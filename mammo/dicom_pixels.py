@@ -37,6 +37,8 @@ _JPEG_2000 = {
 _JPEG_LS = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
 _JPEG = {uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1}
 _NOT_A_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # JPEG markers among C0..CF: tables and an extension
+_HUFFMAN_TABLES, _SCAN = 0xC4, 0xDA  # T.81, B.1.1.3
+_JPEG_LS_FRAME = 0xF7  # the same segment as a frame header, T.87, C.2.2
 
 
 def decode(header: Header, dataset: pydicom.Dataset, smallest: int) -> NDArray[np.integer]:
@@ -145,15 +147,23 @@ def _jpeg(header: Header, syntax: uid.UID, frame: bytes) -> NDArray[np.unsignedi
 
 
 def _frame_header(frame: bytes) -> tuple[int, int, int, int]:
-    """Precision, height, width and components from a JPEG frame header (ITU-T T.81, B.2.2)."""
-    at = 2
-    while at + 10 <= len(frame) and frame[at] == 0xFF:
+    """Precision, height, width and components from a JPEG frame header (ITU-T T.81, B.2.2).
+
+    All segments before the first scan are looked at: libjpeg-turbo crashes on a lossless stream
+    with two frame headers, or without Huffman tables.
+    """
+    at, found, tables = 2, [], False
+    while at + 10 <= len(frame) and frame[at] == 0xFF and frame[at + 1] != _SCAN:
         marker, (length,) = frame[at + 1], struct.unpack_from(">H", frame, at + 2)
         is_frame = 0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME_HEADER
-        if is_frame or marker == 0xF7:  # F7: the same segment in JPEG-LS (T.87, C.2.2)
-            return struct.unpack_from(">BHHB", frame, at + 4)
+        if is_frame or marker == _JPEG_LS_FRAME:
+            found.append(struct.unpack_from(">BHHB", frame, at + 4))
+        tables |= marker in (_HUFFMAN_TABLES, _JPEG_LS_FRAME)  # JPEG-LS has no use for any
         at += 2 + length
-    raise ValueError("a JPEG stream without a frame header")
+    if len(found) != 1 or not tables:
+        raise ValueError("a JPEG stream without its one frame header, or without its tables")
+    precision, height, width, components = found[0]
+    return precision, height, width, components
 
 
 def _rle(header: Header, frame: bytes) -> NDArray[np.unsignedinteger]:

@@ -266,3 +266,11 @@ def test_no_breast_in_the_picture(picture):
     with pytest.raises(UnreadableDicom, match="no breast can be seen"):
         prepare(plain(pixels), load_params().preprocess)
     prepare(plain(half_breast()), load_params().preprocess)
+
+
+@pytest.mark.parametrize("instead", [0xCF, 0xFE], ids=["a second frame header", "no tables"])
+def test_a_lossless_jpeg_on_which_its_decoder_would_crash(instead):
+    content = bytearray(dicoms.jpeg_lossless(half_breast(64, 48)))
+    tables = content.index(b"\xff\xc4", content.index(b"\xff\xc3"))
+    content[tables + 1] = instead
+    assert reason(bytes(content)) == "its pixel data are damaged or cut short"
