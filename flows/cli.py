@@ -18,7 +18,7 @@ from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows import cli_promotion
-from flows.console import one_sentence, without_traceback
+from flows.console import one_sentence, result_of, without_traceback
 from mammo.files import write_text
 from mammo.params import load_params
 
@@ -53,10 +53,7 @@ def retrain(
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = retrain_flow(force=force, pools=tuple(pool or ()), return_state=True)
-    if not state.is_completed():
-        typer.echo(f"error: {state.message}", err=True)
-        raise typer.Exit(1)
-    summary = state.result()
+    summary = result_of(state)
     assert isinstance(summary, Summary)
     _show(summary)
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.console import one_sentence, without_traceback
+from flows.console import one_sentence, result_of, without_traceback
 
 app = typer.Typer()
 
@@ -34,10 +34,7 @@ def promote(
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = promote_flow(version, reason, return_state=True)
-    if not state.is_completed():
-        typer.echo(f"error: {state.message}", err=True)
-        raise typer.Exit(1)
-    found = state.result()
+    found = result_of(state)
     assert isinstance(found, Promotion)
     show_promotion(found)
     raise typer.Exit(0 if found.outcome in ("promoted", "waits for approval") else 1)

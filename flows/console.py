@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -23,3 +24,11 @@ def without_traceback(record: logging.LogRecord) -> bool:
     """A stage's failure is told by its last lines; our own call stack adds nothing."""
     record.exc_info = None
     return True
+
+
+def result_of(state: Any) -> Any:
+    """What a flow returned, by its final state; a failure is one sentence and exit status 1."""
+    if not state.is_completed():
+        typer.echo(f"error: {state.message}", err=True)
+        raise typer.Exit(1)
+    return state.result()

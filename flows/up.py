@@ -109,7 +109,8 @@ def _watch_over(running: list[Running], root: Path, say: Say) -> NoReturn:
         for place, one in enumerate(running):
             status = one.process.poll()
             if status is None:
-                families[one.name] = family(one)
+                if one.service.answers is None:  # a worker
+                    families[one.name] = family(one)
                 continue
             if one.service.answers or time.monotonic() - one.since < SETTLED:
                 check_alive(one)

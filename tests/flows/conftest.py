@@ -18,6 +18,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from pydicom import dcmread
 
 import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
+from benchmarks.overhead import SMALL
 from mammo.datasets.phantom import write_phantoms
 from mammo.params import load_params
 from mammo.split import split_of
@@ -26,13 +27,7 @@ from tests.flows.receiver import Receiver, listening
 from tests.imports import ROOT
 
 TINY = {
-    "preprocess": {"long_side": 192},
-    "split": {"validation": 0.3, "test": 0.3},
-    "detector": {"image_size": 64, "epochs": 2},
-    "classifier": {"image_height": 96, "image_width": 64, "epochs": 1, "batch_size": 8},
-    "tune": {"trials": 2, "epochs": 1},
-    "evaluate": {"bootstrap": 100},
-    "explain": {"images": 1},
+    **SMALL,
     "policy": {"approve": "manual", "bootstrap": 200, "sensitivity_floor": 0.0},
 }
 CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore")
