@@ -108,7 +108,7 @@ def _examine(
     good = seen.look(
         "provenance",
         "the cache holds data and outs, with the bytes of their hashes",
-        provenance.cached_bytes(cache, {data: data_hash, **outs}, _counter(say)),
+        provenance.cached_bytes(cache, (data, data_hash), outs, _counter(say)),
     )
     seen.look(
         "provenance",

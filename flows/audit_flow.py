@@ -10,6 +10,7 @@ from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
+from flows import registry
 from flows.audit import artifact_folder
 from flows.audit import audit as audit_version
 from flows.audit_record import EXIT_STATUS
@@ -35,6 +36,8 @@ def audit(version: str, quick: bool = False) -> State[Any]:
         found = audit_version(root, version, load_params(), quick, get_run_logger().info)
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
+    except registry.FAULTS as error:
+        return Failed(message=registry.in_words(error))
     create_markdown_artifact(
         f"## {found.verdict}\n\n{found.sentence}\n\n"
         f"report: `{artifact_folder(found)}/index.html` of the MLflow run `{found.run}`\n",

@@ -18,6 +18,13 @@ def one_sentence(status: int = 1) -> Iterator[None]:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(status) from None
+    except Exception as error:
+        from flows import registry  # not for every command: it imports MLflow, which takes seconds
+
+        if not isinstance(error, registry.FAULTS):
+            raise
+        typer.echo(f"error: {registry.in_words(error)}", err=True)
+        raise typer.Exit(status) from None
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

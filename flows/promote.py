@@ -95,6 +95,8 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
         return _override(root, found, champion, policy, aliases.checked_reason(reason))
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
+    except registry.FAULTS as error:
+        return Failed(message=registry.in_words(error))
 
 
 def _override(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -21,13 +22,14 @@ from flows.registration import git_tag
 from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
 from flows.snapshot import FILES, Snapshot, git, read_tag, tag_exists
 from mammo.errors import UserError
+from mammo.tables import BREAST_BOXES, IMAGES, LESIONS, TRAIN
 
 
 def find_version(reference: str) -> ModelVersion:
     """The model version that `3`, `champion` or `mammogram-classifier@champion` means.
 
     Raises:
-        UserError: if there is none, or the registry cannot be asked.
+        UserError: if there is none.
     """
     match = re.fullmatch(rf"(?:{MODEL}[@/])?@?(\w[\w-]*)", reference)
     if match is None:
@@ -39,6 +41,8 @@ def find_version(reference: str) -> ModelVersion:
             return client.get_model_version(MODEL, name)
         return client.get_model_version_by_alias(MODEL, name)
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise UserError(
             f"the registry {mlflow.get_tracking_uri()} has no {MODEL} {reference}: {error.message}"
         ) from None
@@ -180,11 +184,18 @@ def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> 
 
 
 def cached_bytes(
-    cache: Cache, outs: Mapping[str, str], on_file: Callable[[], None]
+    cache: Cache, data: tuple[str, str], outs: Mapping[str, str], on_file: Callable[[], None]
 ) -> Iterator[Finding]:
-    """Every file that a hash of data.dvc or dvc.lock names is in the cache, with those bytes."""
+    """Every file that a hash of data.dvc or dvc.lock names is in the cache, with those bytes.
+
+    Args:
+        cache: DVC's cache.
+        data: the data's folder and its hash.
+        outs: those of the stages, and their hashes.
+        on_file: called after each file.
+    """
     gone: list[str] = []
-    for out, md5 in outs.items():
+    for out, md5 in (data, *outs.items()):
         damaged = []
         for path, of_file in cache.objects(out, md5):
             state = cache.state(of_file)
@@ -194,12 +205,12 @@ def cached_bytes(
             elif state == "damaged":
                 damaged.append(path)
         if damaged:
-            yield wrong(
-                f"DVC's cache holds other bytes than the recorded hash says: {some(damaged)}"
-            )
+            names = some(_quotable(damaged, cache, *data))
+            yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
     if gone:
+        names = some(_quotable(gone, cache, *data))
         yield missing(
-            f"neither DVC's cache nor a remote has {some(gone)}: set a remote that has them with "
+            f"neither DVC's cache nor a remote has {names}: set a remote that has them with "
             f"`dvc remote add -d NAME URL`, or audit where the cache is"
         )
 
@@ -218,17 +229,49 @@ def workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Fin
         return
     listing = cache.listing(md5)
     here = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    changed = [
-        f"{path} is gone" if path not in here else f"{path} was changed"
-        for path, of_file in listing.items()
-        if path not in here or md5_of(folder / path) != of_file
+    fates = {
+        "gone": [path for path in listing if path not in here],
+        "changed": [p for p in listing if p in here and md5_of(folder / p) != listing[p]],
+        "added": sorted(here - set(listing)),
+    }
+    told = [
+        f"{path.removeprefix(f'{name}/')} ({fate})"
+        for fate, paths in fates.items()
+        for path in _quotable([f"{name}/{path}" for path in paths], cache, name, md5)
     ]
-    changed += [f"{path} was added" for path in sorted(here - set(listing))]
-    if changed:
+    if told:
         yield wrong(
-            f"{name}/ is not what data.dvc names: {some(changed)}; `dvc checkout data.dvc` brings "
+            f"{name}/ is not what data.dvc names: {some(told)}; `dvc checkout data.dvc` brings "
             f"back what the model was made from"
         )
+
+
+def _quotable(paths: list[str], cache: Cache, data: str, md5: str) -> list[str]:
+    """The paths as a report may name them.
+
+    Files of the data that no row of train.csv names are only counted: their names may be anything,
+    a patient's included.
+    """
+    known = {str(schema.name) for schema in (TRAIN, BREAST_BOXES, LESIONS)}
+    labels = cache.listing(md5).get(str(TRAIN.name)) if cache.state(md5) == "good" else None
+    if labels is not None and cache.state(labels) == "good":
+        known |= _named_by(cache.path(labels))
+    good = [
+        path
+        for path in paths
+        if not path.startswith(f"{data}/") or path.removeprefix(f"{data}/") in known
+    ]
+    others = len(paths) - len(good)
+    return [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0) + good
+
+
+def _named_by(labels: Path) -> set[str]:
+    """The images that a train.csv names; none if it is no such table."""
+    try:
+        rows = pd.read_csv(labels, dtype=str, usecols=["patient_id", "image_id"])
+    except ValueError:
+        return set()
+    return {f"{IMAGES}/{row.patient_id}/{row.image_id}.dcm" for row in rows.itertuples()}
 
 
 def _has_commit(root: Path, commit: str) -> bool:

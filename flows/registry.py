@@ -87,11 +87,9 @@ def start_stage(experiment: str, parent: str, stage: Stage) -> str:
 
 
 def in_words(error: Exception) -> str:
-    """What MLflow's failure means to who retrains."""
-    return (
-        f"MLflow at {mlflow.get_tracking_uri()} failed ({str(error).splitlines()[0]}); every stage "
-        f"that has ended is kept: once MLflow is back, run `mammoflow retrain` again"
-    )
+    """MLflow's failure as one sentence."""
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"MLflow at {mlflow.get_tracking_uri()} failed ({said}); once it is back, run this again"
 
 
 def end_run(run: str, succeeded: bool) -> None:

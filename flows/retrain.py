@@ -198,7 +198,7 @@ def retrain(
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     except registry.FAULTS as error:
-        return Failed(message=registry.in_words(error))
+        return Failed(message=f"{registry.in_words(error)}: every stage that has ended is kept")
     summary = Summary(tuple(outcomes), _metrics(root, stages), version, alias, parent, gate=gate)
     create_markdown_artifact(
         _as_markdown(summary), key="retrain", description=f"{registry.MODEL} version {version}"

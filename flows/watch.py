@@ -31,10 +31,12 @@ def watch() -> State[Any]:
         git(root, "fetch", "--quiet")
         commit = _followed(root)
         digest = snapshot_of_commit(root, commit).digest
-        experiment = registry.open_store(root)
+        last = registry.last_trigger(registry.open_store(root))
     except UserError as error:
         return Failed(message=str(error))
-    if registry.last_trigger(experiment) == digest:
+    except registry.FAULTS as error:
+        return Failed(message=registry.in_words(error))
+    if last == digest:
         return Completed(message=f"nothing new: {commit} is what the last retrain started from")
     run = run_deployment(
         RETRAIN,

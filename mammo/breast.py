@@ -53,7 +53,7 @@ def turned_left(
     cut_off = (columns[0] - columns[-1]) / mask.shape[0]
     if taller + cut_off >= 0:
         return pixels, False
-    return np.ascontiguousarray(pixels[:, ::-1]), True
+    return np.asarray(cv2.flip(pixels, 1), np.uint8), True
 
 
 def breast_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ applied to the small image, so no floating-point copy of a full-size image is ev
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.dicom_container import content_of
+from mammo.dicom_container import Content, content_of
 from mammo.dicom_display import grey, looked_up, windowed
 from mammo.dicom_error import UnreadableDicom
 from mammo.dicom_header import Header, read_header
@@ -60,7 +61,8 @@ def read_mammogram(
         source: path, open binary file or content of a DICOM file.
         long_side: pixels of the longer side wanted, 1 or more. The aspect is kept; an image that
             is smaller already keeps its size.
-        full_decode: decode JPEG 2000 at full resolution even where a lower one would do.
+        full_decode: decode at full resolution, and average areas in one step, even where a lower
+            resolution, or halving, would do.
 
     Raises:
         UnreadableDicom: the file is not DICOM, or does not hold one grey image we can decode.
@@ -76,12 +78,13 @@ def read_mammogram(
         raise UnreadableDicom(error.reason, name) from None
 
 
-def _read(content: bytes, long_side: int, full_decode: bool) -> Mammogram:
+def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
     header, dataset = read_header(content)
     stored_long_side = max(header.width, header.height)
     scale = min(1.0, long_side / stored_long_side)
     size = max(1, round(header.width * scale)), max(1, round(header.height * scale))
-    stored = decode(header, dataset, stored_long_side if full_decode else max(size))
+    smallest = stored_long_side if full_decode else max(size)
+    stored = decode(header, dataset, content, smallest)
     blank_is_low = header.photometric == "MONOCHROME2"
     padding = _padding(header, stored)
     if padding is not None:
@@ -91,11 +94,10 @@ def _read(content: bytes, long_side: int, full_decode: bool) -> Mammogram:
         if inside.size == 0:
             raise UnreadableDicom("all its pixels are padding: there is no image")
         stored = np.where(padding, inside.min() if blank_is_low else inside.max(), stored)
+    stored = _scaled(stored, size)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")
-    if stored.shape[::-1] != size:
-        stored = _scaled(stored, size)
-        padding = None if padding is None else _scaled(padding.view(np.uint8), size).view(bool)
+    padding = None if padding is None else _scaled(padding.view(np.uint8), size).view(bool)
     shown = _display(header, stored, padding)
     return Mammogram(
         pixels=shown if blank_is_low else 255 - shown,
@@ -121,6 +123,9 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
 
 
 def _scaled(pixels: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.integer]:
+    """The means of areas, rounded; `size` is width and height."""
+    if pixels.shape[::-1] == size:
+        return pixels
     if pixels.dtype == np.int8:  # the one type that OpenCV does not resize
         pixels = pixels.astype(np.int16)
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
@@ -130,15 +135,17 @@ def _display(
     header: Header, stored: NDArray[np.integer], padding: NDArray[np.bool_] | None
 ) -> NDArray[np.uint8]:
     """Modality rescale and VOI window: stored values to 0..255, still in the file's own sense."""
-    values = stored * np.float32(header.slope) + np.float32(header.intercept)
     if header.window is not None:
-        shown = windowed(values, *header.window)
+        window = header.window
+        shown = _by_table(header, stored, lambda values: windowed(values, *window))
         if shown.min() < shown.max():
             return shown
     if header.voi_lut is not None:
-        shown = looked_up(values, header.voi_lut)
+        voi_lut = header.voi_lut
+        shown = _by_table(header, stored, lambda values: looked_up(values, voi_lut))
         if shown.min() < shown.max():
             return shown
+    values = _rescaled(header, stored)
     # A window or a table that leaves everything black or white is a wrong one.
     inside = values if padding is None else values[~padding]
     if inside.size == 0:
@@ -147,3 +154,20 @@ def _display(
     if low == high:
         raise UnreadableDicom("nearly all its pixels have one value: there is no image")
     return grey((values - low) / (high - low))
+
+
+def _by_table(
+    header: Header,
+    stored: NDArray[np.integer],
+    shown: Callable[[NDArray[np.float32]], NDArray[np.uint8]],
+) -> NDArray[np.uint8]:
+    """The grey of each value, worked out once for all pixels that have it."""
+    values = np.arange(int(stored.min()), int(stored.max()) + 1, dtype=stored.dtype)
+    places = f"u{stored.itemsize}"  # those of negative values are the upper half
+    table = np.zeros(1 << 8 * stored.itemsize, np.uint8)
+    table[values.view(places)] = shown(_rescaled(header, values))
+    return np.asarray(cv2.LUT(stored.view(places), table), np.uint8)
+
+
+def _rescaled(header: Header, stored: NDArray[np.integer]) -> NDArray[np.float32]:
+    return np.asarray(stored * np.float32(header.slope) + np.float32(header.intercept), np.float32)

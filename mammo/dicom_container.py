@@ -1,5 +1,7 @@
 """The file around a DICOM data set: how it is opened, how large it is and may become in memory."""
 
+import io
+import mmap
 import stat
 import struct
 import zlib
@@ -16,8 +18,23 @@ MAX_BYTES = 2**29
 _LONG_VR = {b"OB", b"OD", b"OF", b"OL", b"OW", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT"}
 
 
-def content_of(source: Path | BinaryIO | bytes) -> bytes:
-    """All of a file.
+_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+"""All pages at once, where the system can: cheaper than one by one, and all are looked at."""
+
+
+class Mapped(mmap.mmap):
+    """A file mapped into memory, which may be read past its end like any other stream."""
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> None:
+        super().seek(min(position, len(self)) if whence == io.SEEK_SET else position, whence)
+
+
+Content = bytes | Mapped
+"""All of a file: in memory, or mapped into it, so that nothing is copied that nobody looks at."""
+
+
+def content_of(source: Path | BinaryIO | bytes) -> Content:
+    """All of a file. One that has a path is mapped: it must not be cut short meanwhile.
 
     Raises:
         UnreadableDicom: there is none, it cannot be opened, or it is too large.
@@ -33,24 +50,27 @@ def content_of(source: Path | BinaryIO | bytes) -> bytes:
             raise UnreadableDicom("the file cannot be opened: it is a folder or a device")
         if status.st_size > MAX_BYTES:
             raise _too_large()
-        return source.read_bytes()
+        if status.st_size == 0:
+            return b""  # there is nothing to map
+        with source.open("rb") as file:
+            return Mapped(file.fileno(), 0, flags=_FLAGS, prot=mmap.PROT_READ)
     except FileNotFoundError:
         raise UnreadableDicom("there is no such file") from None
     except OSError as error:
         raise UnreadableDicom(f"the file cannot be opened ({error.strerror})") from None
 
 
-def checked_size(content: bytes) -> None:
-    """Refuse what is too large, or would be once unpacked: a small deflated file may be a bomb.
+def is_deflated(content: Content) -> bool:
+    """Whether the data set is packed, once it was seen that it does not become too large.
 
     Raises:
-        UnreadableDicom: it is.
+        UnreadableDicom: it is too large, or would be once unpacked: a small file may be a bomb.
     """
     if len(content) > MAX_BYTES:
         raise _too_large()
     syntax, start = _transfer_syntax(content)
     if syntax != uid.DeflatedExplicitVRLittleEndian:
-        return
+        return False
     damaged = UnreadableDicom("the file is damaged or cut short: it cannot be unpacked")
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -61,9 +81,10 @@ def checked_size(content: bytes) -> None:
         raise _too_large()
     if not unpacker.eof:
         raise damaged
+    return True
 
 
-def _transfer_syntax(content: bytes) -> tuple[str, int]:
+def _transfer_syntax(content: Content) -> tuple[str, int]:
     """The transfer syntax, and where the data set begins: after the elements of group 2.
 
     Read here because pydicom unpacks a deflated file as soon as it has seen as much (PS3.10 7.1).

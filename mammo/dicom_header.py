@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 
-from mammo.dicom_container import checked_size
+from mammo.dicom_container import Content, is_deflated
 from mammo.dicom_display import MAX_VALUE, VoiLut, read_voi_lut
 from mammo.dicom_error import UnreadableDicom
 
@@ -54,6 +55,9 @@ _READ = [
     "FloatPixelData", "DoubleFloatPixelData",
 ]  # fmt: skip
 """All that is read of a file."""
+
+_LARGE = 2**20
+"""Bytes of an element that is not copied out of the file. Lookup tables have less."""
 
 _SECONDARY_CAPTURES = {
     uid.SecondaryCaptureImageStorage,
@@ -110,17 +114,21 @@ class Header:
         return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
 
 
-def read_header(content: bytes) -> tuple[Header, pydicom.Dataset]:
+def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     """Parse a DICOM file's content and check that it describes one grey image we can decode.
+
+    Large pixel data of a known length stay where they are: see `dicom_pixels.pixel_data`.
 
     Raises:
         UnreadableDicom: it is no DICOM file, is cut short, or describes something else.
     """
     if content[128:132] != b"DICM":
         raise UnreadableDicom("it is not a DICOM file")
-    checked_size(content)
+    # What is unpacked has no place in the content, so it cannot be left there.
+    large = None if is_deflated(content) else _LARGE
+    stream = io.BytesIO(content) if isinstance(content, bytes) else content
     try:
-        dataset = pydicom.dcmread(io.BytesIO(content), specific_tags=_READ)
+        dataset = pydicom.dcmread(stream, specific_tags=_READ, defer_size=large)
         _refuse_other_objects(dataset)
         _refuse_other_images(dataset, content)
         header = _parse(dataset)
@@ -131,6 +139,17 @@ def read_header(content: bytes) -> tuple[Header, pydicom.Dataset]:
         raise UnreadableDicom("its header is damaged") from None
     _refuse_other_pixels(header)
     return header, dataset
+
+
+def pixel_data(dataset: pydicom.Dataset, content: Content) -> bytes | memoryview:
+    """The value of PixelData, where it lies in the content if it was left there.
+
+    It may have fewer bytes than the header says, if the file is cut short.
+    """
+    element = dataset.get_item("PixelData", keep_deferred=True)
+    if isinstance(element, RawDataElement) and element.value is None and element.length:
+        return memoryview(content)[element.value_tell : element.value_tell + element.length]
+    return bytes(dataset.PixelData or b"")
 
 
 def _refuse_other_objects(dataset: pydicom.Dataset) -> None:
@@ -174,14 +193,14 @@ def _encapsulated(header: Header) -> bool:
     return syntax.is_transfer_syntax and syntax.is_encapsulated
 
 
-def _refuse_other_images(dataset: pydicom.Dataset, content: bytes) -> None:
+def _refuse_other_images(dataset: pydicom.Dataset, content: Content) -> None:
     if "PixelData" not in dataset:
         if any(name in dataset for name in ("FloatPixelData", "DoubleFloatPixelData")):
             raise UnreadableDicom("its pixels are floating-point numbers, which are not supported")
-        if any(tag in content for tag in _PIXEL_DATA_TAGS):
+        if any(content.find(tag) >= 0 for tag in _PIXEL_DATA_TAGS):
             raise UnreadableDicom("the file is cut short: its pixel data have no end")
         raise UnreadableDicom("it holds no pixel data, or is cut short before them")
-    if not dataset.PixelData:
+    if not len(pixel_data(dataset, content)):
         raise UnreadableDicom("its pixel data are empty")
     if not dataset.file_meta.get("TransferSyntaxUID"):
         raise UnreadableDicom("it does not say how its pixels are encoded (no transfer syntax)")

@@ -19,8 +19,7 @@ from mammo.params import Preprocess
 from mammo.preparation import Prepared
 from mammo.remembered_images import prepared_picture
 from mammo.store import Store
-
-IMAGES = "train_images"
+from mammo.tables import IMAGES
 
 SECONDS = 300.0
 """That a file may take: some 300 times what the largest mammogram takes on a machine at rest, so

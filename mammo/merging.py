@@ -11,9 +11,8 @@ import pandera.pandas as pa
 
 from mammo.errors import UserError
 from mammo.files import write_text
-from mammo.tables import BREAST_BOXES, LESIONS, TRAIN, read_table
+from mammo.tables import BREAST_BOXES, IMAGES, LESIONS, TRAIN, read_table
 
-IMAGES = "train_images"
 LABELS = "train.csv"
 OPTIONAL: dict[str, pa.DataFrameSchema] = {"breast_boxes.csv": BREAST_BOXES, "lesions.csv": LESIONS}
 

@@ -27,7 +27,7 @@ class Preprocess(Section):
     """DICOM to 8-bit PNG."""
 
     long_side: Positive  # pixels of the longer side of the image written
-    full_decode: bool  # decode every resolution level of JPEG 2000, for comparison
+    full_decode: bool  # at full resolution, and scaled in one step; for comparison
     max_reject_fraction: Fraction  # the stage fails if more of the files are unreadable
 
 

@@ -16,6 +16,9 @@ import pandera.pandas as pa
 
 from mammo.errors import UserError
 
+IMAGES = "train_images"
+"""The folder of a data set that has PATIENT/IMAGE.dcm."""
+
 SHOWN = 20
 """Faults that an error names."""
 

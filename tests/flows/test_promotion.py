@@ -295,6 +295,28 @@ def test_what_makes_no_sense_is_one_sentence(root: Path, receiver: Receiver) -> 
     assert receiver.subjects() == ["promote failed"] * 3  # rollback is no flow
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("promote", "2"), ("rollback", "--reason", "why not"), ("aliases",), ("audit", "2")],
+    ids=" ".join,
+)
+def test_mlflow_out_of_reach_is_one_sentence(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    mlflow.set_registry_uri("http://127.0.0.1:9")
+    try:
+        result = run(*arguments)
+    finally:
+        mlflow.set_tracking_uri(before)
+        mlflow.set_registry_uri(before)
+    assert result.exit_code == (2 if arguments[0] == "audit" else 1)
+    assert "error: MLflow at http://127.0.0.1:9 failed" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_without_a_name_nobody_decides(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GLOBAL", "SYSTEM"):
         monkeypatch.setenv(f"GIT_CONFIG_{name}", "/dev/null")

@@ -291,7 +291,7 @@ def test_a_label_flipped_in_the_cache(root: Path) -> None:
 
 def test_a_label_flipped_in_the_data(root: Path) -> None:
     flip_a_byte(root / "data" / "train.csv")
-    assert_caught(audit(3), 1, "data/ is not what data.dvc names: train.csv was changed")
+    assert_caught(audit(3), 1, "data/ is not what data.dvc names: train.csv (changed)")
 
 
 def test_a_pixel_of_a_dicom_changed(root: Path) -> None:
@@ -307,7 +307,20 @@ def test_a_dicom_deleted(root: Path) -> None:
 def test_a_dicom_deleted_from_the_data(root: Path) -> None:
     gone = next((root / "data").rglob("*.dcm"))
     gone.unlink()
-    assert_caught(audit(3), 1, f"{gone.relative_to(root / 'data')} is gone")
+    assert_caught(audit(3), 1, f"{gone.relative_to(root / 'data')} (gone)")
+
+
+def test_a_file_that_no_row_names_is_counted_and_not_named(root: Path) -> None:
+    """Its name may be a patient's, and the report goes to MLflow."""
+    (root / "data" / "train_images" / "Zorgla^Berta.dcm").write_bytes(b"DICM")
+    (root / "data" / "train.csv").unlink()
+    result = audit(3)
+    assert_caught(
+        result,
+        1,
+        "train.csv (gone), 1 of data/ that no row of train.csv names (added)",
+    )
+    assert "Zorgla" not in result.output
 
 
 def test_a_woman_copied_from_train_into_test_under_another_id(root: Path) -> None:

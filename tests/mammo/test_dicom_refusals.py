@@ -205,10 +205,10 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     path = tmp_path / "a.dcm"
     path.write_bytes(plain(half_breast()))
 
-    def refuse(self: object) -> bytes:
+    def refuse(self: object, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(type(path), "read_bytes", refuse)  # root may read everything
+    monkeypatch.setattr(type(path), "open", refuse)  # root may read everything
     with pytest.raises(UnreadableDicom) as caught:
         read_mammogram(path, 64)
     assert caught.value.reason == "the file cannot be opened (Permission denied)"
