@@ -6,7 +6,7 @@ import stat
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydicom import uid
 
@@ -25,7 +25,8 @@ _FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 class Mapped(mmap.mmap):
     """A file mapped into memory, which may be read past its end like any other stream."""
 
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> None:
+    def seek(self, position: int, whence: Any = io.SEEK_SET) -> None:
+        """As any stream does it; but to its end, if the position is past it."""
         super().seek(min(position, len(self)) if whence == io.SEEK_SET else position, whence)
 
 

@@ -126,7 +126,7 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
         raise UnreadableDicom("it is not a DICOM file")
     # What is unpacked has no place in the content, so it cannot be left there.
     large = None if is_deflated(content) else _LARGE
-    stream = io.BytesIO(content) if isinstance(content, bytes) else content
+    stream: Any = io.BytesIO(content) if isinstance(content, bytes) else content
     try:
         dataset = pydicom.dcmread(stream, specific_tags=_READ, defer_size=large)
         _refuse_other_objects(dataset)
