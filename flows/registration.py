@@ -1,5 +1,6 @@
 """Registering the predictor as a new version of the model, tied to its snapshot."""
 
+import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from flows import aliases
 from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags
 from flows.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from mammo.errors import UserError
+from mammo.files import NETWORK_FILES
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "dicom")]),
@@ -103,17 +105,12 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
 
 def log_predictor(root: Path, run: str) -> str:
     """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
-    # Brings torch along: seconds that a retrain with nothing to do should not wait for.
+    # Not before: a retrain with nothing to do has no use for it.
     from mammo.datasets.phantom import phantom_dicom_bytes
-    from mammo.predictor import gather_predictor
 
     with tempfile.TemporaryDirectory() as scratch:
         predictor = Path(scratch) / "predictor"
-        gather_predictor(
-            root / "params.yaml",
-            **{part: root / folder for part, folder in NETWORKS.items()},
-            folder=predictor,
-        )
+        gather_predictor(root, predictor)
         with mlflow.start_run(run_id=run):
             info = mlflow.pyfunc.log_model(
                 name="model",
@@ -125,6 +122,16 @@ def log_predictor(root: Path, run: str) -> str:
                 pip_requirements=serving_requirements(),
             )
     return str(info.model_uri)
+
+
+def gather_predictor(root: Path, folder: Path) -> None:
+    """Copy what a predictor consists of into `folder`, as `mammo.predictor.load_predictor` reads
+    it: weights, architectures and settings."""
+    for part, source in NETWORKS.items():
+        (folder / part).mkdir(parents=True)
+        for file in NETWORK_FILES:
+            shutil.copyfile(root / source / file, folder / part / file)
+    shutil.copyfile(root / "params.yaml", folder / "params.yaml")
 
 
 def _alias(client: MlflowClient, version: int) -> str:

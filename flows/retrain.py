@@ -109,7 +109,6 @@ def run_pipeline(
                 task_run_name=stage.name,
                 retries=stage.meta.retries,
                 retry_delay_seconds=stage.meta.retry_delay,
-                tags=[f"pool:{stage.meta.pool}"],
             )
             futures[stage.name] = configured.submit(
                 stage,

@@ -4,14 +4,17 @@ MLflow stores this file as text and runs it when the model is loaded: no pickle.
 with the model.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from mammo.predictor import Predictor, load_predictor
+if TYPE_CHECKING:
+    from mammo.predictor import Predictor
 
 
 class MammogramClassifier(PythonModel):
@@ -21,6 +24,9 @@ class MammogramClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load detector and classifier."""
+        # Here, since MLflow runs this file to register a model too: it brings torch, for seconds.
+        from mammo.predictor import load_predictor
+
         self.predictor = load_predictor(Path(context.artifacts["predictor"]))
 
     def predict(

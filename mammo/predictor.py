@@ -1,7 +1,6 @@
 """The whole chain: a DICOM file in; probability of cancer, breast box and heatmap out."""
 
 import io
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from torch import nn
 from mammo import saliency
 from mammo.classifier import load_classifier
 from mammo.detector import Detector, load_detector
-from mammo.files import NETWORK_FILES
 from mammo.geometry import Box
 from mammo.params import Classifier, Params, load_params
 from mammo.preparation import prepare
@@ -63,17 +61,9 @@ class Predictor:
         )
 
 
-def gather_predictor(params: Path, detector: Path, classifier: Path, folder: Path) -> None:
-    """Copy what a predictor consists of into `folder`: weights, architectures and settings."""
-    for name, source in (("detector", detector), ("classifier", classifier)):
-        (folder / name).mkdir(parents=True)
-        for file in NETWORK_FILES:
-            shutil.copyfile(source / file, folder / name / file)
-    shutil.copyfile(params, folder / "params.yaml")
-
-
 def load_predictor(folder: Path) -> Predictor:
-    """Load what `gather_predictor` made. No pickle is involved."""
+    """Load a predictor: params.yaml, and the folders detector/ and classifier/ as their stages
+    wrote them. No pickle is involved."""
     params = load_params(folder / "params.yaml")
     classifier, settings = load_classifier(folder / "classifier")
     return Predictor(params, load_detector(folder / "detector"), classifier, settings)

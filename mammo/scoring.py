@@ -2,7 +2,7 @@
 
     python -m mammo.scoring PREDICTOR FILES.csv SCORES.csv
 
-PREDICTOR is a folder as `predictor.gather_predictor` makes it. A registered model carries this
+PREDICTOR is a folder that `predictor.load_predictor` reads. A registered model carries this
 module along: run from the model's own code/, an old model is scored by the code that it was made
 with, whatever the working tree has become since.
 """

@@ -300,6 +300,9 @@ def _batch(
 def main() -> None:
     """Fuzz the syntaxes named, or all, and print a table."""
     count, folder = int(sys.argv[1]), Path(sys.argv[2])
+    unknown = set(sys.argv[3:]) - set(seeds())
+    if unknown:
+        sys.exit(f"there are no files of {', '.join(unknown)}; write one of {', '.join(seeds())}")
     faults = 0
     for syntax in sys.argv[3:] or seeds():
         counts = dict.fromkeys(("files", "read", "peak"), 0)
