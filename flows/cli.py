@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,14 +50,36 @@ def retrain(
     ] = None,
 ) -> None:
     """Bring the pipeline up to date and register the model that comes of it."""
-    from flows.retrain import Summary
-    from flows.retrain import retrain as retrain_flow
+    with _temporary_server():
+        from flows.retrain import Summary
+        from flows.retrain import retrain as retrain_flow
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = retrain_flow(force=force, pools=tuple(pool or ()), return_state=True)
     summary = result_of(state)
     assert isinstance(summary, Summary)
     _show(summary)
+
+
+@contextmanager
+def _temporary_server() -> Iterator[None]:
+    """Let Prefect's temporary server, if there will be one, start while other things are imported.
+
+    It takes seconds, in a process of its own. Prefect itself is imported before, since two threads
+    that import the same modules may meet them half done.
+    """
+    import prefect.flows
+    import prefect.server.api.server  # noqa: F401
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value() is not None:
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(get_client, sync_client=True)
+        yield
+        started.result()
 
 
 @app.command()
