@@ -1,6 +1,6 @@
 """What DVC costs on as many files as the RSNA collection has, and what our own status saves.
 
-    python -m benchmarks.dvc_cost            # 54,706 files of 4 kB; a quarter of an hour, 700 MB
+    python -m benchmarks.dvc_cost            # 54,706 files of 4 kB; four minutes, 700 MB
     python -m benchmarks.dvc_cost 2000       # a quick look
 
 A git repository with the files in `data`, four or five a folder, and three stages: one makes a

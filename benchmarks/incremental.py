@@ -48,7 +48,7 @@ def make(data: Path, count: int) -> pd.DataFrame:
     noise = np.random.default_rng(1).normal(0, 60, base.shape)
     for number in range(count):
         image, patient = f"{number:06d}", str(number // 4)
-        pixels = base + np.roll(noise, (number // 500, number), (0, 1))
+        pixels = base + np.roll(noise, divmod(number, noise.shape[1]), (0, 1))  # no two alike
         about = Mammogram(patient, image, "L", "CC", ("A", "R"), windows=(Window(1500, 3000),))
         path = data / "train_images" / patient / f"{image}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)

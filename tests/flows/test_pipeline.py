@@ -14,6 +14,7 @@ from flows import dvc_status
 from flows.pipeline import Meta, Stage, read_pipeline, repro, status
 from flows.process import CommandError, follow
 from mammo.errors import UserError
+from tests.flows.toys import RUN_STAGES
 
 DVC_YAML = """
     stages:
@@ -142,31 +143,9 @@ def test_a_stage_that_outlasts_its_limit_is_stopped(toy: Path) -> None:
         run(hurried, toy)
 
 
-FLOW = """
-    import sys
-    from pathlib import Path
-    import flows
-    from flows import registry, retrain
-    from flows.pipeline import read_pipeline
-    from flows.snapshot import Snapshot
-    from prefect import flow
-    root = Path.cwd()
-    experiment = registry.open_store(root)
-    parent = registry.start_retrain(experiment, Snapshot("0" * 40, {}))
-
-    @flow
-    def toy():
-        stages = read_pipeline(root)
-        for outcome in retrain.run_pipeline(stages, root, experiment, parent):
-            print(outcome.stage, outcome.fate)
-
-    toy()
-"""
-
-
 def flow_output(toy: Path, server: dict[str, str]) -> list[str]:
     """Run the toy's stages in a Prefect flow, in a process of its own."""
-    (toy / "flow.py").write_text(textwrap.dedent(FLOW))
+    (toy / "flow.py").write_text(textwrap.dedent(RUN_STAGES))
     env = {"PYTHONPATH": str(Path(__file__).parents[2]), **server}
     return follow([sys.executable, "flow.py"], toy, print, env, time_limit=300)
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -27,6 +26,7 @@ import yaml
 
 from tests.flows.conftest import command
 from tests.flows.test_process import gone
+from tests.flows.toys import RUN_STAGES, free_port
 from tests.imports import ROOT
 
 pytestmark = pytest.mark.timeout(1200)
@@ -91,32 +91,6 @@ CRASH = """
         if "prefect.engine" in process.cmdline():
             process.kill()
 """
-FLOW = """
-    import sys
-    from pathlib import Path
-    import flows
-    from flows import registry, retrain
-    from flows.pipeline import read_pipeline
-    from flows.snapshot import Snapshot
-    from prefect import flow
-    root = Path.cwd()
-    experiment = registry.open_store(root)
-    parent = registry.start_retrain(experiment, Snapshot("0" * 40, {}))
-
-    @flow
-    def toy():
-        stages = [stage for stage in read_pipeline(root) if stage.name in sys.argv[1:]]
-        for outcome in retrain.run_pipeline(stages, root, experiment, parent, ["gpu"]):
-            print(outcome.stage, outcome.fate)
-
-    toy()
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -150,7 +124,7 @@ class Toy:
         """Start a flow in the clone `parent` that runs these stages, those of the pool there."""
         root = self.folder / "parent"
         return subprocess.Popen(
-            [sys.executable, str(self.folder / "flow.py"), *stages],
+            [sys.executable, str(self.folder / "flow.py"), "gpu", *stages],
             cwd=root,
             env={**self.env, "PYTHONPATH": str(root), "PREFECT_API_URL": self.api},
             stdout=subprocess.PIPE,
@@ -200,7 +174,7 @@ def make_clones(folder: Path) -> None:
     write(origin / "crash.py", CRASH)
     (origin / "params.yaml").write_text("seed: 1\n")
     (origin / "in.txt").write_text("hello\n")
-    write(folder / "flow.py", FLOW)
+    write(folder / "flow.py", RUN_STAGES)
     command(origin, "git", "init", "-q", "-b", "main")
     command(origin, "git", "config", "user.name", "Tester")
     command(origin, "git", "config", "user.email", "tester@localhost")

@@ -64,6 +64,27 @@ DRIVER = """
         cli.app()
 """
 
+RUN_STAGES = """
+    import sys
+    from pathlib import Path
+    import flows
+    from flows import registry, retrain
+    from flows.pipeline import read_pipeline
+    from flows.snapshot import Snapshot
+    from prefect import flow
+    root, pool, names = Path.cwd(), sys.argv[1:2], sys.argv[2:]
+    experiment = registry.open_store(root)
+    parent = registry.start_retrain(experiment, Snapshot("0" * 40, {}))
+
+    @flow
+    def toy():
+        stages = [stage for stage in read_pipeline(root) if not names or stage.name in names]
+        for outcome in retrain.run_pipeline(stages, root, experiment, parent, pool):
+            print(outcome.stage, outcome.fate)
+
+    toy()
+"""  # [POOL STAGE...]: the stages as a flow, those of the pool through a worker; else all in place
+
 
 def make_toy(root: Path) -> None:
     """A project of two stages. `slow` waits while there is a file `hold`; its number: `started`."""
