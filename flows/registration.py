@@ -124,11 +124,6 @@ def log_predictor(root: Path, run: str) -> str:
     return str(info.model_uri)
 
 
-def import_predictor() -> None:
-    """Import what MLflow tries the model with as it is registered: torch and more, for seconds."""
-    import mammo.predictor  # noqa: F401
-
-
 def gather_predictor(root: Path, folder: Path) -> None:
     """Copy what a predictor consists of into `folder`, as `mammo.predictor.load_predictor` reads
     it: weights, architectures and settings."""

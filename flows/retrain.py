@@ -7,7 +7,6 @@ It runs with Prefect's temporary server, or against PREFECT_API_URL where that i
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 
-from flows import registration, registry
+from flows import registry
 from flows.children import cancel_children
 from flows.data import ensure_data
 from flows.notify import notify, notify_failure
@@ -177,9 +176,7 @@ def retrain(
         parent = registry.start_retrain(experiment, before, workspace_id(root), trigger)
         try:
             registry.log_params(parent, before)
-            with ThreadPoolExecutor(1) as ahead:  # while this process waits for the stages
-                ahead.submit(registration.import_predictor)
-                outcomes = run_pipeline(stages, root, experiment, parent, pools)
+            outcomes = run_pipeline(stages, root, experiment, parent, pools)
             after = capture(root)
             if after.commit != before.commit:
                 raise UserError("the commit changed during the run: run `mammoflow retrain` again")

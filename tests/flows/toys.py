@@ -59,7 +59,6 @@ DRIVER = """
             ).model_uri
 
     registration.log_predictor = log_predictor
-    registration.import_predictor = lambda: None
     if __name__ == "__main__":
         cli.app()
 """
