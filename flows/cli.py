@@ -68,14 +68,15 @@ def _temporary_server() -> Iterator[None]:
     It takes seconds, in a process of its own. Prefect itself is imported before, since two threads
     that import the same modules may meet them half done.
     """
-    import prefect.flows
-    import prefect.server.api.server  # noqa: F401
-    from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
     if PREFECT_API_URL.value() is not None:
         yield
         return
+    import prefect.flows
+    import prefect.server.api.server  # noqa: F401
+    from prefect.client.orchestration import get_client
+
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(get_client, sync_client=True)
         yield

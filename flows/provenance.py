@@ -262,7 +262,7 @@ def _quotable(paths: list[str], cache: Cache, data: str, md5: str) -> list[str]:
         if not path.startswith(f"{data}/") or path.removeprefix(f"{data}/") in known
     ]
     others = len(paths) - len(good)
-    return [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0) + good
+    return good + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0)
 
 
 def _named_by(labels: Path) -> set[str]:
