@@ -128,8 +128,8 @@ def share(
 ) -> None:
     """Run trials of a shared study until all workers together have ended `trials` of them.
 
-    A trial whose worker dies is tried once more, by whoever finds it. Workers that start a trial
-    at the same moment may run one too many.
+    A trial whose worker dies is tried once more, by whoever finds it. Workers that start a trial,
+    or find a dead one, at the same moment may run some too many.
     """
     run = _runner(objective, space, select_by)
     while True:
