@@ -4,6 +4,7 @@ No header is asked: tags that contradict the image are common enough to matter.
 """
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,26 +85,32 @@ def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     height, width = pixels.shape
     scale = min(1.0, WORKING_SIDE / math.sqrt(height * width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    if height > 2 * size[1] and width > 2 * size[0]:
+        # OpenCV halves several times as fast as it does anything else.
+        half = width // 2, height // 2
+        pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     if small.min() == small.max():
         return np.zeros(small.shape, bool)
     # The square root draws fat and skin, which are dark, away from the background: Otsu's
     # threshold on the grey itself would part dense tissue from fat instead.
-    smooth = cv2.GaussianBlur(small, (5, 5), 0).astype(np.float32)
-    above = np.clip(smooth - np.percentile(smooth, _BACKGROUND), 0, None)
-    roots = np.rint(np.sqrt(above * 255))
+    smooth = np.asarray(cv2.GaussianBlur(small, (5, 5), 0), np.uint8)
+    # Many times as fast as np.percentile, which sorts.
+    darker = np.cumsum(cv2.calcHist([smooth], [0], None, [256], [0, 256]))
+    background = np.searchsorted(darker, _BACKGROUND / 100 * smooth.size)
+    roots = np.rint(np.sqrt(np.clip(smooth - np.float32(background), 0, None) * 255))
     _, bright = cv2.threshold(roots.astype(np.uint8), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_STROKE, _STROKE))
     # Outside counts as dark, so that a film's edge along the border is opened away as well.
     solid = cv2.erode(bright, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    if not len(areas):
+    if not solid.any():
         return np.zeros(small.shape, bool)
-    core = (labels == 1 + np.argmax(areas)).astype(np.uint8)
     wide = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_STROKE + 4, _STROKE + 4))
-    mask = cv2.bitwise_and(cv2.dilate(core, wide), bright)
+    return _largest(cv2.bitwise_and(cv2.dilate(_largest(solid), wide), bright)).astype(bool)
+
+
+def _largest(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """The largest connected area of a mask that has some, its holes filled."""
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(outlines, key=cv2.contourArea)
-    filled = cv2.drawContours(np.zeros_like(mask), [largest], 0, 1, cv2.FILLED)
-    return filled.astype(bool)
+    return np.asarray(cv2.drawContours(np.zeros_like(mask), [largest], 0, 1, cv2.FILLED), np.uint8)

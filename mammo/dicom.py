@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.dicom_container import Content, content_of
+from mammo.dicom_container import Content, opened
 from mammo.dicom_display import grey, looked_up, windowed
 from mammo.dicom_error import UnreadableDicom
 from mammo.dicom_header import Header, read_header
@@ -70,9 +70,9 @@ def read_mammogram(
     if long_side < 1:
         raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), opened(source) as content:
             warnings.simplefilter("ignore")  # they quote header values
-            return _read(content_of(source), long_side, full_decode)
+            return _read(content, long_side, full_decode)
     except UnreadableDicom as error:
         name = str(source) if isinstance(source, Path) else None
         raise UnreadableDicom(error.reason, name) from None

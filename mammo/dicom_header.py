@@ -9,14 +9,14 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
 
-from mammo.dicom_container import Content, is_deflated
+from mammo.dicom_container import Content, is_deflated, size_of
 from mammo.dicom_display import MAX_VALUE, VoiLut, read_voi_lut
 from mammo.dicom_error import UnreadableDicom
 
@@ -117,18 +117,19 @@ class Header:
 def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     """Parse a DICOM file's content and check that it describes one grey image we can decode.
 
-    Large pixel data of a known length stay where they are: see `dicom_pixels.pixel_data`.
+    Large pixel data stay where they are: see `pixel_data`.
 
     Raises:
         UnreadableDicom: it is no DICOM file, is cut short, or describes something else.
     """
-    if content[128:132] != b"DICM":
+    content.seek(0)
+    if content.read(132)[128:] != b"DICM":
         raise UnreadableDicom("it is not a DICOM file")
     # What is unpacked has no place in the content, so it cannot be left there.
     large = None if is_deflated(content) else _LARGE
-    stream: Any = io.BytesIO(content) if isinstance(content, bytes) else content
+    content.seek(0)
     try:
-        dataset = pydicom.dcmread(stream, specific_tags=_READ, defer_size=large)
+        dataset = pydicom.dcmread(cast(BinaryIO, content), specific_tags=_READ, defer_size=large)
         _refuse_other_objects(dataset)
         _refuse_other_images(dataset, content)
         header = _parse(dataset)
@@ -141,15 +142,16 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     return header, dataset
 
 
-def pixel_data(dataset: pydicom.Dataset, content: Content) -> bytes | memoryview:
-    """The value of PixelData, where it lies in the content if it was left there.
-
-    It may have fewer bytes than the header says, if the file is cut short.
-    """
+def pixel_data(dataset: pydicom.Dataset, content: Content) -> tuple[Content, int]:
+    """A stream at the first byte of PixelData, and how many it has: fewer than the header says, if
+    the file is cut short."""
     element = dataset.get_item("PixelData", keep_deferred=True)
     if isinstance(element, RawDataElement) and element.value is None and element.length:
-        return memoryview(content)[element.value_tell : element.value_tell + element.length]
-    return bytes(dataset.PixelData or b"")
+        rest = size_of(content) - element.value_tell
+        content.seek(element.value_tell)
+        return content, max(0, min(element.length, rest))
+    value = bytes(dataset.PixelData or b"")
+    return io.BytesIO(value), len(value)
 
 
 def _refuse_other_objects(dataset: pydicom.Dataset) -> None:
@@ -197,10 +199,12 @@ def _refuse_other_images(dataset: pydicom.Dataset, content: Content) -> None:
     if "PixelData" not in dataset:
         if any(name in dataset for name in ("FloatPixelData", "DoubleFloatPixelData")):
             raise UnreadableDicom("its pixels are floating-point numbers, which are not supported")
-        if any(content.find(tag) >= 0 for tag in _PIXEL_DATA_TAGS):
+        content.seek(0)
+        read = content.read()
+        if any(tag in read for tag in _PIXEL_DATA_TAGS):
             raise UnreadableDicom("the file is cut short: its pixel data have no end")
         raise UnreadableDicom("it holds no pixel data, or is cut short before them")
-    if not len(pixel_data(dataset, content)):
+    if pixel_data(dataset, content)[1] == 0:
         raise UnreadableDicom("its pixel data are empty")
     if not dataset.file_meta.get("TransferSyntaxUID"):
         raise UnreadableDicom("it does not say how its pixels are encoded (no transfer syntax)")

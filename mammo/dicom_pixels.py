@@ -8,6 +8,7 @@ is allocated.
 
 import io
 import struct
+from collections.abc import Callable
 
 import cv2
 import imagecodecs
@@ -16,13 +17,15 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import uid
-from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 
 from mammo.dicom_container import Content
 from mammo.dicom_error import UnreadableDicom
 from mammo.dicom_header import Header, pixel_data
+
+Rows = Callable[[int, int], NDArray[np.unsignedinteger]]
+"""The stored values from one row up to another, in order, each once; good until the next call."""
 
 _LITTLE_ENDIAN = {
     uid.ImplicitVRLittleEndian,
@@ -41,6 +44,7 @@ _JPEG = {uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1}
 _BAND = 64  # rows that are halved at a time, a power of two
 _NOT_A_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # JPEG markers among C0..CF: tables and an extension
 _HUFFMAN_TABLES, _SCAN = 0xC4, 0xDA  # T.81, B.1.1.3
+_ITEM = b"\xfe\xff\x00\xe0"  # the tag before each fragment
 _JPEG_LS_FRAME = 0xF7  # the same segment as a frame header, T.87, C.2.2
 
 
@@ -68,17 +72,17 @@ def decode(
         name = syntax.name if syntax.is_transfer_syntax else "an unknown transfer syntax"
         raise UnreadableDicom(f"its pixels are encoded as {name}, which is not supported")
     try:
-        value = pixel_data(dataset, content)
-        if syntax in _JPEG_2000:
-            return _jpeg_2000(header, _frame(value), smallest)
-        if syntax in _JPEG | _JPEG_LS:
-            return _halved(_jpeg(header, syntax, _frame(value)), header, smallest)
-        if syntax == uid.RLELossless:
-            return _halved(_rle(header, _frame(value)), header, smallest)
+        stream, length = pixel_data(dataset, content)
         if syntax in _LITTLE_ENDIAN:
-            return _halved(_uncompressed(header, value), header, smallest)
-        pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
-        return pixels
+            return _halved(_uncompressed(header, stream, length), header, smallest)
+        if not own:
+            pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
+            return pixels
+        frame = _frame(stream.read(length))
+        if syntax in _JPEG_2000:
+            return _jpeg_2000(header, bytes(frame), smallest)
+        pixels = _rle(header, frame) if syntax == uid.RLELossless else _jpeg(header, syntax, frame)
+        return _halved(lambda top, end: pixels[top:end], header, smallest)
     except (UnreadableDicom, MemoryError):
         raise
     except Exception:
@@ -93,18 +97,32 @@ def _by_pydicom(syntax: uid.UID) -> bool:
         return False
 
 
-def _frame(value: bytes | memoryview) -> bytes:
-    return get_frame(bytes(value), 0, number_of_frames=1)
+def _frame(value: bytes) -> memoryview:
+    """The stream of the only frame: its fragments (PS3.5 A.4), not copied if there is but one."""
+    view, fragments, at = memoryview(value), [], 0
+    while at + 8 <= len(view) and view[at : at + 4] == _ITEM:
+        (length,) = struct.unpack_from("<I", view, at + 4)
+        fragments.append(view[at + 8 : at + 8 + length])
+        at += 8 + length
+    if len(fragments) < 2:  # the first is the table of offsets
+        raise ValueError("no fragment")
+    return fragments[1] if len(fragments) == 2 else memoryview(b"".join(fragments[1:]))
 
 
-def _uncompressed(header: Header, value: bytes | memoryview) -> NDArray[np.unsignedinteger]:
-    """The element's own bytes, not copied."""
-    size = header.bits_allocated // 8
-    count = header.height * header.width
-    if len(value) < count * size:
+def _uncompressed(header: Header, stream: Content, length: int) -> Rows:
+    """The stream's own bytes, read when they are asked for."""
+    kind = f"<u{header.bits_allocated // 8}"
+    if length < header.height * header.width * header.bits_allocated // 8:
         raise ValueError("fewer pixels than the header says")
-    pixels = np.frombuffer(value, f"<u{size}", count)
-    return pixels.reshape(header.height, header.width)
+    band = np.empty((_BAND, header.width), kind)
+
+    def rows(top: int, end: int) -> NDArray[np.unsignedinteger]:
+        wanted = band[: end - top] if end - top <= _BAND else np.empty((end, header.width), kind)
+        if stream.readinto(wanted.data) != wanted.nbytes:
+            raise ValueError("cut short since it was opened")
+        return wanted
+
+    return rows
 
 
 def _jpeg_2000(header: Header, frame: bytes, smallest: int) -> NDArray[np.integer]:
@@ -137,22 +155,22 @@ def _jpeg_2000(header: Header, frame: bytes, smallest: int) -> NDArray[np.intege
     return _extended(pixels, header.signed, unused) if signed or header.signed else pixels
 
 
-def _jpeg(header: Header, syntax: uid.UID, frame: bytes) -> NDArray[np.unsignedinteger]:
+def _jpeg(header: Header, syntax: uid.UID, frame: memoryview) -> NDArray[np.unsignedinteger]:
     """A JPEG or JPEG-LS stream by imagecodecs (libjpeg-turbo and CharLS)."""
     precision, height, width, components = _frame_header(frame)
     size = (header.width, header.height)
     if (width, height) != size or components != 1 or precision > header.bits_allocated:
         raise UnreadableDicom("its pixel data are another image than its header describes")
-    if b"\xff\xd9" not in frame[-16:]:  # the end-of-image marker; padding may follow
+    if b"\xff\xd9" not in bytes(frame[-16:]):  # the end-of-image marker; padding may follow
         raise ValueError("a JPEG stream without an end, which decoders would fill up with grey")
     by = imagecodecs.jpegls_decode if syntax in _JPEG_LS else imagecodecs.jpeg_decode
-    pixels = np.asarray(by(frame))
+    pixels = np.asarray(by(frame))  # type: ignore[arg-type]  # its stubs know no memoryview
     if pixels.shape != (height, width) or pixels.dtype.kind != "u":
         raise ValueError("decoded to another shape than its frame header says")
     return pixels.astype(f"u{header.bits_allocated // 8}", copy=False)
 
 
-def _frame_header(frame: bytes) -> tuple[int, int, int, int]:
+def _frame_header(frame: memoryview) -> tuple[int, int, int, int]:
     """Precision, height, width and components from a JPEG frame header (ITU-T T.81, B.2.2).
 
     All segments before the first scan are looked at: libjpeg-turbo crashes on a lossless stream
@@ -172,45 +190,51 @@ def _frame_header(frame: bytes) -> tuple[int, int, int, int]:
     return precision, height, width, components
 
 
-def _rle(header: Header, frame: bytes) -> NDArray[np.unsignedinteger]:
+def _rle(header: Header, frame: memoryview) -> NDArray[np.unsignedinteger]:
     """RLE's byte planes (PS3.5 G); imagecodecs refuses what would run past the image."""
     planes = header.bits_allocated // 8
     if struct.unpack_from("<I", frame) != (planes,):
         raise UnreadableDicom("its pixel data are another image than its header describes")
     values = bytearray(header.height * header.width * planes)
-    decoded = imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)
+    decoded = imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)  # type: ignore[arg-type]
     if len(decoded) != len(values):
         raise ValueError("RLE segments that end before the image does")
     return np.frombuffer(values, f"<u{planes}").reshape(header.height, header.width)
 
 
-def _halved(
-    pixels: NDArray[np.unsignedinteger], header: Header, smallest: int
-) -> NDArray[np.integer]:
+def _halved(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]:
     """The values, halved as long as the areas' borders stay far below the size wanted, or meet it.
 
     Band by band, small enough for the processor's cache: each pixel is fetched from memory once.
     OpenCV halves several times as fast as it does anything else.
     """
     unused = header.bits_allocated - header.bits_stored
-    times, (height, width) = 0, pixels.shape
+    times, height, width = 0, header.height, header.width
     # What is padding must be seen at full size; and OpenCV cannot resize signed bytes.
-    fit = header.padding is None and not (header.signed and pixels.itemsize == 1)
+    fit = header.padding is None and header.dtype != np.int8
     while fit and height % 2 == width % 2 == 0 and _BAND >> times > 1:
         height, width = height // 2, width // 2
         if max(height, width) != smallest and max(height, width) < 2 * smallest:
             break
         times += 1
     if times == 0:
-        return _extended(pixels, header.signed, unused)
-    bands = []
-    for top in range(0, len(pixels), _BAND):
-        band = _extended(pixels[top : top + _BAND], header.signed, unused)
-        for _ in range(times):
-            half = band.shape[1] // 2, band.shape[0] // 2
-            band = np.asarray(cv2.resize(band, half, interpolation=cv2.INTER_AREA), band.dtype)
-        bands.append(band)
-    return np.concatenate(bands)
+        return _extended(rows(0, header.height), header.signed, unused)
+    halved = np.empty((header.height >> times, header.width >> times), header.dtype)
+    for top in range(0, header.height, _BAND):
+        end = min(top + _BAND, header.height)
+        band = rows(top, end)
+        # Before it is looked at: it comes from memory while OpenCV calculates.
+        half = _half(band, times)
+        extended = _extended(band, header.signed, unused)
+        halved[top >> times : end >> times] = half if extended is band else _half(extended, times)
+    return halved
+
+
+def _half(band: NDArray[np.integer], times: int) -> NDArray[np.integer]:
+    for _ in range(times):
+        half = band.shape[1] // 2, band.shape[0] // 2
+        band = np.asarray(cv2.resize(band, half, interpolation=cv2.INTER_AREA), band.dtype)
+    return band
 
 
 def _extended(

@@ -10,19 +10,26 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-import cv2
 import torch
 
 from mammo.detector import Detector, load_detector
 from mammo.files import NETWORK_FILES
 from mammo.geometry import Box
 from mammo.params import Crop
+from mammo.png import gray_png
 from mammo.reading import decode_gray, read_file
 from mammo.reproducibility import pin
 from mammo.roi import Roi, cut, find_roi
 from mammo.store import Store, code_version, key_of
 
-LIBRARIES = ("numpy", "opencv-python-headless", "torch", "torchvision", "ultralytics")
+LIBRARIES = (
+    "imagecodecs",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "torchvision",
+    "ultralytics",
+)
 """What detects, scales and compresses."""
 
 _one_at_a_time = threading.Lock()  # a Dask worker may run several tasks in one process
@@ -65,9 +72,7 @@ def found_and_cut(image: Path, how: Searching, store: Store | None) -> tuple[Roi
     pixels = decode_gray(content, image)
     with _one_at_a_time:
         roi = find_roi(_loaded(how), pixels, how.settings)
-    encoded, array = cv2.imencode(".png", cut(pixels, roi.box))
-    assert encoded
-    png = array.tobytes()
+    png = gray_png(cut(pixels, roi.box))
     if store is not None:
         store.put(key, asdict(roi), png)
     return roi, png
