@@ -22,7 +22,7 @@ from flows.registration import git_tag
 from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
 from flows.snapshot import FILES, Snapshot, git, read_tag, tag_exists
 from mammo.errors import UserError
-from mammo.tables import BREAST_BOXES, IMAGES, LESIONS, TRAIN
+from mammo.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
 
 
 def find_version(reference: str) -> ModelVersion:
@@ -194,6 +194,7 @@ def cached_bytes(
         outs: those of the stages, and their hashes.
         on_file: called after each file.
     """
+    known = _known_files(cache, *data)
     gone: list[str] = []
     for out, md5 in (data, *outs.items()):
         damaged = []
@@ -205,10 +206,10 @@ def cached_bytes(
             elif state == "damaged":
                 damaged.append(path)
         if damaged:
-            names = some(_quotable(damaged, cache, *data))
+            names = some(_quotable(damaged, data[0], known))
             yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
     if gone:
-        names = some(_quotable(gone, cache, *data))
+        names = some(_quotable(gone, data[0], known))
         yield missing(
             f"neither DVC's cache nor a remote has {names}: set a remote that has them with "
             f"`dvc remote add -d NAME URL`, or audit where the cache is"
@@ -234,10 +235,11 @@ def workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Fin
         "changed": [p for p in listing if p in here and md5_of(folder / p) != listing[p]],
         "added": sorted(here - set(listing)),
     }
+    known = _known_files(cache, name, md5)
     told = [
         f"{path.removeprefix(f'{name}/')} ({fate})"
         for fate, paths in fates.items()
-        for path in _quotable([f"{name}/{path}" for path in paths], cache, name, md5)
+        for path in _quotable([f"{name}/{path}" for path in paths], name, known)
     ]
     if told:
         yield wrong(
@@ -246,23 +248,24 @@ def workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Fin
         )
 
 
-def _quotable(paths: list[str], cache: Cache, data: str, md5: str) -> list[str]:
+def _quotable(paths: list[str], data: str, known: set[str]) -> list[str]:
     """The paths as a report may name them.
 
-    Files of the data that no row of train.csv names are only counted: their names may be anything,
-    a patient's included.
+    Files of the data that are not `known` are only counted: their names may be anything, a
+    patient's included.
     """
+    good = [path for path in paths if not path.startswith(f"{data}/") or path in known]
+    others = len(paths) - len(good)
+    return good + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0)
+
+
+def _known_files(cache: Cache, data: str, md5: str) -> set[str]:
+    """The data's tables, and the images that its train.csv names, if the cache has it."""
     known = {str(schema.name) for schema in (TRAIN, BREAST_BOXES, LESIONS)}
     labels = cache.listing(md5).get(str(TRAIN.name)) if cache.state(md5) == "good" else None
     if labels is not None and cache.state(labels) == "good":
         known |= _named_by(cache.path(labels))
-    good = [
-        path
-        for path in paths
-        if not path.startswith(f"{data}/") or path.removeprefix(f"{data}/") in known
-    ]
-    others = len(paths) - len(good)
-    return good + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0)
+    return {f"{data}/{path}" for path in known}
 
 
 def _named_by(labels: Path) -> set[str]:
@@ -271,7 +274,7 @@ def _named_by(labels: Path) -> set[str]:
         rows = pd.read_csv(labels, dtype=str, usecols=["patient_id", "image_id"])
     except ValueError:
         return set()
-    return {f"{IMAGES}/{row.patient_id}/{row.image_id}.dcm" for row in rows.itertuples()}
+    return set(image_files(rows))
 
 
 def _has_commit(root: Path, commit: str) -> bool:

@@ -163,10 +163,7 @@ def _dicom_files(
         UserError: if one is neither here nor there.
     """
     name, md5 = data_out(snapshot)
-    wanted = [
-        f"train_images/{row.patient_id}/{row.image_id}.dcm"
-        for row in images[["patient_id", "image_id"]].itertuples()
-    ]
+    wanted = tables.image_files(images)
     files = _cached(cache, md5, wanted)
     if files is None:
         _fetch(root, snapshot, [f"{name}.dvc"], say)

@@ -51,7 +51,7 @@ _JPEG_LS_FRAME = 0xF7  # the same segment as a frame header, T.87, C.2.2
 def decode(
     header: Header, dataset: pydicom.Dataset, content: Content, smallest: int
 ) -> NDArray[np.integer]:
-    """Decode the stored values, at full size or at a lower resolution that the encoding offers.
+    """Decode the stored values, at full size or halved as often as is of no harm.
 
     Args:
         header: the checked facts of `dataset`.

@@ -19,7 +19,7 @@ from mammo.params import Preprocess
 from mammo.preparation import Prepared
 from mammo.remembered_images import prepared_picture
 from mammo.store import Store
-from mammo.tables import IMAGES
+from mammo.tables import IMAGES, image_file, image_files
 
 SECONDS = 300.0
 """That a file may take: some 300 times what the largest mammogram takes on a machine at rest, so
@@ -53,7 +53,7 @@ def examine(
 ) -> tuple[Outcome, bytes | None]:
     """Read and prepare the image of a row of train.csv; a PNG, or None if it is rejected."""
     folder, name = str(row["patient_id"]), str(row["image_id"])
-    path = data / IMAGES / folder / f"{name}.dcm"
+    path = data / image_file(folder, name)
     try:
         _refuse_links_out(path, data)
         picture = prepared_picture(path, settings, store)
@@ -111,13 +111,12 @@ def files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
 
     Their names may be anything, a patient's included: they must not leave the data's folder.
     """
-    folder = data / IMAGES
-    named = {f"{row.patient_id}/{row.image_id}.dcm" for row in rows.itertuples()}
-    found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    named = set(image_files(rows))
+    found = (path for path in (data / IMAGES).rglob("*") if path.is_file() or path.is_symlink())
     return sorted(
         path
         for path in found
-        if not path.name.startswith(".") and path.relative_to(folder).as_posix() not in named
+        if not path.name.startswith(".") and path.relative_to(data).as_posix() not in named
     )
 
 

@@ -11,7 +11,7 @@ import pandera.pandas as pa
 
 from mammo.errors import UserError
 from mammo.files import write_text
-from mammo.tables import BREAST_BOXES, IMAGES, LESIONS, TRAIN, read_table
+from mammo.tables import BREAST_BOXES, IMAGES, LESIONS, TRAIN, image_files, read_table
 
 LABELS = "train.csv"
 OPTIONAL: dict[str, pa.DataFrameSchema] = {"breast_boxes.csv": BREAST_BOXES, "lesions.csv": LESIONS}
@@ -38,7 +38,7 @@ def merge(old: Path, new: Path, into: Path) -> int:
     if labels.empty:
         raise UserError(f"{new / LABELS}: there are no rows, so there is nothing to add")
     ids = set(labels["image_id"])
-    wanted = {f"{row.patient_id}/{row.image_id}.dcm" for row in labels.itertuples()}
+    wanted = set(image_files(labels))
     _check_files(new, wanted)
     known = set(read_table(old / LABELS, TRAIN)["image_id"])
     _refuse(new / LABELS, "image_id is in the data already", ids & known)
@@ -46,11 +46,11 @@ def merge(old: Path, new: Path, into: Path) -> int:
         if (new / name).exists():
             strangers = set(read_table(new / name, schema)["image_id"]) - ids
             _refuse(new / name, f"image_id is not in {new / LABELS}", strangers)
-    _check_bytes(old / IMAGES, new / IMAGES, wanted)
+    _check_bytes(old / IMAGES, new, wanted)
     shutil.copytree(old, into, symlinks=True, copy_function=_link)
     for path in sorted(wanted):
-        (into / IMAGES / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(new / IMAGES / path, into / IMAGES / path)
+        (into / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(new / path, into / path)
     for name, schema in {LABELS: TRAIN, **OPTIONAL}.items():
         if (new / name).exists():
             _append(into / name, new / name, schema)
@@ -59,10 +59,10 @@ def merge(old: Path, new: Path, into: Path) -> int:
 
 def _check_files(new: Path, wanted: set[str]) -> None:
     """Every row has its file, every file its row."""
-    folder = new / IMAGES
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-    _refuse(new / LABELS, f"there is no such file in {folder}", wanted - found)
-    _refuse(folder, f"file without a row in {new / LABELS}", found - wanted)
+    files = (path for path in (new / IMAGES).rglob("*") if not path.is_dir())
+    found = {str(path.relative_to(new)) for path in files}
+    _refuse(new / LABELS, f"there is no such file in {new}", wanted - found)
+    _refuse(new, f"file without a row in {new / LABELS}", found - wanted)
 
 
 def _check_bytes(old: Path, new: Path, wanted: set[str]) -> None:

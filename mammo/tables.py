@@ -22,6 +22,17 @@ IMAGES = "train_images"
 SHOWN = 20
 """Faults that an error names."""
 
+
+def image_file(patient_id: str, image_id: str) -> str:
+    """Where an image is in the folder of its data set."""
+    return f"{IMAGES}/{patient_id}/{image_id}.dcm"
+
+
+def image_files(rows: pd.DataFrame) -> list[str]:
+    """Where the images of the rows of a train.csv are, in order."""
+    return [image_file(*ids) for ids in zip(rows["patient_id"], rows["image_id"], strict=True)]
+
+
 Flag = pa.Check.isin([0, 1], error="must be 0 or 1")
 
 MAX_ID_BYTES = 128

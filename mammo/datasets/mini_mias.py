@@ -20,6 +20,7 @@ from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, mammogram_byt
 from mammo.errors import UserError
 from mammo.files import fresh_folder, write_bytes, write_csv
 from mammo.progress import track
+from mammo.tables import image_file
 
 COLUMNS = ("Name", "Background Tissue", "Abnormality", "Type", "x", "y", "r")
 KINDS = {
@@ -52,7 +53,7 @@ def convert_mini_mias(source: Path, folder: Path) -> None:
             found = labels[labels["Name"] == name]
             film = _read_film(source / "images" / f"{name}.png")
             row = _row(name, found)
-            path = out / "train_images" / row["patient_id"] / f"{name}.dcm"
+            path = out / image_file(row["patient_id"], name)
             write_bytes(path, _dicom(film, row))
             rows.append(row)
             lesions.extend(_lesions(name, found, height=film.shape[0]))

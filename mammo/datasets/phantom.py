@@ -37,6 +37,7 @@ from mammo.errors import UserError
 from mammo.files import fresh_folder, write_bytes, write_csv
 from mammo.geometry import Box
 from mammo.progress import track
+from mammo.tables import image_file
 
 WOMEN = 60
 SEED = 2023
@@ -124,7 +125,7 @@ def _write_woman(folder: Path, long_side: int, woman: Woman) -> list[ImageBoxes]
     for breast in woman.breasts:
         for view, image_id in zip(VIEWS, breast.image_ids, strict=True):
             drawn = draw_view(woman, breast, view, long_side)
-            path = folder / "train_images" / woman.patient_id / f"{image_id}.dcm"
+            path = folder / image_file(woman.patient_id, image_id)
             write_bytes(path, _dicom(woman, breast, view, drawn))
             boxes.append((image_id, drawn.breast, drawn.lesions))
     return boxes
