@@ -424,6 +424,17 @@ def test_cut_short(syntax, share):
     assert "cut short" in reason(content[: 400 + int((len(content) - 400) * share)])
 
 
+@pytest.mark.parametrize("fragments", [2, 3])
+def test_a_stream_in_several_fragments(fragments):
+    """As PS3.5 A.4 allows it, and some archives do it."""
+    content = dicoms.jpeg_lossless(half_breast())
+    ds = pydicom.dcmread(io.BytesIO(content))
+    frame = pydicom.encaps.get_frame(ds.PixelData, 0, number_of_frames=1)
+    ds.PixelData = pydicom.encaps.encapsulate([frame], fragments_per_frame=fragments)
+    pixels = read_mammogram(dicoms.saved(ds), 300).pixels
+    np.testing.assert_array_equal(pixels, read_mammogram(content, 300).pixels)
+
+
 @pytest.mark.parametrize("syntax", WRITERS, ids=lambda syntax: syntax.name)
 def test_stream_cut_short_within_a_whole_file(syntax):
     """As when an archive was filled from a disk that lost the end of its files."""

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from mammo import dicom_container
+from mammo import dicom, dicom_container
 from mammo.dicom import read_mammogram
 from mammo.dicom_error import UnreadableDicom
 from mammo.dicom_header import MAX_SIDE
+from mammo.dicom_pixels import decode
 from mammo.params import load_params
 from mammo.preparation import prepare
 from tests.mammo import dicoms
@@ -193,6 +194,24 @@ def test_a_large_file_is_not_even_read(tmp_path):
         file.truncate(dicom_container.MAX_BYTES + 1)  # takes no room
     with pytest.raises(UnreadableDicom, match="larger than 512 MiB"):
         read_mammogram(path, 64)
+
+
+@pytest.mark.parametrize("write", [plain, dicoms.jpeg_lossless])
+@pytest.mark.parametrize("share", [0, 0.9])
+def test_a_file_cut_short_while_it_is_read(tmp_path, monkeypatch, write, share):
+    pixels = np.random.default_rng(3).integers(0, 4096, (1400, 1000)).astype(np.uint16)
+    path = tmp_path / "a.dcm"
+    path.write_bytes(write(pixels))
+    read_mammogram(path, 350)
+
+    def cut_short(*arguments):
+        os.truncate(path, int(share * path.stat().st_size))
+        return decode(*arguments)
+
+    monkeypatch.setattr(dicom, "decode", cut_short)
+    with pytest.raises(UnreadableDicom) as caught:
+        read_mammogram(path, 350)
+    assert caught.value.reason == "its pixel data are damaged or cut short"
 
 
 def test_a_named_pipe_is_not_waited_for(tmp_path):
