@@ -85,11 +85,12 @@ def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     height, width = pixels.shape
     scale = min(1.0, WORKING_SIDE / math.sqrt(height * width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    if height > 2 * size[1] and width > 2 * size[0]:
+    small = pixels
+    while small.shape[1] >= 2 * size[0] and small.shape[0] >= 2 * size[1]:
         # OpenCV halves several times as fast as it does anything else.
-        half = width // 2, height // 2
-        pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        half = small.shape[1] // 2, small.shape[0] // 2
+        small = np.asarray(cv2.resize(small, half, interpolation=cv2.INTER_AREA), np.uint8)
+    small = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), np.uint8)
     if small.min() == small.max():
         return np.zeros(small.shape, bool)
     # The square root draws fat and skin, which are dark, away from the background: Otsu's

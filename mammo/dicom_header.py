@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from mammo.dicom_container import Content, is_deflated, size_of
 from mammo.dicom_display import MAX_VALUE, VoiLut, read_voi_lut
@@ -55,6 +56,8 @@ _READ = [
     "FloatPixelData", "DoubleFloatPixelData",
 ]  # fmt: skip
 """All that is read of a file."""
+
+_READ_TAGS = [Tag(keyword) for keyword in _READ]
 
 _LARGE = 2**20
 """Bytes of an element that is not copied out of the file. Lookup tables have less."""
@@ -129,7 +132,9 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     large = None if is_deflated(content) else _LARGE
     content.seek(0)
     try:
-        dataset = pydicom.dcmread(cast(BinaryIO, content), specific_tags=_READ, defer_size=large)
+        dataset = pydicom.dcmread(
+            cast(BinaryIO, content), specific_tags=_READ_TAGS, defer_size=large
+        )
         _refuse_other_objects(dataset)
         _refuse_other_images(dataset, content)
         header = _parse(dataset)
