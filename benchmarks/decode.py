@@ -7,7 +7,7 @@
     python benchmarks/decode.py --small            # a quick look: 1024 x 832, one repetition
 
 One phantom of 4096 x 3328 pixels and 12 bits is drawn and encoded in each syntax. One process, one
-thread; repetitions of all ways take turns, so that what else the machine does falls on all alike.
+thread; the ways take turns, so that what else the machine does falls on all alike.
 The times are medians of wall time and, beside them, of CPU time. The notebooks' way is what this
 project grew out of: dicomsdl to floating point, minimum and maximum to 0 and 1, bilinear to 1024,
 PNG. PSNR is against a full decode with area averaging, inside the breast, in decibels of 255.
@@ -157,8 +157,8 @@ def compare(folder: Path, height: int, repetitions: int) -> None:
     for name, content in files.items():
         (folder / f"{name}.dcm").write_bytes(content)
     times: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for repetition in range(repetitions + 1):  # the first warms up and is not counted
-        for name in files:
+    for name in files:  # one after the other: a collection is mostly of one syntax
+        for repetition in range(repetitions + 1):  # the first warms up and is not counted
             for way, function in WAYS.items():
                 target = folder / f"{name} {way}.png"
                 try:

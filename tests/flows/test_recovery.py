@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -34,6 +35,7 @@ from tests.flows.toys import (
     prefect_server,
     retrain,
     run,
+    until,
 )
 
 pytestmark = pytest.mark.timeout(900)
@@ -405,6 +407,7 @@ def test_a_copy_of_a_folder_is_another_workspace(project: Path) -> None:
 def test_locks_of_living_processes_stay(project: Path) -> None:
     locks = project / ".dvc/tmp/rwlock"
     with subprocess.Popen(["sleep", "60"]) as sleeper:
+        until(lambda: psutil.Process(sleeper.pid).cmdline() == ["sleep", "60"])
         mine = {"pid": sleeper.pid, "cmd": "dvc 60"}
         held = {"write": {"a": mine}, "read": {"b": [mine, mine | {"cmd": "dvc 61"}]}}
         locks.write_text(json.dumps(held))
