@@ -2,15 +2,16 @@
 
     uv pip install --no-deps pylibjpeg==2.1.0 pylibjpeg-openjpeg==2.6.0 pylibjpeg-libjpeg==2.5.0 \
         pylibjpeg-rle==2.2.0 python-gdcm==3.2.6
-    python benchmarks/decode.py                    # 5 repetitions; 4 minutes on a core at rest
+    python benchmarks/decode.py                    # 9 repetitions; 4 minutes on a core at rest
     python benchmarks/decode.py --stage 200        # the preprocess stage on so many JPEG 2000 files
     python benchmarks/decode.py --small            # a quick look: 1024 x 832, one repetition
 
-One phantom of 4096 x 3328 pixels and 12 bits is drawn and encoded in each syntax. One process, one
-thread; the ways take turns, so that what else the machine does falls on all alike.
-The times are medians of wall time and, beside them, of CPU time. The notebooks' way is what this
-project grew out of: dicomsdl to floating point, minimum and maximum to 0 and 1, bilinear to 1024,
-PNG. PSNR is against a full decode with area averaging, inside the breast, in decibels of 255.
+One phantom of 4096 x 3328 pixels and 12 bits is drawn and encoded in each syntax. Each way reads it
+again and again in a process of its own with one thread, as a process of a pool does: what another
+way did to the memory before can double the time. The times are medians of wall time and, beside
+them, of CPU time. The notebooks' way is what this project grew out of: dicomsdl to floating point,
+minimum and maximum to 0 and 1, bilinear to 1024, PNG. PSNR is against a full decode with area
+averaging, inside the breast, in decibels of 255.
 """
 
 import argparse
@@ -152,46 +153,51 @@ def likeness(source: Path, target: Path, mirrored: bool) -> float:
 
 
 def compare(folder: Path, height: int, repetitions: int) -> None:
-    """Print a table for each syntax."""
+    """Print a table, and the peak memory of our way."""
     files = encode(draw(height))
+    print(
+        "| syntax, MB | way | wall ms | CPU ms | times as fast (CPU) | PSNR dB |\n|" + " --- |" * 6
+    )
     for name, content in files.items():
-        (folder / f"{name}.dcm").write_bytes(content)
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for name in files:  # one after the other: a collection is mostly of one syntax
-        for repetition in range(repetitions + 1):  # the first warms up and is not counted
-            for way, function in WAYS.items():
-                target = folder / f"{name} {way}.png"
-                try:
-                    taken = measure(function, folder / f"{name}.dcm", target)
-                except Exception:  # a reader that does not know the syntax
-                    continue
-                if repetition:
-                    times.setdefault((name, way), []).append(taken)
-    columns = "| syntax, MB | way | wall ms | CPU ms | times as fast (CPU) | PSNR dB |"
-    print(columns + "\n|" + " --- |" * 6)
-    for name, content in files.items():
-        base = times.get((name, "notebooks 1024"))
+        source = folder / f"{name}.dcm"
+        source.write_bytes(content)
+        size, base = len(content) / 1e6, float("nan")
         for way in WAYS:
-            found = times.get((name, way))
-            if found is None:
-                print(f"| {name}, {len(content) / 1e6:.1f} | {way} | cannot | | | |")
+            told = again("--way", way, "--repetitions", repetitions, "--file", source).split()
+            if not told:
+                print(f"| {name}, {size:.1f} | {way} | cannot | | | |", flush=True)
                 continue
-            wall, cpu = (statistics.median(one) for one in zip(*found, strict=True))
-            faster = statistics.median(cpu for _, cpu in base) / cpu if base else float("nan")
-            psnr = likeness(folder / f"{name}.dcm", folder / f"{name} {way}.png", "ours" in way)
+            wall, cpu = map(float, told)
+            base = cpu if way.startswith("notebooks") else base
+            psnr = likeness(source, source.with_suffix(".png"), "ours" in way)
             shown = "" if way.startswith("notebooks") else f"{psnr:.1f}"  # it has no window
             print(
-                f"| {name}, {len(content) / 1e6:.1f} | {way} | {wall * 1e3:.0f} | {cpu * 1e3:.0f} "
-                f"| {faster:.1f} | {shown} |"
+                f"| {name}, {size:.1f} | {way} | {wall:.0f} | {cpu:.0f} | {base / cpu:.1f} "
+                f"| {shown} |",
+                flush=True,
             )
     print()
     for name in files:
-        alone = f"{sys.argv[0]} --one".split()
-        peak_alone = subprocess.run(
-            [sys.executable, *alone, str(folder / f"{name}.dcm")],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        print(f"Peak memory of a process that reads {name} our way: {peak_alone.strip()} MB")
+        alone = again("--one", folder / f"{name}.dcm").strip()
+        print(f"Peak memory of a process that reads {name} our way: {alone} MB")
+
+
+def again(*options: object) -> str:
+    """What this script prints with other options, in a process that has done nothing else."""
+    command = [sys.executable, sys.argv[0], *map(str, options)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def medians(way: str, source: Path, repetitions: int) -> None:
+    """Print milliseconds of wall and of CPU of a way; nothing if it does not know the syntax."""
+    taken = []
+    for repetition in range(repetitions + 1):  # the first warms up and is not counted
+        try:
+            now = measure(WAYS[way], source, source.with_suffix(".png"))
+        except Exception:
+            return
+        taken += [now] * (repetition > 0)
+    print(*(1e3 * statistics.median(one) for one in zip(*taken, strict=True)))
 
 
 def one(source: Path) -> None:
@@ -257,13 +263,18 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stage", type=int, metavar="FILES")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     if options.one:
         one(options.one)
+        return
+    if options.way:
+        medians(options.way, options.file, options.repetitions)
         return
     height, repetitions = (1024, 1) if options.small else (4096, options.repetitions)
     with tempfile.TemporaryDirectory() as name:
