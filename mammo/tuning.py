@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -152,6 +153,10 @@ def _runner(objective: Objective, space: Space, select_by: str) -> Callable[[opt
     """What Optuna calls for each trial."""
 
     def run(trial: optuna.Trial) -> float:
+        if isinstance(trial.storage, BaseHeartbeat):
+            # Optuna's own thread may be late: a trial without any sign of life is never found dead.
+            trial.storage.record_heartbeat(trial._trial_id)
+
         def report(scores: Scores) -> None:
             trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
             if trial.should_prune():
