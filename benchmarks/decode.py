@@ -45,6 +45,7 @@ from mammo.datasets.phantom_view import draw_view
 from mammo.dicom import read_mammogram
 from mammo.params import load_params
 from mammo.remembered_images import prepared_picture
+from mammo.tables import image_file
 from stages import preprocess
 
 WINDOW = Window(1480, 2900)
@@ -219,7 +220,7 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
     rows = []
     for number in range(count):
         image = f"{number:04d}"
-        path = folder / "data/train_images" / str(number // 4) / f"{image}.dcm"
+        path = folder / "data" / image_file(str(number // 4), image)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Other pixels in each, drawn in no time.
         path.write_bytes(encode_one(np.roll(pixels, 3 * number, axis=0), image, syntax))

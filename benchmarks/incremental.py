@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
 from mammo.detector import save_detector, untrained_detector
 from mammo.params import load_params
+from mammo.tables import image_file
 
 COLUMNS = [
     *("site_id", "patient_id", "image_id", "laterality", "view", "age", "cancer", "biopsy"),
@@ -50,7 +51,7 @@ def make(data: Path, count: int) -> pd.DataFrame:
         image, patient = f"{number:06d}", str(number // 4)
         pixels = base + np.roll(noise, divmod(number, noise.shape[1]), (0, 1))  # no two alike
         about = Mammogram(patient, image, "L", "CC", ("A", "R"), windows=(Window(1500, 3000),))
-        path = data / "train_images" / patient / f"{image}.dcm"
+        path = data / image_file(patient, image)
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = pixels.clip(0, 4095).astype(np.uint16)
         path.write_bytes(mammogram_bytes(stored, about, TransferSyntax.JPEG_2000))

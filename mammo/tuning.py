@@ -129,24 +129,34 @@ def share(
 ) -> None:
     """Run trials of a shared study until all workers together have ended `trials` of them.
 
-    A trial whose worker dies is tried once more, by whoever finds it. Workers that start a trial,
-    or find a dead one, at the same moment may run some too many.
+    A trial whose worker dies is tried once more, by whoever finds it; twice, if two find it at the
+    same moment. Of workers that start the last trial at the same moment, one gives its own up.
     """
     run = _runner(objective, space, select_by)
+
+    def run_if_wanted(trial: optuna.Trial) -> float:
+        found = study.get_trials(deepcopy=False)
+        retry = RetryHeartbeatStaleTrialCallback.retried_trial_number(found[trial.number])
+        if retry is None and _first_tries(found[: trial.number]) >= trials:
+            raise optuna.TrialPruned
+        return run(trial)
+
     while True:
         optuna.storages.fail_stale_trials(study)
         found = study.get_trials(deepcopy=False)
         states = [trial.state for trial in found]
-        retried = sum(
-            RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) is not None
-            for trial in found
-        )
-        if TrialState.WAITING in states or len(found) - retried < trials:
-            study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
+        if TrialState.WAITING in states or _first_tries(found) < trials:
+            study.optimize(run_if_wanted, n_trials=1, catch=(TrainingDivergedError,))
         elif TrialState.RUNNING in states:
             time.sleep(HEARTBEAT)
         else:
             return
+
+
+def _first_tries(found: list[FrozenTrial]) -> int:
+    """How many trials are not another's second try."""
+    number_of = RetryHeartbeatStaleTrialCallback.retried_trial_number
+    return sum(number_of(trial) is None for trial in found)
 
 
 def _runner(objective: Objective, space: Space, select_by: str) -> Callable[[optuna.Trial], float]:

@@ -111,6 +111,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_"))}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     env |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "1"}
+    # DVC runs commands with it: bash becomes the stage, sh would be its parent and outlive it.
+    env["SHELL"] = shutil.which("bash") or "bash"
     return env | (extra or {})
 
 

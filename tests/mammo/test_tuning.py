@@ -209,8 +209,7 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
         assert second.wait() == 0
     table = trials_table(study)
     assert table["state"].value_counts().get("fail") == 1
-    # Both may start the last, take the dead one's place, and find that it is dead.
-    assert 6 <= table["state"].value_counts()["complete"] <= 9
+    assert table["state"].value_counts()["complete"] in (6, 7)  # both may have found the dead one
     # What the dead one tried is tried again.
     [lost] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
     done = table[table["state"] == "complete"]
