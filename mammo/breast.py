@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammo.geometry import Box
+from mammo.scaling import halved, scaled
 
 WORKING_SIDE = 230
 """The breast is looked for in as many pixels as a square of this side has, at most.
@@ -85,12 +86,8 @@ def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     height, width = pixels.shape
     scale = min(1.0, WORKING_SIDE / math.sqrt(height * width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = pixels
-    while small.shape[1] >= 2 * size[0] and small.shape[0] >= 2 * size[1]:
-        # OpenCV halves several times as fast as it does anything else.
-        half = small.shape[1] // 2, small.shape[0] // 2
-        small = np.asarray(cv2.resize(small, half, interpolation=cv2.INTER_AREA), np.uint8)
-    small = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), np.uint8)
+    times = math.floor(math.log2(min(width / size[0], height / size[1])))
+    small = scaled(halved(pixels, times), size)
     if small.min() == small.max():
         return np.zeros(small.shape, bool)
     # The square root draws fat and skin, which are dark, away from the background: Otsu's

@@ -20,6 +20,7 @@ from mammo.dicom_display import grey, looked_up, windowed
 from mammo.dicom_error import UnreadableDicom
 from mammo.dicom_header import Header, read_header
 from mammo.dicom_pixels import decode
+from mammo.scaling import scaled
 
 __all__ = ["Mammogram", "UnreadableDicom", "read_mammogram"]
 
@@ -39,7 +40,7 @@ class Mammogram:
     stored_width: int  # pixels of the matrix in the file
     stored_height: int
     laterality: str | None  # L or R
-    view: str | None  # a key of dicom_header.VIEWS
+    view: str | None  # a key of dicom_view.VIEWS
     transfer_syntax: str  # UID
     photometric: str  # MONOCHROME1 or MONOCHROME2
     instance: str | None  # a hash of SOPInstanceUID
@@ -94,10 +95,12 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
         if inside.size == 0:
             raise UnreadableDicom("all its pixels are padding: there is no image")
         stored = np.where(padding, inside.min() if blank_is_low else inside.max(), stored)
-    stored = _scaled(stored, size)
+    if stored.dtype == np.int8:  # the one type that OpenCV does not resize
+        stored = stored.astype(np.int16)
+    stored = scaled(stored, size)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")
-    padding = None if padding is None else _scaled(padding.view(np.uint8), size).view(bool)
+    padding = None if padding is None else scaled(padding.view(np.uint8), size).view(bool)
     shown = _display(header, stored, padding)
     return Mammogram(
         pixels=shown if blank_is_low else 255 - shown,
@@ -120,15 +123,6 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
     low, high = header.padding
     padding = (stored >= low) & (stored <= high)
     return padding if padding.any() else None
-
-
-def _scaled(pixels: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.integer]:
-    """The means of areas, rounded; `size` is width and height."""
-    if pixels.shape[::-1] == size:
-        return pixels
-    if pixels.dtype == np.int8:  # the one type that OpenCV does not resize
-        pixels = pixels.astype(np.int16)
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
 
 
 def _display(

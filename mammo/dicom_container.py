@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import pydicom
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 
 from mammo.dicom_error import UnreadableDicom
 
@@ -53,6 +55,18 @@ def _opened(source: Path | BinaryIO | bytes) -> Content:
 def size_of(content: Content) -> int:
     """Bytes. The position becomes the end."""
     return content.seek(0, io.SEEK_END)
+
+
+def pixel_data(dataset: pydicom.Dataset, content: Content) -> tuple[Content, int]:
+    """A stream at the first byte of PixelData, and how many it has: fewer than the header says, if
+    the file is cut short."""
+    element = dataset.get_item("PixelData", keep_deferred=True)
+    if isinstance(element, RawDataElement) and element.value is None and element.length:
+        rest = size_of(content) - element.value_tell
+        content.seek(element.value_tell)
+        return content, max(0, min(element.length, rest))
+    value = bytes(dataset.PixelData or b"")
+    return io.BytesIO(value), len(value)
 
 
 def is_deflated(content: Content) -> bool:

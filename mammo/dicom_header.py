@@ -5,45 +5,24 @@ file, and thousands of elements that nobody asked for cost no memory.
 """
 
 import hashlib
-import io
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from mammo.dicom_container import Content, is_deflated, size_of
+from mammo.dicom_container import Content, is_deflated, pixel_data
 from mammo.dicom_display import MAX_VALUE, VoiLut, read_voi_lut
 from mammo.dicom_error import UnreadableDicom
+from mammo.dicom_view import first_value, laterality, view
 
 MAX_SIDE = 16384
 """Pixels. Film scanned at 25 micrometres has some 9,600; a header that says more is broken."""
 
 MAX_PIXELS = 2**27
 """Of an image, 256 MiB of stored values: that film has 70 million."""
-
-VIEWS: dict[str, tuple[str, ...]] = {
-    "CC": ("399162004", "R-10242"),
-    "MLO": ("399368009", "R-10226"),
-    "ML": ("399260004", "R-10224"),
-    "LM": ("399352003", "R-10228"),
-    "LMO": ("399099002", "R-10230"),
-    "FB": ("399196006", "R-10244"),
-    "SIO": ("399188001", "R-102D0"),
-    "ISO": ("441555000", "R-40AAA"),
-    "XCCL": ("399192008", "R-1024A"),
-    "XCCM": ("399101009", "R-1024B"),
-    "AT": (),  # axillary tail: a view in RSNA 2023, a modifier of one in DICOM
-}
-"""Acronyms of the views, and their codes in SNOMED CT and its predecessor (PS3.16 CID 4014).
-
-The codes are written out because importing pydicom.sr.codes takes two seconds in each process.
-"""
 
 _READ = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "ViewPosition",
@@ -84,7 +63,6 @@ _MODALITIES = {
     "US": "an ultrasound image",
     "XA": "an angiogram (XA)",
 }
-_SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big endian
 
 
@@ -106,7 +84,7 @@ class Header:
     voi_lut: VoiLut | None  # the first one
     padding: tuple[int, int] | None  # stored values that are no image, both ends included
     laterality: str | None  # L or R
-    view: str | None  # one of VIEWS
+    view: str | None  # a key of dicom_view.VIEWS
     instance: str | None  # a hash of SOPInstanceUID: tells copies, and not where they are from
     secondary_capture: bool  # of a film or a screen, as in CBIS-DDSM: not made by the machine
     burned_in: bool  # BurnedInAnnotation: the pixels may name the patient
@@ -145,18 +123,6 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
         raise UnreadableDicom("its header is damaged") from None
     _refuse_other_pixels(header)
     return header, dataset
-
-
-def pixel_data(dataset: pydicom.Dataset, content: Content) -> tuple[Content, int]:
-    """A stream at the first byte of PixelData, and how many it has: fewer than the header says, if
-    the file is cut short."""
-    element = dataset.get_item("PixelData", keep_deferred=True)
-    if isinstance(element, RawDataElement) and element.value is None and element.length:
-        rest = size_of(content) - element.value_tell
-        content.seek(element.value_tell)
-        return content, max(0, min(element.length, rest))
-    value = bytes(dataset.PixelData or b"")
-    return io.BytesIO(value), len(value)
 
 
 def _refuse_other_objects(dataset: pydicom.Dataset) -> None:
@@ -244,13 +210,13 @@ def _parse(dataset: pydicom.Dataset) -> Header:
         bits_stored=int(dataset.get("BitsStored") or bits_allocated),
         high_bit=dataset.get("HighBit"),
         signed=bool(dataset.get("PixelRepresentation") or 0),
-        slope=float(_first(dataset.get("RescaleSlope"), 1.0)),
-        intercept=float(_first(dataset.get("RescaleIntercept"), 0.0)),
+        slope=float(first_value(dataset.get("RescaleSlope"), 1.0)),
+        intercept=float(first_value(dataset.get("RescaleIntercept"), 0.0)),
         window=_window(dataset),
         voi_lut=read_voi_lut(dataset),
         padding=_padding(dataset),
-        laterality=_laterality(dataset),
-        view=_view(dataset),
+        laterality=laterality(dataset),
+        view=view(dataset),
         instance=_instance(dataset),
         secondary_capture=dataset.get("SOPClassUID") in _SECONDARY_CAPTURES,
         burned_in=str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES",
@@ -262,19 +228,12 @@ def _instance(dataset: pydicom.Dataset) -> str | None:
     return hashlib.sha256(name.encode()).hexdigest()[:32] if name else None
 
 
-def _first(value: Any, default: Any) -> Any:
-    """The first of possibly several values, or `default` if there is none."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0] if len(value) else None
-    return default if value in (None, "") else value
-
-
 def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
     center, width = (
-        _first(dataset.get("WindowCenter"), None),
-        _first(dataset.get("WindowWidth"), None),
+        first_value(dataset.get("WindowCenter"), None),
+        first_value(dataset.get("WindowWidth"), None),
     )
-    function = str(_first(dataset.get("VOILUTFunction"), "LINEAR"))
+    function = str(first_value(dataset.get("VOILUTFunction"), "LINEAR"))
     if center is None or width is None:
         return None
     smallest = 1.0 if function == "LINEAR" else 1 / MAX_VALUE  # PS3.3 C.11.2.1.2, .3
@@ -285,49 +244,8 @@ def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
 
 
 def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
-    value = _first(dataset.get("PixelPaddingValue"), None)
+    value = first_value(dataset.get("PixelPaddingValue"), None)
     if not isinstance(value, int):
         return None
-    limit = _first(dataset.get("PixelPaddingRangeLimit"), value)
+    limit = first_value(dataset.get("PixelPaddingRangeLimit"), value)
     return min(value, int(limit)), max(value, int(limit))
-
-
-def _laterality(dataset: pydicom.Dataset) -> str | None:
-    """L or R: MG's ImageLaterality, older objects' Laterality, or the series' description."""
-    for name in ("ImageLaterality", "Laterality"):
-        side = _SIDES.get(str(dataset.get(name) or "").strip().upper())
-        if side:
-            return side
-    sides = {_SIDES[word] for word in _words(dataset) if word in _SIDES}
-    sides |= {word[0] for word in _words(dataset) if _is_side_and_view(word)}
-    return sides.pop() if len(sides) == 1 else None
-
-
-def _view(dataset: pydicom.Dataset) -> str | None:
-    """A key of VIEWS: from ViewPosition, the coded view, or where other makers put it.
-
-    Film scanned to secondary captures has it in PatientOrientation (CBIS-DDSM) or in the series'
-    description.
-    """
-    position = str(dataset.get("ViewPosition") or "").strip().upper()
-    if position in VIEWS:
-        return position
-    for item in dataset.get("ViewCodeSequence") or []:
-        for view, known in VIEWS.items():
-            if item.get("CodeValue") in known:
-                return view
-    orientation = str(_first(dataset.get("PatientOrientation"), "")).strip().upper()
-    if orientation in VIEWS:
-        return orientation
-    views = {word for word in _words(dataset) if word in VIEWS}
-    views |= {word[1:] for word in _words(dataset) if _is_side_and_view(word)}
-    return views.pop() if len(views) == 1 else None
-
-
-def _is_side_and_view(word: str) -> bool:
-    """LCC, RMLO and the like; but LAT says lateral, and not the left axillary tail."""
-    return word[:1] in _SIDES and word[1:] in VIEWS and word != "LAT"
-
-
-def _words(dataset: pydicom.Dataset) -> list[str]:
-    return re.findall(r"[A-Z]+", str(dataset.get("SeriesDescription") or "").upper())

@@ -1,16 +1,15 @@
 """Decoding the pixels of a mammogram, each transfer syntax by the decoder measured fastest for it.
 
 JPEG 2000, high-throughput or not, goes to Pillow, which can leave the finest levels of the wavelet
-undecoded; JPEG, JPEG-LS and RLE go to imagecodecs, all else to pydicom. `benchmarks/decode.py`
-measures them against others. Streams whose size is not their header's are refused before a pixel
-is allocated.
+undecoded. Lossless JPEG of large films goes to our own decoder, other JPEG, JPEG-LS and RLE to
+imagecodecs, all else to pydicom. `benchmarks/decode.py` measures them against others. Streams whose
+size is not their header's are refused before a pixel is allocated.
 """
 
 import io
 import struct
 from collections.abc import Callable
 
-import cv2
 import imagecodecs
 import numpy as np
 import pydicom
@@ -20,12 +19,17 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 
-from mammo.dicom_container import Content
+from mammo.dicom_container import Content, pixel_data
 from mammo.dicom_error import UnreadableDicom
-from mammo.dicom_header import Header, pixel_data
+from mammo.dicom_header import Header
+from mammo.jpeg_heading import JpegHeading, read_jpeg_heading
+from mammo.scaling import halved
 
 Rows = Callable[[int, int], NDArray[np.unsignedinteger]]
 """The stored values from one row up to another, in order, each once; good until the next call."""
+
+LosslessRows = Callable[[memoryview, JpegHeading], Rows | None]
+"""`jpeg_lossless.lossless_rows`, if it is at hand."""
 
 _LITTLE_ENDIAN = {
     uid.ImplicitVRLittleEndian,
@@ -40,12 +44,14 @@ _JPEG_2000 = {
     uid.HTJ2K,
 }
 _JPEG_LS = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
-_JPEG = {uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1}
+_LOSSLESS_JPEG = {uid.JPEGLossless, uid.JPEGLosslessSV1}
+_JPEG = {uid.JPEGExtended12Bit, *_LOSSLESS_JPEG}
+_LARGE = 2**22
+"""Pixels of a film that is worth the two seconds that our own decoder takes to start, once in each
+process. Digital machines begin at 1914 x 2294, which is more."""
+
 _BAND = 64  # rows that are halved at a time, a power of two
-_NOT_A_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # JPEG markers among C0..CF: tables and an extension
-_HUFFMAN_TABLES, _SCAN = 0xC4, 0xDA  # T.81, B.1.1.3
 _ITEM = b"\xfe\xff\x00\xe0"  # the tag before each fragment
-_JPEG_LS_FRAME = 0xF7  # the same segment as a frame header, T.87, C.2.2
 
 
 def decode(
@@ -71,18 +77,21 @@ def decode(
     if not (own or _by_pydicom(syntax)):
         name = syntax.name if syntax.is_transfer_syntax else "an unknown transfer syntax"
         raise UnreadableDicom(f"its pixels are encoded as {name}, which is not supported")
+    large = header.bits_allocated == 16 and header.width * header.height >= _LARGE
+    large_lossless = _our_lossless() if large and syntax in _LOSSLESS_JPEG else None
     try:
         stream, length = pixel_data(dataset, content)
         if syntax in _LITTLE_ENDIAN:
-            return _halved(_uncompressed(header, stream, length), header, smallest)
+            return _by_halves(_uncompressed(header, stream, length), header, smallest)
         if not own:
             pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
             return pixels
         frame = _frame(stream.read(length))
         if syntax in _JPEG_2000:
             return _jpeg_2000(header, bytes(frame), smallest)
-        pixels = _rle(header, frame) if syntax == uid.RLELossless else _jpeg(header, syntax, frame)
-        return _halved(lambda top, end: pixels[top:end], header, smallest)
+        if syntax == uid.RLELossless:
+            return _by_halves(_rle(header, frame), header, smallest)
+        return _by_halves(_jpeg(header, syntax, frame, large_lossless), header, smallest)
     except (UnreadableDicom, MemoryError):
         raise
     except Exception:
@@ -155,42 +164,35 @@ def _jpeg_2000(header: Header, frame: bytes, smallest: int) -> NDArray[np.intege
     return _extended(pixels, header.signed, unused) if signed or header.signed else pixels
 
 
-def _jpeg(header: Header, syntax: uid.UID, frame: memoryview) -> NDArray[np.unsignedinteger]:
-    """A JPEG or JPEG-LS stream by imagecodecs (libjpeg-turbo and CharLS)."""
-    precision, height, width, components = _frame_header(frame)
+def _jpeg(
+    header: Header, syntax: uid.UID, frame: memoryview, large_lossless: LosslessRows | None
+) -> Rows:
+    """A JPEG or JPEG-LS stream, by imagecodecs (libjpeg-turbo and CharLS) or ourselves."""
+    heading = read_jpeg_heading(frame)
     size = (header.width, header.height)
-    if (width, height) != size or components != 1 or precision > header.bits_allocated:
+    other = (heading.width, heading.height) != size or heading.components != 1
+    if other or heading.precision > header.bits_allocated:
         raise UnreadableDicom("its pixel data are another image than its header describes")
     if b"\xff\xd9" not in bytes(frame[-16:]):  # the end-of-image marker; padding may follow
         raise ValueError("a JPEG stream without an end, which decoders would fill up with grey")
+    rows = None if large_lossless is None else large_lossless(frame, heading)
+    if rows is not None:
+        return rows
     by = imagecodecs.jpegls_decode if syntax in _JPEG_LS else imagecodecs.jpeg_decode
     pixels = np.asarray(by(frame))  # type: ignore[arg-type]  # its stubs know no memoryview
-    if pixels.shape != (height, width) or pixels.dtype.kind != "u":
+    if pixels.shape != (header.height, header.width) or pixels.dtype.kind != "u":
         raise ValueError("decoded to another shape than its frame header says")
-    return pixels.astype(f"u{header.bits_allocated // 8}", copy=False)
+    return _rows_of(pixels.astype(f"u{header.bits_allocated // 8}", copy=False))
 
 
-def _frame_header(frame: memoryview) -> tuple[int, int, int, int]:
-    """Precision, height, width and components from a JPEG frame header (ITU-T T.81, B.2.2).
+def _our_lossless() -> LosslessRows:
+    """Not called among the decoders, whose errors are the file's fault."""
+    from mammo.jpeg_lossless import lossless_rows
 
-    All segments before the first scan are looked at: libjpeg-turbo crashes on a lossless stream
-    with two frame headers, or without Huffman tables.
-    """
-    at, found, tables = 2, [], False
-    while at + 10 <= len(frame) and frame[at] == 0xFF and frame[at + 1] != _SCAN:
-        marker, (length,) = frame[at + 1], struct.unpack_from(">H", frame, at + 2)
-        is_frame = 0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME_HEADER
-        if is_frame or marker == _JPEG_LS_FRAME:
-            found.append(struct.unpack_from(">BHHB", frame, at + 4))
-        tables |= marker in (_HUFFMAN_TABLES, _JPEG_LS_FRAME)  # JPEG-LS has no use for any
-        at += 2 + length
-    if len(found) != 1 or not tables:
-        raise ValueError("a JPEG stream without its one frame header, or without its tables")
-    precision, height, width, components = found[0]
-    return precision, height, width, components
+    return lossless_rows
 
 
-def _rle(header: Header, frame: memoryview) -> NDArray[np.unsignedinteger]:
+def _rle(header: Header, frame: memoryview) -> Rows:
     """RLE's byte planes (PS3.5 G); imagecodecs refuses what would run past the image."""
     planes = header.bits_allocated // 8
     if struct.unpack_from("<I", frame) != (planes,):
@@ -199,14 +201,17 @@ def _rle(header: Header, frame: memoryview) -> NDArray[np.unsignedinteger]:
     decoded = imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)  # type: ignore[arg-type]
     if len(decoded) != len(values):
         raise ValueError("RLE segments that end before the image does")
-    return np.frombuffer(values, f"<u{planes}").reshape(header.height, header.width)
+    return _rows_of(np.frombuffer(values, f"<u{planes}").reshape(header.height, header.width))
 
 
-def _halved(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]:
+def _rows_of(pixels: NDArray[np.unsignedinteger]) -> Rows:
+    return lambda top, end: pixels[top:end]
+
+
+def _by_halves(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]:
     """The values, halved as long as the areas' borders stay far below the size wanted, or meet it.
 
     Band by band, small enough for the processor's cache: each pixel is fetched from memory once.
-    OpenCV halves several times as fast as it does anything else.
     """
     unused = header.bits_allocated - header.bits_stored
     times, height, width = 0, header.height, header.width
@@ -219,22 +224,15 @@ def _halved(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]:
         times += 1
     if times == 0:
         return _extended(rows(0, header.height), header.signed, unused)
-    halved = np.empty((header.height >> times, header.width >> times), header.dtype)
+    small = np.empty((header.height >> times, header.width >> times), header.dtype)
     for top in range(0, header.height, _BAND):
         end = min(top + _BAND, header.height)
         band = rows(top, end)
         # Before it is looked at: it comes from memory while OpenCV calculates.
-        half = _half(band, times)
+        half = halved(band, times)
         extended = _extended(band, header.signed, unused)
-        halved[top >> times : end >> times] = half if extended is band else _half(extended, times)
-    return halved
-
-
-def _half(band: NDArray[np.integer], times: int) -> NDArray[np.integer]:
-    for _ in range(times):
-        half = band.shape[1] // 2, band.shape[0] // 2
-        band = np.asarray(cv2.resize(band, half, interpolation=cv2.INTER_AREA), band.dtype)
-    return band
+        small[top >> times : end >> times] = half if extended is band else halved(extended, times)
+    return small
 
 
 def _extended(

@@ -18,7 +18,7 @@ from mammo.png import gray_png
 from mammo.preparation import Prepared, prepare
 from mammo.store import Store, code_version, hash_of, key_of
 
-LIBRARIES = ("imagecodecs", "numpy", "opencv-python-headless", "pillow", "pydicom")
+LIBRARIES = ("imagecodecs", "numba", "numpy", "opencv-python-headless", "pillow", "pydicom")
 """What decodes, scales and compresses."""
 
 _NO_PIXELS = np.zeros((0, 0), np.uint8)

@@ -13,7 +13,7 @@ from mammo.dicom import read_mammogram
 from mammo.errors import UserError
 from mammo.files import write_bytes
 from mammo.geometry import Box
-from mammo.tables import LESIONS, TRAIN, read_table
+from mammo.tables import LESIONS, TRAIN, image_file, read_table
 
 T = TypeVar("T")
 
@@ -64,12 +64,12 @@ def contact_sheet(
 def _choose(train: pd.DataFrame, women: int) -> list[dict[tuple[str, str], str]]:
     """The images of some women, by side and view: women with cancer, then women without.
 
-    An image is given as its path below `train_images`, without the ending.
+    An image is given as its path in the data's folder.
     """
     groups: dict[int, list[dict[tuple[str, str], str]]] = {0: [], 1: []}
     for _, images in train.groupby("patient_id", sort=False):
         by_view = {
-            (str(row.laterality), str(row.view)): f"{row.patient_id}/{row.image_id}"
+            (str(row.laterality), str(row.view)): image_file(str(row.patient_id), str(row.image_id))
             for row in images.itertuples()
         }
         if set(VIEWS) <= set(by_view):
@@ -87,7 +87,7 @@ def _spread(items: list[T], count: int) -> list[T]:
 
 def _panel(data_dir: Path, image: str, lesions: pd.DataFrame, height: int) -> NDArray[np.uint8]:
     """One view, framed lesions and all, as (height, width, 3) bytes."""
-    path = data_dir / "train_images" / f"{image}.dcm"
+    path = data_dir / image
     mammogram = read_mammogram(path, 2 * height)
     shown = Image.fromarray(mammogram.pixels).convert("RGB")
     shown = shown.resize((round(shown.width * height / shown.height), height), Image.Resampling.BOX)

@@ -1,0 +1,31 @@
+"""Scaling down, by the means of areas."""
+
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = TypeVar("Pixels", bound=np.integer)
+
+
+def scaled(pixels: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pixels]:
+    """The means of areas, rounded.
+
+    Args:
+        pixels: (height, width), not signed bytes: the one type that OpenCV does not resize.
+        size: width and height wanted, neither larger than there is.
+    """
+    if pixels.shape[::-1] == size:
+        return pixels
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
+
+
+def halved(pixels: NDArray[Pixels], times: int) -> NDArray[Pixels]:
+    """Both sides halved so often, what is odd rounded down.
+
+    OpenCV halves several times as fast as it does anything else.
+    """
+    for _ in range(times):
+        pixels = scaled(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2))
+    return pixels
