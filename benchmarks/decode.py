@@ -4,6 +4,7 @@
         pylibjpeg-rle==2.2.0 python-gdcm==3.2.6
     python benchmarks/decode.py                    # 9 repetitions; 4 minutes on a core at rest
     python benchmarks/decode.py --stage 200        # the preprocess stage on so many JPEG 2000 files
+    python benchmarks/decode.py --stage 200 --syntax "lossless JPEG"
     python benchmarks/decode.py --small            # a quick look: 1024 x 832, one repetition
 
 One phantom of 4096 x 3328 pixels and 12 bits is drawn and encoded in each syntax. Each way reads it
@@ -50,6 +51,7 @@ from stages import preprocess
 
 WINDOW = Window(1480, 2900)
 SETTINGS = load_params().preprocess
+STAGED = {"JPEG 2000": TransferSyntax.JPEG_2000, "lossless JPEG": TransferSyntax.JPEG_LOSSLESS}
 Pixels = NDArray[np.uint16]
 Way = Callable[[Path, Path], None]
 
@@ -256,14 +258,14 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
 def encode_one(pixels: Pixels, image: str, syntax: str) -> bytes:
     """One file for `stage`."""
     about = Mammogram(image, image, "L", "MLO", ("A", "R"), windows=(WINDOW,))
-    known = {"JPEG 2000": TransferSyntax.JPEG_2000, "lossless JPEG": TransferSyntax.JPEG_LOSSLESS}
-    return mammogram_bytes(pixels, about, known[syntax])
+    return mammogram_bytes(pixels, about, STAGED[syntax])
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stage", type=int, metavar="FILES")
+    parser.add_argument("--syntax", choices=STAGED, default="JPEG 2000", help="of --stage")
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -280,7 +282,7 @@ def main() -> None:
     height, repetitions = (1024, 1) if options.small else (4096, options.repetitions)
     with tempfile.TemporaryDirectory() as name:
         if options.stage:
-            stage(Path(name), height, options.stage, "JPEG 2000")
+            stage(Path(name), height, options.stage, options.syntax)
         else:
             compare(Path(name), height, repetitions)
 
