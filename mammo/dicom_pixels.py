@@ -29,7 +29,7 @@ Rows = Callable[[int, int], NDArray[np.unsignedinteger]]
 """The stored values from one row up to another, in order, each once; good until the next call."""
 
 LosslessRows = Callable[[memoryview, JpegHeading], Rows | None]
-"""`jpeg_lossless.lossless_rows`, if it is at hand."""
+"""As `jpeg_lossless.lossless_rows`."""
 
 _LITTLE_ENDIAN = {
     uid.ImplicitVRLittleEndian,
@@ -47,8 +47,9 @@ _JPEG_LS = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
 _LOSSLESS_JPEG = {uid.JPEGLossless, uid.JPEGLosslessSV1}
 _JPEG = {uid.JPEGExtended12Bit, *_LOSSLESS_JPEG}
 _LARGE = 2**22
-"""Pixels of a film that is worth the two seconds that our own decoder takes to start, once in each
-process. Digital machines begin at 1914 x 2294, which is more."""
+"""Pixels of a film that our own decoder of lossless JPEG is asked for. To start it takes over a
+second, once in each process, which smaller films would hardly win back. Digital machines begin at
+1914 x 2294, which is more."""
 
 _BAND = 64  # rows that are halved at a time, a power of two
 _ITEM = b"\xfe\xff\x00\xe0"  # the tag before each fragment
@@ -186,7 +187,7 @@ def _jpeg(
 
 
 def _our_lossless() -> LosslessRows:
-    """Not called among the decoders, whose errors are the file's fault."""
+    """Imported late, for it takes a second; not where errors are taken for the file's fault."""
     from mammo.jpeg_lossless import lossless_rows
 
     return lossless_rows

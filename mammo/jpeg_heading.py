@@ -8,13 +8,13 @@ import struct
 from dataclasses import dataclass
 
 _NOT_A_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # markers among C0..CF: tables and an extension
-_LOSSLESS, _HUFFMAN_TABLES, _SCAN, _RESTART = 0xC3, 0xC4, 0xDA, 0xDD  # B.1.1.3
+_LOSSLESS, _HUFFMAN_TABLES, _SCAN, _RESTART_INTERVAL = 0xC3, 0xC4, 0xDA, 0xDD  # B.1.1.3
 _JPEG_LS = 0xF7  # the same segment as a frame header, T.87, C.2.2
 
 
 @dataclass(frozen=True)
 class JpegHeading:
-    """Of a stream with one scan."""
+    """Of a stream up to its first scan."""
 
     precision: int  # bits
     height: int  # pixels
@@ -29,14 +29,18 @@ class JpegHeading:
 
 
 def read_jpeg_heading(stream: memoryview) -> JpegHeading:
-    """Read up to the first scan.
+    """Read up to the data of the first scan.
 
     Raises:
-        ValueError: there is not one frame header, with tables where they are needed, and one scan.
+        ValueError, struct.error: there is not one frame header, with tables where they are needed,
+            or no scan; or a segment is cut short.
     """
     at, restart, frames = 2, 0, []
     tables: dict[int, tuple[bytes, bytes]] = {}
     while at + 4 <= len(stream) and stream[at] == 0xFF:
+        if stream[at + 1] == 0xFF:  # a byte that fills up (B.1.1.2)
+            at += 1
+            continue
         marker, (length,) = stream[at + 1], struct.unpack_from(">H", stream, at + 2)
         segment = bytes(stream[at + 4 : at + 2 + length])
         at += 2 + length
@@ -46,7 +50,7 @@ def read_jpeg_heading(stream: memoryview) -> JpegHeading:
             frames.append((marker, *struct.unpack_from(">BHHB", segment)))
         elif marker == _HUFFMAN_TABLES:
             tables |= _huffman_tables(segment)
-        elif marker == _RESTART:
+        elif marker == _RESTART_INTERVAL:
             (restart,) = struct.unpack_from(">H", segment)
     else:
         raise ValueError("a JPEG stream without a scan")

@@ -1,10 +1,10 @@
 """Lossless JPEG of large films, decoded in two fifths of the time that libjpeg-turbo takes.
 
-Half of a screening archive is in this syntax, and nothing of it can be left out: each value hangs
-on the one before (ITU-T T.81, process 14 with selection value 1, as DICOM's most common lossless
-syntax demands). What saves time here is that one look into a table often gives two values, and
-that neither the stream nor the values ever leave the processor's cache: bands of rows are handed
-out as they come. Numba compiles the loop when this module is imported, which takes two seconds.
+Unlike JPEG 2000 it must be decoded whole: each value hangs on the one before (ITU-T T.81, process
+14 with selection value 1, which is DICOM's 1.2.840.10008.1.2.4.70). What saves time here is that
+one look into a table often gives two values, and that neither the stream nor the values leave the
+processor's cache, if a few rows are asked for at a time. Numba compiles the loop when this module
+is imported, which takes over a second: some thirty films of 13 million pixels win that back.
 """
 
 from collections.abc import Callable
@@ -33,14 +33,15 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
     """Get ready to decode.
 
     Args:
-        stream: a whole JPEG stream that cannot be written to.
+        stream: a whole JPEG stream.
         heading: what it says of itself.
 
     Returns:
         A function that is asked for the values from one row up to another, in order and each once;
-        what it returns, (rows, width), is good until the next call. It raises ValueError for a
-        damaged stream. None, if the stream is of a kind that is left to others: with another
-        prediction, restarts, a point transform, or tables that are against the rules.
+        what it returns, (rows, width), is good until the next call. It raises ValueError where
+        the stream ends too soon or has no code; libjpeg-turbo would go on with grey. None, if the
+        stream is of a kind that is left to others: with another prediction, restarts, a point
+        transform, more codes than there can be, or unknown categories.
     """
     table = heading.huffman_table
     plain = heading.selection == 1 and heading.point_transform == heading.restart_interval == 0
@@ -54,7 +55,7 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
     width, data = heading.width, np.frombuffer(stream, np.uint8)[heading.scan :]
     ready = np.zeros(2 * _need(width) + _CHUNK, np.uint8)
     state = np.zeros(6, np.uint64)
-    state[_ABOVE] = 1 << (heading.precision - 1)
+    state[_ABOVE] = 1 << (heading.precision - 1)  # the first prediction (T.81, H.1.2.1)
     band = np.empty((0, width), np.uint16)
 
     def rows(top: int, end: int) -> NDArray[np.uint16]:
@@ -69,7 +70,8 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
 
 
 def _singles(counts: bytes, categories: bytes) -> NDArray[np.uint16] | None:
-    """The code that each 16 bits begin with: its length, and above 8 bits its category; 0 if none.
+    """The code that each 16 bits begin with: its length, and in the high byte its category; 0 if
+    none.
 
     Codes of T.81, annex C follow each other without a gap, the shorter ones first.
     """
@@ -114,14 +116,14 @@ def _differences(
 
 @numba.njit
 def _need(width):  # type: ignore[no-untyped-def]
-    """Bytes that a row may take at most, and eight that are looked at beyond them."""
+    """Bytes that a row may take at most, eight looked at beyond them, and some to spare."""
     return _LONGEST * width // 8 + 16
 
 
 @numba.njit
 def _make_ready(data, ready, state, need):  # type: ignore[no-untyped-def]
-    """Move what is left to the front, and more behind it, up to the next marker: the stream without
-    the zeros after its 0xFF (T.81, B.1.1.5), then zeros."""
+    """Move what is left to the front, and behind it more of the stream, without the zeros after its
+    0xFF (T.81, B.1.1.5), until a marker comes or `ready` is full; then `need` zeros."""
     end = np.uint64(0)
     for at in range(state[_AT], state[_END]):
         ready[end] = ready[at]
@@ -137,29 +139,33 @@ def _make_ready(data, ready, state, need):  # type: ignore[no-untyped-def]
         ready[end] = value
         end += one
         taken += one
-    for at in range(end, min(end + need, np.uint64(len(ready)))):
+    for at in range(end, end + need):
         ready[at] = 0
     state[_IN], state[_AT], state[_END] = taken, np.uint64(0), end
 
 
 @numba.njit
 def _one(bits, singles):  # type: ignore[no-untyped-def]
-    """The difference that 64 bits begin with, and how many are its own; 0 for no code at all."""
+    """The difference that 64 bits begin with, and how many it takes; 0 if no code begins so."""
     code = np.uint64(singles[bits >> np.uint64(64 - _CODE)])
     length, category = code & np.uint64(0xFF), code >> np.uint64(8)
-    if category == _WHOLE:
+    if category == np.uint64(_WHOLE):
         return np.uint64(1 << 15), length
-    if category == 0:
+    if not category:
         return np.uint64(0), length
     value = bits << length >> (np.uint64(64) - category)
-    if value >> (category - np.uint64(1)) == 0:
+    if not value >> (category - np.uint64(1)):
         value -= (np.uint64(1) << category) - np.uint64(1)
     return value, length + category
 
 
 @numba.njit
 def _more(bits, have, at, ready):  # type: ignore[no-untyped-def]
-    """Fill up to 56 bits or more, without a branch that the processor could guess wrong."""
+    """Fill up to 56 bits or more, without a branch that the processor could guess wrong.
+
+    `bits` holds more than `have` says, the beginning of the byte that comes next: to or it in once
+    more changes nothing. `have | 56` is `have` and eight for each byte taken.
+    """
     word = np.uint64(0)
     for byte in range(8):
         word = word << np.uint64(8) | np.uint64(ready[at + np.uint64(byte)])
@@ -179,8 +185,8 @@ def _decode(data, ready, state, singles, pairs, rows):  # type: ignore[no-untype
     """Decode some rows; False for a code that there is not, or a stream that ends too soon.
 
     No index is checked. Those into the tables have as many bits as the tables; `ready` has, from
-    where a row begins, all that the longest codes could ask for; unsigned numbers wrap as T.81,
-    H.1.2.1 wants it.
+    where a row begins, all that the longest codes could ask for. Values are counted modulo 2**16
+    (T.81, H.1.2.1), to which writing them cuts them.
     """
     width = np.uint64(rows.shape[1])
     one, need = np.uint64(1), np.uint64(_need(rows.shape[1]))
@@ -201,7 +207,7 @@ def _decode(data, ready, state, singles, pairs, rows):  # type: ignore[no-untype
                 taken = pair >> np.uint64(8) & np.uint64(0xFF)
             else:
                 difference, taken = _one(bits, singles)
-                if taken == 0:
+                if not taken:
                     return False
                 value += difference
                 row[x] = value
@@ -212,7 +218,7 @@ def _decode(data, ready, state, singles, pairs, rows):  # type: ignore[no-untype
         if x < width:
             bits, have, at = _more(bits, have, at, ready)
             difference, taken = _one(bits, singles)
-            if taken == 0:
+            if not taken:
                 return False
             row[x] = value + difference
             bits <<= taken

@@ -13,7 +13,7 @@ def scaled(pixels: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pixels]:
     """The means of areas, rounded.
 
     Args:
-        pixels: (height, width), not signed bytes: the one type that OpenCV does not resize.
+        pixels: (height, width), of 8 or 16 bits; not signed bytes, which OpenCV does not resize.
         size: width and height wanted, neither larger than there is.
     """
     if pixels.shape[::-1] == size:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
-from mammo import dicom_pixels
+from mammo import dicom_pixels, jpeg_lossless
 from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
 from mammo.dicom import UnreadableDicom, read_mammogram
 from mammo.jpeg_heading import read_jpeg_heading
@@ -46,11 +46,13 @@ def decoded(frame: bytes, band: int | None = None) -> np.ndarray:
 
 
 @settings(max_examples=200, deadline=None)
-@given(images, st.integers(1, 41))
-def test_any_image_in_any_bands(image, band):
+@given(images, st.integers(1, 41), st.integers(0, 300))
+def test_any_image_in_any_bands(image, band, chunk):
     pixels = noise(*image)
     frame = encode_lossless_jpeg(pixels, image[2])
-    np.testing.assert_array_equal(decoded(frame, band), pixels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jpeg_lossless, "_CHUNK", chunk)
+        np.testing.assert_array_equal(decoded(frame, band), pixels)
     np.testing.assert_array_equal(decoded(frame), imagecodecs.jpeg_decode(frame))
 
 
@@ -77,6 +79,58 @@ def test_other_predictions_are_left_to_others(selection):
     heading = read_jpeg_heading(memoryview(frame))
     assert heading.selection == selection
     assert lossless_rows(memoryview(frame), heading) is None
+
+
+def parts(frame: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """What our encoder writes: frame header, table, scan header, and all that follows."""
+    table, header = frame.index(b"\xff\xc4"), frame.index(b"\xff\xda")
+    scan = read_jpeg_heading(memoryview(frame)).scan
+    return frame[2:table], frame[table:header], frame[header:scan], frame[scan:]
+
+
+def moved(table: bytes, place: int) -> bytes:
+    return table[:4] + bytes([place]) + table[5:]
+
+
+def joined(*tables: bytes) -> bytes:
+    inside = b"".join(table[4:] for table in tables)
+    return b"\xff\xc4" + struct.pack(">H", len(inside) + 2) + inside
+
+
+OTHER = b"\xff\xc4" + struct.pack(">H", 22) + bytes([0, 0, 3, *[0] * 14, 0, 1, 2])
+"""A table as it may be, of no use here."""
+HEADINGS = {
+    "as it is": lambda head, table, scan: head + table + scan,
+    "the table first": lambda head, table, scan: table + head + scan,
+    "fill bytes": lambda head, table, scan: b"\xff\xff".join([b"", head, table, scan]),
+    "comments": lambda head, table, scan: (
+        b"\xff\xe0\0\7JFIF\0\xff\xfe\0\4\xff\xda" + head + table + b"\xff\xfe\0\2" + scan
+    ),
+    "no restarts": lambda head, table, scan: head + b"\xff\xdd\0\4\0\0" + table + scan,
+    "replaced": lambda head, table, scan: head + OTHER + table + scan,
+    "another place": lambda head, table, scan: (
+        head + OTHER + moved(table, 1) + scan[:6] + b"\x10" + scan[7:]
+    ),
+    "two in one": lambda head, table, scan: head + joined(moved(OTHER, 1), table) + scan,
+    "one for AC": lambda head, table, scan: head + table + moved(OTHER, 0x10) + scan,
+    "component 0": lambda head, table, scan: (
+        head[:10] + b"\0" + head[11:] + table + scan[:5] + b"\0" + scan[6:]
+    ),
+}
+
+
+@pytest.mark.parametrize("heading", HEADINGS.values(), ids=HEADINGS)
+@pytest.mark.parametrize("after", [b"", b"\0", b"\0" * 12])
+def test_what_other_encoders_write(heading, after):
+    """All of it is as ITU-T T.81, annex B, allows it; padding comes from DICOM's even lengths."""
+    pixels = noise(20, 30, 12, 1)
+    head, table, scan, rest = parts(encode_lossless_jpeg(pixels, 12))
+    frame = b"\xff\xd8" + heading(head, table, scan) + rest + after
+    np.testing.assert_array_equal(decoded(frame), pixels)
+    np.testing.assert_array_equal(imagecodecs.jpeg_decode(frame), pixels)
+    content = dicoms.encapsulated(pixels, uid.JPEGLosslessSV1, frame)
+    expected = read_mammogram(dicoms.plain(pixels), 30).pixels
+    np.testing.assert_array_equal(read_mammogram(content, 30).pixels, expected)
 
 
 def with_restarts(frame: bytes) -> bytes:
@@ -168,6 +222,7 @@ def decode_damaged(count: int) -> None:
             frame[rng.integers(2, len(frame))] = rng.choice([0, 255, rng.integers(256)])
         frame = frame[: rng.integers(40, len(frame))] if number % 3 == 0 else frame
         stream = memoryview(bytes(frame))
+        jpeg_lossless._CHUNK = int(rng.integers(0, 300))  # so that it is made ready in many parts
         try:
             heading = read_jpeg_heading(stream)
             rows = lossless_rows(stream, heading)
