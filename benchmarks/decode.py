@@ -51,7 +51,13 @@ from stages import preprocess
 
 WINDOW = Window(1480, 2900)
 SETTINGS = load_params().preprocess
-STAGED = {"JPEG 2000": TransferSyntax.JPEG_2000, "lossless JPEG": TransferSyntax.JPEG_LOSSLESS}
+WRITTEN = {
+    "JPEG 2000": TransferSyntax.JPEG_2000,
+    "lossless JPEG": TransferSyntax.JPEG_LOSSLESS,
+    "RLE": TransferSyntax.RLE,
+    "uncompressed": TransferSyntax.UNCOMPRESSED,
+}
+"""What the project's own writer can encode."""
 Pixels = NDArray[np.uint16]
 Way = Callable[[Path, Path], None]
 
@@ -63,15 +69,9 @@ def draw(height: int) -> Pixels:
     return draw_view(replace(woman, machine=machine), woman.breasts[0], "MLO", height).pixels
 
 
-def encode(pixels: Pixels, image: str = "1") -> dict[str, bytes]:
+def encode(pixels: Pixels) -> dict[str, bytes]:
     """The file in each syntax, by name."""
-    about = Mammogram(image, image, "L", "MLO", ("A", "R"), windows=(WINDOW,))
-    files = {
-        "JPEG 2000": mammogram_bytes(pixels, about, TransferSyntax.JPEG_2000),
-        "lossless JPEG": mammogram_bytes(pixels, about, TransferSyntax.JPEG_LOSSLESS),
-        "RLE": mammogram_bytes(pixels, about, TransferSyntax.RLE),
-        "uncompressed": mammogram_bytes(pixels, about, TransferSyntax.UNCOMPRESSED),
-    }
+    files = {name: encode_one(pixels, "1", name) for name in WRITTEN}
     lossy = imagecodecs.jpeg2k_encode(
         pixels, codecformat="j2k", reversible=False, bitspersample=12, level=70
     )
@@ -256,16 +256,16 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
 
 
 def encode_one(pixels: Pixels, image: str, syntax: str) -> bytes:
-    """One file for `stage`."""
+    """One file, in a syntax of WRITTEN."""
     about = Mammogram(image, image, "L", "MLO", ("A", "R"), windows=(WINDOW,))
-    return mammogram_bytes(pixels, about, STAGED[syntax])
+    return mammogram_bytes(pixels, about, WRITTEN[syntax])
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stage", type=int, metavar="FILES")
-    parser.add_argument("--syntax", choices=STAGED, default="JPEG 2000", help="of --stage")
+    parser.add_argument("--syntax", choices=WRITTEN, default="JPEG 2000", help="of --stage")
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--way", help=argparse.SUPPRESS)

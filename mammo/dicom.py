@@ -95,8 +95,6 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
         if inside.size == 0:
             raise UnreadableDicom("all its pixels are padding: there is no image")
         stored = np.where(padding, inside.min() if blank_is_low else inside.max(), stored)
-    if stored.dtype == np.int8:  # the one type that OpenCV does not resize
-        stored = stored.astype(np.int16)
     stored = scaled(stored, size)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")

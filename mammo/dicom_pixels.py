@@ -216,7 +216,7 @@ def _by_halves(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]
     """
     unused = header.bits_allocated - header.bits_stored
     times, height, width = 0, header.height, header.width
-    # What is padding must be seen at full size; and OpenCV cannot resize signed bytes.
+    # What is padding must be seen at full size; signed bytes, made wider each time, win nothing.
     fit = header.padding is None and header.dtype != np.int8
     while fit and height % 2 == width % 2 == 0 and _BAND >> times > 1:
         height, width = height // 2, width // 2

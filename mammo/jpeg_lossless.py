@@ -51,7 +51,8 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
     singles = _singles(*table)
     if singles is None:
         return None
-    pairs = _pairs(singles)
+    pairs = np.zeros(1 << _LOOK, np.uint64)
+    _fill_pairs(singles, pairs)
     width, data = heading.width, np.frombuffer(stream, np.uint8)[heading.scan :]
     ready = np.zeros(2 * _need(width) + _CHUNK, np.uint8)
     state = np.zeros(6, np.uint64)
@@ -83,35 +84,6 @@ def _singles(counts: bytes, categories: bytes) -> NDArray[np.uint16] | None:
     singles = np.zeros(1 << _CODE, np.uint16)
     singles[: spans.sum()] = np.repeat(lengths.astype(np.uint16) | known << 8, spans)
     return singles
-
-
-def _pairs(singles: NDArray[np.uint16]) -> NDArray[np.uint64]:
-    """What each _LOOK bits begin with: how many whole differences, two at most (3 bits); the bits
-    of these (from bit 8); the first difference (from 16), and the sum of both (from 32)."""
-    begin = np.arange(1 << _LOOK, dtype=np.int64)
-    first, bits, whole = _differences(singles, begin)
-    second, more, both = _differences(singles, begin << bits & (1 << _LOOK) - 1)
-    both &= whole & (bits + more <= _LOOK)
-    count = whole.astype(np.int64) + both
-    bits = np.where(both, bits + more, bits)
-    total = first + np.where(both, second, 0)
-    entry = count | bits << 8 | (first & 0xFFFF) << 16 | (total & 0xFFFF) << 32
-    return np.where(whole, entry, 0).astype(np.uint64)
-
-
-def _differences(
-    singles: NDArray[np.uint16], begin: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """The difference that each _LOOK bits begin with, its bits, and whether it is whole."""
-    code = singles[begin << (_CODE - _LOOK)].astype(np.int64)
-    length, category = code & 0xFF, code >> 8
-    own = np.where(category == _WHOLE, 0, category)
-    bits = length + own
-    whole = (length > 0) & (bits <= _LOOK)
-    value = begin >> np.where(whole, _LOOK - bits, 0) & (1 << own) - 1
-    negative = (category > 0) & (value >> np.maximum(own - 1, 0) == 0)
-    difference = np.where(negative, value - (1 << own) + 1, value)
-    return np.where(category == _WHOLE, 1 << 15, difference), np.where(whole, bits, 0), whole
 
 
 @numba.njit
@@ -159,6 +131,24 @@ def _one(bits, singles):  # type: ignore[no-untyped-def]
     return value, length + category
 
 
+@numba.njit(types.void(types.uint16[::1], types.uint64[::1]))
+def _fill_pairs(singles, pairs):  # type: ignore[no-untyped-def]
+    """What each _LOOK bits begin with: how many whole differences, two at most (3 bits); the bits
+    of these (from bit 8); the first difference (from 16), and the sum of both (from 32)."""
+    low = np.uint64(0xFFFF)
+    for place in range(len(pairs)):
+        bits, count = np.uint64(place) << np.uint64(64 - _LOOK), np.uint64(1)
+        first, taken = _one(bits, singles)
+        if not taken or taken > np.uint64(_LOOK):
+            continue
+        total = first
+        second, more = _one(bits << taken, singles)
+        if more and taken + more <= np.uint64(_LOOK):
+            count, taken, total = np.uint64(2), taken + more, first + second
+        facts = count | taken << np.uint64(8)
+        pairs[place] = facts | (first & low) << np.uint64(16) | (total & low) << np.uint64(32)
+
+
 @numba.njit
 def _more(bits, have, at, ready):  # type: ignore[no-untyped-def]
     """Fill up to 56 bits or more, without a branch that the processor could guess wrong.
@@ -195,11 +185,11 @@ def _decode(data, ready, state, singles, pairs, rows):  # type: ignore[no-untype
             _make_ready(data, ready, state, need)
         at, bits, have = state[_AT], state[_BITS], state[_HAVE]
         row, value, x = rows[y], state[_ABOVE], np.uint64(0)
-        while x + one < width:
+        while x < width:
             bits, have, at = _more(bits, have, at, ready)
             pair = pairs[bits >> np.uint64(64 - _LOOK)]
             count = pair & np.uint64(7)
-            if count:
+            if count and x + one < width:
                 # Two are written even where one was found: the next overwrites it.
                 row[x] = value + (pair >> np.uint64(16))
                 value += pair >> np.uint64(32)
@@ -213,14 +203,6 @@ def _decode(data, ready, state, singles, pairs, rows):  # type: ignore[no-untype
                 row[x] = value
                 count = one
             x += count
-            bits <<= taken
-            have -= taken
-        if x < width:
-            bits, have, at = _more(bits, have, at, ready)
-            difference, taken = _one(bits, singles)
-            if not taken:
-                return False
-            row[x] = value + difference
             bits <<= taken
             have -= taken
         if at * np.uint64(8) > state[_END] * np.uint64(8) + have:

@@ -13,12 +13,14 @@ def scaled(pixels: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pixels]:
     """The means of areas, rounded.
 
     Args:
-        pixels: (height, width), of 8 or 16 bits; not signed bytes, which OpenCV does not resize.
+        pixels: (height, width), of 8 or 16 bits.
         size: width and height wanted, neither larger than there is.
     """
     if pixels.shape[::-1] == size:
         return pixels
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
+    # Of these types OpenCV does not resize signed bytes.
+    known = pixels.astype(np.int16) if pixels.dtype == np.int8 else pixels
+    return np.asarray(cv2.resize(known, size, interpolation=cv2.INTER_AREA), pixels.dtype)
 
 
 def halved(pixels: NDArray[Pixels], times: int) -> NDArray[Pixels]:
