@@ -7,6 +7,8 @@ imported, so it comes before them. Whatever the user has set stays as it is.
 import os
 from pathlib import Path
 
+import mammo  # noqa: F401  (pins what numerical libraries read, which MLflow brings along)
+
 _DEFAULTS = {
     # Nothing phones home.
     "DO_NOT_TRACK": "1",

@@ -109,7 +109,9 @@ def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimize
         moments = unprefixed(f"optimizer.{number}", tensors)
         # Laid out in memory as the parameter is: it decides how sums are rounded.
         optimizer.state[parameter] = {
-            name: value if name == "step" else torch.empty_like(parameter).copy_(value)
+            name: value.to(parameter.device)
+            if name == "step"
+            else torch.empty_like(parameter).copy_(value)
             for name, value in moments.items()
         }
     torch.set_rng_state(tensors["generator.cpu"])

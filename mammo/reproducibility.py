@@ -1,6 +1,7 @@
 """Same inputs, same bytes: pins what would let a computation drift between two runs.
 
-Call `pin` once, at the start of a process, before the first tensor is computed.
+Call `pin` once, at the start of a process, before the first tensor is computed. What libraries read
+when they are loaded is set before, by `mammo.pins`.
 """
 
 import hashlib
@@ -9,14 +10,8 @@ import random
 
 import numpy as np
 
-# Kernels chosen by instruction set give other bits (AVX2 against AVX-512: measured), so each
-# library is held to what every x86-64 machine of the last ten years has. The libraries read
-# these when they compute for the first time, not when they are imported.
-INSTRUCTION_SETS = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "COMPATIBLE",
-}
+from mammo.errors import UserError
+from mammo.pins import X86
 
 
 def stage_seed(seed: int, name: str) -> int:
@@ -32,12 +27,12 @@ def pin(seed: int, threads: int) -> None:
         seed: for `random`, NumPy and torch.
         threads: torch's thread count. It decides how sums are split, hence their last bits, so
             it belongs to a model's definition as much as the seed does.
+
+    Raises:
+        UserError: NumPy was loaded before `mammo`, and has chosen its kernels by this processor.
     """
-    os.environ.update(INSTRUCTION_SETS)
+    check_pins()
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    # A library may not choose fewer threads because it finds fewer cores.
-    os.environ["OMP_DYNAMIC"] = "FALSE"
-    os.environ["MKL_DYNAMIC"] = "FALSE"
     random.seed(seed)
     np.random.seed(seed)
     import cv2
@@ -52,3 +47,17 @@ def pin(seed: int, threads: int) -> None:
     # third of the time on a CPU, and nothing here reads it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+
+
+def check_pins() -> None:
+    """Make sure that `mammo.pins` came before NumPy, the one library that tells what it obeys.
+
+    Raises:
+        UserError: it did not.
+    """
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found")
+    if X86 and found:
+        raise UserError(
+            f"NumPy was loaded before mammo could pin it, and uses {', '.join(found)}, so its last"
+            " bits depend on the processor: start the command with `python -m mammo.pins COMMAND`"
+        )

@@ -156,7 +156,7 @@ def code_version(module: str, libraries: tuple[str, ...]) -> str:
     """A hash of what a result follows from besides its inputs: the source of one of our modules
     and of all that it imports of ours, directly or not, and the versions of `libraries`."""
     sources: dict[str, bytes] = {}
-    todo = {module}
+    todo = {module, f"{__package__}.pins"}  # which every module of ours is run under
     while todo:
         name = todo.pop()
         sources[name] = _source(name).read_bytes()

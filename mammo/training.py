@@ -142,8 +142,11 @@ def fit(
         {"params": learning(model.backbone), "lr": rate * settings.backbone_rate},
         {"params": learning(model.head), "lr": rate},
     ]
+    # Fused: else it takes square roots of MKL, whose bits depend on the maker of the processor.
     optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]], weight_decay=settings.weight_decay
+        [group for group in groups if group["params"]],
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     batches = len(loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
 
@@ -229,7 +232,8 @@ def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArra
         UserError: if an image cannot be read.
     """
     logits = predict_logits(model, Pictures(rois, settings), settings)
-    return 1 / (1 + np.exp(-logits))
+    # Not NumPy's exp: where NumPy was loaded before `mammo`, that depends on the processor.
+    return torch.from_numpy(logits).sigmoid().numpy()
 
 
 def predict_logits(model: nn.Module, pictures: Pictures, settings: Settings) -> NDArray[np.float64]:

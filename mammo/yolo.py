@@ -9,6 +9,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from typing import Any
 
 _CONFIG = tempfile.mkdtemp(prefix="yolo-config-")
 atexit.register(shutil.rmtree, _CONFIG, ignore_errors=True)
@@ -16,12 +17,15 @@ os.environ.update(
     YOLO_CONFIG_DIR=_CONFIG, YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false"
 )
 
+import torch  # noqa: E402
 import ultralytics.utils  # noqa: E402
+import ultralytics.utils.loss  # noqa: E402
 from ultralytics.data import build_yolo_dataset  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 from ultralytics.utils import torch_utils  # noqa: E402
 from ultralytics.utils.nms import non_max_suppression  # noqa: E402
+from ultralytics.utils.tal import TaskAlignedAssigner  # noqa: E402
 
 __all__ = [
     "DetectionModel",
@@ -33,6 +37,27 @@ __all__ = [
 
 _INTEGRATIONS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb", "sync")
 ultralytics.utils.SETTINGS.update(dict.fromkeys(_INTEGRATIONS, False))
+
+
+class PortableAssigner(TaskAlignedAssigner):
+    """Which anchor learns which box: the original, but for how it takes its power of the scores.
+
+    The power of 0.5 is a square root, and MKL's of float32 starts from an instruction that each
+    maker's processors compute their own way. In float64 it is rounded correctly everywhere.
+    """
+
+    def __init__(self, *, alpha: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(alpha=1.0, **kwargs)
+        self.exponent = alpha
+
+    def get_box_metrics(self, pd_scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The scores of all anchors to the power, and then the original with the power of one."""
+        powers = pd_scores.double().pow(self.exponent).to(pd_scores.dtype)
+        return super().get_box_metrics(powers, *args, **kwargs)
+
+
+# Where the loss looks it up.
+ultralytics.utils.loss.TaskAlignedAssigner = PortableAssigner  # type: ignore[assignment,misc]
 
 
 def keep_threads(count: int) -> None:

@@ -3,9 +3,13 @@
     DASK_SCHEDULER=tcp://host:8786 python -m stages.preprocess
 
 Each worker needs this project's code and environment, and sees the project's folder at the same
-path: `dask worker tcp://host:8786 --nthreads 1 --nworkers 16`, started in it. What the work returns
-comes back through Dask and is written here, so a lost worker leaves nothing behind; what it had in
-hand is done by another.
+path. Started in it by
+
+    python -m mammo.pins dask worker tcp://host:8786 --nthreads 1 --nworkers 16
+
+it computes with the instruction sets that the stages are pinned to; one that does not is refused.
+What the work returns comes back through Dask and is written here, so a lost worker leaves nothing
+behind; what it had in hand is done by another.
 """
 
 import os
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mammo.errors import UserError
+from mammo.reproducibility import check_pins
 from mammo.store import code_version
 
 if TYPE_CHECKING:
@@ -124,6 +129,7 @@ def _alike(
             "a Dask worker runs other code or other libraries than this project: bring it to the "
             "same commit and environment, and start it anew"
         )
+    check_pins()
     if not folder.is_dir():
         raise UserError(
             f"a Dask worker does not see {folder}: the project's folder must be at the same path "

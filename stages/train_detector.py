@@ -45,7 +45,8 @@ def run(
         UserError: also if there is no box to train on, or none to validate on.
     """
     images = preprocessed / "images"
-    manifest = read_table(preprocessed / "manifest.csv", MANIFEST).sort_values("image_id")
+    manifest = read_table(preprocessed / "manifest.csv", MANIFEST)
+    manifest = manifest.sort_values("image_id", kind="stable")
     women = read_table(split, SPLIT).set_index("patient_id")["split"]
     manifest["split"] = manifest["patient_id"].map(women)
     candidates = manifest[manifest["split"].isin(["train", "validation"])]
