@@ -37,6 +37,9 @@ class Environment(BaseModel):
     threads: Mapping[str, str]  # of THREADS, those that are set
     gpus: tuple[str, ...]  # name and driver
     packages: Mapping[str, str]  # canonical names and versions
+    arithmetic: Mapping[str, str] = {}  # `arithmetic.measure`; nothing if it was not recorded
+    # Of the machines that ran a stage for this one, by the stage's name.
+    elsewhere: Mapping[str, Mapping[str, str]] = {}
 
 
 class EnvironmentDifference(BaseModel):
