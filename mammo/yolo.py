@@ -21,6 +21,7 @@ import torch  # noqa: E402
 import ultralytics.utils  # noqa: E402
 import ultralytics.utils.loss  # noqa: E402
 import ultralytics.utils.tal  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
 from ultralytics.data import build_yolo_dataset  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
@@ -59,12 +60,25 @@ class PortableAssigner(TaskAlignedAssigner):
         return super().get_box_metrics(powers, *args, **kwargs)
 
 
-def portable_iou(box1: torch.Tensor, box2: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-    """How far boxes overlap: the original, in float64, for its arc tangent.
+class _ByAtan2(TorchFunctionMode):
+    """Takes an arc tangent as that of a fraction over one."""
 
-    MKL's of float32 hangs on the maker of the processor as the square root does.
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.atan:
+            return torch.atan2(args[0], torch.ones_like(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def portable_iou(*args: Any, **kwargs: Any) -> torch.Tensor:
+    """How far boxes overlap: the original, but for its arc tangent.
+
+    MKL's hangs on the maker of the processor as its square root does; that of two arguments is
+    Sleef's.
     """
-    return bbox_iou(box1.double(), box2.double(), **kwargs).to(box1.dtype)
+    with _ByAtan2():
+        return bbox_iou(*args, **kwargs)
 
 
 # Where the loss and the assigner look them up.

@@ -26,6 +26,7 @@ from tests.mammo.half_ellipses import examples
 from tests.mammo.learning import tiny
 from tests.mammo.test_detector_training import SETTINGS
 from tests.support.emulator import HERE, PROCESSORS, outputs_of, under_emulators
+from tests.support.operators import RARE
 from tests.support.portability import Watch
 
 RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
@@ -60,7 +61,7 @@ def train_the_detector(folder: Path) -> list[str]:
     with Watch() as watch:
         found = train_detector(*parts, SETTINGS.model_copy(update={"epochs": 1}), 0)
         found.detector.find([np.zeros((80, 64), np.uint8)])
-    assert {"convolution", "convolution_backward", "atan"} <= watch.seen
+    assert {"convolution", "convolution_backward", "atan2"} <= watch.seen
     return watch.found
 
 
@@ -180,11 +181,11 @@ def test_a_root_that_torch_itself_takes_in_a_backward_pass_is_caught() -> None:
 def test_what_is_portable_is_left_alone() -> None:
     x = torch.rand(8)
     with Watch() as watch:
-        x.double().atan().to(x.dtype).exp().log().pow(2).bfloat16().sqrt()
+        x.double().sin().to(x.dtype).exp().log().pow(2).bfloat16().sqrt()
         x.pow(1.5)
         x.pow(torch.full_like(x, 0.5))
     assert watch.found == []
-    assert {"sqrt", "atan", "exp", "log", "pow"} <= watch.seen
+    assert {"sqrt", "sin", "exp", "log", "pow"} <= watch.seen
 
 
 @under_emulators
@@ -195,6 +196,11 @@ def test_the_list_is_what_differs_under_an_emulator() -> None:
     native, *others = [json.loads(output) for output in said.values()]
     for processor, other in zip(PROCESSORS, others, strict=True):
         for kind, operators in native.items():
-            differing = {n for n, found in operators.items() if found != other[kind][n]}
-            listed = {n for n, found in operators.items() if not found["portable"]}
-            assert differing == listed, (processor, kind)
+            differing = {
+                name
+                for name, found in operators.items()
+                if found["checksum"] != other[kind][name]["checksum"]
+            }
+            listed = {name for name, found in operators.items() if not found["portable"]}
+            assert differing <= listed, (processor, kind)
+            assert listed - differing <= RARE, (processor, kind)

@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # All of them are MKL's, which starts some functions from RSQRTPS or RCPPS: approximations that
 # Intel, AMD and an emulator each compute in a way of their own, seen afterwards in the last bit.
-_ROOTS = {"sqrt", "pow(0.5)", "acos", "asin", "_euclidean_dist"}
+_BOTH = {"sqrt", "pow(0.5)", "acos", "asin", "atan", "log10", "_euclidean_dist"}
 NOT_PORTABLE = {
-    torch.float32: _ROOTS | {"atan"},
-    torch.float64: _ROOTS | {"tan", "log"},
+    torch.float32: _BOTH,
+    torch.float64: _BOTH | {"tan", "log", "logit"},
 }
 
 TORCH = Path(torch.__file__).parent
