@@ -120,6 +120,25 @@ def audit(
 
 
 @app.command()
+def fingerprint() -> None:
+    """Show this machine's arithmetic, as the stages compute: a hash for each family of kernels.
+
+    On a machine with the same hashes a model comes out the same, bit for bit.
+    """
+    from flows.arithmetic import measure
+
+    with one_sentence():
+        load_params()  # says what is wrong with it better than a child that fails
+        found = measure(Path.cwd())
+    table = Table(title="Arithmetic", title_justify="left")
+    for name in ("family", "hash"):
+        table.add_column(name)
+    for family, digest in found.items():
+        table.add_row(family, digest)
+    Console().print(table)
+
+
+@app.command()
 def up(
     workers: Annotated[
         list[str] | None,

@@ -55,6 +55,8 @@ class Outcome:
 
     stage: str
     fate: Fate
+    # Of the machine of another one's worker that ran it; None if it was not sent anywhere.
+    arithmetic: Mapping[str, str] | None = None
 
 
 def read_pipeline(root: Path) -> list[Stage]:
