@@ -94,6 +94,9 @@ class Classifier(Section):
     epochs: Positive
     patience: Positive  # epochs without improvement before training stops
     select_by: Literal["auroc", "average_precision", "loss"]  # on validation
+    # The network that is scored and kept averages the trained one's weights: this share of the
+    # average stays at each step (Polyak & Juditsky 1992, exponentially). 0: the trained one itself.
+    average: Annotated[float, Field(ge=0, lt=1)]
     balance: Literal["none", "upsample", "weight"]  # of positives
     balance_factor: Annotated[float, Field(gt=0)]  # times over
     augment: Augment
