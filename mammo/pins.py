@@ -13,6 +13,7 @@ which runs it in the same environment. Measured cause and remedy of each pin: do
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
 
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -51,6 +52,9 @@ _ON_X86 = {
 PINS = {**_EVERYWHERE, **(_ON_X86 if X86 else {})}
 
 _CPUINFO = Path("/proc/cpuinfo")
+
+# `python -m mammo.pins` finds this module loaded by its package, as it must be, and warns of it.
+warnings.filterwarnings("ignore", f"'{__name__}' found in sys.modules", RuntimeWarning)
 
 
 def set_pins() -> None:

@@ -20,10 +20,12 @@ os.environ.update(
 import torch  # noqa: E402
 import ultralytics.utils  # noqa: E402
 import ultralytics.utils.loss  # noqa: E402
+import ultralytics.utils.tal  # noqa: E402
 from ultralytics.data import build_yolo_dataset  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 from ultralytics.utils import torch_utils  # noqa: E402
+from ultralytics.utils.metrics import bbox_iou  # noqa: E402
 from ultralytics.utils.nms import non_max_suppression  # noqa: E402
 from ultralytics.utils.tal import TaskAlignedAssigner  # noqa: E402
 
@@ -42,8 +44,9 @@ ultralytics.utils.SETTINGS.update(dict.fromkeys(_INTEGRATIONS, False))
 class PortableAssigner(TaskAlignedAssigner):
     """Which anchor learns which box: the original, but for how it takes its power of the scores.
 
-    The power of 0.5 is a square root, and MKL's of float32 starts from an instruction that each
-    maker's processors compute their own way. In float64 it is rounded correctly everywhere.
+    The power of 0.5 is a square root, and MKL's starts from an instruction that each maker's
+    processors compute their own way. Where the exponent is a tensor, a power is computed by Sleef,
+    of exact instructions only.
     """
 
     def __init__(self, *, alpha: float = 1.0, **kwargs: Any) -> None:
@@ -52,12 +55,22 @@ class PortableAssigner(TaskAlignedAssigner):
 
     def get_box_metrics(self, pd_scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """The scores of all anchors to the power, and then the original with the power of one."""
-        powers = pd_scores.double().pow(self.exponent).to(pd_scores.dtype)
+        powers = pd_scores.pow(torch.full_like(pd_scores, self.exponent))
         return super().get_box_metrics(powers, *args, **kwargs)
 
 
-# Where the loss looks it up.
+def portable_iou(box1: torch.Tensor, box2: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    """How far boxes overlap: the original, in float64, for its arc tangent.
+
+    MKL's of float32 hangs on the maker of the processor as the square root does.
+    """
+    return bbox_iou(box1.double(), box2.double(), **kwargs).to(box1.dtype)
+
+
+# Where the loss and the assigner look them up.
 ultralytics.utils.loss.TaskAlignedAssigner = PortableAssigner  # type: ignore[assignment,misc]
+ultralytics.utils.loss.bbox_iou = portable_iou
+ultralytics.utils.tal.bbox_iou = portable_iou
 
 
 def keep_threads(count: int) -> None:

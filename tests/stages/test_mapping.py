@@ -17,6 +17,7 @@ from distributed import Client
 
 from mammo.detector import save_detector, untrained_detector
 from mammo.errors import UserError
+from mammo.pins import PINS, X86
 from mammo.reproducibility import pin
 from mammo.store import Store
 from stages import crop_rois, mapping, preprocess
@@ -33,8 +34,9 @@ MODULE, LIBRARIES = "mammo.breast", ("numpy",)
 class Cluster:
     """A scheduler, and workers that are started one by one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
         self.folder = folder
+        self.env = {**(os.environ if env is None else env), "PYTHONPATH": str(ROOT)}
         self.processes: list[subprocess.Popen[bytes]] = []
         file = folder / "scheduler.json"
         self.start("scheduler", "--port", "0", "--scheduler-file", str(file))
@@ -44,14 +46,13 @@ class Cluster:
         self.address = json.loads(file.read_text())["address"]
 
     def start(self, what: str, *arguments: str) -> None:
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
         with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "dask", what, "--host", "127.0.0.1", "--no-dashboard",
                     *arguments,
                 ],
-                env=env, stdout=log, stderr=log, cwd=self.folder,
+                env=self.env, stdout=log, stderr=log, cwd=self.folder,
             )  # fmt: skip
         self.processes.append(process)
 
@@ -66,6 +67,11 @@ class Cluster:
     def said(self) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -74,9 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         started.workers(2)
         yield started
     finally:
-        for process in started.processes:
-            process.kill()
-            process.wait()
+        started.stop()
 
 
 def test_preprocess_writes_the_same(cluster, data, tmp_path, monkeypatch):
@@ -157,6 +161,18 @@ def test_no_scheduler_is_told(tmp_path, monkeypatch):
         work = partial(hold, folder=tmp_path)
         with pytest.raises(UserError, match=f"no Dask scheduler answers at {address}"):
             list(over_dask(work, range(3), address, tmp_path, MODULE, LIBRARIES))
+
+
+@pytest.mark.skipif(not X86, reason="kernels are chosen otherwise on this architecture")
+def test_a_worker_without_the_pins_refuses(tmp_path):
+    bare = {name: value for name, value in os.environ.items() if name not in PINS}
+    cluster = Cluster(tmp_path, bare)
+    try:
+        cluster.workers(1)
+        with pytest.raises(UserError, match="NumPy was loaded before mammo could"):
+            list(over_dask(abs, [-3], cluster.address, tmp_path, MODULE, LIBRARIES))
+    finally:
+        cluster.stop()
 
 
 def test_a_worker_that_is_not_like_us_refuses(tmp_path):
