@@ -6,6 +6,7 @@ first import, and its settings go to a folder that lives as long as the process.
 """
 
 import atexit
+import math
 import os
 import shutil
 import tempfile
@@ -59,18 +60,46 @@ class PortableAssigner(TaskAlignedAssigner):
         return super().get_box_metrics(powers, *args, **kwargs)
 
 
-def portable_iou(box1: torch.Tensor, box2: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-    """How far boxes overlap: the original, in float64, for its arc tangent.
+def portable_iou(
+    box1: torch.Tensor,
+    box2: torch.Tensor,
+    *,
+    CIoU: bool = False,  # noqa: N803  (the original's name)
+    eps: float = 1e-7,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """How far boxes overlap: the original, but for the arc tangents of the complete IoU.
 
-    MKL's of float32 hangs on the maker of the processor as the square root does.
+    MKL's hang on the maker of the processor as its square root does; those of two arguments are
+    Sleef's. The complete IoU is the distance IoU less v^2 / (1 - IoU + v), where v compares the
+    boxes' shapes (Zheng et al. 2020).
+
+    Args:
+        box1: (N, 4) corners x1, y1, x2, y2, with x1 <= x2 and y1 <= y2.
+        box2: the same.
+        CIoU: whether the complete IoU is wanted.
+        eps: keeps the original's quotients finite.
+        kwargs: of the original.
+
+    Returns:
+        (N, 1).
     """
-    return bbox_iou(box1.double(), box2.double(), **kwargs).to(box1.dtype)
+    if not CIoU:
+        return bbox_iou(box1, box2, eps=eps, **kwargs)
+    shape1, shape2 = (
+        torch.atan2(box[..., 2:3] - box[..., 0:1], box[..., 3:4] - box[..., 1:2] + eps)
+        for box in (box1, box2)
+    )
+    v = (4 / math.pi**2) * (shape2 - shape1).square()
+    with torch.no_grad():
+        weight = v / (1 - bbox_iou(box1, box2, eps=eps, **kwargs) + v + eps)
+    return bbox_iou(box1, box2, DIoU=True, eps=eps, **kwargs) - v * weight
 
 
 # Where the loss and the assigner look them up.
 ultralytics.utils.loss.TaskAlignedAssigner = PortableAssigner  # type: ignore[assignment,misc]
-ultralytics.utils.loss.bbox_iou = portable_iou
-ultralytics.utils.tal.bbox_iou = portable_iou
+ultralytics.utils.loss.bbox_iou = portable_iou  # type: ignore[assignment]
+ultralytics.utils.tal.bbox_iou = portable_iou  # type: ignore[assignment]
 
 
 def keep_threads(count: int) -> None:

@@ -60,7 +60,7 @@ def train_the_detector(folder: Path) -> list[str]:
     with Watch() as watch:
         found = train_detector(*parts, SETTINGS.model_copy(update={"epochs": 1}), 0)
         found.detector.find([np.zeros((80, 64), np.uint8)])
-    assert {"convolution", "convolution_backward", "atan"} <= watch.seen
+    assert {"convolution", "convolution_backward", "atan2"} <= watch.seen
     return watch.found
 
 
