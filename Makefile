@@ -14,12 +14,16 @@ env: .venv/installed  ## build .venv from requirements.lock
 retrain: env  ## environment, sample data, the whole flow, a registered model
 	@mammoflow retrain
 
-# The tests of whole projects build on each other and use one core; the others run beside them.
+# Three groups at once. The tests of whole projects build on each other and use one core; those under
+# emulated processors mostly wait for two processes, which give way to the others.
 test: env  ## environment, all tests and checks
 	@ruff check . && ruff format --check . && mypy
 	@mkdir -p build; pytest -m whole > build/whole.txt 2>&1 & whole=$$!; \
-		pytest -m "not whole"; rest=$$?; \
-		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; exit $$((whole + rest))
+		nice pytest -rs -m processors > build/processors.txt 2>&1 & processors=$$!; \
+		pytest -m "not whole and not processors"; rest=$$?; \
+		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; \
+		echo "other processors:"; wait $$processors; processors=$$?; cat build/processors.txt; \
+		exit $$((whole + processors + rest))
 
 lock:  ## compile requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \

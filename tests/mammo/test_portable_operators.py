@@ -25,7 +25,7 @@ from tests.imports import ROOT
 from tests.mammo.half_ellipses import examples
 from tests.mammo.learning import tiny
 from tests.mammo.test_detector_training import SETTINGS
-from tests.support.emulator import PROCESSORS, needs_emulator, run_on
+from tests.support.emulator import HERE, PROCESSORS, outputs_of, under_emulators
 from tests.support.portability import Watch
 
 RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
@@ -187,14 +187,12 @@ def test_what_is_portable_is_left_alone() -> None:
     assert {"sqrt", "atan", "exp", "log", "pow"} <= watch.seen
 
 
-@needs_emulator
-@pytest.mark.timeout(1500)
+@under_emulators
 def test_the_list_is_what_differs_under_an_emulator() -> None:
     """On every processor, for the emulator computes approximate instructions its own way."""
-    running = [run_on(processor, "tests.support.operators") for processor in ("", *PROCESSORS)]
-    said = [process.communicate() for process in running]
-    assert all(process.returncode == 0 for process in running), said
-    native, *others = [json.loads(output) for output, _ in said]
+    arguments: dict[str, list[str]] = {processor: [] for processor in (HERE, *PROCESSORS)}
+    said = outputs_of("tests.support.operators", arguments)
+    native, *others = [json.loads(output) for output in said.values()]
     for processor, other in zip(PROCESSORS, others, strict=True):
         for kind, operators in native.items():
             differing = {n for n, found in operators.items() if found != other[kind][n]}

@@ -4,22 +4,48 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from tests.imports import ROOT
 
 QEMU = shutil.which("qemu-x86_64")
+HERE = "here"
 PROCESSORS = ("Haswell", "EPYC-Milan")
 
-needs_emulator = pytest.mark.skipif(
-    QEMU is None, reason="needs another processor, emulated: apt-get install qemu-user"
-)
+SECONDS = 1800
+"""That a test may take on two cores that have the other tests to do as well."""
 
 
-def run_on(processor: str, module: str, *arguments: str) -> "subprocess.Popen[str]":
-    """Start a module of ours on a processor; on this one if `processor` is empty."""
-    qemu = [str(QEMU), "-cpu", processor] if processor else []
+def under_emulators(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that runs on PROCESSORS."""
+    reason = "other processors are emulated by qemu-x86_64: apt-get install qemu-user"
+    skipped = pytest.mark.skipif(QEMU is None, reason=reason)
+    return skipped(pytest.mark.processors(pytest.mark.timeout(SECONDS)(test)))
+
+
+def outputs_of(module: str, arguments: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What a module of ours prints on each processor of `arguments`, all at the same time.
+
+    HERE is the one that there is. Whoever fails is told with what it said.
+    """
+    running: dict[str, subprocess.Popen[str]] = {}
+    try:
+        for processor, more in arguments.items():
+            running[processor] = _start(processor, module, *more)
+        said = {processor: process.communicate() for processor, process in running.items()}
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+    for processor, process in running.items():
+        assert process.returncode == 0, f"{processor}: {''.join(said[processor])}"
+    return {processor: output for processor, (output, _) in said.items()}
+
+
+def _start(processor: str, module: str, *arguments: str) -> "subprocess.Popen[str]":
+    emulator = [] if processor == HERE else [str(QEMU), "-cpu", processor]
     ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
     kept = {
         name: value
@@ -28,7 +54,7 @@ def run_on(processor: str, module: str, *arguments: str) -> "subprocess.Popen[st
         if not name.startswith(ours) and not name.endswith("_NUM_THREADS")
     }
     return subprocess.Popen(
-        [*qemu, sys.executable, "-m", module, *arguments],
+        [*emulator, sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env={**kept, "PYTHONPATH": str(ROOT), "MAMMOFLOW_STORE": "off"},
         stdout=subprocess.PIPE,
