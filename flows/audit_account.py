@@ -129,7 +129,7 @@ def _sentence(number: int, verdict: Verdict, seen: Evidence, got: Materials) -> 
                 f"stages came out as the bytes they were."
             )
         case "reproduced in effect":
-            return f"{subject} was reproduced in effect: {_numbers(got.equivalence)}."
+            return f"{subject} was reproduced in effect, {_numbers(got.equivalence)}."
         case "reproduced, but unsound":
             return f"{subject} was reproduced, but is unsound: {first['unsound']}."
         case "records agree, not re-run":
@@ -152,20 +152,15 @@ def _sentence(number: int, verdict: Verdict, seen: Evidence, got: Materials) -> 
 
 
 def _numbers(found: Equivalence | None) -> str:
-    """The comparison of two models in half a sentence."""
+    """The comparison of two models in half a sentence; intervals and bounds are in the record."""
     assert found is not None
-    scores = ", ".join(
-        f"{measure.name} {measure.now:.3f} where it was {measure.then:.3f} (difference "
-        f"{measure.low:+.3f} to {measure.high:+.3f}, allowed +-{measure.bound:g})"
-        for measure in found.measures
-        if measure.then is not None
-    )
-    others = " and ".join(
-        f"{measure.name} {measure.value:.3f} (at least {measure.bound:g})"
-        for measure in found.measures
+    numbers = ", ".join(
+        f"{measure.name} {measure.value:.3f}"
         if measure.then is None
+        else f"{measure.name} {measure.now:.3f} (was {measure.then:.3f})"
+        for measure in found.measures
     )
-    return f"for {found.women} test women, {found.positives} of them positive, {scores}; {others}"
+    return f"for {found.women} test women, {found.positives} of them positive: {numbers}"
 
 
 def _settings_against_previous(

@@ -63,6 +63,8 @@ def other_bytes(remade: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
     monkeypatch.setattr("flows.audit.run_again", run)
     monkeypatch.setattr("flows.arithmetic.measure", lambda folder: HERE)
+    # Whether a stage gives the same twice on one machine is not asked here, and takes a training.
+    monkeypatch.setattr("flows.reproduction._gives_the_same_again", lambda *arguments: True)
     return root
 
 
@@ -143,7 +145,8 @@ def test_other_arithmetic_and_the_same_in_use(other_bytes: Path, tmp_path: Path)
     assert len(content["points"]["then"]) == content["equivalence"]["breasts"]
     likeness = {stage["stage"]: stage["likeness"] for stage in content["stages"]}
     assert likeness.pop("preprocess") == likeness.pop("split") == "identical"
-    assert set(likeness.values()) == {"follows from training"}
+    assert likeness["train_classifier"] == likeness["evaluate"] == "follows from training"
+    assert set(likeness.values()) <= {"follows from training", "identical"}
     page = (tmp_path / "index.html").read_text()
     body = page[page.index("<body>") :]
     places = [
@@ -169,7 +172,8 @@ def test_weights_that_were_exchanged_with_all_that_names_them(
     root = other_bytes
     recorded_as(root, ELSEWHERE)
     tensors = load_file(in_cache(root, read_tag(root, "model/v1"), WEIGHTS))
-    save_file({name: -tensor for name, tensor in tensors.items()}, tmp_path / "weights")
+    turned = {name: -x if name.startswith("head.") else x for name, x in tensors.items()}
+    save_file(turned, tmp_path / "weights")
     content = (tmp_path / "weights").read_bytes()
     md5 = put_into_cache(root, content)
 
@@ -187,10 +191,10 @@ def test_weights_that_were_exchanged_with_all_that_names_them(
     assert "the recorded predictions are not what the recorded weights give" in said
 
 
-def test_an_image_made_before_training_must_be_as_it_was(
+def test_what_is_made_before_training_must_be_as_it_was(
     other_bytes: Path, remade: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another hash of an out of `split` is another split, whatever else the models do."""
+    """Another split is another split, whatever the models do."""
     recorded_as(other_bytes, ELSEWHERE)
 
     def run(folder: Path, data: str, say: Callable[[str], None]) -> None:
@@ -202,7 +206,6 @@ def test_an_image_made_before_training_must_be_as_it_was(
         (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
 
     monkeypatch.setattr("flows.audit.run_again", run)
-    monkeypatch.setattr("flows.reproduction._gives_the_same_again", lambda *arguments: True)
     said = ended(audit(), 1, "NOT REPRODUCED")
     assert "the stage split made another outputs/split/split.csv" in said
     assert "was validation, is train" in said
