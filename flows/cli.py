@@ -95,7 +95,11 @@ def audit(
 ) -> None:
     """Reproduce a registered model version and prove it, or say what is wrong with it.
 
-    Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged.
+    Says first which standard applies: the same bytes where this machine computes as the one that
+    made the version, else a model that does the same for the test women.
+
+    Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged or the
+    test women are too few to tell.
     """
     from flows.audit import artifact_folder
     from flows.audit import audit as audit_version
