@@ -1,6 +1,7 @@
 """The fingerprint tells arithmetics apart by family, and is the same where nothing differs."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -18,7 +19,10 @@ def with_two_threads() -> dict[str, str]:
 
 def test_it_is_the_same_in_another_process(with_two_threads: dict[str, str]) -> None:
     command = [sys.executable, "-m", "mammo.fingerprint"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    env = {**os.environ, "OMP_THREAD_LIMIT": "1"}  # or with fewer threads than it is told to take
+    said = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout
     assert load_params(ROOT / "params.yaml").threads == 2
     assert json.loads(said) == with_two_threads
 
