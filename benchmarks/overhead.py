@@ -58,10 +58,20 @@ def main(
     raise typer.Exit(int(ratio > RATIO or more > SECONDS))
 
 
-def make_clone(folder: Path, small: bool) -> None:
-    """The commit in a clone, with its data and nothing else; small settings are committed there."""
+def make_clone(folder: Path, small: bool, data: Path | None = None) -> None:
+    """The commit in a clone, with its data and nothing else; small settings are committed there.
+
+    Args:
+        folder: made by this call.
+        small: tiny images and trainings.
+        data: a folder to take instead of the sample.
+    """
     run(["git", "clone", "--quiet", str(ROOT), str(folder)], ROOT)
     (folder / "dvc.lock").unlink(missing_ok=True)
+    if data is not None:
+        shutil.copytree(data, folder / "data")
+        run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], folder)
+        return
     if not small:
         write_phantoms(folder / "data")
         return

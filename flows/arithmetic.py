@@ -1,16 +1,27 @@
-"""The fingerprint of a machine's arithmetic, as the code of a given snapshot computes it."""
+"""The fingerprint of a machine's arithmetic, as the code of a given snapshot computes it, and which
+machine's made the outs of a stage."""
 
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from flows import environment, registry
+from flows.dvclock import LockedStage, read_lock
+from flows.environment import Environment
+from flows.pipeline import Outcome
 from flows.process import follow
+from flows.snapshot import Snapshot
+from mammo.errors import UserError
 
 FINGERPRINT = Path("mammo/fingerprint.py")
 
+Arithmetic = Mapping[str, str]
+"""A hash for each family of kernels, by its name; empty if it is not known."""
+
 
 def measure(folder: Path) -> dict[str, str]:
-    """One hash for each family of kernels, by its name: see `mammo.fingerprint`.
+    """The arithmetic of this machine: see `mammo.fingerprint`.
 
     In a process of its own, with the pins and threads of the project's own stages.
 
@@ -25,7 +36,50 @@ def measure(folder: Path) -> dict[str, str]:
     """
     if not (folder / FINGERPRINT).exists():
         return {}
-    command = [sys.executable, "-m", "mammo.fingerprint", "--json"]
+    command = [sys.executable, "-m", "mammo.fingerprint"]
     lines = follow(command, folder, lambda line: None, {"PYTHONPATH": str(folder)})
     found = json.loads(lines[-1])
     return {str(family): str(digest) for family, digest in found.items()}
+
+
+def made_in(root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome]) -> Environment:
+    """This machine, and for each stage that did not run on it the arithmetic that made its outs.
+
+    Args:
+        root: the project, after a retrain.
+        snapshot: what the retrain ended with.
+        outcomes: what became of each stage.
+    """
+    ran_here = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
+    elsewhere = {
+        o.stage: o.arithmetic for o in outcomes if o.fate == "ran" and o.arithmetic is not None
+    }
+    rest = [s for s in read_lock(snapshot) if s.name not in ran_here and s.name not in elsewhere]
+    here = environment.here().model_copy(update={"arithmetic": measure(root)})
+    for stage, arithmetic in _of_older_versions(rest):
+        if arithmetic != here.arithmetic:
+            elsewhere[stage] = arithmetic
+    return here.model_copy(update={"elsewhere": dict(sorted(elsewhere.items()))})
+
+
+def _of_older_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Arithmetic]]:
+    """What made the outs of stages that did not run: the newest version with these very outs tells.
+
+    Nothing is known of outs that came from a cache and belong to no version.
+    """
+    wanted = {stage.name: stage for stage in stages}
+    for version in registry.versions() if wanted else ():
+        made = registry.environment_of(version)
+        try:
+            locked = read_lock(registry.snapshot_of(version))
+        except (UserError, ValueError, KeyError, TypeError, *registry.FAULTS):
+            continue  # a version whose records are damaged tells nothing
+        for stage in locked:
+            if stage.name in wanted and wanted[stage.name].outs == stage.outs:
+                del wanted[stage.name]
+                known = made.elsewhere.get(stage.name, made.arithmetic) if made else {}
+                yield stage.name, known
+        if not wanted:
+            return
+    for name in wanted:
+        yield name, {}

@@ -21,18 +21,20 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
-from flows import environment, integrity, provenance
+from flows import arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
 from flows.audit_report import render
 from flows.dvclock import Cache, data_out, open_cache, read_lock
+from flows.effect import unlike_recorded, unlike_remade
 from flows.environment import Environment
 from flows.evidence import Evidence
-from flows.pipeline import read_pipeline
+from flows.pipeline import follows_training, read_pipeline
 from flows.process import CommandError, follow
 from flows.registry import ENVIRONMENT_ARTIFACT, MODEL
-from flows.reproduction import compare_stages, run_again
+from flows.reproduction import Tolerance, compare_stages, run_again
 from flows.snapshot import git, materialise
+from flows.standard import find_standard
 from mammo.errors import UserError
 from mammo.leakage import find_leaks
 from mammo.params import Params
@@ -46,7 +48,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     Args:
         root: the auditor's clone.
         reference: a version's number, or an alias as in `mammogram-classifier@champion`.
-        params: the auditor's settings, for their tolerances.
+        params: the auditor's settings, for their bounds.
         quick: leave out the re-run and the comparison.
         say: told of the progress, line by line.
 
@@ -63,16 +65,38 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     if got.snapshot is not None:
         lock = environment.read_lock(_at(root, got.snapshot.commit, "requirements.lock") or "")
         got.differences = environment.compare(got.then, got.now, lock)
-        for difference in got.differences:
-            effect = "can move bits" if difference.moves_bits else "moves no bits"
-            change = f"was {difference.then}, is {difference.now}"
-            say(f"environment: {difference.what} {change}: {effect}")
-        if not seen.findings:
-            with materialise(root, got.snapshot) as folder:
+        with materialise(root, got.snapshot) as folder:
+            _find_standard(folder, seen, got, say)
+            for difference in got.differences:
+                effect = "can move bits" if difference.moves_bits else "moves no bits"
+                change = f"was {difference.then}, is {difference.now}"
+                say(f"environment: {difference.what} {change}: {effect}")
+            if not any(finding.kind != "note" for finding in seen.findings):
                 _examine(root, folder, version, run, params, quick, seen, got, say)
     record = put_together(root, version, seen, got, quick)
     _write(version, record)
     return record
+
+
+def _find_standard(folder: Path, seen: Evidence, got: Materials, say: Say) -> None:
+    """Which standard applies, by this machine's arithmetic and that of those that made the version.
+
+    Args:
+        folder: the snapshot, materialised: its own code measures.
+    """
+    assert got.snapshot is not None
+    found = []
+    try:
+        stages = [stage.name for stage in read_lock(got.snapshot)]
+        got.now = got.now.model_copy(update={"arithmetic": arithmetic.measure(folder)})
+    except UserError:
+        return  # told by `_examine`
+    except CommandError as error:
+        sentence = f"this machine's arithmetic could not be measured: {error}"
+        found = [Finding(step="standard", kind="note", sentence=sentence)]
+    got.standard = find_standard(got.then, got.now.arithmetic, stages)
+    say(f"standard: {got.standard.name}: {got.standard.sentence}")
+    seen.look("standard", "this machine's arithmetic is measured by the version's code", found)
 
 
 def _examine(
@@ -146,10 +170,24 @@ def _examine(
             [Finding(step="reproduction", kind="wrong", sentence=f"the re-run failed: {error}")],
         )
         return
-    got.stages = compare_stages(folder, locked, cache, params.audit, say)
-    got.metrics = compare_metrics(pipeline, outs, cache, folder)
     seen.look("reproduction", "every stage runs again", [])
-    seen.look("comparison", "every out is as it was", _comparison_findings(got.stages))
+    strict = got.standard is not None and got.standard.name == "bit for bit"
+    tolerance = Tolerance(follows_training(pipeline), params.audit.pixels)
+    got.stages = compare_stages(folder, locked, cache, None if strict else tolerance, say)
+    got.metrics = compare_metrics(pipeline, outs, cache, folder)
+    what = "every out is" if strict else "what does not follow from training is"
+    seen.look("comparison", f"{what} as it was", _comparison_findings(got.stages))
+    likenesses = {stage.likeness for stage in got.stages}
+    if strict or "different" in likenesses or likenesses <= {"identical"}:
+        return
+    say("scoring the recorded weights on this machine")
+    got.rescoring, unlike = unlike_recorded(
+        root, got.snapshot, locked, cache, params.audit.probability, say
+    )
+    if seen.look("rescoring", "the recorded weights give the recorded predictions", unlike):
+        say("comparing what both models say of the test women")
+        got.equivalence, got.points, unlike = unlike_remade(folder, outs, cache, params.audit)
+        seen.look("equivalence", "the re-made model does the same for the test women", unlike)
 
 
 def _comparison_findings(stages: Sequence[ComparedStage]) -> list[Finding]:
@@ -165,7 +203,7 @@ def _comparison_findings(stages: Sequence[ComparedStage]) -> list[Finding]:
             detail = next((f" ({out.details[0]})" for out in different if out.details), "")
             paths = ", ".join(out.path for out in different)
             found.append(f"the stage {stage.stage} made another {paths}{detail}")
-    kind: Any = "wrong" if any(s.likeness == "different" for s in stages) else "note"
+    kind: Any = "wrong" if any(stage.likeness == "different" for stage in stages) else "note"
     return [Finding(step="comparison", kind=kind, sentence=sentence) for sentence in found]
 
 
@@ -247,6 +285,7 @@ def _write(version: ModelVersion, record: Audit) -> None:
     tags = {
         "audit_verdict": record.verdict,
         "audit_date": record.date,
+        "audit_standard": record.standard.name if record.standard else "",
         "audit_environment": _in_short(record.environment_now),
         "audit_snapshot_digest": record.snapshot_digest or "",
         "audit_report_digest": hashlib.sha256(text.encode()).hexdigest(),

@@ -9,7 +9,16 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit_record import Audit, ComparedStage, Metric, Setting, Verdict, judge
+from flows.audit_record import (
+    Audit,
+    ComparedStage,
+    Metric,
+    Points,
+    Setting,
+    Standard,
+    Verdict,
+    judge,
+)
 from flows.dvclock import Cache, data_out
 from flows.environment import Environment, EnvironmentDifference
 from flows.evidence import Evidence
@@ -17,6 +26,7 @@ from flows.pipeline import Stage
 from flows.registration import git_tag
 from flows.registry import MODEL, flatten, snapshot_of
 from flows.snapshot import Snapshot, git
+from mammo.equivalence import Equivalence, Rescoring
 from mammo.errors import UserError
 from mammo.files import read_json
 
@@ -29,7 +39,11 @@ class Materials:
     then: Environment | None = None
     differences: Sequence[EnvironmentDifference] = ()
     snapshot: Snapshot | None = None
+    standard: Standard | None = None
     stages: Sequence[ComparedStage] = ()
+    rescoring: Rescoring | None = None
+    equivalence: Equivalence | None = None
+    points: Points | None = None
     metrics: Sequence[Metric] = ()
     splits: Mapping[str, Mapping[str, int]] | None = None
 
@@ -66,7 +80,7 @@ def put_together(
 ) -> Audit:
     """The record, with the verdict that the findings come to."""
     snapshot, number = got.snapshot, int(version.version)
-    verdict = judge(seen.findings, got.stages, quick)
+    verdict = judge(seen.findings, got.stages, got.equivalence, quick)
     previous, settings = _settings_against_previous(version, snapshot)
     commit = snapshot.commit if snapshot else version.tags.get("git_commit")
     author, date = _who_and_when(root, commit)
@@ -90,7 +104,11 @@ def put_together(
         settings=settings,
         checks=seen.checks,
         findings=seen.findings,
+        standard=got.standard,
         stages=got.stages,
+        rescoring=got.rescoring,
+        equivalence=got.equivalence,
+        points=got.points,
         metrics=got.metrics,
         environment_then=got.then,
         environment_now=got.now,
@@ -102,7 +120,7 @@ def put_together(
 def _sentence(number: int, verdict: Verdict, seen: Evidence, got: Materials) -> str:
     """The verdict in one sentence, with the first reason where there is one."""
     outs = sum(len(stage.outs) for stage in got.stages)
-    first = seen.findings[0].sentence if seen.findings else ""
+    first = {finding.kind: finding.sentence for finding in reversed(seen.findings)}
     subject = f"{MODEL} version {number}"
     match verdict:
         case "reproduced bit for bit":
@@ -110,19 +128,39 @@ def _sentence(number: int, verdict: Verdict, seen: Evidence, got: Materials) -> 
                 f"{subject} was reproduced bit for bit: all {outs} outs of {len(got.stages)} "
                 f"stages came out as the bytes they were."
             )
-        case "reproduced within tolerance":
-            return f"{subject} was reproduced within tolerance: other bytes, the same model."
+        case "reproduced in effect":
+            return f"{subject} was reproduced in effect, {_numbers(got.equivalence)}."
         case "reproduced, but unsound":
-            return f"{subject} was reproduced, but is unsound: {first}."
+            return f"{subject} was reproduced, but is unsound: {first['unsound']}."
         case "records agree, not re-run":
             return f"The records of {subject} agree; it was not run again (--quick)."
         case "records agree, not re-run, but unsound":
-            return f"The records of {subject} agree, but it is unsound: {first}; not run again."
+            return (
+                f"The records of {subject} agree, but it is unsound: {first['unsound']}; not run "
+                f"again."
+            )
         case "not reproduced":
-            wrong = next((f.sentence for f in seen.findings if f.kind == "wrong"), first)
-            return f"{subject} was not reproduced: {wrong}."
+            return f"{subject} was not reproduced: {first['wrong']}."
+        case "too small to tell":
+            assert got.equivalence is not None
+            return (
+                f"The test set of {subject} is too small to tell whether the re-made model does "
+                f"the same: {got.equivalence.reason}."
+            )
         case "cannot be judged":
-            return f"{subject} cannot be judged: {first}."
+            return f"{subject} cannot be judged: {first['missing']}."
+
+
+def _numbers(found: Equivalence | None) -> str:
+    """The comparison of two models in half a sentence; intervals and bounds are in the record."""
+    assert found is not None
+    numbers = ", ".join(
+        f"{measure.name} {measure.value:.3f}"
+        if measure.then is None
+        else f"{measure.name} {measure.now:.3f} (was {measure.then:.3f})"
+        for measure in found.measures
+    )
+    return f"for {found.women} test women, {found.positives} of them positive: {numbers}"
 
 
 def _settings_against_previous(

@@ -11,24 +11,30 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.environment import Environment, EnvironmentDifference
 from mammo.comparison import Likeness
+from mammo.equivalence import Equivalence, Rescoring
 
 Verdict = Literal[
     "reproduced bit for bit",
-    "reproduced within tolerance",
+    "reproduced in effect",  # other bytes, on a machine that computes otherwise; the same in use
     "reproduced, but unsound",
     "not reproduced",
+    "too small to tell",  # the test women are too few to show the one or the other
     "cannot be judged",
     "records agree, not re-run",  # --quick: neither good nor bad has been shown by doing it again
     "records agree, not re-run, but unsound",
 ]
 
+OutLikeness = Likeness | Literal["follows from training"]
+"""The last: other bytes where the arithmetic is another, of a stage after training; not judged."""
+
 EXIT_STATUS: Mapping[Verdict, int] = {
     "reproduced bit for bit": 0,
-    "reproduced within tolerance": 0,
+    "reproduced in effect": 0,
     "records agree, not re-run": 0,
     "reproduced, but unsound": 1,
     "records agree, not re-run, but unsound": 1,
     "not reproduced": 1,
+    "too small to tell": 2,
     "cannot be judged": 2,
 }
 
@@ -46,9 +52,47 @@ class Finding(Record):
     be reproduced and should not be trusted; a `note` changes no verdict.
     """
 
-    step: Literal["provenance", "integrity", "reproduction", "comparison", "leakage"]
+    step: Literal[
+        "provenance",
+        "integrity",
+        "leakage",
+        "standard",
+        "reproduction",
+        "comparison",
+        "rescoring",
+        "equivalence",
+    ]
     kind: Literal["missing", "wrong", "unsound", "note"]
     sentence: str
+
+
+class Family(Record):
+    """A family of kernels, and the hash of what it computes; None where there is none."""
+
+    name: str
+    then: str | None
+    now: str | None
+
+    @property
+    def same(self) -> bool:
+        """Whether this machine computes it as the other did."""
+        return self.then == self.now
+
+
+class Machine(Record):
+    """The arithmetic of a machine that made the version, against this machine's."""
+
+    stages: Sequence[str]  # that ran on it
+    recorded: bool
+    families: Sequence[Family]
+
+
+class Standard(Record):
+    """What a re-run must come to on this machine, known before anything runs again."""
+
+    name: Literal["bit for bit", "equivalence"]
+    sentence: str
+    machines: Sequence[Machine]
 
 
 class ComparedOut(Record):
@@ -57,7 +101,7 @@ class ComparedOut(Record):
     path: str
     hash_then: str
     hash_now: str | None  # None if it was not made again
-    likeness: Likeness | None
+    likeness: OutLikeness
     details: Sequence[str]  # of the files that differ, the least alike first
 
 
@@ -65,7 +109,7 @@ class ComparedStage(Record):
     """A stage, then and now."""
 
     stage: str
-    likeness: Likeness | None  # the least of its outs; None without a re-run
+    likeness: OutLikeness  # the least of its outs
     deterministic: bool | None  # None if it gave no reason to run it twice
     outs: Sequence[ComparedOut]
 
@@ -97,10 +141,20 @@ class Check(Record):
     passed: bool
 
 
+class Points(Record):
+    """The test women's breasts as both models see them: one entry a breast."""
+
+    target: Sequence[int]  # 0 or 1
+    then: Sequence[float]  # probability by the recorded model
+    now: Sequence[float]  # by the re-made one
+    threshold_then: float
+    threshold_now: float
+
+
 class Audit(Record):
     """The whole of an audit."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     verdict: Verdict
     sentence: str
     quick: bool  # whether the re-run and the comparison were left out
@@ -119,7 +173,11 @@ class Audit(Record):
     settings: Sequence[Setting]  # against the previous version
     checks: Sequence[Check]
     findings: Sequence[Finding]
+    standard: Standard | None  # None if the snapshot is not there
     stages: Sequence[ComparedStage]
+    rescoring: Rescoring | None  # of the recorded weights; these three under equivalence only
+    equivalence: Equivalence | None
+    points: Points | None
     metrics: Sequence[Metric]
     environment_then: Environment | None
     environment_now: Environment
@@ -127,24 +185,39 @@ class Audit(Record):
     splits: Mapping[str, Mapping[str, int]]  # women and images of each
 
 
-def judge(findings: Sequence[Finding], stages: Sequence[ComparedStage], quick: bool) -> Verdict:
+def judge(
+    findings: Sequence[Finding],
+    stages: Sequence[ComparedStage],
+    equivalence: Equivalence | None,
+    quick: bool,
+) -> Verdict:
     """The verdict that findings and comparison come to.
 
     A record that contradicts itself outweighs one that has gaps: what is wrong stays wrong,
-    whatever the missing part would say.
+    whatever the missing part would say. And what cannot be told is told before what is unsound:
+    "reproduced, but unsound" would claim the first.
     """
     kinds = {finding.kind for finding in findings}
-    if "wrong" in kinds or any(stage.likeness == "different" for stage in stages):
+    if "wrong" in kinds:
         return "not reproduced"
     if "missing" in kinds:
         return "cannot be judged"
-    if "unsound" in kinds:
-        return "records agree, not re-run, but unsound" if quick else "reproduced, but unsound"
     if quick:
-        return "records agree, not re-run"
-    if all(stage.likeness == "identical" for stage in stages):
-        return "reproduced bit for bit"
-    return "reproduced within tolerance"
+        return (
+            "records agree, not re-run, but unsound"
+            if "unsound" in kinds
+            else "records agree, not re-run"
+        )
+    likenesses = {stage.likeness for stage in stages}
+    if likenesses <= {"identical"}:
+        return "reproduced, but unsound" if "unsound" in kinds else "reproduced bit for bit"
+    if "different" in likenesses or equivalence is None:
+        return "not reproduced"
+    if equivalence.outcome == "not equivalent":
+        return "not reproduced"
+    if equivalence.outcome == "too small to tell":
+        return "too small to tell"
+    return "reproduced, but unsound" if "unsound" in kinds else "reproduced in effect"
 
 
 def main() -> None:

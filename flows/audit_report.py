@@ -4,7 +4,8 @@ from pathlib import Path
 
 import jinja2
 
-from flows.audit_record import EXIT_STATUS, Audit
+from flows.audit_record import EXIT_STATUS, Audit, Points
+from mammo import figures
 
 TEMPLATE = Path(__file__).with_name("audit.html.j2")
 
@@ -18,5 +19,13 @@ def render(audit: Audit) -> str:
     engine.filters["number"] = lambda value: f"{value:.6g}"
     colours = {0: "good", 1: "bad", 2: "open"}
     return engine.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        audit=audit, colour=colours[EXIT_STATUS[audit.verdict]]
+        audit=audit,
+        colour=colours[EXIT_STATUS[audit.verdict]],
+        picture=_picture(audit.points) if audit.points else "",
     )
+
+
+def _picture(points: Points) -> str:
+    """Both models' probabilities of each test breast."""
+    thresholds = points.threshold_then, points.threshold_now
+    return figures.agreement(points.then, points.now, points.target, thresholds)

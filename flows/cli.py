@@ -95,7 +95,11 @@ def audit(
 ) -> None:
     """Reproduce a registered model version and prove it, or say what is wrong with it.
 
-    Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged.
+    Says first which standard applies: the same bytes where this machine computes as the one that
+    made the version, else a model that does the same for the test women.
+
+    Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged or the
+    test women are too few to tell.
     """
     from flows.audit import artifact_folder
     from flows.audit import audit as audit_version
@@ -117,6 +121,25 @@ def audit(
     if report is not None:
         typer.echo(f"report: {report / 'index.html'}")
     raise typer.Exit(EXIT_STATUS[found.verdict])
+
+
+@app.command()
+def fingerprint() -> None:
+    """Show this machine's arithmetic, as the stages compute: a hash for each family of kernels.
+
+    On a machine with the same hashes a model comes out the same, bit for bit.
+    """
+    from flows.arithmetic import measure
+
+    with one_sentence():
+        load_params()  # says what is wrong with it better than a child that fails
+        found = measure(Path.cwd())
+    table = Table(title="Arithmetic", title_justify="left")
+    for name in ("family", "hash"):
+        table.add_column(name)
+    for family, digest in found.items():
+        table.add_row(family, digest)
+    Console().print(table)
 
 
 @app.command()

@@ -44,6 +44,7 @@ class Stage:
     metrics: tuple[Path, ...]
     plots: tuple[Path, ...]
     pages: tuple[Path, ...]  # HTML files among the outs, made for people
+    trains: bool  # writes weights, and so ends elsewhere on a machine that computes otherwise
 
 
 Fate = Literal["ran", "cached", "unchanged"]
@@ -55,6 +56,8 @@ class Outcome:
 
     stage: str
     fate: Fate
+    # Of the machine of another one's worker that ran it; None if it was not sent anywhere.
+    arithmetic: Mapping[str, str] | None = None
 
 
 def read_pipeline(root: Path) -> list[Stage]:
@@ -126,7 +129,21 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
         metrics=tuple(path for path, out in outs if out.metric),
         plots=tuple(path for path, out in outs if out.plot),
         pages=tuple(path for path, _ in outs if path.suffix == ".html"),
+        trains=any(path.suffix == ".safetensors" for path, _ in outs),
     )
+
+
+def follows_training(pipeline: Sequence[Stage]) -> set[str]:
+    """The stages that train, and all that come after one: what they make follows its course.
+
+    Args:
+        pipeline: as `read_pipeline`, each stage after those that it depends on.
+    """
+    found: set[str] = set()
+    for stage in pipeline:
+        if stage.trains or found.intersection(stage.upstream):
+            found.add(stage.name)
+    return found
 
 
 def dvc_env() -> dict[str, str]:

@@ -17,9 +17,10 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pydantic import ValidationError
 from requests import RequestException
 
-from flows import environment
+from flows.environment import Environment
 from flows.pipeline import Outcome, Stage
 from flows.snapshot import Snapshot
 
@@ -123,7 +124,7 @@ def log_params(run: str, snapshot: Snapshot) -> None:
     _log_batch(MlflowClient(), run, flatten(yaml.safe_load(snapshot.files["params.yaml"])), {})
 
 
-def log_snapshot(root: Path, run: str, snapshot: Snapshot) -> None:
+def log_snapshot(root: Path, run: str, snapshot: Snapshot, made_in: Environment) -> None:
     """Log what a model was made from and in: the snapshot, the environment, and the data set with
     DVC's hash as digest."""
     client = MlflowClient()
@@ -132,7 +133,7 @@ def log_snapshot(root: Path, run: str, snapshot: Snapshot) -> None:
         client.log_text(run, text, f"snapshot/{name}")
     for key, value in snapshot_tags(snapshot).items():
         client.set_tag(run, key, value)
-    client.log_text(run, environment.here().model_dump_json(indent=2), ENVIRONMENT_ARTIFACT)
+    client.log_text(run, made_in.model_dump_json(indent=2), ENVIRONMENT_ARTIFACT)
     labels = pd.read_csv(root / "data" / "train.csv", dtype={"patient_id": str, "image_id": str})
     # MLflow keeps the columns and the digest of a data set, never a row.
     dataset = from_pandas(labels, source="data/train.csv", name="data", digest=data_hash(snapshot))
@@ -151,6 +152,21 @@ def snapshot_of(version: ModelVersion) -> Snapshot:
     return Snapshot.from_json(
         mlflow.artifacts.load_text(f"runs:/{version.run_id}/{SNAPSHOT_ARTIFACT}")
     )
+
+
+def environment_of(version: ModelVersion) -> Environment | None:
+    """What a version was made in; None if that was not recorded, or is no longer readable."""
+    try:
+        text = mlflow.artifacts.load_text(f"runs:/{version.run_id}/{ENVIRONMENT_ARTIFACT}")
+        return Environment.model_validate_json(text)
+    except (MlflowException, OSError, ValidationError):
+        return None
+
+
+def versions() -> list[ModelVersion]:
+    """Every version of the model, the newest first."""
+    found = MlflowClient().search_model_versions(f"name = '{MODEL}'")
+    return sorted(found, key=lambda version: int(version.version), reverse=True)
 
 
 def data_hash(snapshot: Snapshot) -> str:

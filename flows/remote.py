@@ -4,21 +4,30 @@ Deps go to DVC's default remote, the deployment `run-stage/<pool>` runs the stag
 in the worker's own clone, and what it made comes back through the run cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast, get_args
 
 from dvc.repo import Repo
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.children import run_child
-from flows.pipeline import Fate, Stage, repro
+from flows.pipeline import Fate, Outcome, Stage, repro
 from flows.process import CommandError
 from flows.runcache import at_hand, fetch_result, push_deps, require_remote
 from flows.snapshot import capture
 from mammo.errors import UserError
+
+
+class Done(BaseModel):
+    """What a worker says of a stage that it has brought up to date: its final message, as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fate: Fate
+    arithmetic: Mapping[str, str]  # of its machine: see `arithmetic.measure`
 
 
 def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> None:
@@ -51,7 +60,7 @@ def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> No
 
 def run_elsewhere(
     stage: Stage, root: Path, mlflow_run: str, on_line: Callable[[str], None]
-) -> Fate:
+) -> Outcome:
     """Bring one stage up to date through a worker of its pool; its dependencies must be.
 
     What is up to date or in the cache is not sent anywhere.
@@ -61,11 +70,11 @@ def run_elsewhere(
     """
     try:
         if at_hand(root, stage.name):
-            return repro(stage, root, {}, on_line)
+            return Outcome(stage.name, repro(stage, root, {}, on_line))
         push_deps(root, stage.name)
         with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
             snapshot = capture(root)  # while no other stage writes to dvc.lock
-        fate = run_child(
+        said = run_child(
             _deployment(stage.meta.pool),
             {"stage": stage.name, "snapshot": snapshot.to_json(), "mlflow_run": mlflow_run},
             stage.meta.time_limit,
@@ -75,7 +84,14 @@ def run_elsewhere(
         repro(stage, root, {}, lambda line: None)
     except UserError as error:
         raise CommandError(str(error)) from error
-    return cast(Fate, fate) if fate in get_args(Fate) else "ran"
+    try:
+        done = Done.model_validate_json(said)
+    except ValidationError as error:
+        raise CommandError(
+            f"{_deployment(stage.meta.pool)} ended with words that this code does not know: bring"
+            f" its worker's clone to this commit and start it anew ({error.errors()[0]['msg']})"
+        ) from None
+    return Outcome(stage.name, done.fate, done.arithmetic)
 
 
 def _deployment(pool: str) -> str:

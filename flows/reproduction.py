@@ -1,18 +1,27 @@
 """Running a snapshot's pipeline again, and comparing what comes out with the record."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from flows.audit_record import ComparedOut, ComparedStage
+from flows.audit_record import ComparedOut, ComparedStage, OutLikeness
 from flows.dvclock import Cache, LockedStage, read_lock
 from flows.pipeline import dvc_env, worth_showing
 from flows.process import follow
 from flows.snapshot import Snapshot
-from mammo import params
 from mammo.comparison import Comparison, compare_files, worst
 
 DETAILS = 5  # files of an out that are named
+_LEAST_ALIKE: Sequence[OutLikeness] = ("identical", "follows from training", "alike", "different")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What may differ where the arithmetic does."""
+
+    follow_training: Container[str]  # stages whose outs are not judged
+    pixels: int  # grey levels, of images that other stages made
 
 
 def run_again(folder: Path, data: str, say: Callable[[str], None]) -> None:
@@ -25,29 +34,58 @@ def run_again(folder: Path, data: str, say: Callable[[str], None]) -> None:
     _dvc(folder, say, "repro", "--force", "--no-run-cache")
 
 
+def score_recorded(
+    folder: Path, stage: LockedStage, made: Container[str], say: Callable[[str], None]
+) -> None:
+    """Let a stage do once more what it did then, with the inputs that were recorded.
+
+    Args:
+        folder: a materialised snapshot in which nothing has run.
+        stage: the one that scores the classifier.
+        made: the paths of all outs of the pipeline: what the stage reads of these comes from the
+            cache, not from a re-run.
+        say: told of the progress, line by line.
+
+    Raises:
+        CommandError: if an input cannot be restored, or the stage fails.
+    """
+    _dvc(folder, say, "checkout", *(path for path in stage.deps if path in made))
+    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", stage.name)
+
+
 def compare_stages(
     folder: Path,
     locked: Sequence[LockedStage],
     cache: Cache,
-    tolerances: params.Audit,
+    tolerance: Tolerance | None,
     say: Callable[[str], None],
 ) -> list[ComparedStage]:
     """Every out of every stage, then and now.
 
-    The first stage to differ, all of whose inputs were the same, is run a second time: if that
-    gives yet other bytes, its code is not deterministic.
+    A stage that differs though its inputs were the same is run a second time: if that gives yet
+    other bytes, its code is not deterministic.
+
+    Args:
+        folder: where the pipeline ran again.
+        locked: the stages as they were.
+        cache: has the outs as they were.
+        tolerance: None if bytes must be the same.
+        say: told of the progress, line by line.
     """
     again = {stage.name: stage for stage in _read_lock(folder)}
     compared: list[ComparedStage] = []
     for then in locked:
         now = again.get(then.name)
+        follows = tolerance is not None and then.name in tolerance.follow_training
         outs = [
-            _compare_out(folder, path, md5, now.outs.get(path) if now else None, cache, tolerances)
+            _compare_out(folder, path, md5, now.outs.get(path), cache, tolerance, follows)
+            if now is not None
+            else _not_made(path, md5)
             for path, md5 in then.outs.items()
         ]
-        likeness = worst([Comparison(out.likeness or "different") for out in outs])
+        likeness = _LEAST_ALIKE[max((_LEAST_ALIKE.index(out.likeness) for out in outs), default=0)]
         deterministic = None
-        if likeness != "identical" and now is not None and now.deps == then.deps:
+        if likeness in ("alike", "different") and now is not None and now.deps == then.deps:
             say(f"{then.name} differs though its inputs did not: running it once more")
             deterministic = _gives_the_same_again(folder, now, say)
         compared.append(
@@ -64,36 +102,49 @@ def _compare_out(
     then: str,
     now: str | None,
     cache: Cache,
-    tolerances: params.Audit,
+    tolerance: Tolerance | None,
+    follows: bool,
 ) -> ComparedOut:
     if now is None:
+        return _not_made(path, then)
+    if then != now and follows:
         return ComparedOut(
-            path=path,
-            hash_then=then,
-            hash_now=None,
-            likeness="different",
-            details=["it was not made again"],
+            path=path, hash_then=then, hash_now=now, likeness="follows from training", details=[]
         )
-    found = {} if then == now else _differences(folder, path, then, cache, tolerances)
+    pixels = tolerance.pixels if tolerance is not None else 0
+    found = {} if then == now else _differences(folder, path, then, cache, pixels)
+    likeness = worst(list(found.values()))
     return ComparedOut(
         path=path,
         hash_then=then,
         hash_now=now,
-        likeness=worst(list(found.values())),
+        likeness="different" if likeness == "alike" and tolerance is None else likeness,
         details=[
             f"{name}: {comparison.detail}"
-            for name, comparison in sorted(found.items(), key=lambda x: x[1].likeness)
+            for name, comparison in sorted(
+                found.items(), key=lambda x: _LEAST_ALIKE.index(x[1].likeness), reverse=True
+            )
         ][:DETAILS],
     )
 
 
+def _not_made(path: str, then: str) -> ComparedOut:
+    return ComparedOut(
+        path=path,
+        hash_then=then,
+        hash_now=None,
+        likeness="different",
+        details=["it was not made again"],
+    )
+
+
 def _differences(
-    folder: Path, path: str, then: str, cache: Cache, tolerances: params.Audit
+    folder: Path, path: str, then: str, cache: Cache, pixels: int
 ) -> dict[str, Comparison]:
     """The files of an out that are not identical, and how far they differ."""
     if not then.endswith(".dir"):
         old = cache.path(then)
-        return {Path(path).name: compare_files(old, folder / path, Path(path).suffix, tolerances)}
+        return {Path(path).name: compare_files(old, folder / path, Path(path).suffix, pixels)}
     before = cache.listing(then)
     here = {str(p.relative_to(folder / path)) for p in (folder / path).rglob("*") if p.is_file()}
     found = {
@@ -102,7 +153,7 @@ def _differences(
     }
     for name in sorted(here & set(before)):
         comparison = compare_files(
-            cache.path(before[name]), folder / path / name, Path(name).suffix, tolerances
+            cache.path(before[name]), folder / path / name, Path(name).suffix, pixels
         )
         if comparison.likeness != "identical":
             found[name] = comparison

@@ -18,6 +18,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 
 from flows import registry
+from flows.arithmetic import made_in
 from flows.children import cancel_children
 from flows.data import ensure_data
 from flows.notify import notify, notify_failure
@@ -77,10 +78,9 @@ def run_stage(
 
     try:
         if elsewhere:
-            fate = run_elsewhere(stage, root, run, say)
+            outcome = run_elsewhere(stage, root, run, say)
         else:
-            fate = repro(stage, root, {"MLFLOW_RUN_ID": run}, say)
-        outcome = Outcome(stage.name, fate)
+            outcome = Outcome(stage.name, repro(stage, root, {"MLFLOW_RUN_ID": run}, say))
         registry.log_stage(root, stage, outcome, run, parent)
     except registry.FAULTS:
         raise  # it would not take the run's end either; the next retrain writes it
@@ -180,7 +180,7 @@ def retrain(
             after = capture(root)
             if after.commit != before.commit:
                 raise UserError("the commit changed during the run: run `mammoflow retrain` again")
-            registry.log_snapshot(root, parent, after)
+            registry.log_snapshot(root, parent, after, made_in(root, after, outcomes))
             registry.log_pages(root, parent, stages)
             version, alias = register(root, after, parent)
         except registry.FAULTS:

@@ -13,8 +13,10 @@ from mlflow.exceptions import MlflowException
 from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
+from flows.arithmetic import measure
 from flows.pipeline import read_pipeline, repro, worth_showing
 from flows.process import CommandError
+from flows.remote import Done
 from flows.runcache import pull_deps, push_result
 from flows.snapshot import Snapshot, git, materialise
 from mammo.errors import UserError
@@ -30,7 +32,7 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
         mlflow_run: id of the run that live curves go to, if this worker reaches its server.
 
     Returns:
-        A completed state whose message is the stage's fate, or a failed one that says why.
+        A completed state whose message is a `Done` as JSON, or a failed one that says why.
     """
     root, wanted = Path.cwd(), Snapshot.from_json(snapshot)
     logger = get_run_logger()
@@ -54,9 +56,10 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
             }
             fate = repro(declared, folder, environment, say)
             push_result(folder, stage)
+            done = Done(fate=fate, arithmetic=measure(folder))
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
-    return Completed(message=fate)
+    return Completed(message=done.model_dump_json())
 
 
 def _have_commit(root: Path, commit: str) -> None:

@@ -69,6 +69,36 @@ def unit_curve(
         return _svg(figure)
 
 
+def agreement(
+    then: Sequence[float],
+    now: Sequence[float],
+    target: Sequence[int],
+    thresholds: tuple[float, float],
+) -> str:
+    """What two models say of the same breasts: a dot each, on the unit square.
+
+    Args:
+        then: probability by the recorded model, on the x axis.
+        now: by the re-made one, on the y axis.
+        target: 0 or 1; the positive ones are drawn over the others.
+        thresholds: at and above which each model calls a breast positive; as lines.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.3, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot((0, 1), (0, 1), color="#a7afb9", linewidth=1)
+        axes.axvline(thresholds[0], color="#39424e", linestyle="--", linewidth=1)
+        axes.axhline(thresholds[1], color="#39424e", linestyle="--", linewidth=1)
+        for wanted, label, colour in ((0, "negative", PALETTE[0]), (1, "positive", PALETTE[1])):
+            dots = [(x, y) for x, y, t in zip(then, now, target, strict=True) if t == wanted]
+            place = tuple(zip(*dots, strict=True)) or ((), ())
+            axes.plot(*place, "o", color=colour, markersize=4, alpha=0.7, mew=0, label=label)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="then", ylabel="now")
+        axes.set_aspect("equal")
+        axes.legend(loc="upper left", handletextpad=0.1)
+        return _svg(figure)
+
+
 def history(panels: Mapping[str, Mapping[str, Sequence[float]]], epochs: Sequence[int]) -> str:
     """Curves over the epochs, one panel beside the other.
 

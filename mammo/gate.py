@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.evaluation import Floats, Ints, measure
+from mammo.evaluation import Floats, measure
+from mammo.paired import areas, rounded, weightings
 from mammo.params import Margin, Policy
 from mammo.split import BREAST
 
@@ -19,10 +20,7 @@ AREAS = ("average_precision", "auroc")
 SENSITIVITY = "sensitivity_at_90_specificity"
 UNKNOWN = "unknown"
 
-_SEED = 20  # of the draws
-_DIGITS = 5  # significant, of a probability: beyond lies what another batch or process rounds
 _AGE_BANDS = {"under 50": -np.inf, "50 to 59": 50, "60 to 69": 60, "70 and over": 70}
-_AT_ONCE = 2_000_000  # weights drawn at once: 16 MB
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,7 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
     models, and the lower one-sided percentile bound of the difference is held against the margin
     (Efron & Tibshirani 1993, ch. 13; non-inferiority as in Piaggio et al., JAMA 2012). The floor of
     sensitivity, the loss in a group and calibration are held against the scores themselves.
-    Probabilities that differ by rounding only are ties: two models that say the same of every
-    breast, if for the sixth digit, must not be told apart by it.
+    Probabilities that differ by rounding only are ties.
 
     Args:
         champion: one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
@@ -82,7 +79,7 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
         ValueError: if the tables are not of the same breasts, or all are of one class.
     """
     old, new = (
-        table.assign(probability=_rounded(table["probability"])).sort_values(
+        table.assign(probability=rounded(table["probability"])).sort_values(
             BREAST, ignore_index=True
         )
         for table in (champion, challenger)
@@ -140,69 +137,20 @@ def with_groups(breasts: pd.DataFrame, images: pd.DataFrame, by: Sequence[str]) 
     return breasts.merge(text, left_on=BREAST, right_index=True, how="left", validate="one_to_one")
 
 
-def areas(target: Ints, probability: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Average precision and auROC of many weightings at once; the formulas are `measure`'s.
-
-    Args:
-        target: (N,) of 0 and 1.
-        probability: (N,), falling.
-        weights: (R, N), not negative; in each row both targets have some.
-
-    Returns:
-        Two arrays (R,).
-    """
-    ends = np.append(np.flatnonzero(np.diff(probability)), len(probability) - 1)
-    hits = np.cumsum(weights * target, axis=1)[:, ends]
-    alarms = np.cumsum(weights * (1 - target), axis=1)[:, ends]
-    called = hits + alarms
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    recall, false_rate = hits / hits[:, -1:], alarms / alarms[:, -1:]
-    steps = np.diff(recall, axis=1, prepend=0.0)
-    start = np.zeros((len(weights), 1))
-    auroc = np.trapezoid(np.hstack([start, recall]), np.hstack([start, false_rate]), axis=1)
-    return np.sum(steps * precision, axis=1), auroc
-
-
-def _rounded(probability: "pd.Series[float]") -> list[float]:
-    return [float(f"{value:.{_DIGITS}g}") for value in probability]
-
-
 def _resampled_differences(old: pd.DataFrame, new: pd.DataFrame, resamples: int) -> Floats:
     """Challenger less champion in each resample of the women: (2, R'), rows as AREAS.
 
     Resamples whose breasts are all of one class are left out.
     """
-    codes, women = pd.factorize(new["patient_id"], sort=True)
     target = new["target"].to_numpy(dtype=np.int64)
-    ranked = [
-        (order := np.argsort(-probability, kind="stable"), target[order], probability[order])
-        for probability in (table["probability"].to_numpy(dtype=np.float64) for table in (old, new))
-    ]
-    generator = np.random.default_rng(_SEED)
-    found = []
-    for size in _chunks(resamples, max(1, _AT_ONCE // len(new))):
-        weights = _drawn(generator, size, len(women))[:, codes]
-        positives = weights @ target
-        weights = weights[(positives > 0) & (positives < weights.sum(axis=1))]
-        before, after = (
-            np.stack(areas(labels, probability, weights[:, order]))
-            for order, labels, probability in ranked
-        )
-        found.append(after - before)
-    return np.concatenate(found, axis=1)
-
-
-def _drawn(generator: np.random.Generator, resamples: int, women: int) -> Floats:
-    """How often each woman was drawn: (resamples, women)."""
-    drawn = generator.integers(0, women, size=(resamples, women))
-    cells = (drawn + women * np.arange(resamples)[:, None]).ravel()
-    counts = np.bincount(cells, minlength=resamples * women)
-    return counts.reshape(resamples, women).astype(np.float64)
-
-
-def _chunks(total: int, size: int) -> Iterator[int]:
-    for start in range(0, total, size):
-        yield min(size, total - start)
+    before, after = (table["probability"].to_numpy(dtype=np.float64) for table in (old, new))
+    return np.concatenate(
+        [
+            areas(target, after, weights) - areas(target, before, weights)
+            for weights in weightings(new["patient_id"], target, resamples)
+        ],
+        axis=1,
+    )
 
 
 def _scores(cases: pd.DataFrame) -> dict[str, float]:

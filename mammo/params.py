@@ -94,6 +94,9 @@ class Classifier(Section):
     epochs: Positive
     patience: Positive  # epochs without improvement before training stops
     select_by: Literal["auroc", "average_precision", "loss"]  # on validation
+    # The network that is scored and kept averages the trained one's weights: this share of the
+    # average stays at each step (Polyak & Juditsky 1992, exponentially). 0: the trained one itself.
+    average: Annotated[float, Field(ge=0, lt=1)]
     balance: Literal["none", "upsample", "weight"]  # of positives
     balance_factor: Annotated[float, Field(gt=0)]  # times over
     augment: Augment
@@ -143,15 +146,21 @@ class Explain(Section):
 
 
 class Audit(Section):
-    """How far a re-run may differ and still count as the same model; bytes alike always do.
+    """How far a re-run on a machine that computes otherwise may differ and still be the same model.
 
-    They matter on another kind of machine only. No stage depends on them.
+    On a machine with the same arithmetic none of it counts: there the bytes must be the same. No
+    stage depends on it.
     """
 
-    weights: Annotated[float, Field(ge=0)]  # of a tensor's largest value, for each of its values
-    metrics: Annotated[float, Field(ge=0)]  # of the width of the metric's own interval
-    numbers: Annotated[float, Field(ge=0)]  # of the larger of both, for a number without interval
-    pixels: Annotated[int, Field(ge=0, le=255)]  # grey levels, for every pixel
+    pixels: Annotated[int, Field(ge=0, le=255)]  # grey levels, of an image made before training
+    probability: Fraction  # that the recorded weights give an image here, against the recorded one
+    auroc_margin: Fraction  # of the difference of the two models
+    average_precision_margin: Fraction
+    rank_correlation: Annotated[float, Field(ge=-1, le=1)]  # at least: Spearman's, of the breasts
+    agreement: Fraction  # at least: the breasts of which both models decide alike
+    women: Positive  # with fewer that have, or that have no positive breast: too small to tell
+    bootstrap: Annotated[int, Field(ge=100)]  # paired resamples of the women
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
 
 
 class Margin(Section):

@@ -1,7 +1,8 @@
 """The training loop, used by tuning and training alike, and prediction.
 
 After each epoch the network scores the validation women, per breast: the maximum over its views,
-as the evaluation does. The best epoch by `classifier.select_by` is kept. Given a folder for
+as the evaluation does. With `classifier.average` it is an average of the network's weights over the
+steps that is scored and kept. The best epoch by `classifier.select_by` is kept. Given a folder for
 checkpoints, a training that was cut short goes on after the last epoch that it had ended.
 """
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mammo import checkpoint
 from mammo.checkpoint import Checkpoint, prefixed, unprefixed
@@ -148,6 +150,12 @@ def fit(
         weight_decay=settings.weight_decay,
         fused=True,
     )
+    averaged = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average))
+        if settings.average
+        else None
+    )
+    judged = model if averaged is None else averaged.module
     batches = len(loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
 
     history: list[Scores] = []
@@ -162,6 +170,8 @@ def fit(
             history, best = found.facts["history"], found.facts["best"]
             weights = unprefixed("best", found.tensors)
             checkpoint.restore(found.tensors, model, optimizer)
+            if averaged is not None:
+                averaged.load_state_dict(unprefixed("average", found.tensors))
             say(f"going on after epoch {len(history)}, from a checkpoint")
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
@@ -186,9 +196,11 @@ def fit(
             loss.backward()
             optimizer.step()
             schedule.step()
+            if averaged is not None:
+                averaged.update_parameters(model)
             total += loss.item() * len(targets)
             images += len(targets)
-        logits = predict_logits(model, validation.pictures, settings)
+        logits = predict_logits(judged, validation.pictures, settings)
         scores = {"epoch": epoch, "train_loss": total / images}
         if not (math.isfinite(total) and np.isfinite(logits).all()):
             raise TrainingDivergedError(
@@ -199,10 +211,12 @@ def fit(
         history.append(scores)
         if best < 0 or rank(scores, settings) > rank(history[best], settings):
             best = epoch - 1
-            weights = copy.deepcopy(model.state_dict())
+            weights = copy.deepcopy(judged.state_dict())
         say(f"{title}: " + ", ".join(f"{n} {x:.4f}" for n, x in scores.items() if n != "epoch"))
         if checkpoints is not None:
             state = checkpoint.state_of(model, optimizer) | prefixed("best", weights)
+            if averaged is not None:
+                state |= prefixed("average", averaged.state_dict())
             known = {"history": history, "best": best}
             checkpoint.save(checkpoints, name, Checkpoint(state, known))
         on_epoch(scores)

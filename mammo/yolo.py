@@ -6,6 +6,7 @@ first import, and its settings go to a folder that lives as long as the process.
 """
 
 import atexit
+import math
 import os
 import shutil
 import tempfile
@@ -21,7 +22,6 @@ import torch  # noqa: E402
 import ultralytics.utils  # noqa: E402
 import ultralytics.utils.loss  # noqa: E402
 import ultralytics.utils.tal  # noqa: E402
-from torch.overrides import TorchFunctionMode  # noqa: E402
 from ultralytics.data import build_yolo_dataset  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
@@ -60,31 +60,46 @@ class PortableAssigner(TaskAlignedAssigner):
         return super().get_box_metrics(powers, *args, **kwargs)
 
 
-class _ByAtan2(TorchFunctionMode):
-    """Takes an arc tangent as that of a fraction over one."""
+def portable_iou(
+    box1: torch.Tensor,
+    box2: torch.Tensor,
+    *,
+    CIoU: bool = False,  # noqa: N803  (the original's name)
+    eps: float = 1e-7,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """How far boxes overlap: the original, but for the arc tangents of the complete IoU.
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is torch.Tensor.atan:
-            return torch.atan2(args[0], torch.ones_like(args[0]))
-        return func(*args, **(kwargs or {}))
+    MKL's hang on the maker of the processor as its square root does; those of two arguments are
+    Sleef's. The complete IoU is the distance IoU less v^2 / (1 - IoU + v), where v compares the
+    boxes' shapes (Zheng et al. 2020).
 
+    Args:
+        box1: (N, 4) corners x1, y1, x2, y2, with x1 <= x2 and y1 <= y2.
+        box2: the same.
+        CIoU: whether the complete IoU is wanted.
+        eps: keeps the original's quotients finite.
+        kwargs: of the original.
 
-def portable_iou(*args: Any, **kwargs: Any) -> torch.Tensor:
-    """How far boxes overlap: the original, but for its arc tangent.
-
-    MKL's hangs on the maker of the processor as its square root does; that of two arguments is
-    Sleef's.
+    Returns:
+        (N, 1).
     """
-    with _ByAtan2():
-        return bbox_iou(*args, **kwargs)
+    if not CIoU:
+        return bbox_iou(box1, box2, eps=eps, **kwargs)
+    shape1, shape2 = (
+        torch.atan2(box[..., 2:3] - box[..., 0:1], box[..., 3:4] - box[..., 1:2] + eps)
+        for box in (box1, box2)
+    )
+    v = (4 / math.pi**2) * (shape2 - shape1).square()
+    with torch.no_grad():
+        weight = v / (1 - bbox_iou(box1, box2, eps=eps, **kwargs) + v + eps)
+    return bbox_iou(box1, box2, DIoU=True, eps=eps, **kwargs) - v * weight
 
 
 # Where the loss and the assigner look them up.
 ultralytics.utils.loss.TaskAlignedAssigner = PortableAssigner  # type: ignore[assignment,misc]
-ultralytics.utils.loss.bbox_iou = portable_iou
-ultralytics.utils.tal.bbox_iou = portable_iou
+ultralytics.utils.loss.bbox_iou = portable_iou  # type: ignore[assignment]
+ultralytics.utils.tal.bbox_iou = portable_iou  # type: ignore[assignment]
 
 
 def keep_threads(count: int) -> None:

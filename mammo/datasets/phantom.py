@@ -39,7 +39,7 @@ from mammo.geometry import Box
 from mammo.progress import track
 from mammo.tables import image_file
 
-WOMEN = 60
+WOMEN = 110
 SEED = 2023
 LONG_SIDE = 1280
 """Rows of the largest images; some machines have a fifth fewer."""

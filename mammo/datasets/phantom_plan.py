@@ -25,7 +25,7 @@ from mammo.datasets.phantom_women import MACHINES, Breast, Island, Lesion, Machi
 
 T = TypeVar("T")
 
-CANCER_SHARE = 3
+CANCER_SHARE = 2
 """One woman in so many has cancer, in one breast."""
 
 _MACHINE_SHARES = (0.35, 0.22, 0.24, 0.10, 0.09)
@@ -43,7 +43,7 @@ def plan_women(count: int, seed: int) -> tuple[Woman, ...]:
         deal(rng, list(zip(MACHINES, _MACHINE_SHARES, strict=True)), count),
         key=lambda machine: machine.machine_id,
     )
-    # Every third woman of each machine, so that no machine has more cancer than another.
+    # Every second woman of each machine, so that no machine has more cancer than another.
     cancers = [index % CANCER_SHARE == 1 for index in range(count)]
     facts = {status: _deal_facts(rng, cancers.count(status), status) for status in (False, True)}
     patient_ids = _distinct_numbers(rng, count, 10_000, 65_000)

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from mammo.params import load_params
 from mammo.split import split_of
 from tests.flows.markers import UID, plant
 from tests.flows.receiver import Receiver, listening
+from tests.flows.tampering import KEPT, database, restore
 from tests.imports import ROOT
 
 TINY = {
@@ -243,3 +246,28 @@ def fourth(third: Retrained, prefect_server: dict[str, str]) -> Retrained:
     path.write_text(path.read_text().replace(looking, not_looking))
     command(root, "git", "commit", "-qam", "new data")
     return retrained(root, prefect_server)
+
+
+@pytest.fixture(scope="module")
+def pristine(fourth: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of everything that a test may tamper with."""
+    backup = tmp_path_factory.mktemp("pristine")
+    for name in KEPT:
+        shutil.copytree(fourth.root / name, backup / name)
+    with closing(database(fourth.root)) as live, closing(sqlite3.connect(backup / "db")) as copy:
+        live.backup(copy)
+    return backup
+
+
+@pytest.fixture
+def root(fourth: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project, to tamper with."""
+    root = fourth.root
+    monkeypatch.chdir(root)
+    store(root)
+    yield root
+    for name in KEPT:
+        restore(pristine / name, root / name)
+    # Into the file as it is: MLflow keeps connections to it.
+    with closing(database(root)) as live, closing(sqlite3.connect(pristine / "db")) as copy:
+        copy.backup(live)

@@ -13,7 +13,7 @@ from flows.snapshot import git
 from mammo.errors import UserError
 from tests.flows.conftest import command
 
-TRAIN = Stage("train", (), Meta(pool="gpu"), (), (), (), ())
+TRAIN = Stage("train", (), Meta(pool="gpu"), (), (), (), (), True)
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ import pytest
 from flows.audit_record import ComparedStage, judge
 from flows.dvclock import open_cache, read_lock
 from flows.process import CommandError
-from flows.reproduction import compare_stages, run_again
+from flows.reproduction import Tolerance, compare_stages, run_again, score_recorded
 from flows.snapshot import Snapshot, capture, git, materialise
-from mammo.params import Audit
+from mammo.equivalence import Equivalence, Outcome
 from tests.flows.conftest import command
 
-TOLERANCES = Audit(weights=0.01, metrics=0.1, numbers=0.01, pixels=2)
 DVC_YAML = f"""
     stages:
       copy:
@@ -59,12 +58,14 @@ def project(root: Path, score: str) -> Snapshot:
     return capture(root)
 
 
-def again(root: Path, snapshot: Snapshot) -> tuple[list[ComparedStage], list[str]]:
+def again(
+    root: Path, snapshot: Snapshot, tolerance: Tolerance | None = None
+) -> tuple[list[ComparedStage], list[str]]:
     said: list[str] = []
     with materialise(root, snapshot) as folder:
         run_again(folder, "data", said.append)
         stages = compare_stages(
-            folder, read_lock(snapshot), open_cache(root), TOLERANCES, said.append
+            folder, read_lock(snapshot), open_cache(root), tolerance, said.append
         )
     return stages, said
 
@@ -80,30 +81,81 @@ def test_sound_code_gives_the_same_bytes_though_everything_was_in_the_cache(
     ]
     assert all(out.hash_then == out.hash_now for stage in stages for out in stage.outs)
     assert any("Running stage 'score'" in line for line in said)
-    assert judge([], stages, quick=False) == "reproduced bit for bit"
+    assert judge([], stages, None, quick=False) == "reproduced bit for bit"
 
 
-@pytest.mark.parametrize(
-    ("nudge", "likeness", "verdict"),
-    [
-        ("0.001", "within tolerance", "reproduced within tolerance"),
-        ("0.1", "different", "not reproduced"),
-    ],
-)
-def test_a_number_that_moved_is_judged_by_how_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nudge: str, likeness: str, verdict: str
+@pytest.mark.parametrize("nudge", ["1e-15", "0.1"])
+def test_a_number_that_moved_is_another_number_however_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nudge: str
 ) -> None:
     snapshot = project(tmp_path / "p", SCORE)
     monkeypatch.setenv("NUDGE", nudge)
-    stages, _ = again(tmp_path / "p", snapshot)
-    copy, score = stages
+    (copy, score), _ = again(tmp_path / "p", snapshot)
     assert copy.likeness == "identical"
-    assert score.likeness == likeness
+    assert score.likeness == "different"
     assert score.deterministic is True
     found = {out.path: out for out in score.outs}
     assert found["outputs/page.html"].likeness == "identical"
     assert found["outputs/score.json"].details[0].startswith("score.json: score was 0.5, is 0.")
-    assert judge([], stages, quick=False) == verdict
+    assert judge([], [copy, score], None, quick=False) == "not reproduced"
+    # Where another arithmetic is allowed for, too: this stage does not follow from training.
+    tolerant, _ = again(tmp_path / "p", snapshot, Tolerance({"copy"}, pixels=3))
+    assert [stage.likeness for stage in tolerant] == ["identical", "different"]
+
+
+def test_what_says_the_same_in_other_bytes_is_the_same_where_the_arithmetic_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 'json.dumps({"score": score}'
+    snapshot = project(
+        tmp_path / "p",
+        SCORE.replace(written, f'{written}, indent=int(os.environ.get("INDENT", 0)) or None'),
+    )
+    monkeypatch.setenv("INDENT", "2")
+    strictly, _ = again(tmp_path / "p", snapshot)
+    assert strictly[1].likeness == "different"
+    stages, _ = again(tmp_path / "p", snapshot, Tolerance(set(), pixels=3))
+    assert stages[1].likeness == "alike"
+    assert stages[1].outs[1].details == ["score.json: the same values, written otherwise"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        ("equivalent", "reproduced in effect"),
+        ("not equivalent", "not reproduced"),
+        ("too small to tell", "too small to tell"),
+        (None, "not reproduced"),
+    ],
+)
+def test_what_follows_from_training_is_listed_and_not_judged_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome | None, verdict: str
+) -> None:
+    snapshot = project(tmp_path / "p", SCORE)
+    monkeypatch.setenv("NUDGE", "0.1")
+    stages, said = again(tmp_path / "p", snapshot, Tolerance({"score"}, pixels=3))
+    assert [stage.likeness for stage in stages] == ["identical", "follows from training"]
+    (moved,) = [out for out in stages[1].outs if out.path == "outputs/score.json"]
+    assert moved.hash_now not in (None, moved.hash_then)
+    assert not any("once more" in line for line in said)
+    found = Equivalence(outcome, "why", (), 1, 2, 1) if outcome else None
+    assert judge([], stages, found, quick=False) == verdict
+
+
+def test_a_stage_does_again_what_it_did_with_the_inputs_of_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "p"
+    snapshot = project(root, SCORE)
+    copy, score = read_lock(snapshot)
+    monkeypatch.setenv("NUDGE", "0.1")
+    with materialise(root, snapshot) as folder:
+        said: list[str] = []
+        score_recorded(folder, score, copy.outs, said.append)
+        assert (folder / "outputs/copy/a.csv").read_text() == "x\n1\n"
+        assert (folder / "outputs/score.json").read_text() == '{"score": 0.6}'
+        assert not (folder / "data").exists()
+    assert not any("Running stage 'copy'" in line for line in said)
 
 
 def test_a_stage_that_gives_other_bytes_each_time_is_called_so(tmp_path: Path) -> None:

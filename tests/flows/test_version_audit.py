@@ -55,6 +55,7 @@ def audited(fourth: Retrained, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def test_the_first_version_is_reproduced_bit_for_bit(audited: tuple[str, Path]) -> None:
     said, _ = audited
+    assert said.splitlines()[1].startswith("standard: ")
     assert "Running stage 'train_classifier'" in said
     assert "REPRODUCED BIT FOR BIT" in said
     assert f"{MODEL} version 1 was reproduced bit for bit" in said
@@ -86,7 +87,11 @@ def test_the_page_stands_alone_and_says_the_verdict_first(audited: tuple[str, Pa
     assert "https://" not in page
     assert "<script" not in page
     body = page[page.index("<body>") :]
-    assert body.index("reproduced bit for bit") < body.index("Who made it, from what")
+    places = [
+        body.index(text)
+        for text in ("reproduced bit for bit", "Which standard applies", "Who made it, from what")
+    ]
+    assert places == sorted(places)
 
 
 def test_the_report_is_with_the_versions_run(audited: tuple[str, Path], fourth: Retrained) -> None:

@@ -23,6 +23,7 @@ TINY = {
     "epochs": 2,
     "patience": 2,
     "select_by": "auroc",
+    "average": 0.0,
     "balance": "none",
 }
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammo.evaluation import measure
-from mammo.gate import Decision, Reason, areas, decide, with_groups
+from mammo.gate import Decision, Reason, decide, with_groups
+from mammo.paired import areas
 from mammo.params import Policy
 
 CASES = st.lists(
@@ -56,10 +57,12 @@ def reason(decision: Decision, check: str, group: str | None = None) -> Reason:
 @given(CASES)
 @settings(max_examples=100, deadline=None)
 def test_areas_of_many_weightings_are_those_of_measure(rows: list[tuple[int, int, int]]) -> None:
+    shuffled = [np.array(column) for column in zip(*rows, strict=True)]
+    both = np.stack([shuffled[2], np.ones(len(rows))]).astype(float)
+    precision, auroc = areas(shuffled[0], shuffled[1] / 20, both)
     rows = sorted(rows, key=lambda row: -row[1])
     target, parts, weights = (np.array(column) for column in zip(*rows, strict=True))
     both = np.stack([weights, np.ones(len(rows))]).astype(float)
-    precision, auroc = areas(target, parts / 20, both)
     for row in (0, 1):
         scores = measure(target, parts / 20, both[row], 0.5, 1.0)
         assert precision[row] == pytest.approx(scores["average_precision"], abs=1e-12)
@@ -213,7 +216,7 @@ def test_many_breasts_are_resampled_in_parts_with_the_same_result(
 ) -> None:
     champion, challenger = women(50, 12), women(50, 13)
     at_once = decide(champion, challenger, policy())
-    monkeypatch.setattr("mammo.gate._AT_ONCE", 100 * 30)
+    monkeypatch.setattr("mammo.paired._AT_ONCE", 100 * 30)
     assert decide(champion, challenger, policy()) == at_once
 
 

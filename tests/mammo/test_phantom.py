@@ -253,7 +253,7 @@ def test_nothing_in_the_table_gives_the_cancer_away(seed: int) -> None:
     """Whoever reads only the metadata learns next to nothing about who has cancer."""
     women = plan_women(60, seed)
     cancer = np.array([any(breast.cancer for breast in woman.breasts) for woman in women])
-    assert cancer.sum() == 20
+    assert cancer.sum() == 30
     ages = np.array([woman.age for woman in women])
     assert abs(ages[cancer].mean() - ages[~cancer].mean()) < 1
     facts = {
@@ -266,7 +266,7 @@ def test_nothing_in_the_table_gives_the_cancer_away(seed: int) -> None:
         assert (shares[True] - shares[False]).abs().max() <= 0.08
     # Both sides, both kinds, and an order of ids that says nothing.
     lefts = [woman.breasts[0].cancer for woman in women]
-    assert sum(lefts) == 10
+    assert sum(lefts) == 15
     halves = cancer[:30].sum(), cancer[30:].sum()
     assert min(halves) >= 3
 
@@ -317,7 +317,7 @@ def test_a_cancer_changes_its_box_and_little_else() -> None:
                 assert inside.max() > 0.05 * woman.machine.gain
                 assert inside.sum() > 0.7 * change.sum()
                 seen += 1
-    assert seen == 8
+    assert seen == 12
 
 
 shapes = st.builds(

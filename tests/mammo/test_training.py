@@ -80,6 +80,30 @@ def test_trained_twice_it_is_the_same_to_the_byte(
     assert weights(workers, tmp_path / "workers") == weights(two, tmp_path / "2")
 
 
+def test_the_average_of_the_weights_over_the_steps_is_scored_and_kept(
+    sets: tuple[Examples, Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[torch.Tensor] = []
+    usual = training.AveragedModel.update_parameters
+
+    def update(self: training.AveragedModel, model: Classifier) -> None:
+        steps.append(model.head[0].weight.detach().clone())
+        usual(self, model)
+
+    monkeypatch.setattr(training.AveragedModel, "update_parameters", update)
+    wanted = tiny(epochs=1, average=0.75)
+    result = fit(wanted, *sets, seed=1)
+    expected = steps[0]
+    for weight in steps[1:]:
+        expected = 0.75 * expected + 0.25 * weight
+    assert len(steps) > 1
+    kept = result.model.head[0].weight
+    torch.testing.assert_close(kept, expected)
+    assert not torch.equal(kept, steps[-1])
+    again = score(sets[1], predict_logits(result.model, sets[1].pictures, wanted))
+    assert again["loss"] == pytest.approx(result.history[0]["validation_loss"])
+
+
 def scripted(
     monkeypatch: pytest.MonkeyPatch,
     sets: tuple[Examples, Examples],

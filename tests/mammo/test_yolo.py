@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from mammo.yolo import bbox_iou, portable_iou
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,3 +39,20 @@ def test_training_writes_only_its_progress_and_nothing_at_home(tmp_path: Path) -
     assert list(home.rglob("*")) == []
     ours = [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]
     assert ours == []
+
+
+def test_the_portable_iou_is_the_originals_but_for_rounding() -> None:
+    generator = torch.Generator().manual_seed(1)
+    corners = 50 * torch.rand(1000, 4, generator=generator)
+    sizes = 1 + 30 * torch.rand(1000, 4, generator=generator)
+    one = torch.cat([corners[:, :2], corners[:, :2] + sizes[:, :2]], 1).requires_grad_()
+    other = torch.cat([corners[:, 2:], corners[:, 2:] + sizes[:, 2:]], 1)
+    found = []
+    for function in (portable_iou, bbox_iou):
+        one.grad = None
+        overlap = function(one, other, xywh=False, CIoU=True)
+        overlap.sum().backward()
+        assert one.grad is not None
+        found.append((overlap.detach(), one.grad.clone()))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    assert torch.equal(portable_iou(one, other, xywh=False), bbox_iou(one, other, xywh=False))

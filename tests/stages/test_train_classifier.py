@@ -115,7 +115,9 @@ usual, training.rate_at = training.rate_at, rate_at
 outputs, out, checkpoints = map(Path, sys.argv[1:])
 run(LONGER, outputs, out, checkpoints)
 """
-LONGER = tiny_params(epochs=3, balance="upsample", balance_factor=1.5, patience=4, batch_size=4)
+LONGER = tiny_params(
+    epochs=3, balance="upsample", balance_factor=1.5, patience=4, batch_size=4, average=0.5
+)
 
 
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(

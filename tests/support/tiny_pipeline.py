@@ -28,7 +28,7 @@ STAGES = (
 
 TINY: dict[str, dict[str, Any]] = {
     "preprocess": {"long_side": 160},
-    "split": {"validation": 0.33, "test": 0.34, "salt": "processors-1"},
+    "split": {"validation": 0.33, "test": 0.34, "salt": "processors-70"},
     "detector": {"image_size": 64, "epochs": 4, "batch_size": 2, "learning_rate": 0.01},
     "crop": {"confidence": 0.001},
     "classifier": {
