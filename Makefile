@@ -19,7 +19,7 @@ retrain: env  ## environment, sample data, the whole flow, a registered model
 test: env  ## environment, all tests and checks
 	@ruff check . && ruff format --check . && mypy
 	@mkdir -p build; pytest -m whole > build/whole.txt 2>&1 & whole=$$!; \
-		nice pytest -rs -m processors > build/processors.txt 2>&1 & processors=$$!; \
+		nice -n 4 pytest -rs -m processors > build/processors.txt 2>&1 & processors=$$!; \
 		pytest -m "not whole and not processors"; rest=$$?; \
 		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; \
 		echo "other processors:"; wait $$processors; processors=$$?; cat build/processors.txt; \

@@ -14,7 +14,7 @@ QEMU = shutil.which("qemu-x86_64")
 HERE = "here"
 PROCESSORS = ("Haswell", "EPYC-Milan")
 
-SECONDS = 1800
+SECONDS = 3600
 """That a test may take on two cores that have the other tests to do as well."""
 
 
