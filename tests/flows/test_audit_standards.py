@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.process import CommandError
 from flows.reproduction import run_again
 from flows.snapshot import materialise, read_tag
 from mammo.params import Params, load_params
@@ -121,6 +122,19 @@ def test_quick_or_not_the_standard_is_said_first(other_bytes: Path) -> None:
     recorded_as(other_bytes, {})
     said = ended(audit("--quick"), 0, "RECORDS AGREE").splitlines()
     assert "no fingerprint of the arithmetic was recorded of the one that made" in said[1]
+
+
+def test_arithmetic_that_cannot_be_measured_is_another(
+    other_bytes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(folder: Path) -> dict[str, str]:
+        raise CommandError("no GPU answers")
+
+    recorded_as(other_bytes, HERE)
+    monkeypatch.setattr("flows.arithmetic.measure", fails)
+    said = ended(audit("--quick"), 0, "RECORDS AGREE")
+    assert "standard: equivalence: the version's own code could not tell" in said
+    assert "standard, note: this machine's arithmetic could not be measured: no GPU answers" in said
 
 
 @pytest.mark.usefixtures("easily_equivalent")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows import environment
+from flows.arithmetic import measure
 from flows.environment import Environment
 from flows.pipeline import follows_training, read_pipeline
 from flows.standard import find_standard
@@ -94,7 +95,9 @@ def test_what_follows_from_training_is_read_from_the_pipeline() -> None:
     }
 
 
-def test_the_code_of_an_older_version_has_no_fingerprint(tmp_path: Path) -> None:
-    from flows.arithmetic import measure
-
-    assert measure(tmp_path) == {}
+def test_a_versions_own_code_measures(tmp_path: Path) -> None:
+    assert measure(tmp_path) == {}  # of a time when nobody did
+    (tmp_path / "mammo").mkdir()
+    code = "import json, sys\nprint('a warning')\nprint(json.dumps({'PNG': sys.argv[1]}))\n"
+    (tmp_path / "mammo" / "fingerprint.py").write_text(code)
+    assert measure(tmp_path) == {"PNG": "--json"}
