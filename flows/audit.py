@@ -19,7 +19,6 @@ from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import ValidationError
 
 from flows import arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
@@ -31,7 +30,7 @@ from flows.environment import Environment
 from flows.evidence import Evidence
 from flows.pipeline import follows_training, read_pipeline
 from flows.process import CommandError, follow
-from flows.registry import ENVIRONMENT_ARTIFACT, MODEL
+from flows.registry import MODEL, environment_of
 from flows.reproduction import Tolerance, compare_stages, run_again
 from flows.snapshot import git, materialise
 from flows.standard import find_standard
@@ -58,7 +57,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     version = provenance.find_version(reference)
     run = provenance.find_run(version)
     say(f"auditing {MODEL} version {version.version}")
-    seen, got = Evidence(), Materials(environment.here(), _environment_then(version))
+    seen, got = Evidence(), Materials(environment.here(), environment_of(version))
     seen.look("provenance", "the version carries its tags", provenance.missing_tags(version))
     got.snapshot, disagreements = provenance.agreement(root, version, run)
     seen.look("provenance", "registry, run and git tag hold one snapshot", disagreements)
@@ -258,14 +257,6 @@ def _leakage(
         for name, part in shared.groupby("split")
     }
     return counts, leaks
-
-
-def _environment_then(version: ModelVersion) -> Environment | None:
-    text = provenance.stored_text(version, ENVIRONMENT_ARTIFACT)
-    try:
-        return Environment.model_validate_json(text) if text is not None else None
-    except ValidationError:
-        return None
 
 
 def _at(root: Path, commit: str, path: str) -> str | None:
