@@ -3,14 +3,14 @@ machine's made the outs of a stage."""
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flows import environment, registry
 from flows.dvclock import LockedStage, read_lock
 from flows.environment import Environment
 from flows.pipeline import Outcome
-from flows.process import follow
+from flows.process import CommandError, follow
 from flows.snapshot import Snapshot
 from mammo.errors import UserError
 
@@ -42,20 +42,32 @@ def measure(folder: Path) -> dict[str, str]:
     return {str(family): str(digest) for family, digest in found.items()}
 
 
-def made_in(root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome]) -> Environment:
+def measure_or_say(folder: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """As `measure`, but what is trained is not lost for it: if it fails, nothing is known."""
+    try:
+        return measure(folder)
+    except CommandError as error:
+        say(f"the fingerprint of the arithmetic is not recorded: {error}")
+        return {}
+
+
+def made_in(
+    root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Callable[[str], None]
+) -> Environment:
     """This machine, and for each stage that did not run on it the arithmetic that made its outs.
 
     Args:
         root: the project, after a retrain.
         snapshot: what the retrain ended with.
         outcomes: what became of each stage.
+        say: told if something cannot be measured.
     """
     ran_here = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
     elsewhere = {
         o.stage: o.arithmetic for o in outcomes if o.fate == "ran" and o.arithmetic is not None
     }
     rest = [s for s in read_lock(snapshot) if s.name not in ran_here and s.name not in elsewhere]
-    here = environment.here().model_copy(update={"arithmetic": measure(root)})
+    here = environment.here().model_copy(update={"arithmetic": measure_or_say(root, say)})
     for stage, arithmetic in _of_older_versions(rest):
         if arithmetic != here.arithmetic:
             elsewhere[stage] = arithmetic

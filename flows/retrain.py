@@ -180,7 +180,8 @@ def retrain(
             after = capture(root)
             if after.commit != before.commit:
                 raise UserError("the commit changed during the run: run `mammoflow retrain` again")
-            registry.log_snapshot(root, parent, after, made_in(root, after, outcomes))
+            environment = made_in(root, after, outcomes, logger.warning)
+            registry.log_snapshot(root, parent, after, environment)
             registry.log_pages(root, parent, stages)
             version, alias = register(root, after, parent)
         except registry.FAULTS:

@@ -11,6 +11,7 @@ from flows import arithmetic, environment, registry
 from flows.arithmetic import made_in, measure
 from flows.environment import Environment
 from flows.pipeline import Outcome
+from flows.process import CommandError
 from flows.snapshot import Snapshot
 
 HERE, THERE, OLD = ({"matrix product": name} for name in ("here", "there", "old"))
@@ -41,7 +42,7 @@ def made_by(families: Mapping[str, str], **elsewhere: Mapping[str, str]) -> Envi
 
 def test_what_ran_here_and_at_a_worker() -> None:
     outcomes = [Outcome("cut", "ran"), Outcome("train", "ran", THERE)]
-    found = made_in(Path(), snapshot(cut="1", train="2"), outcomes)
+    found = made_in(Path(), snapshot(cut="1", train="2"), outcomes, print)
     assert found.arithmetic == HERE
     assert found.elsewhere == {"train": THERE}
 
@@ -56,7 +57,7 @@ def test_what_did_not_run_is_of_the_newest_version_with_the_same_outs(
         (snapshot(cut="0", train="2", score="3"), made_by(OLD)),
     )
     outcomes = [Outcome(name, "cached") for name in ("cut", "train", "score")]
-    found = made_in(Path(), snapshot(cut="1", train="2", score="3"), outcomes)
+    found = made_in(Path(), snapshot(cut="1", train="2", score="3"), outcomes, print)
     assert found.elsewhere == {"train": THERE, "score": OLD}  # and cut is of a machine like this
 
 
@@ -65,15 +66,26 @@ def test_of_outs_from_a_cache_nothing_is_known_without_a_record(
     monkeypatch: pytest.MonkeyPatch, older: list[tuple[Snapshot, Environment | None]]
 ) -> None:
     versions(monkeypatch, *older)
-    found = made_in(Path(), snapshot(train="2"), [Outcome("train", "unchanged")])
+    found = made_in(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
     assert found.elsewhere == {"train": {}}
 
 
 def test_damaged_records_of_a_version_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = Snapshot("", {"dvc.lock": "stages: []"})
     versions(monkeypatch, (damaged, made_by(OLD)), (snapshot(train="2"), made_by(THERE)))
-    found = made_in(Path(), snapshot(train="2"), [Outcome("train", "unchanged")])
+    found = made_in(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
     assert found.elsewhere == {"train": THERE}
+
+
+def test_a_measurement_that_fails_costs_no_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(root: Path) -> dict[str, str]:
+        raise CommandError("no GPU answers")
+
+    monkeypatch.setattr(arithmetic, "measure", fails)
+    assert made_in(Path(), snapshot(cut="1"), [Outcome("cut", "ran")], print).arithmetic == {}
+    assert "is not recorded: no GPU answers" in capsys.readouterr().out
 
 
 def test_code_that_has_no_fingerprint_yet_measures_nothing(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ REGISTRATION = """
     os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     import driver
     import mlflow
-    from flows import recovery, registration, registry, snapshot
+    from flows import environment, recovery, registration, registry, snapshot
     from mlflow import MlflowClient
 
     root = Path.cwd()
@@ -297,7 +297,7 @@ REGISTRATION = """
         experiment = registry.open_store(root)
         before = snapshot.capture(root)
         run = registry.start_retrain(experiment, before, workspace=workspace)
-        registry.log_snapshot(root, run, before)
+        registry.log_snapshot(root, run, before, environment.here())
         setattr(*POINTS[point])
         registration.register(root, before, run)
         registry.end_run(run, succeeded=True)

@@ -98,6 +98,6 @@ def test_what_follows_from_training_is_read_from_the_pipeline() -> None:
 def test_a_versions_own_code_measures(tmp_path: Path) -> None:
     assert measure(tmp_path) == {}  # of a time when nobody did
     (tmp_path / "mammo").mkdir()
-    code = "import json, sys\nprint('a warning')\nprint(json.dumps({'PNG': sys.argv[1]}))\n"
+    code = "import json, sys\nprint('a warning')\nprint(json.dumps({'PNG': sys.argv[0]}))\n"
     (tmp_path / "mammo" / "fingerprint.py").write_text(code)
-    assert measure(tmp_path) == {"PNG": "--json"}
+    assert measure(tmp_path) == {"PNG": str(tmp_path / "mammo" / "fingerprint.py")}
