@@ -197,7 +197,7 @@ def test_a_version_that_falls_short_is_refused_with_the_reason(
         config.unlink()
     assert result.exit_code == 1, result.output
     assert "fetching data.dvc from the remote" in caplog.text
-    assert "scored: 28/28" in caplog.text
+    assert "scored: 40/40" in caplog.text
     assert "may not be below 1.000" in result.output
     assert aliases.current() == {"champion": 1, "challenger": 2}
     assert tags()["gate_verdict"] == "refuse"
