@@ -186,10 +186,9 @@ def snapshot_tags(snapshot: Snapshot) -> dict[str, str]:
 def latest_version() -> ModelVersion | None:
     """The newest version of the model, or None if there is none yet."""
     try:
-        versions = MlflowClient().search_model_versions(f"name = '{MODEL}'")
+        return next(iter(versions()), None)
     except MlflowException:
         return None
-    return max(versions, key=lambda version: int(version.version), default=None)
 
 
 def version(number: int) -> ModelVersion:
