@@ -35,7 +35,7 @@ class MammogramClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """See `flows.registry.SIGNATURE` for the columns; box in pixels of the stored image."""
+        """See `flows.registration.SIGNATURE` for the columns; box in pixels of the stored image."""
         rows = []
         for content in model_input["dicom"]:
             found = self.predictor.predict(bytes(content))

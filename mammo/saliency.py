@@ -1,5 +1,6 @@
 """Where the classifier looked (Grad-CAM), and how often that is where the lesion is."""
 
+import copy
 from collections.abc import Sequence
 
 import cv2
@@ -27,8 +28,10 @@ PEAK_COLOUR = (255, 255, 255)
 def heatmap(model: nn.Module, roi: Gray, settings: params.Classifier) -> Heat:
     """Grad-CAM of the positive logit (Selvaraju et al. 2017).
 
+    Any number of threads may ask at once, of one network: it is not changed.
+
     Args:
-        model: as from `classifier.load_classifier`.
+        model: as from `classifier.load_classifier`, in eval mode.
         roi: (H, W) of 0..255.
         settings: those the model was made with; they give its input size.
 
@@ -42,14 +45,24 @@ def heatmap(model: nn.Module, roi: Gray, settings: params.Classifier) -> Heat:
     inputs = to_input(roi, settings.image_height, settings.image_width)[None].to(device)
     # Gradients must reach the layer even if every parameter before it is frozen.
     inputs.requires_grad_(True)
-    with torch.enable_grad(), GradCAM(model, [cam_layer(model)]) as cam:
+    twin = _twin(model)
+    with torch.enable_grad(), GradCAM(twin, [cam_layer(twin)]) as cam:
         heat = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
-    model.zero_grad()
     # The rest of the input is padding.
     part = heat[: max(1, round(height * scale)), : max(1, round(width * scale))]
     full = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     highest = full.max()
     return (full / highest if highest > 0 else full).astype(np.float32)
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """The network in modules of its own, with the same tensors for weights.
+
+    Grad-CAM hangs hooks on modules and gradients on weights. On the network itself they would
+    catch what another thread sends through it, which may be another woman's image.
+    """
+    weights = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, {**weights, **{id(b): b for b in model.buffers()}})
 
 
 def overlay(

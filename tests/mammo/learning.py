@@ -1,12 +1,21 @@
-"""A problem that a tiny network learns in seconds: a breast with a bright spot is positive."""
+"""A problem that a tiny network learns in seconds: a breast with a bright spot is positive.
+
+And a predictor that has learnt nothing, for what is not about learning.
+"""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
+import yaml
 
+from mammo.classifier import build_classifier, save_classifier
+from mammo.detector import save_detector, untrained_detector
 from mammo.params import Classifier, load_params
+from mammo.reproducibility import pin
+from tests.imports import ROOT
 
 TINY = {
     "image_height": 48,
@@ -64,3 +73,23 @@ def write_breasts(folder: Path, women: int, splits: dict[str, str] | None = None
                 }
             )
     return pd.DataFrame(rows)
+
+
+def write_untrained_predictor(folder: Path) -> None:
+    """Write a small predictor with random weights, as a registered model holds it."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["threads"] = 1
+    params["preprocess"]["long_side"] = 128
+    params["classifier"].update(image_height=64, image_width=48, weights="none")
+    folder.mkdir(exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    pin(3, 1)
+    for part in ("detector", "classifier"):
+        (folder / part).mkdir()
+    save_detector(untrained_detector("yolo11n.yaml", 64), folder / "detector")
+    settings = load_params(folder / "params.yaml").classifier
+    model = build_classifier(settings)
+    with torch.no_grad():  # a head that has learnt nothing says the same of every image
+        for weights in model.head.parameters():
+            weights.normal_(std=0.05).abs_()
+    save_classifier(model, settings, folder / "classifier")

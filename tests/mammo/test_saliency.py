@@ -5,10 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
 
 from mammo import saliency
-from mammo.classifier import build_classifier
+from mammo.classifier import build_classifier, cam_layer
+from mammo.dataset import to_input
 from mammo.geometry import Box
 from mammo.params import Classifier, load_params
 from mammo.reproducibility import pin
@@ -76,6 +79,17 @@ def test_heatmap_of_a_frozen_network_is_that_of_a_learning_one(
     finally:
         network.requires_grad_(True)
     assert frozen.tobytes() == free.tobytes()
+
+
+def test_heatmap_is_that_of_the_library_on_the_network_itself(
+    network: nn.Module, settings: Classifier
+) -> None:
+    roi = np.random.default_rng(3).integers(0, 256, (64, 48), dtype=np.uint8)
+    inputs = to_input(roi, 64, 48)[None]
+    with GradCAM(network, [cam_layer(network)]) as cam:
+        theirs = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
+    network.zero_grad()
+    assert np.array_equal(heatmap(network, roi, settings), theirs / theirs.max())
 
 
 def test_heatmap_leaves_no_trace_in_the_network(network: nn.Module, settings: Classifier) -> None:

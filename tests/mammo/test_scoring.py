@@ -6,39 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-import yaml
 
-from mammo.classifier import build_classifier, save_classifier
 from mammo.datasets.phantom import write_phantoms
-from mammo.detector import save_detector, untrained_detector
 from mammo.errors import UserError
-from mammo.params import load_params
 from mammo.predictor import load_predictor
-from mammo.reproducibility import pin
 from mammo.scoring import main
 from tests.imports import ROOT
+from tests.mammo.learning import write_untrained_predictor
 
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A predictor that has learnt nothing, as a registered model holds it."""
     folder = tmp_path_factory.mktemp("predictor")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["threads"] = 1
-    params["preprocess"]["long_side"] = 128
-    params["classifier"].update(image_height=64, image_width=48, weights="none")
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    pin(3, 1)
-    for part in ("detector", "classifier"):
-        (folder / part).mkdir()
-    save_detector(untrained_detector("yolo11n.yaml", 64), folder / "detector")
-    settings = load_params(folder / "params.yaml").classifier
-    model = build_classifier(settings)
-    with torch.no_grad():  # a head that has learnt nothing says the same of every image
-        for weights in model.head.parameters():
-            weights.normal_(std=0.5)
-    save_classifier(model, settings, folder / "classifier")
+    write_untrained_predictor(folder)
     return folder
 
 
