@@ -62,7 +62,12 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     findings = [*_grouped(((f"train.csv: {f.text}", _line(f.line)) for f in faults), mend=True)]
     for schema in (BREAST_BOXES, LESIONS):
         findings += _boxes(data / str(schema.name), schema, rows)
-    records = rows.to_dict("records")
+    # Without these columns nobody knows which files are meant; without others they can be read.
+    named = {"patient_id", "image_id"} <= set(rows.columns)
+    if not named:
+        images = ("all images",)
+        findings.append(Finding("not looked at: train.csv does not name them", images, mend=True))
+    records = rows.to_dict("records") if named else []
     outcomes = without_copies(
         records, track(_outcomes(records, settings, data, workers), "reading", len(records))
     )
@@ -79,7 +84,7 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     read = [row for row, outcome in looked_at if outcome.facts]
     findings.sort(key=lambda finding: (not finding.mend, -len(finding.where)))
     patients = len({row["patient_id"] for row in read})
-    return Checked(len(records), len(read), patients, tuple(findings))
+    return Checked(len(rows), len(read), patients, tuple(findings))
 
 
 NOTES: dict[str, Callable[[Outcome], bool]] = {
@@ -112,7 +117,8 @@ def _boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[F
         table, faults = check_table(path, schema)
     except UserError as error:
         return [Finding(str(error), (path.name,), mend=True)]
-    unknown = sorted(set(table["image_id"]) - set(rows["image_id"]))
+    both = "image_id" in table and "image_id" in rows
+    unknown = sorted(set(table["image_id"]) - set(rows["image_id"])) if both else []
     return [
         *_grouped(((f"{path.name}: {f.text}", _line(f.line)) for f in faults), mend=True),
         *_some(f"{path.name} has a box of an image that train.csv lacks", unknown, mend=False),

@@ -11,9 +11,19 @@ import pandera.pandas as pa
 
 from mammo.errors import UserError
 from mammo.files import write_text
-from mammo.tables import BREAST_BOXES, IMAGES, LESIONS, TRAIN, image_files, read_table
+from mammo.tables import (
+    BREAST_BOXES,
+    IMAGES,
+    LESIONS,
+    SHOWN,
+    TRAIN,
+    check_table,
+    image_files,
+    read_table,
+)
 
 LABELS = "train.csv"
+_IDS = {"patient_id", "image_id"}
 OPTIONAL: dict[str, pa.DataFrameSchema] = {"breast_boxes.csv": BREAST_BOXES, "lesions.csv": LESIONS}
 
 
@@ -32,21 +42,34 @@ def merge(old: Path, new: Path, into: Path) -> int:
 
     Raises:
         UserError: if `new` is no such data set, or an image of it is in `old` already, by its id or
-            by its bytes. `into` may then be half there.
+            by its bytes; it names every fault. `into` is not there then.
     """
-    labels = read_table(new / LABELS, TRAIN)
-    if labels.empty:
+    labels, faults = _checked(new / LABELS, TRAIN)
+    if not faults and labels.empty:
         raise UserError(f"{new / LABELS}: there are no rows, so there is nothing to add")
-    ids = set(labels["image_id"])
-    wanted = set(image_files(labels))
-    _check_files(new, wanted)
-    known = set(read_table(old / LABELS, TRAIN)["image_id"])
-    _refuse(new / LABELS, "image_id is in the data already", ids & known)
     for name, schema in OPTIONAL.items():
         if (new / name).exists():
-            strangers = set(read_table(new / name, schema)["image_id"]) - ids
-            _refuse(new / name, f"image_id is not in {new / LABELS}", strangers)
-    _check_bytes(old / IMAGES, new, wanted)
+            boxes, found = _checked(new / name, schema)
+            faults += found
+            if set(labels) >= _IDS and "image_id" in boxes:
+                strangers = set(boxes["image_id"]) - set(labels["image_id"])
+                faults += _named(new / name, f"image_id is not in {new / LABELS}", strangers)
+    wanted: set[str] = set()
+    if set(labels) >= _IDS:
+        # A row at fault names its file all the same.
+        wanted, sound = set(image_files(labels)), not faults
+        known = set(read_table(old / LABELS, TRAIN)["image_id"])
+        both = set(labels["image_id"]) & known
+        faults += _named(new / LABELS, "image_id is in the data already", both)
+        files = (path for path in (new / IMAGES).rglob("*") if not path.is_dir())
+        there = {str(path.relative_to(new)) for path in files}
+        faults += _named(new / LABELS, f"there is no such file in {new}", wanted - there)
+        if sound:
+            faults += _named(new, f"file without a row in {new / LABELS}", there - wanted)
+        faults += _copies(old / IMAGES, new, wanted & there)
+    if faults:
+        more = f"\nand {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise UserError("\n".join(faults[:SHOWN]) + more)
     shutil.copytree(old, into, symlinks=True, copy_function=_link)
     for path in sorted(wanted):
         (into / path).parent.mkdir(parents=True, exist_ok=True)
@@ -57,30 +80,30 @@ def merge(old: Path, new: Path, into: Path) -> int:
     return len(wanted)
 
 
-def _check_files(new: Path, wanted: set[str]) -> None:
-    """Every row has its file, every file its row."""
-    files = (path for path in (new / IMAGES).rglob("*") if not path.is_dir())
-    found = {str(path.relative_to(new)) for path in files}
-    _refuse(new / LABELS, f"there is no such file in {new}", wanted - found)
-    _refuse(new, f"file without a row in {new / LABELS}", found - wanted)
+def _checked(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, list[str]]:
+    """The sound rows of a table, and its faults as sentences."""
+    table, faults = check_table(path, schema)
+    return table, [f"{path}: {fault}" for fault in faults]
 
 
-def _check_bytes(old: Path, new: Path, wanted: set[str]) -> None:
-    """No new image is one of the others, under another name; only equal sizes are read."""
+def _copies(old: Path, new: Path, wanted: set[str]) -> list[str]:
+    """New images that are another one, under another name; only equal sizes are read."""
     by_size: dict[int, list[Path]] = {}
     added = [new / path for path in sorted(wanted)]
     sizes = {path.stat().st_size for path in added}
     for path in (*sorted(old.rglob("*.dcm")), *added):
         if (size := path.stat().st_size) in sizes:
             by_size.setdefault(size, []).append(path)
+    found = []
     for paths in by_size.values():
         seen: dict[bytes, Path] = {}
         for path in paths if len(paths) > 1 else ():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
             if digest in seen and new in path.parents:
-                raise UserError(f"{path}: the same bytes as {seen[digest]}")
-            seen[digest] = path
+                found.append(f"{path}: the same bytes as {seen[digest]}")
+            seen.setdefault(digest, path)
+    return sorted(found)
 
 
 def _append(path: Path, addition: Path, schema: pa.DataFrameSchema) -> None:
@@ -104,8 +127,8 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _refuse(path: Path, what: str, names: Iterable[str]) -> None:
-    faults = sorted(names)
-    if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise UserError(f"{path}: {what}: {', '.join(faults[:5])}{more}")
+def _named(path: Path, what: str, names: Iterable[str]) -> list[str]:
+    """One sentence for all that have the same fault; none without any."""
+    at_fault = sorted(names)
+    more = f" and {len(at_fault) - 5} more" if len(at_fault) > 5 else ""
+    return [f"{path}: {what}: {', '.join(at_fault[:5])}{more}"] if at_fault else []

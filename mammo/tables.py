@@ -1,6 +1,8 @@
 """The tables that pass between stages, as pandera schemas, and how they are read.
 
-Ids are text, whatever they look like: "0012" and "12" are two patients.
+Ids are text, whatever they look like: "0012" and "12" are two patients. A flag may be spelt 0 or 1,
+0.0 or 1.0, False or True; what is missing as pandas or Excel spell it; spaces around a value that
+is no id are none.
 """
 
 import csv
@@ -34,6 +36,16 @@ def image_files(rows: pd.DataFrame) -> list[str]:
 
 
 Flag = pa.Check.isin([0, 1], error="must be 0 or 1")
+_TRUTH = {"false": "0", "true": "1"}
+
+MISSING = frozenset(
+    {
+        *("", "#N/A", "#N/A N/A", "#NA", "#NULL!", "-1.#IND", "-1.#QNAN", "-NaN", "-nan"),
+        *("1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a"),
+        *("nan", "null"),
+    }
+)
+"""What says that there is no value: all that pandas reads as such, and writes, and Excel writes."""
 
 MAX_ID_BYTES = 128
 """Of an id, in UTF-8: a file system takes 255 for a name, and ours have something added."""
@@ -59,11 +71,11 @@ def _one_of(*allowed: object) -> pa.Check:
 
 
 def _id(unique: bool = False) -> pa.Column:
-    return pa.Column(str, _IS_ID, unique=unique)
+    return pa.Column(str, _IS_ID, unique=unique, metadata={"kind": "id"})
 
 
 def _flag() -> pa.Column:
-    return pa.Column("int64", Flag)
+    return pa.Column("int64", Flag, metadata={"kind": "flag"})
 
 
 _IMAGE = {
@@ -88,14 +100,14 @@ _BOX_IS_NOT_EMPTY = [
 
 TRAIN = pa.DataFrameSchema(
     {
-        "site_id": pa.Column(str),
+        "site_id": pa.Column(str, nullable=True),
         **_IMAGE,
         "age": _AGE,
         **_LABELS,
         "BIRADS": pa.Column(float, nullable=True),
         "implant": _flag(),
         "density": pa.Column(str, nullable=True),
-        "machine_id": pa.Column(str),
+        "machine_id": pa.Column(str, nullable=True),
     },
     coerce=True,
     name="train.csv",
@@ -125,7 +137,7 @@ MANIFEST = pa.DataFrameSchema(
         **_LABELS,
         "implant": _flag(),
         "density": pa.Column(str, nullable=True),
-        "machine_id": pa.Column(str),
+        "machine_id": pa.Column(str, nullable=True),
         "path": pa.Column(str),  # of the image, relative to outputs/preprocess/images
         "stored_width": pa.Column(int),
         "stored_height": pa.Column(int),
@@ -229,29 +241,28 @@ def check_table(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, l
     """Read a CSV and find all that is wrong with it, in the order of the lines.
 
     Returns:
-        The rows without a fault, in the schema's types (none if a column is missing), and the
-        faults.
+        The rows without a fault, in the schema's types, with those of its columns that are there;
+        and the faults.
 
     Raises:
         UserError: it is no table at all.
     """
     table, lines = _read_text(path)
+    missing = [name for name in schema.columns if name not in table]
+    schema = schema.remove_columns(missing)
     for name, column in schema.columns.items():
-        if name in table and column.nullable:
-            table[name] = table[name].replace("", None)
+        table[name] = _plain(table[name], column)
+    faults = {Fault(None, f"the column {name} is missing"): None for name in missing}
     checked, cases = _validate(table, schema)
     if not cases:
-        return checked, []
-    missing = [case for case in cases if case["check"] == "column_in_dataframe"]
-    if missing:
-        return table.iloc[:0], [Fault(None, _words(case)) for case in missing]
+        return checked, list(faults)
     # A column in which one value has the wrong type is not converted, and then fails every check:
     # those values are reported, and set to one of the right type, before checks count.
     mistyped = {
         (case["index"], case["column"]): case for case in cases if "dtype" in str(case["check"])
     }
-    for row, column in mistyped:
-        table.loc[row, column] = "0"
+    for name in {column for _, column in mistyped}:
+        table.loc[[row for row, column in mistyped if column == name], name] = "0"
     checked, cases = _validate(table, schema)
     rows = {row for row, _ in mistyped}
     found = [
@@ -263,10 +274,28 @@ def check_table(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, l
             and not (case["index"] in rows and _is_of_the_row(case))
         ),
     ]
-    faults = {Fault(lines[int(case["index"])], _words(case)): None for case in found}
+    faults |= {Fault(lines[int(case["index"])], _words(case, schema)): None for case in found}
     wrong = sorted({int(case["index"]) for case in found})
     good, _ = _validate(table.drop(index=wrong), schema)
     return good, sorted(faults, key=lambda fault: fault.line or 0)
+
+
+def _plain(values: pd.Series, column: pa.Column) -> pd.Series:
+    """The texts of a column, each in the one way to write what it means; None where nothing is."""
+    trimmed = values.str.strip()
+    missing = trimmed.isin(MISSING)
+    if _kind(column) != "id":
+        values = trimmed
+    if _kind(column) == "flag":
+        number = pd.to_numeric(values, errors="coerce")
+        values = values.mask(number == 0, "0").mask(number == 1, "1")
+        values = values.str.lower().map(_TRUTH).fillna(values)
+    return values.mask(missing, None)
+
+
+def _kind(column: pa.Column) -> str | None:
+    """What is special about a column: id or flag."""
+    return (column.metadata or {}).get("kind")
 
 
 def _validate(
@@ -314,17 +343,19 @@ def _is_of_the_row(case: dict[Hashable, Any]) -> bool:
     return case["schema_context"] == "DataFrameSchema" and "dtype" not in str(case["check"])
 
 
-def _words(case: dict[Hashable, Any]) -> str:
+def _words(case: dict[Hashable, Any], schema: pa.DataFrameSchema) -> str:
     """One of pandera's failure cases as a phrase."""
     check, value, column = str(case["check"]), case["failure_case"], case["column"]
-    if check == "column_in_dataframe":
-        return f"the column {value} is missing"
     if _is_of_the_row(case):
         return check
     if check == "field_uniqueness":
         return f"{column}: {value!r} is there more than once"
     if check == "not_nullable":
         return f"{column}: there is no value"
+    if "dtype" in check and pd.isna(value):
+        return f"{column}: there is no value"
+    if "dtype" in check and _kind(schema.columns[column]) == "flag":
+        return f"{column}: {value!r} {Flag.error}"
     if "dtype" in check:
         return f"{column}: {value!r} is not a {'whole ' if 'int' in check else ''}number"
     return f"{column}: {value!r} {check}"

@@ -107,10 +107,36 @@ def test_faults_of_the_table_do_not_keep_the_files_from_being_read(data: Path) -
     labels.to_csv(data / "train.csv", index=False)
     result = check(data)
     assert result.exit_code == 1
-    assert "train.csv: cancer: 'maybe' is not a whole number" in result.output
+    assert "train.csv: cancer: 'maybe' must be 0 or 1" in result.output
     assert "line 3, line 4" in result.output
     assert "train.csv: patient_id: '../../x' is no id" in result.output
     assert "5 of 5 images of 2 women can be read" in result.output
+
+
+def test_a_missing_column_hides_nothing_else(data: Path) -> None:
+    labels = pd.read_csv(data / "train.csv", dtype=str, keep_default_na=False)
+    first, second = labels["patient_id"][0], labels["image_id"][0]
+    (data / "train_images" / first / f"{second}.dcm").write_bytes(b"GIF89a")
+    labels.drop(columns=["laterality", "density"]).to_csv(data / "train.csv", index=False)
+    result = check(data)
+    assert result.exit_code == 1
+    for said in (
+        "train.csv: the column laterality is missing",
+        "train.csv: the column density is missing",
+        "it is not a DICOM file",
+        "7 of 8 images of 2 women can be read",
+    ):
+        assert said in result.output
+
+
+def test_without_the_ids_no_image_is_looked_at_and_that_is_said(data: Path) -> None:
+    labels = pd.read_csv(data / "train.csv", dtype=str, keep_default_na=False)
+    labels.drop(columns="image_id").to_csv(data / "train.csv", index=False)
+    result = check(data)
+    assert result.exit_code == 1
+    assert "train.csv: the column image_id is missing" in result.output
+    assert "not looked at: train.csv does not name them" in result.output
+    assert "0 of 8 images of 0 women can be read" in result.output
 
 
 @pytest.mark.parametrize("harm", ["no folder", "no rows"])

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pandas._libs.parsers import STR_NA_VALUES  # what pandas documents of `na_values`
 
 from mammo.errors import UserError
-from mammo.tables import BREAST_BOXES, MAX_ID_BYTES, TRAIN, check_table, read_table
+from mammo.tables import BREAST_BOXES, MAX_ID_BYTES, MISSING, TRAIN, check_table, read_table
 
 HEADER = (
     "site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,density,"
@@ -36,6 +37,82 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
+def test_a_table_as_rsna_writes_it_value_by_value(path: Path) -> None:
+    lines = [
+        "2,10006,462822612,L,CC,61.0,0,0,0,,0,,29,False",
+        "2,10006,1459541791,L,MLO,61.0,0,0,0,,0,,29,False",
+        "1,10011,220375232,R,CC,,1,1,1,0.0,1,C,21,True",
+    ]
+    assert faults(path, *lines) == []
+    table = read_table(path, TRAIN)
+    first, second, third = table.astype(object).where(table.notna(), None).to_dict("records")
+    assert first == {
+        "site_id": "2", "patient_id": "10006", "image_id": "462822612", "laterality": "L",
+        "view": "CC", "age": 61.0, "cancer": 0, "biopsy": 0, "invasive": 0, "BIRADS": None,
+        "implant": 0, "density": None, "machine_id": "29", "difficult_negative_case": 0,
+    }  # fmt: skip
+    assert second == first | {"image_id": "1459541791", "view": "MLO"}
+    assert third == {
+        "site_id": "1", "patient_id": "10011", "image_id": "220375232", "laterality": "R",
+        "view": "CC", "age": None, "cancer": 1, "biopsy": 1, "invasive": 1, "BIRADS": 0.0,
+        "implant": 1, "density": "C", "machine_id": "21", "difficult_negative_case": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["cancer", "biopsy", "invasive", "implant"])
+@pytest.mark.parametrize(
+    ("spelt", "value"),
+    [
+        *((text, 0) for text in ("0", "0.0", "0.", "False", "FALSE", "false", " 0 ")),
+        *((text, 1) for text in ("1", "1.0", "1.00", "True", "TRUE", "true", " true")),
+    ],
+)
+def test_flags_in_every_spelling(path: Path, name: str, spelt: str, value: int) -> None:
+    assert faults(path, row(**{name: spelt})) == []
+    assert read_table(path, TRAIN)[name].tolist() == [value]
+
+
+@pytest.mark.parametrize("spelt", ["2", "-1", "0.5", "yes", "t", "01.1", "inf"])
+def test_what_is_no_flag(path: Path, spelt: str) -> None:
+    (found,) = faults(path, row(cancer=spelt))
+    assert found.startswith("line 2, cancer: ")
+    assert found.endswith("must be 0 or 1")
+
+
+def test_every_spelling_of_missing_that_pandas_reads_is_known() -> None:
+    assert STR_NA_VALUES <= MISSING
+
+
+@pytest.mark.parametrize("spelt", [*sorted(MISSING), " ", " NA "])
+def test_what_is_missing_is_missing_in_every_column(path: Path, spelt: str) -> None:
+    optional = {"age", "BIRADS", "density", "site_id", "machine_id"}
+    assert faults(path, row(**dict.fromkeys(optional, spelt))) == []
+    assert read_table(path, TRAIN)[sorted(optional)].isna().all(axis=None)
+    needed = set(HEADER.split(",")) - optional
+    assert set(faults(path, row(**dict.fromkeys(needed, spelt)))) == {
+        f"line 2, {name}: there is no value" for name in needed
+    }
+
+
+def test_spaces_around_a_category_or_a_number_are_none(path: Path) -> None:
+    assert faults(path, row(laterality=" L", view="MLO ", density=" B ", age=" 61.5 ")) == []
+    table = read_table(path, TRAIN)
+    assert table.loc[0, ["laterality", "view", "density", "age"]].tolist() == [
+        "L", "MLO", "B", 61.5,
+    ]  # fmt: skip
+
+
+def test_a_missing_column_does_not_hide_the_other_faults(path: Path) -> None:
+    lines = [HEADER, row(image_id="1"), row(image_id="2", cancer="maybe"), row(image_id="3")]
+    path.write_text("\n".join(line.rpartition(",")[0] for line in lines))
+    good, found = check_table(path, TRAIN)
+    assert [str(fault) for fault in found] == [
+        "the column difficult_negative_case is missing",
+        "line 3, cancer: 'maybe' must be 0 or 1",
+    ]
+    assert list(good["image_id"]) == ["1", "3"]
+
+
 def test_every_fault_at_once_with_its_line_and_the_good_rows(path: Path) -> None:
     lines = [
         row(image_id="1"),
@@ -56,10 +133,10 @@ def test_every_fault_at_once_with_its_line_and_the_good_rows(path: Path) -> None
             "line 3, image_id: '2' is there more than once",
             "line 4, patient_id: '../../x' is no id: it needs letters, digits or . - _ with at "
             "most spaces between them",
-            "line 6, cancer: 'yes' is not a whole number",
-            "line 7, cancer: '' is not a whole number",
+            "line 6, cancer: 'yes' must be 0 or 1",
+            "line 7, cancer: there is no value",
             "line 7, image_id: '2' is there more than once",
-            "line 9, biopsy: '0.5' is not a whole number",
+            "line 9, biopsy: '0.5' must be 0 or 1",
             "line 9, age: -3.0 must be 0 to 120 years",
         ]
     )
@@ -84,7 +161,7 @@ def test_ids(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", ".", "..", ".a", "a ", " a", "a/b", "a\\b", "a\0b", "-a", "x" * 129, "乳" * 50],
+    [".", "..", ".a", "a ", " a", "a/b", "a\\b", "a\0b", "-a", "x" * 129, "乳" * 50],
 )
 def test_what_is_no_id(path: Path, name: str) -> None:
     assert len("乳" * 50) < MAX_ID_BYTES
