@@ -34,6 +34,7 @@ from flows.registry import MODEL, environment_of
 from flows.reproduction import Tolerance, compare_stages, run_again
 from flows.snapshot import git, materialise
 from flows.standard import find_standard
+from flows.weights import tracked
 from mammo.errors import UserError
 from mammo.leakage import find_leaks
 from mammo.params import Params
@@ -115,6 +116,7 @@ def _examine(
         locked = read_lock(got.snapshot)
         data, data_hash = data_out(got.snapshot)
         pipeline = read_pipeline(folder)
+        first_weights = tracked(folder)
     except UserError as error:
         wrong = Finding(step="provenance", kind="wrong", sentence=str(error))
         seen.look("provenance", "dvc.lock and dvc.yaml can be read", [wrong])
@@ -126,12 +128,12 @@ def _examine(
     )
     cache = open_cache(root)
     outs = {path: md5 for stage in locked for path, md5 in stage.outs.items()}
-    _fetch(root, folder, cache, {data: data_hash, **outs}, say)
+    _fetch(root, folder, cache, {data: data_hash, **first_weights, **outs}, say)
     say("checking the bytes of data and outs in DVC's cache")
     good = seen.look(
         "provenance",
         "the cache holds data and outs, with the bytes of their hashes",
-        provenance.cached_bytes(cache, (data, data_hash), outs, _counter(say)),
+        provenance.cached_bytes(cache, (data, data_hash), {**first_weights, **outs}, _counter(say)),
     )
     seen.look(
         "provenance",

@@ -21,7 +21,9 @@ from flows.evidence import md5_of, missing, some, wrong
 from flows.registration import git_tag
 from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
 from flows.snapshot import FILES, Snapshot, git, read_tag, tag_exists
+from flows.weights import folder_hash
 from mammo.errors import UserError
+from mammo.params import WEIGHTS
 from mammo.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
 
 
@@ -170,6 +172,12 @@ def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> 
                 if made[dep][1] != md5:
                     yield wrong(
                         f"dvc.lock: {stage.name} read another {dep} than {made[dep][0]} names"
+                    )
+            elif dep == WEIGHTS and (folder / dep).is_dir():
+                if folder_hash(folder) != md5:
+                    yield wrong(
+                        f"dvc.lock: {stage.name} read other {dep}/ than the commit's .dvc files "
+                        f"name"
                     )
             elif not (folder / dep).is_file():
                 yield wrong(f"dvc.lock: {stage.name} read {dep}, which the commit does not hold")

@@ -10,6 +10,7 @@ from flows.dvclock import Cache, LockedStage, read_lock
 from flows.pipeline import dvc_env, worth_showing
 from flows.process import follow
 from flows.snapshot import Snapshot
+from flows.weights import tracked
 from mammo.comparison import Comparison, compare_files, worst
 
 DETAILS = 5  # files of an out that are named
@@ -25,12 +26,14 @@ class Tolerance:
 
 
 def run_again(folder: Path, data: str, say: Callable[[str], None]) -> None:
-    """Run every stage by force in `folder`, a materialised snapshot; only raw data are pulled.
+    """Run every stage by force in `folder`, a materialised snapshot.
+
+    Only raw data are pulled, and weights that a training starts from.
 
     Raises:
         CommandError: if a stage fails, with its last lines.
     """
-    _dvc(folder, say, "pull", f"{data}.dvc")
+    _dvc(folder, say, "pull", f"{data}.dvc", *(f"{path}.dvc" for path in tracked(folder)))
     _dvc(folder, say, "repro", "--force", "--no-run-cache")
 
 

@@ -38,6 +38,7 @@ from flows.recovery import one_at_a_time, repair_dvc, repair_registry, workspace
 from flows.registration import check_next_tag, git_tag, register
 from flows.remote import check_pools, run_elsewhere
 from flows.snapshot import Snapshot, capture, snapshot_of_commit
+from flows.weights import ensure_weights
 from mammo.errors import UserError
 from mammo.files import read_json
 from mammo.params import load_params
@@ -157,6 +158,7 @@ def retrain(
         policy = load_params(root / "params.yaml").policy
         repair_dvc(root, logger.info)
         ensure_data(root, logger.info)
+        ensure_weights(root, logger.info)
         before = capture(root)
         if commit is not None and before.commit != commit:
             return Completed(message=f"the clone is past {commit} already, at {before.commit}")

@@ -72,18 +72,25 @@ def pull_deps(root: Path, name: str) -> None:
 def _for_deps(what: str, root: Path, name: str) -> None:
     with _opened(root, name) as (repo, stage):
         targets = [
-            str(dep.def_path) for dep in stage.deps if dep.is_in_repo and _is_out(repo, dep.fs_path)
+            target for dep in stage.deps if dep.is_in_repo for target in _tracked_by_dvc(repo, dep)
         ]
     if targets:
         dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
         follow([*dvc, what, *targets], root, lambda line: None)
 
 
-def _is_out(repo: Repo, path: str) -> bool:
+def _tracked_by_dvc(repo: Repo, dep: Any) -> list[str]:
+    """A dep that is an out or in one; or the outs in it, if it is a folder that git tracks."""
     try:
-        return bool(repo.find_outs_by_path(path, strict=False))
+        repo.find_outs_by_path(dep.fs_path, strict=False)
+        return [str(dep.def_path)]
     except OutputNotFoundError:
-        return False
+        pass  # then it is no out itself, but outs may be in it
+    try:
+        outs = repo.find_outs_by_path(dep.fs_path, recursive=True)
+    except OutputNotFoundError:
+        return []
+    return [str(Path(out.fs_path).relative_to(repo.root_dir)) for out in outs]
 
 
 def at_hand(root: Path, name: str) -> bool:

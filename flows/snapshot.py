@@ -23,7 +23,10 @@ from mammo.errors import UserError
 from mammo.files import write_text
 
 FILES = ("params.yaml", "data.dvc", "dvc.lock")
-CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc")
+CODE = (
+    *("mammo", "stages", "flows", "weights"),
+    *("dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc"),
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def capture(root: Path) -> Snapshot:
     if changed:
         shown = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
         raise UserError(
-            f"the code is not committed: {shown}; commit or stash it, then run this again"
+            f"the code is not committed: {shown}; commit or stash it (weights: `dvc add` each file "
+            "first), then run this again"
         )
     files = {name: (root / name).read_bytes().decode() for name in FILES if (root / name).exists()}
     return Snapshot(git(root, "rev-parse", "HEAD"), files)

@@ -5,6 +5,7 @@ and `efficientnet_lite0`, whose ImageNet weights install like any package.
 """
 
 import copy
+import hashlib
 import json
 import socket
 from collections import Counter
@@ -205,7 +206,9 @@ def _torchvision(name: str, imagenet: bool) -> nn.Module:
     """A torchvision model with its last linear layer taken out."""
     net = _models().get_model(name, weights=None)
     if imagenet:
-        net.load_state_dict(torch.load(_cached(name), weights_only=True))
+        path = _cached(name)
+        _check_digest(path)
+        net.load_state_dict(torch.load(path, weights_only=True))
     linear = [
         path
         for path, module in net.named_modules()
@@ -279,8 +282,7 @@ def _fetch_imagenet(name: str) -> None:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # torchvision's names end in the first digits of the file's SHA-256.
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1])
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_digest_in(path))
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"the ImageNet weights of {name} are not here and cannot be downloaded ({error}): put"
@@ -289,6 +291,22 @@ def _fetch_imagenet(name: str) -> None:
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)
+
+
+def _digest_in(path: Path) -> str:
+    """The first digits of the file's SHA-256, in which torchvision's names end."""
+    return path.stem.rsplit("-", 1)[1]
+
+
+def _check_digest(path: Path) -> None:
+    """Make sure that ImageNet weights are those of their name: no snapshot holds them."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(_digest_in(path)):
+        raise UserError(
+            f"{path}: is not what torchvision published under this name (SHA-256 {digest[:8]}...):"
+            " delete it, and it is fetched again"
+        )
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: str) -> None:

@@ -122,7 +122,17 @@ def load_detector(folder: Path) -> Detector:
 
 
 def build_network(architecture: str) -> DetectionModel:
-    """A network for one class from a model file that ultralytics brings."""
+    """A network for one class from a model file that ultralytics brings.
+
+    Raises:
+        UserError: it brings none of this name, or would take another file for it: nothing would
+            tell what that held.
+    """
+    if Path(architecture).name != architecture or Path(architecture).exists():
+        raise UserError(
+            f"detector.architecture = {architecture!r} is a file of your own, which no snapshot "
+            "names: take the name of one that ultralytics brings, such as yolo11n.yaml"
+        )
     try:
         return DetectionModel(architecture, nc=1, verbose=False)
     except FileNotFoundError:

@@ -4,6 +4,7 @@ Every key is required and an unknown key is an error: what a model was made with
 and nowhere else. `recipes/*.yaml` are whole files of the same form.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,12 @@ from mammo.errors import UserError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 TargetColumn = Literal["cancer", "biopsy", "invasive", "difficult_negative_case"]
+
+
+WEIGHTS = "weights"
+"""The folder of weights to start from. DVC tracks what is in it, so that a snapshot names them."""
+
+_WEIGHTS_FILE = re.compile(WEIGHTS + r"/\w[\w.-]*\.safetensors")
 
 
 class Section(BaseModel):
@@ -49,7 +56,7 @@ class Detector(Section):
     """The YOLO breast detector."""
 
     architecture: str  # an ultralytics model file, such as yolo11n.yaml
-    weights: str  # "none" or the path of a safetensors file to start from
+    weights: str  # "none", or weights/NAME.safetensors to start from
     image_size: Annotated[int, Field(gt=0, multiple_of=32)]
     epochs: Positive
     batch_size: Positive
@@ -82,7 +89,7 @@ class Classifier(Section):
     image_height: Positive  # pixels
     image_width: Positive
     backbone: str  # efficientnet_lite0 or a torchvision classification model
-    weights: str  # "imagenet", "none" or the path of a safetensors file
+    weights: str  # "imagenet", "none", or weights/NAME.safetensors to start from
     trainable_layers: Literal["all"] | Annotated[int, Field(ge=0)]  # last leaf layers of it
     freeze_batch_norm: bool
     head_width: Positive
@@ -214,6 +221,19 @@ class Params(Section):
     audit: Audit
     policy: Policy
 
+    @model_validator(mode="after")
+    def _keep_weights_where_dvc_tracks_them(self) -> "Params":
+        for key, value in (
+            ("detector.weights", self.detector.weights),
+            ("classifier.weights", self.classifier.weights),
+        ):
+            if value not in ("none", "imagenet") and not _WEIGHTS_FILE.fullmatch(value):
+                raise ValueError(
+                    f"{key} = {value!r} is in no snapshot: put the file into {WEIGHTS}/, run "
+                    f"`dvc add {WEIGHTS}/NAME.safetensors` and name it so"
+                )
+        return self
+
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and validate a params file.
@@ -242,4 +262,6 @@ def _describe(fault: object) -> str:
         return f"{key} is not a known setting"
     if fault["type"] == "missing":
         return f"{key} is missing"
+    if not fault["loc"]:  # a rule about several settings names them itself
+        return str(fault["ctx"]["error"]) if "ctx" in fault else f"the file: {fault['msg']}"
     return f"{key} = {fault['input']!r}: {fault['msg']}"

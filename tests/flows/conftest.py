@@ -33,7 +33,10 @@ TINY = {
     **SMALL,
     "policy": {"approve": "manual", "bootstrap": 200, "sensitivity_floor": 0.0},
 }
-CODE = ("mammo", "stages", "flows", "dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore")
+CODE = (
+    *("mammo", "stages", "flows", "weights"),
+    *("dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore", ".dvcignore"),
+)
 
 
 def environment_of(root: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Every backbone gives one logit an image and a feature map; weights travel without pickle."""
 
+import hashlib
 import socket
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mammo import classifier
 from mammo.classifier import (
     Classifier,
     build_classifier,
@@ -96,7 +98,7 @@ def test_offline_imagenet_weights_are_missed_before_any_work(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_imagenet_weights_in_torchs_cache_are_used(
+def test_imagenet_weights_in_torchs_cache_are_used_if_they_are_torchvisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -108,7 +110,12 @@ def test_imagenet_weights_in_torchs_cache_are_used(
     cache.mkdir(parents=True)
     name = MobileNet_V3_Small_Weights.DEFAULT.url.rsplit("/", 1)[1]
     torch.save(net.state_dict(), cache / name)
-    model = build_classifier(settings(backbone="mobilenet_v3_small", weights="imagenet"))
+    wanted = settings(backbone="mobilenet_v3_small", weights="imagenet")
+    with pytest.raises(UserError, match=rf"{name}: is not what torchvision published"):
+        build_classifier(wanted)
+    digest = hashlib.sha256((cache / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(classifier, "_digest_in", lambda path: digest[:8])
+    model = build_classifier(wanted)
     assert torch.equal(
         model.backbone.get_parameter("features.0.0.weight"), net.features[0][0].weight
     )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mammo import detector_training, params
-from mammo.detector import save_detector
+from mammo.detector import build_network, save_detector
 from mammo.detector_training import Training, shrunk, train_detector
 from mammo.errors import UserError
 from mammo.reproducibility import pin
@@ -139,6 +139,17 @@ def test_weights_of_another_architecture_are_refused(saved: Path, tmp_path: Path
     save_file(weights, saved / "weights.safetensors")
     with pytest.raises(UserError, match="another architecture"):
         train(tmp_path, weights=str(saved / "weights.safetensors"))
+
+
+@pytest.mark.parametrize("where", ["yolo11n.yaml", "models/mine.yaml"])
+def test_an_architecture_of_ones_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / where).write_text("nc: 1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"{where}' is a file of your own, which no snapshot"):
+        build_network(where)
 
 
 def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""Weights that a training starts from: files in weights/, each versioned by a .dvc file beside it.
+
+The stages that may start from one depend on the folder, so another file is another model. The .dvc
+files belong to the commit, and so to the snapshot.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from dvc.repo import Repo
+
+from flows.evidence import md5_of
+from flows.process import CommandError, follow
+from mammo.errors import UserError
+from mammo.params import WEIGHTS
+
+
+def tracked(root: Path) -> dict[str, str]:
+    """The weights of a project: path and DVC's hash of each file that a .dvc file names.
+
+    Raises:
+        UserError: if a .dvc file is not what `dvc add` of a single file writes.
+    """
+    found = {}
+    for file in sorted((root / WEIGHTS).glob("*.dvc")):
+        try:
+            (out,) = yaml.safe_load(file.read_text())["outs"]
+            path, md5 = str(out["path"]), str(out["md5"])
+        except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"{WEIGHTS}/{file.name}: not what DVC writes ({error!r})") from None
+        if f"{path}.dvc" != file.name or md5.endswith(".dir"):
+            raise UserError(
+                f"{WEIGHTS}/{file.name}: it must name the file {file.stem}: `dvc add` each file"
+            )
+        found[f"{WEIGHTS}/{path}"] = md5
+    return found
+
+
+def folder_hash(root: Path) -> str:
+    """What DVC says of weights/ as a dep, if every file is what its .dvc file names.
+
+    Args:
+        root: a project, with or without the files that DVC tracks.
+    """
+    names = tracked(root)
+    for path in (root / WEIGHTS).rglob("*"):
+        if path.is_file() and (name := path.relative_to(root).as_posix()) not in names:
+            names[name] = md5_of(path)
+    # As dvc_data.hashfile.tree.Tree.as_bytes.
+    listed = [{"md5": md5, "relpath": name} for name, md5 in names.items()]
+    for entry in listed:
+        entry["relpath"] = entry["relpath"].removeprefix(f"{WEIGHTS}/")
+    text = json.dumps(sorted(listed, key=lambda entry: entry["relpath"]), sort_keys=True)
+    return hashlib.md5(text.encode()).hexdigest() + ".dir"
+
+
+def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
+    """Make `root`/weights hold what its .dvc files name.
+
+    Raises:
+        UserError: if a file differs from what its .dvc file names, or cannot be had.
+    """
+    absent = [path for path in tracked(root) if not (root / path).exists()]
+    if absent:
+        say(f"{', '.join(absent)} absent: trying `dvc pull`")
+        dvc = [
+            sys.executable,
+            "-m",
+            "dvc",
+            "--wait-for-lock",
+            "pull",
+            *(f"{path}.dvc" for path in absent),
+        ]
+        try:
+            follow(dvc, root, lambda line: None)
+        except CommandError as error:
+            raise UserError(
+                f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"
+            ) from None
+    with Repo(str(root)) as repo, repo.lock:
+        for path in tracked(root):
+            [out] = repo.find_outs_by_path(str(root / path))
+            if out.changed_checksum():
+                raise UserError(
+                    f"{path} is not what {path}.dvc names: run `dvc add {path}` to version it, or "
+                    f"`dvc checkout {path}` to go back"
+                )
