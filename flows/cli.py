@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,8 +36,18 @@ app.add_typer(data, name="data")
 app.add_typer(params, name="params")
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mammoflow {metadata.version('mammoflow')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+    ] = False,
+) -> None:
     """Retrain a mammography classifier, and prove how any version of it came to be."""
 
 
