@@ -7,7 +7,6 @@ nobody recorded, made by hand in MLflow, shows as a difference between history a
 
 import json
 import secrets
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from flows.git import git
 from flows.registry import CHAMPION, MODEL, PREVIOUS
 from mammo.errors import UserError
 
@@ -114,18 +114,14 @@ def person(root: Path) -> str:
         UserError: if git has none: an unsigned decision is worth nothing later.
     """
     # Without useConfigOnly git would make a name up from the machine's.
-    result = subprocess.run(
-        ["git", "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode != 0:
+    try:
+        found = git(root, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    except UserError:
         raise UserError(
             "git does not know who you are, and the decision is recorded with your name: set it "
             "with `git config user.name` and `git config user.email`"
-        )
-    return result.stdout.rsplit(" ", 2)[0]  # without the time
+        ) from None
+    return found.rsplit(" ", 2)[0]  # without the time
 
 
 def checked_reason(reason: str) -> str:

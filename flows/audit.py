@@ -28,11 +28,12 @@ from flows.dvclock import Cache, data_out, open_cache, read_lock
 from flows.effect import unlike_recorded, unlike_remade
 from flows.environment import Environment
 from flows.evidence import Evidence
+from flows.git import file_at
 from flows.pipeline import follows_training, read_pipeline
 from flows.process import CommandError, follow
 from flows.registry import MODEL, environment_of
 from flows.reproduction import Tolerance, compare_stages, run_again
-from flows.snapshot import git, materialise
+from flows.snapshot import materialise
 from flows.standard import find_standard
 from mammo.errors import UserError
 from mammo.leakage import find_leaks
@@ -261,7 +262,7 @@ def _leakage(
 
 def _at(root: Path, commit: str, path: str) -> str | None:
     try:
-        return git(root, "show", f"{commit}:{path}")
+        return file_at(root, commit, path)
     except UserError:
         return None
 

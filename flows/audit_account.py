@@ -22,10 +22,11 @@ from flows.audit_record import (
 from flows.dvclock import Cache, data_out
 from flows.environment import Environment, EnvironmentDifference
 from flows.evidence import Evidence
+from flows.git import git
 from flows.pipeline import Stage
 from flows.registration import git_tag
 from flows.registry import MODEL, flatten, snapshot_of
-from flows.snapshot import Snapshot, git
+from flows.snapshot import Snapshot
 from mammo.equivalence import Equivalence, Rescoring
 from mammo.errors import UserError
 from mammo.files import read_json

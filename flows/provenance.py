@@ -18,9 +18,10 @@ from mlflow.exceptions import MlflowException
 from flows.audit_record import Finding
 from flows.dvclock import Cache, LockedStage, data_out
 from flows.evidence import md5_of, missing, some, wrong
+from flows.git import changed_between, has_commit
 from flows.registration import git_tag
 from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
-from flows.snapshot import FILES, Snapshot, git, read_tag, tag_exists
+from flows.snapshot import FILES, Snapshot, read_tag, tag_exists
 from mammo.errors import UserError
 from mammo.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
 
@@ -104,12 +105,12 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
         )
     if findings or stored is None:
         return None, findings
-    if not _has_commit(root, stored.commit):
+    if not has_commit(root, stored.commit):
         advice = "get it with `git fetch origin`, or audit from a clone that has it"
         return None, [missing(f"this clone lacks the commit {stored.commit}: {advice}")]
     try:
         tagged = read_tag(root, tag)
-    except (UserError, UnicodeDecodeError):
+    except UserError:
         return None, [wrong(f"the git tag {tag} was moved: it holds no snapshot")]
     # A tag that is gone is `missing_tags`' matter: it contradicts nothing.
     digest = version.tags.get("snapshot_digest", tagged.digest)
@@ -277,14 +278,6 @@ def _named_by(labels: Path) -> set[str]:
     return set(image_files(rows))
 
 
-def _has_commit(root: Path, commit: str) -> bool:
-    try:
-        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except UserError:
-        return False
-    return True
-
-
 def _tree_differences(root: Path, commit: str, tag: str) -> list[str]:
-    names = git(root, "diff", "--name-only", commit, tag).splitlines()
+    names = changed_between(root, commit, f"refs/tags/{tag}")
     return [name for name in names if name not in FILES]

@@ -8,9 +8,7 @@ tree holds exactly the snapshot, so that checking it out and running `dvc repro`
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pathlib import Path
 from dvc.config import Config
 from dvc.repo import Repo
 
+from flows.git import file_at, git, listed, succeeds
 from mammo.errors import UserError
 from mammo.files import write_text
 
@@ -50,31 +49,28 @@ class Snapshot:
         return Snapshot(content["commit"], content["files"])
 
 
-def git(
-    root: Path, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
-) -> str:
-    """Run git in `root` and return what it prints, without the last newline.
-
-    Raises:
-        UserError: with git's own words if it fails.
-    """
-    result = subprocess.run(
-        ["git", *arguments],
-        cwd=root,
-        input=stdin,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode != 0:
-        raise UserError(f"git {' '.join(arguments)}: {result.stderr.strip()}")
-    return result.stdout.rstrip("\n")
-
-
 def uncommitted_code(root: Path) -> list[str]:
-    """Files of CODE that differ from the commit checked out, new ones included."""
-    status = git(root, "status", "--porcelain", "--untracked-files=all", "--", *CODE)
-    return [line[3:] for line in status.splitlines()]
+    """Files of CODE that differ from the commit checked out, new ones included.
+
+    What counts is the folder and the commit's own .gitignore: a person's index may hide a file
+    (`git update-index --assume-unchanged`), and so may their private lists of what to ignore.
+    """
+    with index_of(root, "HEAD") as index:
+        new = ("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *CODE)
+        return [*changed_files(root, index, *CODE), *listed(root, *new, env=index)]
+
+
+def changed_files(root: Path, index: Mapping[str, str], *paths: str) -> list[str]:
+    """Files of HEAD that the folder has otherwise, or not at all.
+
+    Args:
+        root: the clone.
+        index: of HEAD, by `index_of`.
+        paths: only under these, if any are given.
+    """
+    git(root, "update-index", "-q", "--refresh", env=index)
+    command = ("diff-index", "-z", "--name-only", "--no-renames", "HEAD", "--", *paths)
+    return listed(root, *command, env=index)
 
 
 def capture(root: Path) -> Snapshot:
@@ -91,12 +87,12 @@ def capture(root: Path) -> Snapshot:
             f"the code is not committed: {shown}; commit or stash it, then run this again"
         )
     files = {name: (root / name).read_bytes().decode() for name in FILES if (root / name).exists()}
-    return Snapshot(git(root, "rev-parse", "HEAD"), files)
+    return Snapshot(git(root, "rev-parse", "--verify", "HEAD"), files)
 
 
 def tag_exists(root: Path, tag: str) -> bool:
     """Whether git has this tag."""
-    return bool(git(root, "tag", "--list", tag))
+    return succeeds(root, "show-ref", "--verify", "--quiet", f"refs/tags/{tag}")
 
 
 def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
@@ -107,9 +103,7 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
     Raises:
         UserError: if the tag exists.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        git(root, "read-tree", snapshot.commit, env=index)
+    with index_of(root, snapshot.commit) as index:
         for name, text in sorted(snapshot.files.items()):
             blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
             git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
@@ -128,8 +122,8 @@ def read_tag(root: Path, tag: str) -> Snapshot:
     Raises:
         UserError: if there is no such tag.
     """
-    commit = git(root, "rev-parse", f"{tag}^")
-    return Snapshot(commit, _files_at(root, tag))
+    commit = git(root, "rev-parse", "--verify", f"refs/tags/{tag}^")
+    return Snapshot(commit, _files_at(root, f"refs/tags/{tag}"))
 
 
 def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
@@ -138,7 +132,9 @@ def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
     Raises:
         UserError: if there is no such commit.
     """
-    return Snapshot(git(root, "rev-parse", f"{commit}^{{commit}}"), _files_at(root, commit))
+    return Snapshot(
+        git(root, "rev-parse", "--verify", f"{commit}^{{commit}}"), _files_at(root, commit)
+    )
 
 
 @contextlib.contextmanager
@@ -185,25 +181,23 @@ def _share_cache(root: Path, folder: Path) -> None:
         local["core"] = core
 
 
+@contextlib.contextmanager
+def index_of(root: Path, commit: str) -> Iterator[dict[str, str]]:
+    """An index of a commit beside the clone's own, as what git must find in its environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", commit, env=index)
+        yield index
+
+
 def _files_at(root: Path, revision: str) -> dict[str, str]:
-    present = git(root, "ls-tree", "--name-only", revision, "--", *FILES).splitlines()
-    return {name: _show(root, revision, name) for name in present}
-
-
-def _show(root: Path, revision: str, name: str) -> str:
-    """A file's exact text at a revision, last newline included."""
-    result = subprocess.run(
-        ["git", "cat-file", "blob", f"{revision}:{name}"], cwd=root, capture_output=True, check=True
-    )
-    return result.stdout.decode()
+    present = listed(root, "ls-tree", "-z", "--name-only", revision, "--", *FILES)
+    return {name: file_at(root, revision, name) for name in present}
 
 
 def _identity(root: Path) -> dict[str, str]:
     """Who commits: git's configured identity, or Mammoflow where there is none (a bare machine)."""
-    result = subprocess.run(
-        ["git", "var", "GIT_COMMITTER_IDENT"], cwd=root, capture_output=True, text=True
-    )
-    if result.returncode == 0:
+    if all(succeeds(root, "var", f"GIT_{role}_IDENT") for role in ("AUTHOR", "COMMITTER")):
         return {}
     name, email = "Mammoflow", "mammoflow@localhost"
     return {

@@ -14,11 +14,12 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.arithmetic import measure_or_say
+from flows.git import fetch, has_commit
 from flows.pipeline import read_pipeline, repro, worth_showing
 from flows.process import CommandError
 from flows.remote import Done
 from flows.runcache import pull_deps, push_result
-from flows.snapshot import Snapshot, git, materialise
+from flows.snapshot import Snapshot, materialise
 from mammo.errors import UserError
 
 
@@ -68,18 +69,13 @@ def _have_commit(root: Path, commit: str) -> None:
     Raises:
         UserError: if it is on no remote of the clone.
     """
-    try:
-        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-        return
-    except UserError:
-        git(root, "fetch", "--quiet", "--all")
-    try:
-        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except UserError:
+    if not has_commit(root, commit):
+        fetch(root, "--all")
+    if not has_commit(root, commit):
         raise UserError(
             f"the worker's clone {root} cannot fetch the commit {commit}: push it to where the "
             f"worker's clone comes from"
-        ) from None
+        )
 
 
 def _reachable(run: str) -> str:
