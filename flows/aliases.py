@@ -15,7 +15,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
+from pydantic import TypeAdapter, ValidationError
 
+from flows.checked import faults
 from flows.git import git
 from flows.registry import CHAMPION, MODEL, PREVIOUS
 from mammo.errors import UserError
@@ -90,10 +92,24 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
 
 
 def history() -> list[Move]:
-    """Every recorded move, the oldest first."""
+    """Every recorded move, the oldest first.
+
+    Raises:
+        UserError: if a record was changed into something else.
+    """
     model = _model()
     tags = sorted(model.tags.items()) if model else []
-    return [Move(**json.loads(text)) for name, text in tags if name.startswith(_PREFIX)]
+    return [_recorded(name, text) for name, text in tags if name.startswith(_PREFIX)]
+
+
+def _recorded(tag: str, text: str) -> Move:
+    try:
+        return TypeAdapter(Move).validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"the tag {tag} of {MODEL} in MLflow is no record of a move ({faults(error)}): "
+            f"somebody changed it; bring it back, or delete the tag"
+        ) from None
 
 
 def unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:

@@ -157,8 +157,9 @@ def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Callable[[s
     Raises:
         CommandError: if the stage fails or outlasts its time limit.
     """
+    dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
     lines = follow(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
+        [*dvc, "repro", "--single-item", "--", stage.name],
         cwd=root,
         on_line=on_line,
         extra_env={**env, **dvc_env()},

@@ -15,12 +15,13 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from flows import registry
 from flows.audit_record import Finding
 from flows.dvclock import Cache, LockedStage, data_out
 from flows.evidence import md5_of, missing, some, wrong
 from flows.git import changed_between, has_commit
 from flows.registration import git_tag
-from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
+from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, run_of, snapshot_tags
 from flows.snapshot import FILES, Snapshot, read_tag, tag_exists
 from mammo.errors import UserError
 from mammo.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
@@ -53,10 +54,10 @@ def find_run(version: ModelVersion) -> Run:
     """The run that a version came from.
 
     Raises:
-        UserError: if it is gone.
+        UserError: if it is gone, or the version names none.
     """
     try:
-        return MlflowClient().get_run(str(version.run_id))
+        return MlflowClient().get_run(run_of(version))
     except MlflowException:
         raise UserError(
             f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
@@ -66,8 +67,8 @@ def find_run(version: ModelVersion) -> Run:
 def stored_text(version: ModelVersion, artifact: str) -> str | None:
     """An artifact of a version's run, or None if it is not there."""
     try:
-        return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{artifact}"))
-    except (MlflowException, OSError):
+        return registry.stored_text(version, artifact)
+    except (MlflowException, OSError, UnicodeDecodeError):
         return None
 
 
@@ -97,8 +98,9 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
     else:
         try:
             stored = Snapshot.from_json(text)
-        except (ValueError, KeyError, TypeError):
-            findings.append(wrong(f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more"))
+        except UserError as error:
+            sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
+            findings.append(wrong(sentence))
     if not tag_exists(root, tag):
         findings.append(
             missing(f"this clone has no tag {tag}: get it with `git fetch origin tag {tag}`")

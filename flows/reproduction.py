@@ -49,8 +49,8 @@ def score_recorded(
     Raises:
         CommandError: if an input cannot be restored, or the stage fails.
     """
-    _dvc(folder, say, "checkout", *(path for path in stage.deps if path in made))
-    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", stage.name)
+    _dvc(folder, say, "checkout", "--", *(path for path in stage.deps if path in made))
+    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", "--", stage.name)
 
 
 def compare_stages(
@@ -161,7 +161,7 @@ def _differences(
 
 
 def _gives_the_same_again(folder: Path, stage: LockedStage, say: Callable[[str], None]) -> bool:
-    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", stage.name)
+    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", "--", stage.name)
     third = {stage.name: stage for stage in _read_lock(folder)}
     return third[stage.name].outs == stage.outs
 

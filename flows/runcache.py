@@ -76,7 +76,7 @@ def _for_deps(what: str, root: Path, name: str) -> None:
         ]
     if targets:
         dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
-        follow([*dvc, what, *targets], root, lambda line: None)
+        follow([*dvc, what, "--", *targets], root, lambda line: None)
 
 
 def _is_out(repo: Repo, path: str) -> bool:

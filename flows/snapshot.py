@@ -13,10 +13,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dvc.config import Config
 from dvc.repo import Repo
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.checked import Commit, faults
 from flows.git import file_at, git, listed, succeeds
 from mammo.errors import UserError
 from mammo.files import write_text
@@ -43,10 +46,30 @@ class Snapshot:
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
-    def from_json(text: str) -> "Snapshot":
-        """The inverse of `to_json`."""
-        content = json.loads(text)
-        return Snapshot(content["commit"], content["files"])
+    def from_json(text: str, what: str = "the text") -> "Snapshot":
+        """The inverse of `to_json`.
+
+        Args:
+            text: from wherever; nothing is taken for granted.
+            what: names it in a message, with its owner.
+
+        Raises:
+            UserError: if it is no snapshot: another key, another file, something that is no commit.
+        """
+        try:
+            stored = _Stored.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(f"{what} is no snapshot: {faults(error)}") from None
+        return Snapshot(stored.commit, stored.files)
+
+
+class _Stored(BaseModel):
+    """A snapshot as JSON may have it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    commit: Commit
+    files: dict[Literal["params.yaml", "data.dvc", "dvc.lock"], str]  # FILES
 
 
 def uncommitted_code(root: Path) -> list[str]:
@@ -103,6 +126,7 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
     Raises:
         UserError: if the tag exists.
     """
+    _require_form(snapshot)
     with index_of(root, snapshot.commit) as index:
         for name, text in sorted(snapshot.files.items()):
             blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
@@ -148,6 +172,7 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
     Raises:
         UserError: with git's own words, if the commit is not there.
     """
+    _require_form(snapshot)
     home = root / ".dvc" / "tmp" / "snapshots"
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=home))
@@ -165,6 +190,11 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
         git(root, "worktree", "prune")
 
 
+def _require_form(snapshot: Snapshot) -> None:
+    """Once more, where files are written: not every snapshot comes from `from_json`."""
+    Snapshot.from_json(snapshot.to_json(), "what is to be written")
+
+
 def _share_cache(root: Path, folder: Path) -> None:
     """Point the DVC project in `folder` to the cache and the remotes of the one in `root`.
 
@@ -174,6 +204,10 @@ def _share_cache(root: Path, folder: Path) -> None:
         cache, remotes = repo.cache.local.path, repo.config.get("remote", {})
         store = Path(cache).parents[1]  # without files/md5
         core = {key: x for key, x in repo.config["core"].items() if key == "remote"}
+    core |= {"autostage": False, "interactive": False, "no_scm": False}  # whatever a person likes
+    if (folder / ".dvc").is_symlink():
+        raise UserError(f"the commit has a link for .dvc: {folder} would share another's settings")
+    (folder / ".dvc" / Config.LOCAL_CONFIG).unlink(missing_ok=True)  # it may be a link
     config = Config(str(folder / ".dvc"), validate=False)
     with config.edit("local") as local:
         local["cache"] = {"dir": str(store)}

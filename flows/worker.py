@@ -14,8 +14,10 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.arithmetic import measure_or_say
+from flows.checked import RunId, checked
+from flows.dvclock import require_form
 from flows.git import fetch, has_commit
-from flows.pipeline import read_pipeline, repro, worth_showing
+from flows.pipeline import Stage, read_pipeline, repro, worth_showing
 from flows.process import CommandError
 from flows.remote import Done
 from flows.runcache import pull_deps, push_result
@@ -35,17 +37,18 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
     Returns:
         A completed state whose message is a `Done` as JSON, or a failed one that says why.
     """
-    root, wanted = Path.cwd(), Snapshot.from_json(snapshot)
-    logger = get_run_logger()
+    root, logger = Path.cwd(), get_run_logger()
 
     def say(line: str) -> None:
         if worth_showing(line):
             logger.info(line)
 
     try:
+        wanted = Snapshot.from_json(snapshot, "the run's parameter `snapshot`")
+        require_form(wanted)
         _have_commit(root, wanted.commit)
         with materialise(root, wanted) as folder:
-            declared = {declared.name: declared for declared in read_pipeline(folder)}[stage]
+            declared = _declared(folder, stage)
             pull_deps(folder, stage)
             environment = {
                 "PYTHONPATH": str(folder),
@@ -61,6 +64,18 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     return Completed(message=done.model_dump_json())
+
+
+def _declared(folder: Path, name: str) -> Stage:
+    """The stage of the commit's own dvc.yaml.
+
+    Raises:
+        UserError: if it has none of this name.
+    """
+    stages = {stage.name: stage for stage in read_pipeline(folder)}
+    if name not in stages:
+        raise UserError(f"dvc.yaml of the commit has no stage {name!r}, only {', '.join(stages)}")
+    return stages[name]
 
 
 def _have_commit(root: Path, commit: str) -> None:
@@ -81,6 +96,7 @@ def _have_commit(root: Path, commit: str) -> None:
 def _reachable(run: str) -> str:
     """The run, if this worker's MLFLOW_TRACKING_URI knows it, else nothing."""
     try:
-        return str(MlflowClient().get_run(run).info.run_id) if run else ""
+        known = checked(RunId, run, "the run's parameter `mlflow_run`") if run else ""
+        return str(MlflowClient().get_run(known).info.run_id) if known else ""
     except MlflowException:
         return ""

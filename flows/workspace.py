@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
+from flows.checked import Commit, checked
 from flows.git import changed_between, fetch, git, succeeds
 from flows.snapshot import changed_files, index_of
 from mammo.errors import UserError
@@ -36,8 +37,9 @@ def enter() -> dict[str, str]:
     if commit:
         from flows.recovery import only_one  # brings MLflow along, which other runs need not
 
+        there: str = checked(Commit, commit, "the run's parameter `commit`")
         with only_one(Path(clone)):
-            fast_forward(Path(clone), str(commit))
+            fast_forward(Path(clone), there)
     return {"directory": clone}
 
 
