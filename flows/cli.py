@@ -22,6 +22,7 @@ import flows  # noqa: F401  (its environment must be set before Prefect and MLfl
 from flows import cli_promotion
 from flows.checked import printable
 from flows.console import one_sentence, result_of, without_traceback
+from flows.reach import require_prefect
 from mammo.files import write_text
 from mammo.params import load_params
 
@@ -51,6 +52,8 @@ def retrain(
     ] = None,
 ) -> None:
     """Bring the pipeline up to date and register the model that comes of it."""
+    with one_sentence():
+        require_prefect()
     with _temporary_server():
         from flows.retrain import Summary
         from flows.retrain import retrain as retrain_flow

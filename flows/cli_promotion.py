@@ -15,6 +15,7 @@ from rich.text import Text
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.checked import printable
 from flows.console import one_sentence, result_of, without_traceback
+from flows.reach import require_prefect
 
 app = typer.Typer()
 
@@ -30,6 +31,8 @@ def promote(
 
     Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged.
     """
+    with one_sentence():
+        require_prefect()
     from flows.promote import Promotion
     from flows.promote import promote as promote_flow
 

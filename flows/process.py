@@ -16,7 +16,10 @@ GUARD = Path(__file__).with_name("guard.py")
 
 # What a computation may need of the environment: where programs and libraries are, how the machine
 # is to be used. Never who somebody is elsewhere: passwords, tokens, addresses.
-_NEEDED = ("CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+_NEEDED = (
+    *("CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR"),
+    *("TZ", "USER"),
+)
 _NEEDED_TOO = ("NVIDIA_", "OMP_")  # all that begin so
 
 _running: "set[subprocess.Popen[str]]" = set()

@@ -23,6 +23,7 @@ from requests import RequestException
 from flows.checked import RunId, checked
 from flows.environment import Environment
 from flows.pipeline import Outcome, Stage
+from flows.reach import require_mlflow
 from flows.snapshot import Snapshot
 from mammo.errors import UserError
 
@@ -39,7 +40,12 @@ _TRIGGER = "commit_snapshot"
 
 
 def open_store(root: Path) -> str:
-    """Make the store and the experiment if need be, and return the experiment's id."""
+    """Make the store and the experiment if need be, and return the experiment's id.
+
+    Raises:
+        UserError: if the server that holds it does not answer.
+    """
+    require_mlflow()
     uri = mlflow.get_tracking_uri()
     local = uri.startswith("sqlite:")
     if local:

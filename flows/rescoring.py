@@ -17,6 +17,7 @@ from dvc.repo import Repo
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from flows.dvc import DVC
 from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
 from flows.evidence import some
 from flows.integrity import read_model, unlike_commit
@@ -136,9 +137,7 @@ def _fetch(root: Path, snapshot: Snapshot, targets: Iterable[str], say: Say) -> 
     say(f"fetching {', '.join(targets)} from the remote")
     with materialise(root, snapshot) as folder:
         try:
-            follow(
-                [sys.executable, "-m", "dvc", "fetch", "--", *targets], folder, lambda line: None
-            )
+            follow([*DVC, "fetch", "--", *targets], folder, lambda line: None)
         except CommandError as error:
             say(f"the remote did not have all of it: {error}")
 

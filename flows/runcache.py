@@ -5,7 +5,6 @@ all that these made. A worker and its parent need one stage of one run; so this 
 commands do, with DVC's own objects, for a single entry.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from dvc.stage.cache import _get_stage_hash
 from dvc.stage.loader import StageLoader
 from dvc_objects.fs import generic
 
+from flows.dvc import DVC
 from flows.process import follow
 from mammo.errors import UserError
 
@@ -75,8 +75,7 @@ def _for_deps(what: str, root: Path, name: str) -> None:
             str(dep.def_path) for dep in stage.deps if dep.is_in_repo and _is_out(repo, dep.fs_path)
         ]
     if targets:
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
-        follow([*dvc, what, "--", *targets], root, lambda line: None)
+        follow([*DVC, "--wait-for-lock", what, "--", *targets], root, lambda line: None)
 
 
 def _is_out(repo: Repo, path: str) -> bool:

@@ -19,6 +19,7 @@ from flows.dvclock import require_form
 from flows.git import fetch, has_commit
 from flows.pipeline import Stage, read_pipeline, repro, worth_showing
 from flows.process import CommandError
+from flows.reach import require_mlflow
 from flows.remote import Done
 from flows.runcache import pull_deps, push_result
 from flows.snapshot import Snapshot, materialise
@@ -96,7 +97,8 @@ def _have_commit(root: Path, commit: str) -> None:
 def _reachable(run: str) -> str:
     """The run, if this worker's MLFLOW_TRACKING_URI knows it, else nothing."""
     try:
+        require_mlflow()
         known = checked(RunId, run, "the run's parameter `mlflow_run`") if run else ""
         return str(MlflowClient().get_run(known).info.run_id) if known else ""
-    except MlflowException:
+    except (MlflowException, UserError):
         return ""

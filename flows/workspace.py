@@ -6,12 +6,12 @@ loads the code that the step has checked out.
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from prefect.runtime import flow_run
 
 from flows.checked import Commit, checked
+from flows.dvc import DVC
 from flows.git import changed_between, fetch, git, succeeds
 from flows.snapshot import changed_files, index_of
 from mammo.errors import UserError
@@ -82,7 +82,7 @@ def fast_forward(root: Path, commit: str) -> None:
 
 def _pull_data(root: Path) -> None:
     """Bring data/ to the new data.dvc; DVC refuses if that would lose files."""
-    pull = [sys.executable, "-m", "dvc", "--wait-for-lock", "pull", _DATA]
+    pull = [*DVC, "--wait-for-lock", "pull", _DATA]
     result = subprocess.run(pull, cwd=root, capture_output=True, text=True)
     if result.returncode != 0:
         raise UserError(f"dvc pull {_DATA}, in {root}: {result.stderr.strip()}")
