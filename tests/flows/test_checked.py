@@ -48,6 +48,7 @@ EVIL_COMMITS = [
     "",
     "A" * 40,
 ]
+EVIL_HASHES = ["..", "../../../x", f"{HEX}/x", f"{HEX}.dir.dir", "", "A" * 32]
 
 words = st.text(max_size=20) | st.sampled_from([*EVIL_PATHS, *FILES, "outside", COMMIT])
 anything = st.recursive(
@@ -81,6 +82,11 @@ def test_a_commit_is_forty_hex_digits(commit: object) -> None:
 def test_what_is_no_snapshot_is_one_sentence_that_names_it(text: str) -> None:
     with pytest.raises(UserError, match=r"\Asnapshot\.json of version 3 is no snapshot: "):
         Snapshot.from_json(text, "snapshot.json of version 3")
+
+
+def _is_good(files: Any) -> bool:
+    known = isinstance(files, dict) and files.keys() <= {*FILES}
+    return known and all(isinstance(text, str) for text in files.values())
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -117,7 +123,7 @@ def test_whatever_json_comes_nothing_is_written_outside_the_folder(
             written = {path.name for path in folder.iterdir()}
             assert around() == before
     except UserError:
-        assert not isinstance(files, dict) or rest or not files.keys() <= {*FILES}
+        assert rest or not _is_good(files)
     else:
         assert written is not None
         assert written - {"mammo", ".dvc", ".git", ".dvcignore"} == set(files)
@@ -159,7 +165,7 @@ def lock(path: str = "outputs/x", md5: str = HEX, name: str = "train") -> str:
     "text",
     [
         *(lock(path=path) for path in EVIL_PATHS),
-        *(lock(md5=md5) for md5 in ("..", "../../../x", f"{HEX}/x", f"{HEX}.dir.dir", "", "A" * 32)),
+        *(lock(md5=md5) for md5 in EVIL_HASHES),
         *(lock(name=name) for name in ("-x", "--force", "a/b", "", "a b")),
         "stages: 1", "a: [", "!!python/object/apply:os.system ['true']", "\0",
     ],
