@@ -207,7 +207,7 @@ def _share_cache(root: Path, folder: Path) -> None:
     core |= {"autostage": False, "interactive": False, "no_scm": False}  # whatever a person likes
     if (folder / ".dvc").is_symlink():
         raise UserError(f"the commit has a link for .dvc: {folder} would share another's settings")
-    (folder / ".dvc" / Config.LOCAL_CONFIG).unlink(missing_ok=True)  # it may be a link
+    (folder / ".dvc" / Config.CONFIG_LOCAL).unlink(missing_ok=True)  # it may be a link
     config = Config(str(folder / ".dvc"), validate=False)
     with config.edit("local") as local:
         local["cache"] = {"dir": str(store)}

@@ -125,9 +125,7 @@ def test_a_record_that_is_none_is_named(three_versions: Path) -> None:
     client = store(three_versions)
     for text in ("", "{", '{"alias": "champion"}', "[1]", "null"):
         client.set_registered_model_tag(MODEL, "alias_move.forged", text)
-        with pytest.raises(
-            UserError, match=r"the tag alias_move\.forged of .* no record of"
-        ):
+        with pytest.raises(UserError, match=r"the tag alias_move\.forged of .* no record of"):
             aliases.history()
 
 
