@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from annotated_types import Len
 from dvc.repo import Repo
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from flows.checked import Md5, RelativePath, StageName, faults
 from flows.snapshot import Snapshot
@@ -85,7 +84,7 @@ class _Lock(BaseModel):
 
 
 class _Data(BaseModel):
-    outs: Annotated[list[_Object], Len(1, 1)]
+    outs: list[_Object] = Field(min_length=1, max_length=1)
     wdir: Literal[".", None] = None  # from where DVC would count the path
 
 
