@@ -228,6 +228,7 @@ def test_a_list_in_the_cache_that_leads_elsewhere_is_named(tmp_path: Path, entri
         cache.listing(md5)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30) | st.sampled_from(EVIL_PATHS))
 def test_a_path_that_is_let_in_stays_in_its_folder(path: str) -> None:
     folder = Path("/somewhere/folder")
