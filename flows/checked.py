@@ -6,13 +6,11 @@ run's id becomes an address: each is held against its form here, once, where it 
 """
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 
 from mammo.errors import UserError
-
-T = TypeVar("T")
 
 _LONGEST = 4096  # characters of a line, and of a path
 
@@ -54,7 +52,7 @@ Readable = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator
 """Words to be shown: nothing in them moves a terminal's cursor."""
 
 
-def checked(form: "type[T] | Any", value: Any, what: str) -> T:
+def checked(form: Any, value: Any, what: str) -> str:
     """The value, if it has the form.
 
     Args:
@@ -66,7 +64,7 @@ def checked(form: "type[T] | Any", value: Any, what: str) -> T:
         UserError: if it has not.
     """
     try:
-        found: T = TypeAdapter(form).validate_python(value, strict=True)
+        found: str = TypeAdapter(form).validate_python(value, strict=True)
     except ValidationError as error:
         raise UserError(f"{what} is {printable(repr(value))[:200]}: {faults(error)}") from None
     return found

@@ -63,9 +63,10 @@ def require_form(snapshot: Snapshot) -> None:
     Raises:
         UserError: if its dvc.lock or data.dvc, where there is one, is not what DVC writes.
     """
-    for name, form in (("dvc.lock", _Lock), ("data.dvc", _Data)):
-        if name in snapshot.files:
-            _read(form, snapshot, name)
+    if "dvc.lock" in snapshot.files:
+        read_lock(snapshot)
+    if "data.dvc" in snapshot.files:
+        data_out(snapshot)
 
 
 class _Object(BaseModel):

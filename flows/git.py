@@ -10,7 +10,7 @@ takes to reach a remote stays theirs: credentials, ssh, proxies, `url.*.insteadO
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flows.proxies import unused_proxies
@@ -161,7 +161,7 @@ def fetch(root: Path, *arguments: str) -> None:
 
 def _run(
     root: Path,
-    arguments: "list[str] | tuple[str, ...]",
+    arguments: Sequence[str],
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes, bytes]:

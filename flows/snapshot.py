@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from dvc.config import Config
 from dvc.repo import Repo
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from flows.checked import Commit, faults
 from flows.git import file_at, git, listed, succeeds
@@ -63,13 +63,19 @@ class Snapshot:
         return Snapshot(stored.commit, stored.files)
 
 
+def _known(name: str) -> str:
+    if name not in FILES:
+        raise ValueError(f"is none of {', '.join(FILES)}")
+    return name
+
+
 class _Stored(BaseModel):
     """A snapshot as JSON may have it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     commit: Commit
-    files: dict[Literal["params.yaml", "data.dvc", "dvc.lock"], str]  # FILES
+    files: dict[Annotated[str, AfterValidator(_known)], str]
 
 
 def uncommitted_code(root: Path) -> list[str]:

@@ -37,7 +37,7 @@ def enter() -> dict[str, str]:
     if commit:
         from flows.recovery import only_one  # brings MLflow along, which other runs need not
 
-        there: str = checked(Commit, commit, "the run's parameter `commit`")
+        there = checked(Commit, commit, "the run's parameter `commit`")
         with only_one(Path(clone)):
             fast_forward(Path(clone), there)
     return {"directory": clone}
