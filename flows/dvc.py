@@ -5,6 +5,8 @@
 Where a person's files and remotes are stays theirs: `cache.*`, `core.remote`, `remote.*`.
 """
 
+import os
+import shutil
 import sys
 from typing import Any
 
@@ -31,6 +33,9 @@ def main(arguments: list[str]) -> int:
         return found
 
     Config.load_config_to_level = load_ours
+    # It runs stages by the person's shell, which may read their files first.
+    os.environ["SHELL"] = shutil.which("bash") or "/bin/sh"
+    os.environ.pop("BASH_ENV", None)
     return int(run_dvc(arguments))
 
 

@@ -107,6 +107,11 @@ def test_what_a_person_has_set_for_dvc_changes_nothing(
     (theirs / "config").write_text(settings)
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(theirs))
     (toy / ".dvc" / "config.local").write_text(settings)
+    shell = theirs / "shell"
+    shell.write_text("#!/bin/sh\nexit 1\n")
+    shell.chmod(0o755)
+    monkeypatch.setenv("SHELL", str(shell))
+    monkeypatch.setenv("BASH_ENV", str(shell))
     assert run(read_pipeline(toy)[0], toy)[0] == "ran"
     assert "base" not in status(toy)
     staged = ["git", "diff", "--cached", "--name-only"]
