@@ -54,8 +54,8 @@ def in_words() -> str:
     is none."""
     there = sorted({name for proxy in _PROXIES for name in (proxy, proxy.upper())} & {*os.environ})
     if there:
-        return f"; {', '.join(there)} are set: NO_PROXY can exempt the server"
+        return f"; the environment sets {', '.join(there)}: NO_PROXY can exempt the server"
     if unused_proxies():
-        names = ", ".join(sorted(unused_proxies()))
+        names = " and ".join(sorted(unused_proxies()))
         return f"; {names} is not used: a SOCKS proxy takes the package socksio"
     return ""

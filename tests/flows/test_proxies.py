@@ -164,7 +164,7 @@ def test_an_mlflow_that_takes_the_call_and_says_nothing_is_one_sentence(
 
 def test_a_proxy_in_between_is_named(tracking: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", CLOSED)
-    assert "HTTP_PROXY are set: NO_PROXY can exempt" in silence("http://mlflow.example:5000")
+    assert "sets HTTP_PROXY: NO_PROXY can exempt" in silence("http://mlflow.example:5000")
     with ThreadingHTTPServer(("127.0.0.1", 0), NobodyBehind) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.server_port}")
