@@ -1,13 +1,15 @@
 """What happens around the pipeline: Prefect flows, MLflow, git snapshots, the command line.
 
 Importing this package sets what its libraries read from the environment while they are being
-imported, so it comes before them. Whatever the user has set stays as it is.
+imported, so it comes before them. Whatever the user has set stays as it is; but no proxy stands
+between us and this machine's own servers.
 """
 
 import os
 from pathlib import Path
 
 import mammo  # noqa: F401  (pins what numerical libraries read, which MLflow brings along)
+from flows import proxies
 
 _DEFAULTS = {
     # Nothing phones home.
@@ -27,3 +29,6 @@ _DEFAULTS = {
 
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+proxies.exempt(proxies.LOOPBACK)
+proxies.leave_out_socks()

@@ -7,7 +7,6 @@ nobody recorded, made by hand in MLflow, shows as a difference between history a
 
 import json
 import secrets
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,10 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
+from pydantic import TypeAdapter, ValidationError
 
+from flows.checked import faults
+from flows.git import git
 from flows.registry import CHAMPION, MODEL, PREVIOUS
 from mammo.errors import UserError
 
@@ -90,10 +92,24 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
 
 
 def history() -> list[Move]:
-    """Every recorded move, the oldest first."""
+    """Every recorded move, the oldest first.
+
+    Raises:
+        UserError: if a record was changed into something else.
+    """
     model = _model()
     tags = sorted(model.tags.items()) if model else []
-    return [Move(**json.loads(text)) for name, text in tags if name.startswith(_PREFIX)]
+    return [_recorded(name, text) for name, text in tags if name.startswith(_PREFIX)]
+
+
+def _recorded(tag: str, text: str) -> Move:
+    try:
+        return TypeAdapter(Move).validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"the tag {tag} of {MODEL} in MLflow is no record of a move ({faults(error)}): "
+            f"somebody changed it; bring it back, or delete the tag"
+        ) from None
 
 
 def unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
@@ -114,18 +130,14 @@ def person(root: Path) -> str:
         UserError: if git has none: an unsigned decision is worth nothing later.
     """
     # Without useConfigOnly git would make a name up from the machine's.
-    result = subprocess.run(
-        ["git", "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode != 0:
+    try:
+        found = git(root, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    except UserError:
         raise UserError(
             "git does not know who you are, and the decision is recorded with your name: set it "
             "with `git config user.name` and `git config user.email`"
-        )
-    return result.stdout.rsplit(" ", 2)[0]  # without the time
+        ) from None
+    return found.rsplit(" ", 2)[0]  # without the time
 
 
 def checked_reason(reason: str) -> str:

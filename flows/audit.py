@@ -8,7 +8,6 @@ and compares. Nothing of the auditor's changes but the audit's own tags and repo
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -24,15 +23,18 @@ from flows import arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
 from flows.audit_report import render
+from flows.dvc import DVC
 from flows.dvclock import Cache, data_out, open_cache, read_lock
 from flows.effect import unlike_recorded, unlike_remade
 from flows.environment import Environment
 from flows.evidence import Evidence
+from flows.git import file_at
 from flows.pipeline import follows_training, read_pipeline
 from flows.process import CommandError, follow
+from flows.reach import require_mlflow
 from flows.registry import MODEL, environment_of
 from flows.reproduction import Tolerance, compare_stages, run_again
-from flows.snapshot import git, materialise
+from flows.snapshot import materialise
 from flows.standard import find_standard
 from flows.weights import tracked
 from mammo.errors import UserError
@@ -53,8 +55,9 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
         say: told of the progress, line by line.
 
     Raises:
-        UserError: if there is no such version, or its run is gone.
+        UserError: if there is no such version, its run is gone, or MLflow does not answer.
     """
+    require_mlflow()
     version = provenance.find_version(reference)
     run = provenance.find_run(version)
     say(f"auditing {MODEL} version {version.version}")
@@ -218,7 +221,7 @@ def _fetch(root: Path, folder: Path, cache: Cache, outs: Mapping[str, str], say:
             return
     say("fetching from the remote what DVC's cache lacks")
     try:
-        follow([sys.executable, "-m", "dvc", "fetch"], folder, lambda line: None)
+        follow([*DVC, "fetch"], folder, lambda line: None)
     except CommandError as error:
         say(f"the remote did not have all of it: {error}")
 
@@ -263,7 +266,7 @@ def _leakage(
 
 def _at(root: Path, commit: str, path: str) -> str | None:
     try:
-        return git(root, "show", f"{commit}:{path}")
+        return file_at(root, commit, path)
     except UserError:
         return None
 

@@ -19,13 +19,15 @@ from flows.audit_record import (
     Verdict,
     judge,
 )
+from flows.checked import Commit, checked
 from flows.dvclock import Cache, data_out
 from flows.environment import Environment, EnvironmentDifference
 from flows.evidence import Evidence
+from flows.git import git
 from flows.pipeline import Stage
 from flows.registration import git_tag
 from flows.registry import MODEL, flatten, snapshot_of
-from flows.snapshot import Snapshot, git
+from flows.snapshot import Snapshot
 from mammo.equivalence import Equivalence, Rescoring
 from mammo.errors import UserError
 from mammo.files import read_json
@@ -198,7 +200,8 @@ def _who_and_when(root: Path, commit: str | None) -> tuple[str | None, str | Non
     if commit is None:
         return None, None
     try:
-        author, date = git(root, "show", "-s", "--format=%an%n%cI", commit).splitlines()
+        known = checked(Commit, commit, "the commit")  # a tag of the version's may have named it
+        author, date = git(root, "show", "-s", "--format=%an%n%cI", known).splitlines()
     except (UserError, ValueError):
         return None, None
     return author, date

@@ -21,7 +21,9 @@ from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows import cli_promotion
+from flows.checked import printable
 from flows.console import one_sentence, result_of, without_traceback
+from flows.reach import require_prefect
 from mammo.files import write_text
 from mammo.params import load_params
 
@@ -61,6 +63,8 @@ def retrain(
     ] = None,
 ) -> None:
     """Bring the pipeline up to date and register the model that comes of it."""
+    with one_sentence():
+        require_prefect()
     with _temporary_server():
         from flows.retrain import Summary
         from flows.retrain import retrain as retrain_flow
@@ -121,17 +125,21 @@ def audit(
     _terminate_like_ctrl_c()
     with one_sentence(status=2):
         root = Path.cwd()
-        found = audit_version(root, version, load_params(), quick, typer.echo)
+        found = audit_version(root, version, load_params(), quick, _say)
         if report is not None:
             write_text(report / "index.html", render(found))
             write_text(report / "audit.json", found.model_dump_json(indent=2) + "\n")
     for finding in found.findings:
-        typer.echo(f"{finding.step}, {finding.kind}: {finding.sentence}")
-    typer.echo(f"\n{found.verdict.upper()}\n{found.sentence}")
+        typer.echo(printable(f"{finding.step}, {finding.kind}: {finding.sentence}"))
+    typer.echo(printable(f"\n{found.verdict.upper()}\n{found.sentence}"))
     typer.echo(f"report: {artifact_folder(found)}/index.html of the MLflow run {found.run}")
     if report is not None:
         typer.echo(f"report: {report / 'index.html'}")
     raise typer.Exit(EXIT_STATUS[found.verdict])
+
+
+def _say(line: str) -> None:
+    typer.echo(printable(line))
 
 
 @app.command()

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from flows.checked import printable
 from flows.console import one_sentence, result_of, without_traceback
+from flows.reach import require_prefect
 
 app = typer.Typer()
 
@@ -29,6 +31,8 @@ def promote(
 
     Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged.
     """
+    with one_sentence():
+        require_prefect()
     from flows.promote import Promotion
     from flows.promote import promote as promote_flow
 
@@ -67,13 +71,17 @@ def aliases() -> None:
     for move in moves:
         way = f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
         when = move.date[:16].replace("T", " ")
-        table.add_row(when, f"{move.alias} {way}", escape(move.who), escape(move.why))
+        # As text: what the registry holds may look like rich's markup.
+        cells = (when, f"{move.alias} {way}", move.who, move.why)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     console = Console()
     console.print(table)
     for alias, version in sorted(now.items()):
-        console.print(f"{alias} is version {version}", highlight=False)
+        line = printable(f"{alias} is version {version}")
+        console.print(line, highlight=False, markup=False)
     for sentence in registered.unrecorded(moves, now):
-        console.print(f"warning: {sentence}", style="bold", highlight=False)
+        line = printable(f"warning: {sentence}")
+        console.print(line, style="bold", highlight=False, markup=False)
 
 
 def show_promotion(found: Any) -> None:
@@ -98,6 +106,6 @@ def show_promotion(found: Any) -> None:
             )
         console.print(table)
     console.print(f"{MODEL} version {found.version}: {found.outcome}", style="bold")
-    console.print(found.sentence, highlight=False, markup=False)
+    console.print(printable(found.sentence), highlight=False, markup=False)
     if found.outcome in ("waits for approval", "not judged"):
         console.print(f'approve  mammoflow promote {found.version} --reason "..."', markup=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from flows.checked import printable
 from mammo.errors import UserError
 
 
@@ -16,14 +17,14 @@ def one_sentence(status: int = 1) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(printable(f"error: {error}"), err=True)
         raise typer.Exit(status) from None
     except Exception as error:
         from flows import registry  # not for every command: it imports MLflow, which takes seconds
 
         if not isinstance(error, registry.FAULTS):
             raise
-        typer.echo(f"error: {registry.in_words(error)}", err=True)
+        typer.echo(printable(f"error: {registry.in_words(error)}"), err=True)
         raise typer.Exit(status) from None
 
 
@@ -36,6 +37,6 @@ def without_traceback(record: logging.LogRecord) -> bool:
 def result_of(state: Any) -> Any:
     """What a flow returned, by its final state; a failure is one sentence and exit status 1."""
     if not state.is_completed():
-        typer.echo(f"error: {state.message}", err=True)
+        typer.echo(printable(f"error: {state.message}"), err=True)
         raise typer.Exit(1)
     return state.result()

@@ -1,12 +1,12 @@
 """Getting the data that data.dvc names."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from dvc.repo import Repo
 
+from flows.dvc import DVC
 from flows.process import CommandError, follow
 from mammo.errors import UserError
 
@@ -34,7 +34,7 @@ def ensure_data(root: Path, say: Callable[[str], None]) -> None:
     same, cached = _compare(root)
     if same and not cached:
         say(f"putting {DATA}/ into DVC's cache")
-        follow([sys.executable, "-m", "dvc", "commit", "--force", DATA_FILE], root, _ignore)
+        follow([*DVC, "commit", "--force", DATA_FILE], root, _ignore)
     elif not same and made:
         shutil.rmtree(root / DATA)
         raise UserError(
@@ -63,7 +63,7 @@ def _pull(root: Path, say: Callable[[str], None]) -> bool:
     """Whether `dvc pull` brings the data, from the cache or a remote."""
     say(f"{DATA}/ is absent: trying `dvc pull`")
     try:
-        follow([sys.executable, "-m", "dvc", "pull", DATA_FILE], root, _ignore)
+        follow([*DVC, "pull", DATA_FILE], root, _ignore)
     except CommandError:
         # DVC leaves an empty folder behind when it finds nothing to put into it.
         shutil.rmtree(root / DATA, ignore_errors=True)

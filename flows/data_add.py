@@ -4,11 +4,11 @@ mammoflow data add DIR
 """
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from flows.data import DATA, DATA_FILE, ensure_data
+from flows.dvc import DVC
 from flows.process import CommandError, follow
 from mammo.errors import UserError
 from mammo.files import write_bytes
@@ -39,8 +39,7 @@ def add_data(root: Path, folder: Path, say: Callable[[str], None]) -> int:
         say(f"adding {count} images to {DATA}/")
         data.replace(before)
         merged.replace(data)
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
-        follow([*dvc, "add", "--quiet", DATA], root, lambda line: None)
+        follow([*DVC, "--wait-for-lock", "add", "--quiet", DATA], root, lambda line: None)
     except BaseException as error:
         _put_back(data, before)
         write_bytes(root / DATA_FILE, named)

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dvc.cli import main
 from dvc.output import Output
+
+from flows.dvc import main
 
 
 def once(get_hash: Callable[[Output], Any]) -> Callable[[Output], Any]:

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 from dvc.repo import Repo
+from pydantic import BaseModel, Field, ValidationError
 
+from flows.checked import Md5, RelativePath, StageName, faults
 from flows.snapshot import Snapshot
 from mammo.errors import UserError
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -30,19 +35,16 @@ def read_lock(snapshot: Snapshot) -> list[LockedStage]:
     Raises:
         UserError: if there is none, or it is not what DVC writes.
     """
-    try:
-        stages = yaml.safe_load(snapshot.files["dvc.lock"])["stages"]
-        return [
-            LockedStage(
-                name=name,
-                deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
-                outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
-                params=stage.get("params", {}).get("params.yaml", {}),
-            )
-            for name, stage in stages.items()
-        ]
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"dvc.lock: not what DVC writes ({error!r})") from None
+    lock = _read(_Lock, snapshot.files.get("dvc.lock", ""), "dvc.lock")
+    return [
+        LockedStage(
+            name=name,
+            deps={dep.path: dep.md5 for dep in stage.deps},
+            outs={out.path: out.md5 for out in stage.outs},
+            params=stage.params.get("params.yaml", {}),
+        )
+        for name, stage in lock.stages.items()
+    ]
 
 
 def data_out(snapshot: Snapshot) -> tuple[str, str]:
@@ -51,11 +53,61 @@ def data_out(snapshot: Snapshot) -> tuple[str, str]:
     Raises:
         UserError: if data.dvc is missing or not what DVC writes.
     """
+    return out_of(snapshot.files.get("data.dvc", ""), "data.dvc")
+
+
+def out_of(text: str, name: str) -> tuple[str, str]:
+    """Path and hash of what a .dvc file of this text and name tracks.
+
+    Raises:
+        UserError: if it is not what DVC writes.
+    """
+    (out,) = _read(_DvcFile, text, name).outs
+    return out.path, out.md5
+
+
+def require_form(snapshot: Snapshot) -> None:
+    """Make sure, before DVC reads a snapshot from elsewhere, that it names no place outside.
+
+    Raises:
+        UserError: if its dvc.lock or data.dvc, where there is one, is not what DVC writes.
+    """
+    if "dvc.lock" in snapshot.files:
+        read_lock(snapshot)
+    if "data.dvc" in snapshot.files:
+        data_out(snapshot)
+
+
+class _Object(BaseModel):
+    path: RelativePath
+    md5: Md5
+
+
+class _Stage(BaseModel):
+    deps: list[_Object] = []
+    outs: list[_Object] = []
+    params: dict[str, dict[str, Any]] = {}
+
+
+class _Lock(BaseModel):
+    stages: dict[StageName, _Stage]
+
+
+class _DvcFile(BaseModel):
+    outs: list[_Object] = Field(min_length=1, max_length=1)
+    wdir: Literal[".", None] = None  # from where DVC would count the path
+
+
+F = TypeVar("F", _Lock, _DvcFile)
+
+
+def _read(form: type[F], text: str, name: str) -> F:
     try:
-        (out,) = yaml.safe_load(snapshot.files["data.dvc"])["outs"]
-        return str(out["path"]), str(out["md5"])
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"data.dvc: not what DVC writes ({error!r})") from None
+        return form.model_validate(yaml.safe_load(text), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{name}: not what DVC writes ({faults(error)})") from None
+    except (RecursionError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{name}: not what DVC writes ({error!r})") from None
 
 
 @dataclass(frozen=True)
@@ -69,8 +121,19 @@ class Cache:
         return self.folder / md5[:2] / md5[2:]
 
     def listing(self, md5: str) -> dict[str, str]:
-        """Paths in a cached folder, and their hashes."""
-        return {entry["relpath"]: entry["md5"] for entry in json.loads(self.path(md5).read_text())}
+        """Paths in a cached folder, and their hashes.
+
+        Raises:
+            UserError: if it is not what DVC writes, or a path leads out of the folder.
+        """
+        try:
+            found = {e["relpath"]: e["md5"] for e in json.loads(self.path(md5).read_text())}
+            good = all(_is_inside(path) and _MD5.fullmatch(hash_) for path, hash_ in found.items())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            good = False
+        if not good:
+            raise UserError(f"the list {md5} in DVC's cache is not what DVC writes")
+        return found
 
     def objects(self, path: str, md5: str) -> Iterator[tuple[str, str]]:
         """What an out consists of: each file's path and hash, a folder's list before its files.
@@ -90,6 +153,11 @@ class Cache:
         except OSError:
             return "missing"
         return "good" if found == md5.removesuffix(".dir") else "damaged"
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path stays in its folder; no more is asked of the name of a woman's file."""
+    return not path.startswith("/") and ".." not in path.split("/")
 
 
 def open_cache(root: Path) -> Cache:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -71,10 +71,10 @@ def judge(
 def recorded(challenger: ModelVersion, champion: int) -> Verdict | None:
     """The verdict that the registry keeps of a version, if it was reached against this champion."""
     tags = challenger.tags
-    if tags.get("gate_against") != str(champion):
+    word = next((word for word in get_args(Word) if word == tags.get("gate_verdict")), None)
+    if tags.get("gate_against") != str(champion) or word is None:
         return None
-    word: Word = tags["gate_verdict"]  # type: ignore[assignment]  # written by `_record`
-    return Verdict(int(challenger.version), champion, word, tags["gate_sentence"], None)
+    return Verdict(int(challenger.version), champion, word, tags.get("gate_sentence", ""), None)
 
 
 def _sentence(decision: "Decision", unreadable: int) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,54 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from flows.audit_record import Finding
+from flows.checked import inside
 from flows.dvclock import Cache, LockedStage
 from flows.evidence import md5_of, missing, some, wrong
 from flows.pipeline import Stage
 from flows.registration import NETWORKS, SERVING
 from flows.registry import MODEL, flatten, numbers
 from flows.snapshot import Snapshot
+from mammo.errors import UserError
 from mammo.files import NETWORK_FILES, read_json
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A registered model as it lies in the artifact store, or a copy of that."""
+
+    predictor: Path  # folder
+    code: Path  # folder with the package `mammo`
+    serving: Path  # what MLflow runs to load it
+    run: Any  # that it says it came from
+
+
+def read_model(version: ModelVersion, folder: Path | None = None) -> StoredModel:
+    """Find the parts of a registered model; nothing of it is run.
+
+    Args:
+        version: the version.
+        folder: where a copy goes; without, it may be read where it lies.
+
+    Raises:
+        UserError: if it cannot be had, or names parts that lie elsewhere.
+    """
+    what = f"the registered model of version {version.version}"
+    try:
+        model = Path(
+            mlflow.artifacts.download_artifacts(
+                f"models:/{MODEL}/{version.version}", dst_path=str(folder) if folder else None
+            )
+        )
+        described = yaml.safe_load((model / "MLmodel").read_text())
+        flavor = described["flavors"]["python_function"]
+        return StoredModel(
+            inside(model, flavor["artifacts"]["predictor"]["path"], f"the predictor of {what}"),
+            inside(model, flavor["code"], f"the code of {what}"),
+            inside(model, Path(flavor["model_code_path"]).name, f"the loader of {what}"),
+            described.get("run_id"),
+        )
+    except (MlflowException, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{what} cannot be read: {error}") from None
 
 
 def model_bytes(
@@ -31,19 +73,23 @@ def model_bytes(
         folder: the snapshot, materialised.
     """
     try:
-        model = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version.version}"))
-        described = yaml.safe_load((model / "MLmodel").read_text())
-        flavor = described["flavors"]["python_function"]
-        predictor = model / flavor["artifacts"]["predictor"]["path"]
-        code = model / flavor["code"]
-        serving = model / Path(flavor["model_code_path"]).name
-        source = md5_of(serving)
-    except (MlflowException, OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        yield missing(f"the registered model cannot be read: {error}")
+        model = read_model(version)
+    except UserError as error:
+        yield missing(str(error))
         return
-    made_by = described.get("run_id")
-    if made_by != version.run_id:
-        yield wrong(f"the registered model came from the run {made_by}, not {version.run_id}")
+    if model.run != version.run_id:
+        yield wrong(f"the registered model came from the run {model.run}, not {version.run_id}")
+    yield from unlike_commit(model, folder, snapshot, stages)
+
+
+def unlike_commit(
+    model: StoredModel, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+) -> Iterator[Finding]:
+    """Weights, settings and code of a model that are not those of a snapshot.
+
+    Args:
+        folder: the snapshot, materialised.
+    """
     outs = {path: md5 for stage in stages for path, md5 in stage.outs.items()}
     wanted = {
         f"{name}/{Path(path).name}": (md5, path)
@@ -51,9 +97,9 @@ def model_bytes(
         for path, md5 in outs.items()
         if Path(path).parent == Path(source) and Path(path).name in NETWORK_FILES
     }
-    settings = hashlib.md5(snapshot.files["params.yaml"].encode()).hexdigest()
+    settings = hashlib.md5(snapshot.files.get("params.yaml", "").encode()).hexdigest()
     wanted["params.yaml"] = settings, "params.yaml"
-    found = _hashes(predictor)
+    found = _hashes(model.predictor)
     for name, (md5, origin) in wanted.items():
         if name not in found:
             yield wrong(f"the registered model lacks {name}")
@@ -61,12 +107,14 @@ def model_bytes(
             yield wrong(f"{name} of the registered model is not the snapshot's {origin}")
     for name in sorted(found.keys() - wanted.keys()):
         yield wrong(f"the registered model holds {name}, which no stage made")
-    code_then, code_now = _hashes(folder / "mammo"), _hashes(code / "mammo")
+    code_then, code_now = _hashes(folder / "mammo"), _hashes(model.code / "mammo")
     other = [n for n in sorted(code_then | code_now) if code_then.get(n) != code_now.get(n)]
+    # What lies beside the package would be imported as well, and before anything installed.
+    other += sorted(name for name in _hashes(model.code) if not name.startswith("mammo/"))
     if other:
         yield wrong(f"the registered model carries other code than the commit: {some(other)}")
-    if source != md5_of(folder / SERVING):
-        yield wrong(f"{serving.name} of the registered model is not the commit's {SERVING}")
+    if not model.serving.is_file() or md5_of(model.serving) != md5_of(folder / SERVING):
+        yield wrong(f"{model.serving.name} of the registered model is not the commit's {SERVING}")
 
 
 def logged_numbers(

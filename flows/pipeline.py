@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flows.dvc import DVC
 from flows.process import follow
 from mammo.errors import UserError
 
@@ -110,7 +111,7 @@ def only_missing(found: Mapping[str, Any]) -> bool:
 
 def restore_outs(root: Path) -> None:
     """Put outs that are missing back, as far as DVC's cache has them."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet"]
+    command = [*DVC, "--wait-for-lock", "checkout", "--quiet"]
     subprocess.run(command, cwd=root, capture_output=True)
 
 
@@ -158,7 +159,7 @@ def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Callable[[s
         CommandError: if the stage fails or outlasts its time limit.
     """
     lines = follow(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
+        [*DVC, "--wait-for-lock", "repro", "--single-item", "--", stage.name],
         cwd=root,
         on_line=on_line,
         extra_env={**env, **dvc_env()},

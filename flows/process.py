@@ -9,8 +9,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mammo.pins import PINS
+
 GRACE = 10.0  # seconds between asking a process group to stop and killing it
 GUARD = Path(__file__).with_name("guard.py")
+
+# What a computation may need of the environment: where programs and libraries are, how the machine
+# is to be used. Never who somebody is elsewhere: passwords, tokens, addresses.
+_NEEDED = (
+    *("CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR"),
+    *("TZ", "USER"),
+)
+_NEEDED_TOO = ("NVIDIA_", "OMP_")  # all that begin so
 
 _running: "set[subprocess.Popen[str]]" = set()
 
@@ -25,6 +35,7 @@ def follow(
     on_line: Callable[[str], None],
     extra_env: Mapping[str, str] | None = None,
     time_limit: float | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Run a command, hand each line of its output to `on_line` as it comes, and return them all.
 
@@ -32,13 +43,25 @@ def follow(
     cancellation, the time limit in seconds) ends the whole group, so that no training goes on
     unseen. Should this process be killed, the group's guard does it.
 
+    Args:
+        command: and its arguments.
+        cwd: where it runs.
+        on_line: called for each line.
+        extra_env: variables beside those of this process.
+        time_limit: in seconds.
+        env: variables in place of those of this process.
+
     Raises:
         CommandError: on a non-zero exit or when the time limit has passed.
     """
     child = subprocess.Popen(
         [sys.executable, "-IS", str(GUARD), *command],
         cwd=cwd,
-        env={**os.environ, **(extra_env or {}), "PYTHONUNBUFFERED": "1"},
+        env={
+            **(os.environ if env is None else env),
+            **(extra_env or {}),
+            "PYTHONUNBUFFERED": "1",
+        },
         stdin=subprocess.PIPE,  # ends when this process does; nothing is written to it
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -77,6 +100,21 @@ def follow(
     if child.returncode != 0:
         raise CommandError(_failure(command, f"ended with status {child.returncode}", lines))
     return lines
+
+
+def bare_environment(home: Path, code: Path) -> dict[str, str]:
+    """The environment for a computation that needs nothing of ours.
+
+    Args:
+        home: its home folder.
+        code: where its packages are.
+    """
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _NEEDED or name in PINS or name.startswith(_NEEDED_TOO)
+    }
+    return {**ours, "HOME": str(home), "PYTHONPATH": str(code), "PYTHONNOUSERSITE": "1"}
 
 
 def stop_all() -> None:

@@ -15,12 +15,14 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from flows import registry
 from flows.audit_record import Finding
 from flows.dvclock import Cache, LockedStage, data_out
 from flows.evidence import md5_of, missing, some, wrong
+from flows.git import changed_between, has_commit
 from flows.registration import git_tag
-from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
-from flows.snapshot import FILES, Snapshot, git, read_tag, tag_exists
+from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, run_of, snapshot_tags
+from flows.snapshot import FILES, Snapshot, read_tag, tag_exists
 from flows.weights import folder_hash
 from mammo.errors import UserError
 from mammo.params import WEIGHTS
@@ -54,10 +56,10 @@ def find_run(version: ModelVersion) -> Run:
     """The run that a version came from.
 
     Raises:
-        UserError: if it is gone.
+        UserError: if it is gone, or the version names none.
     """
     try:
-        return MlflowClient().get_run(str(version.run_id))
+        return MlflowClient().get_run(run_of(version))
     except MlflowException:
         raise UserError(
             f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
@@ -67,8 +69,8 @@ def find_run(version: ModelVersion) -> Run:
 def stored_text(version: ModelVersion, artifact: str) -> str | None:
     """An artifact of a version's run, or None if it is not there."""
     try:
-        return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{artifact}"))
-    except (MlflowException, OSError):
+        return registry.stored_text(version, artifact)
+    except (MlflowException, OSError, UnicodeDecodeError):
         return None
 
 
@@ -98,20 +100,21 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
     else:
         try:
             stored = Snapshot.from_json(text)
-        except (ValueError, KeyError, TypeError):
-            findings.append(wrong(f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more"))
+        except UserError as error:
+            sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
+            findings.append(wrong(sentence))
     if not tag_exists(root, tag):
         findings.append(
             missing(f"this clone has no tag {tag}: get it with `git fetch origin tag {tag}`")
         )
     if findings or stored is None:
         return None, findings
-    if not _has_commit(root, stored.commit):
+    if not has_commit(root, stored.commit):
         advice = "get it with `git fetch origin`, or audit from a clone that has it"
         return None, [missing(f"this clone lacks the commit {stored.commit}: {advice}")]
     try:
         tagged = read_tag(root, tag)
-    except (UserError, UnicodeDecodeError):
+    except UserError:
         return None, [wrong(f"the git tag {tag} was moved: it holds no snapshot")]
     # A tag that is gone is `missing_tags`' matter: it contradicts nothing.
     digest = version.tags.get("snapshot_digest", tagged.digest)
@@ -285,14 +288,6 @@ def _named_by(labels: Path) -> set[str]:
     return set(image_files(rows))
 
 
-def _has_commit(root: Path, commit: str) -> bool:
-    try:
-        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except UserError:
-        return False
-    return True
-
-
 def _tree_differences(root: Path, commit: str, tag: str) -> list[str]:
-    names = git(root, "diff", "--name-only", commit, tag).splitlines()
+    names = changed_between(root, commit, f"refs/tags/{tag}")
     return [name for name in names if name not in FILES]

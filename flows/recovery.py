@@ -29,9 +29,9 @@ from prefect import State
 from prefect.states import Failed
 from voluptuous import Invalid
 
+from flows.git import file_at
 from flows.registration import WHOLE, complete
 from flows.registry import MODEL, WORKSPACE, snapshot_of
-from flows.snapshot import git
 from mammo.errors import UserError
 from mammo.files import write_json, write_text
 
@@ -207,7 +207,7 @@ def _mend_lock(root: Path, say: Say) -> None:
     if not path.exists() or _whole(path.read_text(errors="replace")):
         return
     try:
-        committed = git(root, "show", f"HEAD:{LOCK}") + "\n"
+        committed = file_at(root, "HEAD", LOCK)
     except UserError:
         committed = ""
     if _whole(committed):

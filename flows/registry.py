@@ -20,9 +20,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import ValidationError
 from requests import RequestException
 
+from flows.checked import RunId, checked
 from flows.environment import Environment
 from flows.pipeline import Outcome, Stage
+from flows.reach import require_mlflow
 from flows.snapshot import Snapshot
+from mammo.errors import UserError
 
 EXPERIMENT = "mammoflow"
 MODEL = "mammogram-classifier"
@@ -37,7 +40,12 @@ _TRIGGER = "commit_snapshot"
 
 
 def open_store(root: Path) -> str:
-    """Make the store and the experiment if need be, and return the experiment's id."""
+    """Make the store and the experiment if need be, and return the experiment's id.
+
+    Raises:
+        UserError: if the server that holds it does not answer.
+    """
+    require_mlflow()
     uri = mlflow.get_tracking_uri()
     local = uri.startswith("sqlite:")
     if local:
@@ -147,19 +155,42 @@ def log_pages(root: Path, run: str, stages: Sequence[Stage]) -> None:
         MlflowClient().log_artifact(run, str(root / path))
 
 
+def run_of(version: ModelVersion) -> str:
+    """The id of the run that a version names as its own.
+
+    Raises:
+        UserError: if it names none: the id becomes part of addresses.
+    """
+    return checked(RunId, version.run_id, f"the run of version {version.version} in MLflow")
+
+
+def stored_text(version: ModelVersion, artifact: str) -> str:
+    """The text of an artifact of a version's run."""
+    return str(mlflow.artifacts.load_text(f"runs:/{run_of(version)}/{artifact}"))
+
+
 def snapshot_of(version: ModelVersion) -> Snapshot:
-    """The snapshot stored with a version's run."""
-    return Snapshot.from_json(
-        mlflow.artifacts.load_text(f"runs:/{version.run_id}/{SNAPSHOT_ARTIFACT}")
-    )
+    """The snapshot stored with a version's run.
+
+    Raises:
+        UserError: if it is none, or names places outside the project.
+    """
+    number = version.version
+    try:
+        text = stored_text(version, SNAPSHOT_ARTIFACT)
+        return Snapshot.from_json(text, f"{SNAPSHOT_ARTIFACT} of version {number} in MLflow")
+    except UserError as error:
+        raise UserError(
+            f"{error}; somebody changed it: `mammoflow audit {number} --quick` says more, and "
+            f"`mammoflow retrain --force` registers a version anew"
+        ) from None
 
 
 def environment_of(version: ModelVersion) -> Environment | None:
     """What a version was made in; None if that was not recorded, or is no longer readable."""
     try:
-        text = mlflow.artifacts.load_text(f"runs:/{version.run_id}/{ENVIRONMENT_ARTIFACT}")
-        return Environment.model_validate_json(text)
-    except (MlflowException, OSError, ValidationError):
+        return Environment.model_validate_json(stored_text(version, ENVIRONMENT_ARTIFACT))
+    except (MlflowException, OSError, ValidationError, UnicodeDecodeError, UserError):
         return None
 
 

@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.checked import Readable
 from flows.children import run_child
 from flows.pipeline import Fate, Outcome, Stage, repro
 from flows.process import CommandError
@@ -24,10 +25,10 @@ from mammo.errors import UserError
 class Done(BaseModel):
     """What a worker says of a stage that it has brought up to date: its final message, as JSON."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fate: Fate
-    arithmetic: Mapping[str, str]  # of its machine: see `arithmetic.measure`
+    arithmetic: Mapping[Readable, Readable]  # of its machine: see `arithmetic.measure`
 
 
 def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> None:

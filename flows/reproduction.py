@@ -1,11 +1,11 @@
 """Running a snapshot's pipeline again, and comparing what comes out with the record."""
 
-import sys
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.audit_record import ComparedOut, ComparedStage, OutLikeness
+from flows.dvc import DVC
 from flows.dvclock import Cache, LockedStage, read_lock
 from flows.pipeline import dvc_env, worth_showing
 from flows.process import follow
@@ -52,8 +52,8 @@ def score_recorded(
     Raises:
         CommandError: if an input cannot be restored, or the stage fails.
     """
-    _dvc(folder, say, "checkout", *(path for path in stage.deps if path in made))
-    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", stage.name)
+    _dvc(folder, say, "checkout", "--", *(path for path in stage.deps if path in made))
+    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", "--", stage.name)
 
 
 def compare_stages(
@@ -164,7 +164,7 @@ def _differences(
 
 
 def _gives_the_same_again(folder: Path, stage: LockedStage, say: Callable[[str], None]) -> bool:
-    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", stage.name)
+    _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", "--", stage.name)
     third = {stage.name: stage for stage in _read_lock(folder)}
     return third[stage.name].outs == stage.outs
 
@@ -175,7 +175,7 @@ def _read_lock(folder: Path) -> list[LockedStage]:
 
 def _dvc(folder: Path, say: Callable[[str], None], *arguments: str) -> None:
     follow(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
+        [*DVC, "--wait-for-lock", *arguments],
         folder,
         lambda line: say(line) if worth_showing(line) else None,
         # The snapshot's own code, not the auditor's; no run of MLflow to log to; nothing that is

@@ -1,8 +1,9 @@
 """What the gate compares: both models' predictions for the challenger's test women.
 
 The challenger's are outs of its snapshot, taken from DVC's cache by their hash, whatever lies in
-the working tree. The champion is scored again: its registered predictor, in a process of its own
-with the code that it was registered with, on the DICOM files of the challenger's data.
+the working tree. The champion is scored again, on the DICOM files of the challenger's data: its
+registered predictor, by the code of its own commit, once the registered model was found to hold
+just these. That runs in a process of its own, which gets nothing of ours: no password, no token.
 """
 
 import sys
@@ -10,17 +11,18 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 import yaml
 from dvc.repo import Repo
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows.dvclock import Cache, data_out, open_cache, read_lock
+from flows.dvc import DVC
+from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
 from flows.evidence import some
-from flows.process import CommandError, follow
-from flows.registry import MODEL, snapshot_of
+from flows.integrity import read_model, unlike_commit
+from flows.process import CommandError, bare_environment, follow
+from flows.registry import snapshot_of
 from flows.snapshot import Snapshot, materialise
 from mammo import tables
 from mammo.errors import UserError
@@ -65,7 +67,7 @@ def predictions(
         f"gate: scoring the champion, version {champion.version}, on {len(images)} images of the "
         f"{images['patient_id'].nunique()} test women of version {challenger.version}"
     )
-    scores = _scored_by(champion, files, say)
+    scores = _scored_by(root, champion, then, files, say)
     # A picture that the champion cannot read raises no alarm.
     unreadable = int(scores.isna().sum())
     aggregate = yaml.safe_load(now.files["params.yaml"])["evaluate"]["aggregate"]
@@ -81,7 +83,7 @@ def _snapshot(version: ModelVersion) -> Snapshot:
     """The snapshot of a version, if the records still agree on it."""
     try:
         found = snapshot_of(version)
-    except (MlflowException, OSError, ValueError, KeyError) as error:
+    except (MlflowException, OSError, ValueError) as error:
         raise UserError(
             f"the snapshot of version {version.version} cannot be read from MLflow: {error}"
         ) from None
@@ -90,6 +92,7 @@ def _snapshot(version: ModelVersion) -> Snapshot:
             f"the snapshot of version {version.version} is not the one that it was registered with:"
             f" `mammoflow audit {version.version} --quick` says more"
         )
+    require_form(found)
     return found
 
 
@@ -134,7 +137,7 @@ def _fetch(root: Path, snapshot: Snapshot, targets: Iterable[str], say: Say) -> 
     say(f"fetching {', '.join(targets)} from the remote")
     with materialise(root, snapshot) as folder:
         try:
-            follow([sys.executable, "-m", "dvc", "fetch", *targets], folder, lambda line: None)
+            follow([*DVC, "fetch", "--", *targets], folder, lambda line: None)
         except CommandError as error:
             say(f"the remote did not have all of it: {error}")
 
@@ -185,32 +188,39 @@ def _cached(cache: Cache, md5: str, wanted: Sequence[str]) -> list[Path] | None:
     return files if len(files) == len(wanted) and all(file.exists() for file in files) else None
 
 
-def _scored_by(version: ModelVersion, files: list[Path], say: Say) -> "pd.Series[float]":
-    """The probability that a registered version gives each file, NaN where it cannot read it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            model = Path(
-                mlflow.artifacts.download_artifacts(
-                    f"models:/{MODEL}/{version.version}", dst_path=scratch
-                )
-            )
-            flavor = yaml.safe_load((model / "MLmodel").read_text())["flavors"]["python_function"]
-            predictor = model / flavor["artifacts"]["predictor"]["path"]
-            code = model / flavor["code"]
-        except (MlflowException, OSError, KeyError, yaml.YAMLError) as error:
-            raise UserError(f"version {version.version} cannot be loaded: {error}") from None
-        if not (code / "mammo" / "scoring.py").exists():
+def _scored_by(
+    root: Path, version: ModelVersion, then: Snapshot, files: list[Path], say: Say
+) -> "pd.Series[float]":
+    """The probability that a registered version gives each file, NaN where it cannot read it.
+
+    No code of the artifact store is run: its own commit's is, which must be the same.
+
+    Raises:
+        UserError: if the registered model is not what its commit and its stages made.
+        CommandError: if it fails.
+    """
+    number = version.version
+    with tempfile.TemporaryDirectory() as scratch, materialise(root, then) as folder:
+        model = read_model(version, Path(scratch))
+        strange = next(unlike_commit(model, folder, then, read_lock(then)), None)
+        if strange is not None:
             raise UserError(
-                f"version {version.version} was registered before there was a gate, and its code "
-                f'cannot be asked for scores: decide yourself with `mammoflow promote N --reason "'
-                f'..."`'
+                f"version {number} is not what it was registered as, and nothing of it was run: "
+                f"{strange.sentence}; `mammoflow audit {number} --quick` says more"
+            )
+        if not (folder / "mammo" / "scoring.py").exists():
+            raise UserError(
+                f"version {number} was registered before there was a gate, and its code cannot be "
+                f'asked for scores: decide yourself with `mammoflow promote N --reason "..."`'
             )
         listed, scored = Path(scratch) / "files.csv", Path(scratch) / "scores.csv"
         write_csv(listed, pd.DataFrame({"path": [str(file) for file in files]}))
+        home = Path(scratch) / "home"
+        home.mkdir()
         follow(
-            [sys.executable, "-m", "mammo.scoring", str(predictor), str(listed), str(scored)],
-            cwd=code,  # comes first on the child's path: the version's own mammo
+            [sys.executable, "-m", "mammo.scoring", *map(str, (model.predictor, listed, scored))],
+            cwd=folder,  # comes first on the child's path: the version's own mammo
             on_line=say,
-            extra_env={"PYTHONPATH": str(code)},
+            env=bare_environment(home, folder),
         )
         return pd.read_csv(scored)["probability"].astype(float)

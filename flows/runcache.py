@@ -5,7 +5,6 @@ all that these made. A worker and its parent need one stage of one run; so this 
 commands do, with DVC's own objects, for a single entry.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from dvc.stage.cache import _get_stage_hash
 from dvc.stage.loader import StageLoader
 from dvc_objects.fs import generic
 
+from flows.dvc import DVC
 from flows.process import follow
 from mammo.errors import UserError
 
@@ -75,8 +75,7 @@ def _for_deps(what: str, root: Path, name: str) -> None:
             target for dep in stage.deps if dep.is_in_repo for target in _tracked_by_dvc(repo, dep)
         ]
     if targets:
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
-        follow([*dvc, what, *targets], root, lambda line: None)
+        follow([*DVC, "--wait-for-lock", what, "--", *targets], root, lambda line: None)
 
 
 def _tracked_by_dvc(repo: Repo, dep: Any) -> list[str]:

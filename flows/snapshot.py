@@ -8,17 +8,19 @@ tree holds exactly the snapshot, so that checking it out and running `dvc repro`
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from dvc.config import Config
 from dvc.repo import Repo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from flows.checked import Commit, faults
+from flows.git import file_at, git, listed, succeeds
 from mammo.errors import UserError
 from mammo.files import write_text
 
@@ -47,37 +49,60 @@ class Snapshot:
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
-    def from_json(text: str) -> "Snapshot":
-        """The inverse of `to_json`."""
-        content = json.loads(text)
-        return Snapshot(content["commit"], content["files"])
+    def from_json(text: str, what: str = "the text") -> "Snapshot":
+        """The inverse of `to_json`.
+
+        Args:
+            text: from wherever; nothing is taken for granted.
+            what: names it in a message, with its owner.
+
+        Raises:
+            UserError: if it is no snapshot: another key, another file, something that is no commit.
+        """
+        try:
+            stored = _Stored.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(f"{what} is no snapshot: {faults(error)}") from None
+        return Snapshot(stored.commit, stored.files)
 
 
-def git(
-    root: Path, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
-) -> str:
-    """Run git in `root` and return what it prints, without the last newline.
+def _known(name: str) -> str:
+    if name not in FILES:
+        raise ValueError(f"is none of {', '.join(FILES)}")
+    return name
 
-    Raises:
-        UserError: with git's own words if it fails.
-    """
-    result = subprocess.run(
-        ["git", *arguments],
-        cwd=root,
-        input=stdin,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode != 0:
-        raise UserError(f"git {' '.join(arguments)}: {result.stderr.strip()}")
-    return result.stdout.rstrip("\n")
+
+class _Stored(BaseModel):
+    """A snapshot as JSON may have it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    commit: Commit
+    files: dict[Annotated[str, AfterValidator(_known)], str]
 
 
 def uncommitted_code(root: Path) -> list[str]:
-    """Files of CODE that differ from the commit checked out, new ones included."""
-    status = git(root, "status", "--porcelain", "--untracked-files=all", "--", *CODE)
-    return [line[3:] for line in status.splitlines()]
+    """Files of CODE that differ from the commit checked out, new ones included.
+
+    What counts is the folder and the commit's own .gitignore: a person's index may hide a file
+    (`git update-index --assume-unchanged`), and so may their private lists of what to ignore.
+    """
+    with index_of(root, "HEAD") as index:
+        new = ("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *CODE)
+        return [*changed_files(root, index, *CODE), *listed(root, *new, env=index)]
+
+
+def changed_files(root: Path, index: Mapping[str, str], *paths: str) -> list[str]:
+    """Files of HEAD that the folder has otherwise, or not at all.
+
+    Args:
+        root: the clone.
+        index: of HEAD, by `index_of`.
+        paths: only under these, if any are given.
+    """
+    git(root, "update-index", "-q", "--refresh", env=index)
+    command = ("diff-index", "-z", "--name-only", "--no-renames", "HEAD", "--", *paths)
+    return listed(root, *command, env=index)
 
 
 def capture(root: Path) -> Snapshot:
@@ -95,12 +120,12 @@ def capture(root: Path) -> Snapshot:
             "first), then run this again"
         )
     files = {name: (root / name).read_bytes().decode() for name in FILES if (root / name).exists()}
-    return Snapshot(git(root, "rev-parse", "HEAD"), files)
+    return Snapshot(git(root, "rev-parse", "--verify", "HEAD"), files)
 
 
 def tag_exists(root: Path, tag: str) -> bool:
     """Whether git has this tag."""
-    return bool(git(root, "tag", "--list", tag))
+    return succeeds(root, "show-ref", "--verify", "--quiet", f"refs/tags/{tag}")
 
 
 def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
@@ -111,9 +136,8 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
     Raises:
         UserError: if the tag exists.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        git(root, "read-tree", snapshot.commit, env=index)
+    _require_form(snapshot)
+    with index_of(root, snapshot.commit) as index:
         for name, text in sorted(snapshot.files.items()):
             blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
             git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
@@ -132,8 +156,8 @@ def read_tag(root: Path, tag: str) -> Snapshot:
     Raises:
         UserError: if there is no such tag.
     """
-    commit = git(root, "rev-parse", f"{tag}^")
-    return Snapshot(commit, _files_at(root, tag))
+    commit = git(root, "rev-parse", "--verify", f"refs/tags/{tag}^")
+    return Snapshot(commit, _files_at(root, f"refs/tags/{tag}"))
 
 
 def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
@@ -142,7 +166,9 @@ def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
     Raises:
         UserError: if there is no such commit.
     """
-    return Snapshot(git(root, "rev-parse", f"{commit}^{{commit}}"), _files_at(root, commit))
+    return Snapshot(
+        git(root, "rev-parse", "--verify", f"{commit}^{{commit}}"), _files_at(root, commit)
+    )
 
 
 @contextlib.contextmanager
@@ -156,6 +182,7 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
     Raises:
         UserError: with git's own words, if the commit is not there.
     """
+    _require_form(snapshot)
     home = root / ".dvc" / "tmp" / "snapshots"
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=home))
@@ -173,6 +200,11 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
         git(root, "worktree", "prune")
 
 
+def _require_form(snapshot: Snapshot) -> None:
+    """Once more, where files are written: not every snapshot comes from `from_json`."""
+    Snapshot.from_json(snapshot.to_json(), "what is to be written")
+
+
 def _share_cache(root: Path, folder: Path) -> None:
     """Point the DVC project in `folder` to the cache and the remotes of the one in `root`.
 
@@ -182,6 +214,10 @@ def _share_cache(root: Path, folder: Path) -> None:
         cache, remotes = repo.cache.local.path, repo.config.get("remote", {})
         store = Path(cache).parents[1]  # without files/md5
         core = {key: x for key, x in repo.config["core"].items() if key == "remote"}
+    core |= {"autostage": False, "interactive": False, "no_scm": False}  # whatever a person likes
+    if (folder / ".dvc").is_symlink():
+        raise UserError(f"the commit has a link for .dvc: {folder} would share another's settings")
+    (folder / ".dvc" / Config.CONFIG_LOCAL).unlink(missing_ok=True)  # it may be a link
     config = Config(str(folder / ".dvc"), validate=False)
     with config.edit("local") as local:
         local["cache"] = {"dir": str(store)}
@@ -189,25 +225,23 @@ def _share_cache(root: Path, folder: Path) -> None:
         local["core"] = core
 
 
+@contextlib.contextmanager
+def index_of(root: Path, commit: str) -> Iterator[dict[str, str]]:
+    """An index of a commit beside the clone's own, as what git must find in its environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", commit, env=index)
+        yield index
+
+
 def _files_at(root: Path, revision: str) -> dict[str, str]:
-    present = git(root, "ls-tree", "--name-only", revision, "--", *FILES).splitlines()
-    return {name: _show(root, revision, name) for name in present}
-
-
-def _show(root: Path, revision: str, name: str) -> str:
-    """A file's exact text at a revision, last newline included."""
-    result = subprocess.run(
-        ["git", "cat-file", "blob", f"{revision}:{name}"], cwd=root, capture_output=True, check=True
-    )
-    return result.stdout.decode()
+    present = listed(root, "ls-tree", "-z", "--name-only", revision, "--", *FILES)
+    return {name: file_at(root, revision, name) for name in present}
 
 
 def _identity(root: Path) -> dict[str, str]:
     """Who commits: git's configured identity, or Mammoflow where there is none (a bare machine)."""
-    result = subprocess.run(
-        ["git", "var", "GIT_COMMITTER_IDENT"], cwd=root, capture_output=True, text=True
-    )
-    if result.returncode == 0:
+    if all(succeeds(root, "var", f"GIT_{role}_IDENT") for role in ("AUTHOR", "COMMITTER")):
         return {}
     name, email = "Mammoflow", "mammoflow@localhost"
     return {

@@ -19,10 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import psutil
 
+from flows import proxies
 from flows.deployments import HEARTBEAT, POOLS, set_up
+from flows.reach import require_prefect
 from flows.services import (
     Running,
     Service,
@@ -66,7 +69,8 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
         say: told line by line what runs where.
 
     Raises:
-        UserError: if something cannot start, or ends by itself, with its last lines.
+        UserError: if something cannot start or does not answer, or ends by itself, with its last
+            lines.
     """
     if not (root / "prefect.yaml").exists():
         raise UserError(f"{root} has no prefect.yaml: start this in a clone of the project")
@@ -76,6 +80,8 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
     api = os.environ.get("PREFECT_API_URL", "")
     if workers and not api:
         raise UserError("a worker alone needs PREFECT_API_URL: the address of a Prefect server")
+    if workers:
+        require_prefect()
     before = [signal.signal(number, _interrupt) for number in SIGNALS]
     running: list[Running] = []
     try:
@@ -140,8 +146,10 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
     mlflow = _address("MLFLOW", 5000)
     require_free(prefect.host, prefect.port, "PREFECT_SERVER_API_PORT")
     require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
+    proxies.exempt(urlsplit(address.url).hostname or "" for address in (prefect, mlflow))
     environment = _environment(root)
     services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
+    say(f"starting MLflow and Prefect; what they say is in {root / '.prefect' / 'up'}")
     for service in services:
         running.append(start(service, root, root / ".prefect" / "up"))
     for one in running:

@@ -14,7 +14,8 @@ from prefect.deployments import run_deployment
 from prefect.states import Completed, Failed
 
 from flows import registry
-from flows.snapshot import git, snapshot_of_commit
+from flows.git import fetch, git
+from flows.snapshot import snapshot_of_commit
 from mammo.errors import UserError
 
 RETRAIN = "retrain/retrain"
@@ -28,7 +29,7 @@ def watch() -> State[Any]:
     """
     root = Path.cwd()
     try:
-        git(root, "fetch", "--quiet")
+        fetch(root)
         commit = _followed(root)
         digest = snapshot_of_commit(root, commit).digest
         last = registry.last_trigger(registry.open_store(root))

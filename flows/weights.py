@@ -6,13 +6,13 @@ files belong to the commit, and so to the snapshot.
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from dvc.repo import Repo
 
+from flows.dvc import DVC
+from flows.dvclock import out_of
 from flows.evidence import md5_of
 from flows.process import CommandError, follow
 from mammo.errors import UserError
@@ -27,11 +27,7 @@ def tracked(root: Path) -> dict[str, str]:
     """
     found = {}
     for file in sorted((root / WEIGHTS).glob("*.dvc")):
-        try:
-            (out,) = yaml.safe_load(file.read_text())["outs"]
-            path, md5 = str(out["path"]), str(out["md5"])
-        except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"{WEIGHTS}/{file.name}: not what DVC writes ({error!r})") from None
+        path, md5 = out_of(file.read_text(errors="replace"), f"{WEIGHTS}/{file.name}")
         if f"{path}.dvc" != file.name or md5.endswith(".dir"):
             raise UserError(
                 f"{WEIGHTS}/{file.name}: it must name the file {file.stem}: `dvc add` each file"
@@ -64,17 +60,13 @@ def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
     Raises:
         UserError: if a file differs from what its .dvc file names, or cannot be had.
     """
-    absent = [path for path in tracked(root) if not (root / path).exists()]
+    names = tracked(root)
+    if not names:
+        return
+    absent = [path for path in names if not (root / path).exists()]
     if absent:
         say(f"{', '.join(absent)} absent: trying `dvc pull`")
-        dvc = [
-            sys.executable,
-            "-m",
-            "dvc",
-            "--wait-for-lock",
-            "pull",
-            *(f"{path}.dvc" for path in absent),
-        ]
+        dvc = [*DVC, "--wait-for-lock", "pull", *(f"{path}.dvc" for path in absent)]
         try:
             follow(dvc, root, lambda line: None)
         except CommandError as error:
@@ -82,7 +74,7 @@ def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
                 f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"
             ) from None
     with Repo(str(root)) as repo, repo.lock:
-        for path in tracked(root):
+        for path in names:
             [out] = repo.find_outs_by_path(str(root / path))
             if out.changed_checksum():
                 raise UserError(

@@ -14,11 +14,15 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.arithmetic import measure_or_say
-from flows.pipeline import read_pipeline, repro, worth_showing
+from flows.checked import RunId, checked
+from flows.dvclock import require_form
+from flows.git import fetch, has_commit
+from flows.pipeline import Stage, read_pipeline, repro, worth_showing
 from flows.process import CommandError
+from flows.reach import require_mlflow
 from flows.remote import Done
 from flows.runcache import pull_deps, push_result
-from flows.snapshot import Snapshot, git, materialise
+from flows.snapshot import Snapshot, materialise
 from mammo.errors import UserError
 
 
@@ -34,17 +38,18 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
     Returns:
         A completed state whose message is a `Done` as JSON, or a failed one that says why.
     """
-    root, wanted = Path.cwd(), Snapshot.from_json(snapshot)
-    logger = get_run_logger()
+    root, logger = Path.cwd(), get_run_logger()
 
     def say(line: str) -> None:
         if worth_showing(line):
             logger.info(line)
 
     try:
+        wanted = Snapshot.from_json(snapshot, "the run's parameter `snapshot`")
+        require_form(wanted)
         _have_commit(root, wanted.commit)
         with materialise(root, wanted) as folder:
-            declared = {declared.name: declared for declared in read_pipeline(folder)}[stage]
+            declared = _declared(folder, stage)
             pull_deps(folder, stage)
             environment = {
                 "PYTHONPATH": str(folder),
@@ -62,29 +67,38 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
     return Completed(message=done.model_dump_json())
 
 
+def _declared(folder: Path, name: str) -> Stage:
+    """The stage of the commit's own dvc.yaml.
+
+    Raises:
+        UserError: if it has none of this name.
+    """
+    stages = {stage.name: stage for stage in read_pipeline(folder)}
+    if name not in stages:
+        raise UserError(f"dvc.yaml of the commit has no stage {name!r}, only {', '.join(stages)}")
+    return stages[name]
+
+
 def _have_commit(root: Path, commit: str) -> None:
     """Fetch a commit if the clone lacks it.
 
     Raises:
         UserError: if it is on no remote of the clone.
     """
-    try:
-        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-        return
-    except UserError:
-        git(root, "fetch", "--quiet", "--all")
-    try:
-        git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except UserError:
+    if not has_commit(root, commit):
+        fetch(root, "--all")
+    if not has_commit(root, commit):
         raise UserError(
             f"the worker's clone {root} cannot fetch the commit {commit}: push it to where the "
             f"worker's clone comes from"
-        ) from None
+        )
 
 
 def _reachable(run: str) -> str:
     """The run, if this worker's MLFLOW_TRACKING_URI knows it, else nothing."""
     try:
-        return str(MlflowClient().get_run(run).info.run_id) if run else ""
-    except MlflowException:
+        require_mlflow()
+        known = checked(RunId, run, "the run's parameter `mlflow_run`") if run else ""
+        return str(MlflowClient().get_run(known).info.run_id) if known else ""
+    except (MlflowException, UserError):
         return ""

@@ -6,12 +6,14 @@ loads the code that the step has checked out.
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from prefect.runtime import flow_run
 
-from flows.snapshot import git
+from flows.checked import Commit, checked
+from flows.dvc import DVC
+from flows.git import changed_between, fetch, git, succeeds
+from flows.snapshot import changed_files, index_of
 from mammo.errors import UserError
 from mammo.files import write_text
 
@@ -35,8 +37,9 @@ def enter() -> dict[str, str]:
     if commit:
         from flows.recovery import only_one  # brings MLflow along, which other runs need not
 
+        there = checked(Commit, commit, "the run's parameter `commit`")
         with only_one(Path(clone)):
-            fast_forward(Path(clone), str(commit))
+            fast_forward(Path(clone), there)
     return {"directory": clone}
 
 
@@ -50,23 +53,26 @@ def fast_forward(root: Path, commit: str) -> None:
     Raises:
         UserError: if there are other changes that are not committed, or the branch went elsewhere.
     """
-    git(root, "fetch", "--quiet", "--all")
+    fetch(root, "--all")
     if _is_ancestor(root, commit, "HEAD"):
         return
-    status = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
-    changed = [line[3:] for line in status if line[3:] != _LOCK]
+    with index_of(root, "HEAD") as index:
+        status = changed_files(root, index)
+    changed = [name for name in status if name != _LOCK]
     if changed:
         raise UserError(
             f"the clone {root} cannot go to the commit {commit}: not committed: "
             f"{', '.join(changed)}; commit or discard them there"
         )
-    moved = set(git(root, "diff", "--name-only", "HEAD", commit).splitlines())
+    moved = set(changed_between(root, "HEAD", commit))
     lock = root / _LOCK
     written = lock.read_bytes().decode() if len(status) and lock.exists() else None
     if written is not None:
         git(root, "checkout", "--quiet", "HEAD", "--", _LOCK)
     try:
-        git(root, "merge", "--quiet", "--ff-only", commit)
+        # By options: `branch.NAME.mergeOptions` would outweigh a setting.
+        only = ("--ff-only", "--no-squash", "--no-autostash", "--no-verify-signatures")
+        git(root, "merge", "--quiet", *only, commit)
     finally:
         if written is not None and not (_LOCK in moved and _is_ancestor(root, commit, "HEAD")):
             write_text(lock, written)
@@ -76,12 +82,11 @@ def fast_forward(root: Path, commit: str) -> None:
 
 def _pull_data(root: Path) -> None:
     """Bring data/ to the new data.dvc; DVC refuses if that would lose files."""
-    pull = [sys.executable, "-m", "dvc", "--wait-for-lock", "pull", _DATA]
+    pull = [*DVC, "--wait-for-lock", "pull", _DATA]
     result = subprocess.run(pull, cwd=root, capture_output=True, text=True)
     if result.returncode != 0:
         raise UserError(f"dvc pull {_DATA}, in {root}: {result.stderr.strip()}")
 
 
 def _is_ancestor(root: Path, one: str, other: str) -> bool:
-    asked = ["git", "merge-base", "--is-ancestor", one, other]
-    return subprocess.run(asked, cwd=root, capture_output=True).returncode == 0
+    return succeeds(root, "merge-base", "--is-ancestor", one, other)

@@ -65,8 +65,7 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     # Without these columns nobody knows which files are meant; without others they can be read.
     named = {"patient_id", "image_id"} <= set(rows.columns)
     if not named:
-        images = ("all images",)
-        findings.append(Finding("not looked at: train.csv does not name them", images, mend=True))
+        findings += _some("not looked at: train.csv does not name them", ["all images"], mend=True)
     records = rows.to_dict("records") if named else []
     outcomes = without_copies(
         records, track(_outcomes(records, settings, data, workers), "reading", len(records))

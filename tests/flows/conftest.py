@@ -97,6 +97,7 @@ def make_project(root: Path) -> None:
     command(root, "git", "init", "-q", "-b", "main")
     command(root, "git", "config", "user.name", "Tester")
     command(root, "git", "config", "user.email", "tester@localhost")
+    command(root, "git", "config", "tag.gpgSign", "true")  # as a person may have it
     command(root, "dvc", "init", "-q")
     write_phantoms(root / "data", women=24, seed=5, long_side=256)
     plant(root / "data")
@@ -187,8 +188,12 @@ def no_store_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def first(small_project: Path) -> Retrained:
-    """With Prefect's temporary server; the others use one that runs."""
-    return retrained(small_project)
+    """With Prefect's temporary server; the others use one that runs.
+
+    And with proxies that lead nowhere: all of it is on loopback.
+    """
+    nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
+    return retrained(small_project, nowhere)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from flows import aliases
+from flows.cli import app
 from flows.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
 from mammo.errors import UserError
 from tests.flows.conftest import store
@@ -116,6 +118,25 @@ def test_a_person_is_known_by_git_or_refused(
     for key, value in (("name", "Ann Example"), ("email", "ann@hospital")):
         subprocess.run(["git", "config", f"user.{key}", value], cwd=tmp_path, check=True)
     assert aliases.person(tmp_path) == "Ann Example <ann@hospital>"
+
+
+def test_a_record_that_is_none_is_named(three_versions: Path) -> None:
+    aliases.crown(1, "Ann", "the first")
+    client = store(three_versions)
+    for text in ("", "{", '{"alias": "champion"}', "[1]", "null"):
+        client.set_registered_model_tag(MODEL, "alias_move.forged", text)
+        with pytest.raises(UserError, match=r"the tag alias_move\.forged of .* no record of"):
+            aliases.history()
+
+
+def test_a_record_moves_no_cursor_and_is_no_markup(
+    three_versions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(three_versions)
+    aliases.crown(1, "Ann", "\x1b[2J[bold red]all is well[/]")
+    listed = CliRunner().invoke(app, ["aliases"]).output
+    assert "\x1b[2J" not in listed
+    assert "\\x1b[2J[bold" in "".join(listed.split(" "))
 
 
 def test_a_reason_says_something_and_not_too_much() -> None:

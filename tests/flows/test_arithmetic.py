@@ -19,8 +19,8 @@ MACHINE = environment.here()
 
 
 def snapshot(**hashes: str) -> Snapshot:
-    """One out a stage, with its hash."""
-    stages = {name: {"outs": [{"path": name, "md5": md5}]} for name, md5 in hashes.items()}
+    """One out a stage, with its hash, of which a digit tells enough."""
+    stages = {name: {"outs": [{"path": name, "md5": digit * 32}]} for name, digit in hashes.items()}
     return Snapshot("", {"dvc.lock": yaml.safe_dump({"stages": stages})})
 
 

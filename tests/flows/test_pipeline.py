@@ -99,6 +99,27 @@ def test_a_stage_runs_then_is_unchanged_then_comes_from_the_cache(toy: Path) -> 
     assert (toy / "outputs/base/x.txt").read_text() == "hello\n"
 
 
+def test_what_a_person_has_set_for_dvc_changes_nothing(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    theirs = tmp_path_factory.mktemp("person")
+    settings = "[core]\n    interactive = true\n    autostage = true\n    no_scm = true\n"
+    (theirs / "config").write_text(settings)
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(theirs))
+    (toy / ".dvc" / "config.local").write_text(settings)
+    shell = theirs / "shell"
+    shell.write_text("#!/bin/sh\nexit 1\n")
+    shell.chmod(0o755)
+    monkeypatch.setenv("SHELL", str(shell))
+    monkeypatch.setenv("BASH_ENV", str(shell))
+    assert run(read_pipeline(toy)[0], toy)[0] == "ran"
+    assert "base" not in status(toy)
+    staged = ["git", "diff", "--cached", "--name-only"]
+    said = subprocess.run(staged, cwd=toy, capture_output=True, text=True, check=True).stdout
+    assert "dvc.lock" not in said
+    assert (toy / "outputs" / "base" / ".gitignore").exists()  # by git's rules, not without it
+
+
 def test_status_is_dvcs_own_and_looks_at_each_place_once(toy: Path) -> None:
     with (toy / "dvc.yaml").open("a") as file:
         file.write("  last:\n    cmd: cp in.txt last.txt\n    deps: [in.txt, outputs/base/x.txt]\n")

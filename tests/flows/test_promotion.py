@@ -278,6 +278,23 @@ def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
     assert aliases.current()["champion"] == 1
 
 
+def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/1")) / "code/mammo/scoring.py"
+    before = path.read_bytes()
+    path.write_bytes(before + b"\nPRESENT = True\n")
+    try:
+        result = run("promote", "2")
+    finally:
+        path.write_bytes(before)
+    assert result.exit_code == 1
+    assert "nothing of it was run" in result.output
+    assert "other code than the commit: scoring.py" in result.output
+    assert "scored:" not in caplog.text
+    assert tags()["gate_verdict"] == "cannot be judged"
+
+
 def test_what_makes_no_sense_is_one_sentence(root: Path, receiver: Receiver) -> None:
     cases = {
         ("promote", "1"): "version 1 is the champion already",

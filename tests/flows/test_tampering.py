@@ -116,6 +116,13 @@ def test_the_stored_snapshot(root: Path) -> None:
     assert_caught(audit(), 1, "the snapshot stored in MLflow was changed: dvc.lock")
 
 
+def test_a_stored_snapshot_that_would_write_elsewhere(root: Path) -> None:
+    path = artifact(root, "snapshot/snapshot.json")
+    path.write_text(path.read_text().replace('"params.yaml"', '"../../../../outside"', 1))
+    assert_caught(audit(), 1, "snapshot.json of the run is not a snapshot any more", "is none of")
+    assert not (root / "outside").exists()
+
+
 def test_the_stored_dvc_lock(root: Path) -> None:
     path = artifact(root, "snapshot/dvc.lock")
     path.write_text(path.read_text().replace("report", "rapport", 1))
