@@ -148,7 +148,7 @@ def test_a_voi_lookup_table_for_signed_values():
 
 
 @pytest.mark.parametrize(
-    ("values", "bits"), [(np.arange(5), 12), (np.full(4096, 7), 12), (np.arange(4096), 40)]
+    ("values", "bits"), [(np.arange(5), 12), (np.full(4096, 7), 12)]
 )
 def test_a_damaged_voi_lookup_table_is_as_none(values, bits):
     pixels = half_breast()
