@@ -14,6 +14,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import uid
 
 from mammo.dicom_container import Content, opened
 from mammo.dicom_display import grey, looked_up, windowed
@@ -27,6 +28,18 @@ __all__ = ["Mammogram", "UnreadableDicom", "read_mammogram", "read_patient"]
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.8
 """What becomes black and white without a window. Never the extremes: a label, a dead pixel or the
 overshoot of a lossy wavelet would move them."""
+
+LOSSY = {
+    uid.JPEGBaseline8Bit,
+    uid.JPEGExtended12Bit,
+    uid.JPEGLSNearLossless,
+    uid.JPEG2000,
+    uid.HTJ2K,
+}
+
+SMEARED = 8
+"""Pixels to which a lossy encoding carries the padding's value: a block of JPEG; the filters of
+JPEG 2000 are as wide at the levels that matter."""
 
 LABELS = 2
 """Values of a mask: of what is marked, and of all the rest."""
@@ -140,7 +153,16 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
     if header.padding is None:
         return None
     low, high = sorted(_of_type(value, stored.dtype) for value in header.padding)
+    if header.transfer_syntax not in LOSSY:
+        padding = (stored >= low) & (stored <= high)
+        return padding if padding.any() else None
+    # A lossy encoding comes near the value, and smears the border.
+    near = 2 ** max(0, header.bits_stored - 8)
+    low, high = low - near, high + near
     padding = (stored >= low) & (stored <= high)
+    solid = cv2.erode(padding.view(np.uint8), np.ones((3, 3), np.uint8))
+    smeared = np.ones((2 * SMEARED + 1, 2 * SMEARED + 1), np.uint8)
+    padding |= cv2.dilate(solid, smeared).view(bool)
     return padding if padding.any() else None
 
 

@@ -32,7 +32,7 @@ _META = re.compile(rb"\x02\0[\0\x01\x02\x03\x10\x12\x13\x16]\0(UL|OB|UI|SH|AE)")
 _BARE = re.compile(rb"\x08\0..([A-Z][A-Z]|..\0\0)", re.DOTALL)
 """The first element of a data set, of group 8: with a VR, or with a length of four bytes."""
 
-_OF_THE_DISK = {errno.EIO, errno.ESTALE}
+_OF_THE_DISK = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 Content = io.BufferedIOBase
 """All of a file, open; what nobody looks at is not read."""

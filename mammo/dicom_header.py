@@ -150,7 +150,7 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     Raises:
         UnreadableDicom: it is no DICOM file, is cut short, or describes something else.
     """
-    dataset = _parsed(content)
+    dataset = _parsed(content, specific_tags=_READ_TAGS)
     _refuse_other_objects(dataset)
     _refuse_other_images(dataset, content)
     header = _header(dataset)
@@ -164,10 +164,11 @@ def patient_of(content: Content) -> str | None:
     Raises:
         UnreadableDicom: as `read_header`.
     """
-    return _hash_of(_parsed(content), "PatientID")
+    dataset = _parsed(content, specific_tags=[Tag("PatientID")], stop_before_pixels=True)
+    return _hash_of(dataset, "PatientID")
 
 
-def _parsed(content: Content) -> pydicom.Dataset:
+def _parsed(content: Content, **options: Any) -> pydicom.Dataset:
     content.seek(0)
     if content.read(132)[128:] != b"DICM":
         raise UnreadableDicom("it is not a DICOM file")
@@ -175,7 +176,7 @@ def _parsed(content: Content) -> pydicom.Dataset:
     large = None if is_deflated(content) else _LARGE
     content.seek(0)
     try:
-        return pydicom.dcmread(cast(BinaryIO, content), specific_tags=_READ_TAGS, defer_size=large)
+        return pydicom.dcmread(cast(BinaryIO, content), defer_size=large, **options)
     except PARSING:
         raise UnreadableDicom("its header is damaged") from None
 

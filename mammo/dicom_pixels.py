@@ -27,6 +27,7 @@ from pydicom.pixels.utils import get_j2k_parameters
 from mammo.dicom_container import DAMAGED, Content, pixel_data
 from mammo.dicom_error import DamagedStream, UnreadableDicom
 from mammo.dicom_header import Header
+from mammo.dicom_values import PARSING
 from mammo.jpeg_heading import JpegHeading, read_jpeg_heading
 from mammo.scaling import halved
 
@@ -52,21 +53,23 @@ _JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, *_LOSSLESS_JPEG}
 _PILLOWS = (
     OSError,  # its word for whatever OpenJPEG says, and for what is no JPEG 2000
     SyntaxError,  # boxes without the one that is needed
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
     ValueError,
     struct.error,
     Image.DecompressionBombError,
 )
 _IMAGECODECS = (
-    RuntimeError,  # the errors of libjpeg-turbo, CharLS and of its own RLE
+    RuntimeError,  # the errors of libjpeg-turbo, of CharLS and of its own RLE
+    IndexError,
+    OverflowError,
     ValueError,  # an output that does not fit
 )
-_PYDICOMS = (
-    AttributeError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What each library raises on damaged pixel data, as its source shows and the fuzzer found."""
+"""What each library raises on damaged pixel data, as its source shows and the fuzzer found. Of
+pydicom's decoders see `PARSING`."""
 
 _LARGE = 2**22
 """Pixels of a film that our own decoder of lossless JPEG is asked for. To start it takes over a
@@ -122,7 +125,7 @@ def _decoded(
     if syntax in _JPEG | _JPEG_LS:
         frame = _frame(stream.read(length))
         return _by_halves(*_jpeg(header, syntax, frame), smallest)
-    with _taken_for_damage(*_PYDICOMS):
+    with _taken_for_damage(*PARSING):
         pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
     return pixels
 
@@ -261,11 +264,37 @@ def _rle(header: Header, frame: memoryview) -> Rows:
     if bytes(frame[:4]) != struct.pack("<I", planes):
         raise UnreadableDicom(_ANOTHER)
     values = bytearray(header.height * header.width * planes)
-    with _taken_for_damage(*_IMAGECODECS):
-        decoded = imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)  # type: ignore[arg-type]
+    try:
+        decoded = _rle_decoded(frame, planes, values)
+    except DamagedStream:
+        decoded = _rle_decoded(_without_zeros(frame, planes, header), planes, values)
     if len(decoded) != len(values):
         raise DamagedStream("RLE segments that end before the image does")
     return _rows_of(np.frombuffer(values, f"<u{planes}").reshape(header.height, header.width))
+
+
+def _rle_decoded(frame: memoryview, planes: int, values: bytearray) -> bytearray:
+    with _taken_for_damage(*_IMAGECODECS):
+        return imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)  # type: ignore[arg-type]
+
+
+def _without_zeros(frame: memoryview, planes: int, header: Header) -> memoryview:
+    """The frame up to the end of its last plane, if nothing but zeros follows: RLE has no mark of
+    an end, so what else follows may belong to a larger image.
+
+    Raises:
+        DamagedStream: something else follows.
+    """
+    (at,) = struct.unpack_from("<I", bytes(frame[:64]).ljust(64, b"\0"), 4 * planes)
+    values, wanted = 0, header.height * header.width
+    while values < wanted and at + 1 < len(frame):
+        head = frame[at]  # PS3.5 G.3.2
+        run = head > 128
+        values += 0 if head == 128 else 257 - head if run else head + 1
+        at += 1 if head == 128 else 2 if run else head + 2
+    if values != wanted or bytes(frame[at:]).strip(b"\0"):
+        raise DamagedStream("RLE segments that run past the image")
+    return frame[:at]
 
 
 def _rows_of(pixels: NDArray[np.unsignedinteger]) -> Rows:
