@@ -153,17 +153,20 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
     if header.padding is None:
         return None
     low, high = sorted(_of_type(value, stored.dtype) for value in header.padding)
-    if header.transfer_syntax not in LOSSY:
-        padding = (stored >= low) & (stored <= high)
-        return padding if padding.any() else None
-    # A lossy encoding comes near the value, and smears the border.
-    near = 2 ** max(0, header.bits_stored - 8)
-    low, high = low - near, high + near
     padding = (stored >= low) & (stored <= high)
-    solid = cv2.erode(padding.view(np.uint8), np.ones((3, 3), np.uint8))
-    smeared = np.ones((2 * SMEARED + 1, 2 * SMEARED + 1), np.uint8)
-    padding |= cv2.dilate(solid, smeared).view(bool)
+    black_is_low = header.photometric == "MONOCHROME2"
+    white = (low > stored.mean()) == black_is_low
+    if white and header.transfer_syntax in LOSSY:
+        # The encoding comes near the value only, and smears the border; at the black end no matter.
+        near = 2 ** max(0, header.bits_stored - 8)
+        padding |= (stored >= low - near) & (stored <= high + near)
+        solid = cv2.erode(padding.view(np.uint8), _square(SMEARED // 2))
+        padding |= cv2.dilate(solid, _square(SMEARED + SMEARED // 2)).view(bool)
     return padding if padding.any() else None
+
+
+def _square(reach: int) -> NDArray[np.uint8]:
+    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 
 def _of_type(value: int, kind: np.dtype[np.integer]) -> int:

@@ -29,9 +29,8 @@ PARSING = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on a damaged file, as its source shows and the fuzzer found. So many, since it
-parses what is there without asking first; what it does not raise is MemoryError, which says of the
-file that it is too large, and is told apart."""
+"""What pydicom raises on a damaged file, as its source shows and the fuzzer found. So many, because
+it parses what is there without asking first. MemoryError is not among them: it is told apart."""
 
 
 def value(dataset: pydicom.Dataset, keyword: str) -> Any:
