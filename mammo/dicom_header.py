@@ -6,6 +6,7 @@ file, and thousands of elements that nobody asked for cost no memory.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -24,6 +25,7 @@ from mammo.dicom_values import (
     number,
     number_if_readable,
     text,
+    unreadable,
     value,
     value_if_readable,
     whole,
@@ -193,12 +195,12 @@ def _refuse_other_objects(dataset: pydicom.Dataset) -> None:
         what = _MODALITIES.get(modality, "something else")
         raise UnreadableDicom(f"its header says that it is {what}, not a mammogram (MG)")
     if not _is_generated_2d(dataset) and (
-        value(dataset, "SOPClassUID") in _TOMOSYNTHESIS
+        _sop_class(dataset) in _TOMOSYNTHESIS
         or any(_TOMO.fullmatch(word) for word in _image_type(dataset)[2:3])
     ):
         raise UnreadableDicom("it is of a tomosynthesis (a slice or a projection), not a mammogram")
     if (
-        value(dataset, "SOPClassUID") in _FOR_PROCESSING
+        _sop_class(dataset) in _FOR_PROCESSING
         or text(dataset, "PresentationIntentType") == "FOR PROCESSING"
     ):
         raise UnreadableDicom(
@@ -213,7 +215,10 @@ def _refuse_other_objects(dataset: pydicom.Dataset) -> None:
 
 def _modality(dataset: pydicom.Dataset) -> str:
     """The origin's data state none."""
-    return str(first(value(dataset, "Modality")) or "MG").strip().upper() or "MG"
+    found = first(value(dataset, "Modality"))
+    if not isinstance(found, str | None):
+        raise unreadable("Modality")
+    return (found or "").strip().upper() or "MG"
 
 
 def _is_film_or_plate(dataset: pydicom.Dataset) -> bool:
@@ -231,12 +236,16 @@ def _is_film_or_plate(dataset: pydicom.Dataset) -> bool:
 
 
 def _is_secondary_capture(dataset: pydicom.Dataset) -> bool:
-    return value(dataset, "SOPClassUID") in _SECONDARY_CAPTURES or _is_film_or_plate(dataset)
+    return _sop_class(dataset) in _SECONDARY_CAPTURES or _is_film_or_plate(dataset)
+
+
+def _sop_class(dataset: pydicom.Dataset) -> str:
+    return str(first(value(dataset, "SOPClassUID")) or "")
 
 
 def _image_type(dataset: pydicom.Dataset) -> list[str]:
     found = value_if_readable(dataset, "ImageType")
-    values = [found] if isinstance(found, str) else found or []
+    values = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
     return [str(word).strip().upper() for word in values]
 
 
@@ -371,7 +380,7 @@ def _holder(dataset: pydicom.Dataset, keyword: str, macro: str) -> pydicom.Datas
 def _hash_of(dataset: pydicom.Dataset, keyword: str) -> str | None:
     """Tells one from another, and not what it is."""
     name = text(dataset, keyword)
-    return hashlib.sha256(name.encode()).hexdigest()[:32] if name else None
+    return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32] if name else None
 
 
 def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:

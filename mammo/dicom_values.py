@@ -57,7 +57,7 @@ def value_if_readable(dataset: pydicom.Dataset, keyword: str) -> Any:
 def text(dataset: pydicom.Dataset, keyword: str) -> str:
     """The first value as text in capitals, without spaces around it; empty if there is none."""
     found = first(value_if_readable(dataset, keyword))
-    return "" if found is None else str(found).strip().upper()
+    return "" if found is None or isinstance(found, bytes) else str(found).strip().upper()
 
 
 def whole(dataset: pydicom.Dataset, keyword: str) -> int | None:
