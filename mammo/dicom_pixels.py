@@ -273,7 +273,7 @@ def _rle(header: Header, frame: memoryview) -> Rows:
     return _rows_of(np.frombuffer(values, f"<u{planes}").reshape(header.height, header.width))
 
 
-def _rle_decoded(frame: memoryview, planes: int, values: bytearray) -> bytearray:
+def _rle_decoded(frame: memoryview, planes: int, values: bytearray) -> bytes | bytearray:
     with _taken_for_damage(*_IMAGECODECS):
         return imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)  # type: ignore[arg-type]
 
