@@ -7,26 +7,45 @@ applied to the small image, so no floating-point copy of a full-size image is ev
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import uid
 
 from mammo.dicom_container import Content, opened
 from mammo.dicom_display import grey, looked_up, windowed
 from mammo.dicom_error import UnreadableDicom
-from mammo.dicom_header import Header, read_header
+from mammo.dicom_header import Header, patient_of, read_header
 from mammo.dicom_pixels import decode
 from mammo.scaling import scaled
 
-__all__ = ["Mammogram", "UnreadableDicom", "read_mammogram"]
+__all__ = ["Mammogram", "UnreadableDicom", "read_mammogram", "read_patient"]
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.8
 """What becomes black and white without a window. Never the extremes: a label, a dead pixel or the
 overshoot of a lossy wavelet would move them."""
+
+LOSSY = {
+    uid.JPEGBaseline8Bit,
+    uid.JPEGExtended12Bit,
+    uid.JPEGLSNearLossless,
+    uid.JPEG2000,
+    uid.HTJ2K,
+}
+
+SMEARED = 8
+"""Pixels to which a lossy encoding carries the padding's value: a block of JPEG; the filters of
+JPEG 2000 are as wide at the levels that matter."""
+
+LABELS = 2
+"""Values of a mask: of what is marked, and of all the rest."""
+
+SMALLEST_BREAST = 0.005
+"""Share of the picture that has other values, at least: half of what `breast` asks for."""
 
 # It quotes what it stumbles over, and that may be a name or a date.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -44,7 +63,9 @@ class Mammogram:
     transfer_syntax: str  # UID
     photometric: str  # MONOCHROME1 or MONOCHROME2
     instance: str | None  # a hash of SOPInstanceUID
+    patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
     secondary_capture: bool
+    generated_2d: bool  # calculated from a tomosynthesis
     burned_in: bool  # BurnedInAnnotation
 
 
@@ -79,6 +100,16 @@ def read_mammogram(
         raise UnreadableDicom(error.reason, name) from None
 
 
+def read_patient(source: Path) -> str | None:
+    """`Mammogram.patient` without the pixels; None where the header cannot be read."""
+    try:
+        with warnings.catch_warnings(), opened(source) as content:
+            warnings.simplefilter("ignore")
+            return patient_of(content)
+    except UnreadableDicom:
+        return None
+
+
 def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
     header, dataset = read_header(content)
     stored_long_side = max(header.width, header.height)
@@ -100,6 +131,7 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
         raise UnreadableDicom("all its pixels have one value: there is no image")
     padding = None if padding is None else scaled(padding.view(np.uint8), size).view(bool)
     shown = _display(header, stored, padding)
+    _refuse_masks(stored)
     return Mammogram(
         pixels=shown if blank_is_low else 255 - shown,
         stored_width=header.width,
@@ -109,7 +141,9 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
         transfer_syntax=header.transfer_syntax,
         photometric=header.photometric,
         instance=header.instance,
+        patient=header.patient,
         secondary_capture=header.secondary_capture,
+        generated_2d=header.generated_2d,
         burned_in=header.burned_in,
     )
 
@@ -118,9 +152,44 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
     """Where the header declares that there is no image (PS3.3 C.7.5.1.1.2); None if nowhere."""
     if header.padding is None:
         return None
-    low, high = header.padding
+    low, high = sorted(_of_type(value, stored.dtype) for value in header.padding)
     padding = (stored >= low) & (stored <= high)
+    black_is_low = header.photometric == "MONOCHROME2"
+    white = (low > stored.mean()) == black_is_low
+    if white and header.transfer_syntax in LOSSY:
+        # The encoding comes near the value only, and smears the border; at the black end no matter.
+        near = 2 ** max(0, header.bits_stored - 8)
+        padding |= (stored >= low - near) & (stored <= high + near)
+        solid = cv2.erode(padding.view(np.uint8), _square(SMEARED // 2))
+        padding |= cv2.dilate(solid, _square(SMEARED + SMEARED // 2)).view(bool)
     return padding if padding.any() else None
+
+
+def _square(reach: int) -> NDArray[np.uint8]:
+    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+
+
+def _of_type(value: int, kind: np.dtype[np.integer]) -> int:
+    """A value as pixels of that type have it: some write the padding of signed pixels unsigned, or
+    the other way round."""
+    limits, span = np.iinfo(kind), 2 ** (8 * kind.itemsize)
+    return (value - limits.min) % span + limits.min if abs(value) < span else value
+
+
+def _refuse_masks(stored: NDArray[np.integer]) -> None:
+    """Refuse a mask or a map of labels, which comes beside the images of some collections.
+
+    Nearly all of its pixels have one of a few values, the others being the borders between areas
+    that were averaged. A mammogram may be black but for the breast; that alone has more values.
+    """
+    step = max(1, max(stored.shape) // 256)  # a sample of the pixels tells it as well
+    some = stored[::step, ::step].astype(np.int32).ravel()
+    times = np.bincount(some - some.min())
+    few = np.partition(times, -min(LABELS, len(times)))[-LABELS:].sum()
+    if some.size - few < SMALLEST_BREAST * some.size:
+        raise UnreadableDicom(
+            f"nearly all its pixels have one of {LABELS} values: it is a mask, not a mammogram"
+        )
 
 
 def _display(

@@ -1,6 +1,8 @@
 """The file around a DICOM data set: how it is opened, how large it is and may become in memory."""
 
+import errno
 import io
+import re
 import stat
 import struct
 import zlib
@@ -14,12 +16,23 @@ from pydicom import uid
 from pydicom.dataelem import RawDataElement
 
 from mammo.dicom_error import UnreadableDicom
+from mammo.dicom_values import value_if_readable
 
 MAX_BYTES = 2**29
 """Of a file, packed or unpacked: twice the pixels of the largest image that is read."""
 
+DAMAGED = "its pixel data are damaged or cut short"
+
 _LONG_VR = {b"OB", b"OD", b"OF", b"OL", b"OW", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT"}
 
+
+_META = re.compile(rb"\x02\0[\0\x01\x02\x03\x10\x12\x13\x16]\0(UL|OB|UI|SH|AE)")
+"""The first element of group 2, which is always in explicit VR, little endian."""
+
+_BARE = re.compile(rb"\x08\0..([A-Z][A-Z]|..\0\0)", re.DOTALL)
+"""The first element of a data set, of group 8: with a VR, or with a length of four bytes."""
+
+_OF_THE_DISK = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 Content = io.BufferedIOBase
 """All of a file, open; what nobody looks at is not read."""
@@ -30,12 +43,39 @@ def opened(source: Path | BinaryIO | bytes) -> Iterator[Content]:
     """Open a file, or what is at hand of one.
 
     Raises:
-        UnreadableDicom: there is none, it cannot be opened, or it is too large.
+        UnreadableDicom: there is none, it cannot be opened or read, or it is too large.
     """
     with _opened(source) as content:
         if size_of(content) > MAX_BYTES:
             raise _too_large()
-        yield content
+        try:
+            yield _with_preamble(content)
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            raise UnreadableDicom(f"the file cannot be read ({error.strerror})") from None
+
+
+def _with_preamble(content: Content) -> Content:
+    """A file that begins with group 2, or with DICM, gets the preamble that it lacks (PS3.10 7.1).
+
+    Raises:
+        UnreadableDicom: it begins with the data set: nothing says how its pixels are encoded.
+    """
+    content.seek(0)
+    start = content.read(132)
+    if start[128:] == b"DICM":
+        return content
+    mark = b"" if start.startswith(b"DICM\x02\0") else b"DICM"
+    if _META.match(start.removeprefix(b"DICM")):
+        content.seek(0)
+        return io.BytesIO(bytes(128) + mark + content.read())
+    if _BARE.match(start):
+        raise UnreadableDicom(
+            "it is a DICOM data set without the head of a file (preamble and group 2), which would "
+            "say how its pixels are encoded: export it again as a file"
+        )
+    return content
 
 
 def _opened(source: Path | BinaryIO | bytes) -> Content:
@@ -65,8 +105,10 @@ def pixel_data(dataset: pydicom.Dataset, content: Content) -> tuple[Content, int
         rest = size_of(content) - element.value_tell
         content.seek(element.value_tell)
         return content, max(0, min(element.length, rest))
-    value = bytes(dataset.PixelData or b"")
-    return io.BytesIO(value), len(value)
+    value = value_if_readable(dataset, "PixelData")
+    if value is not None and not isinstance(value, bytes):  # the VR of another element
+        raise UnreadableDicom(DAMAGED)
+    return io.BytesIO(value or b""), len(value or b"")
 
 
 def is_deflated(content: Content) -> bool:

@@ -1,11 +1,14 @@
 """From stored values to the greys that a radiologist would see: PS3.3 C.11.1 and C.11.2."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+
+from mammo.dicom_values import items, value_if_readable, whole
 
 MAX_VALUE = 1e9
 """Windows and rescales beyond it are no such thing: no stored value comes near."""
@@ -19,32 +22,69 @@ class VoiLut:
     grey: NDArray[np.float32]  # of each value from `first` on, 0 to 1
 
 
-def read_voi_lut(dataset: pydicom.Dataset) -> VoiLut | None:
-    """The first VOI lookup table of a header; None if it has none that is whole."""
-    for item in dataset.get("VOILUTSequence") or []:
-        descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
-        if descriptor is None or len(descriptor) != 3 or not data:
+OVER = 1.05
+"""How far entries may go beyond the bits that they are said to have: they are white, as 256 is
+white among 8 bits."""
+
+
+def read_voi_lut(dataset: pydicom.Dataset, slope: float, intercept: float) -> VoiLut | None:
+    """The first VOI lookup table of a header; None if it has none that is whole.
+
+    Args:
+        dataset: the header.
+        slope: of the modality rescale, whose results the table is for,
+        intercept: and this.
+    """
+    little_endian = dataset.original_encoding[1] is not False
+    for item in items(dataset, "VOILUTSequence"):
+        descriptor = _numbers(value_if_readable(item, "LUTDescriptor"))
+        if descriptor is None or len(descriptor) not in (2, 3):
             continue
-        entries, first, bits = (int(value) for value in descriptor)
-        entries = entries or 2**16
-        if dataset.get("PixelRepresentation") and first >= 2**15:
+        entries, first = int(descriptor[0]) % 2**16 or 2**16, int(descriptor[1])
+        values = _entries(value_if_readable(item, "LUTData"), entries, little_endian)
+        if values is None or values.min() == values.max():
+            continue
+        negative = whole(dataset, "PixelRepresentation") == 1 or min(slope, intercept) < 0
+        if negative and first >= 2**15:
             first -= 2**16  # read as unsigned where the VR was ambiguous
-        values = _entries(data, entries, dataset.original_encoding[1])
-        if values is None or not 8 <= bits <= 16 or values.min() == values.max():
-            continue
+        bits = _bits(int(values.max()), int(descriptor[2]) if len(descriptor) == 3 else None)
         return VoiLut(first, np.minimum(values / np.float32(2**bits - 1), 1))
     return None
 
 
-def _entries(data: Any, entries: int, little_endian: bool | None) -> NDArray[np.float32] | None:
-    """LUTData as numbers: a list, or bytes of 8 or 16 bits an entry."""
+def _bits(highest: int, stated: int | None) -> int:
+    """How many bits the entries of a table have, by the entries themselves.
+
+    Some state 16 and fill in 10 or 12, or state 8 and fill in 12, and viewers scale by what the
+    table holds. One bit less than stated may be meant: such a table gets as bright as half.
+    """
+    held = next(bits for bits in range(1, 17) if highest <= OVER * (2**bits - 1))
+    return stated if stated in (held, held + 1) else held
+
+
+def _entries(data: Any, entries: int, little_endian: bool) -> NDArray[np.float32] | None:
+    """LUTData as numbers: a list or bytes, of 16 bits an entry or two entries in 16 bits."""
     if isinstance(data, bytes):
-        itemsize = len(data) // entries
-        if itemsize not in (1, 2):
+        words = np.frombuffer(data + bytes(len(data) % 2), f"{'<' if little_endian else '>'}u2")
+    else:
+        numbers = _numbers(data)
+        if numbers is None:
             return None
-        kind = f"{'<' if little_endian else '>'}u{itemsize}"
-        return np.frombuffer(data, kind, entries).astype(np.float32)
-    return np.asarray(data, np.float32) if len(data) == entries else None
+        words = numbers.astype(np.uint16)
+    if len(words) >= entries:
+        return words[:entries].astype(np.float32)
+    if len(words) == (entries + 1) // 2:  # the first is in the lower byte (PS3.3 C.11.2.1.1)
+        return words.astype("<u2").view(np.uint8)[:entries].astype(np.float32)
+    return None
+
+
+def _numbers(data: Any) -> NDArray[np.int64] | None:
+    """Values of 16 bits as numbers; None if they are not all such."""
+    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
+        return None
+    if not all(isinstance(number, int) and -(2**15) <= number < 2**16 for number in data):
+        return None
+    return np.array(data, np.int64)
 
 
 def windowed(

@@ -1,4 +1,4 @@
-"""The error of a file that is no mammogram."""
+"""The errors of a file that is no mammogram."""
 
 from mammo.errors import UserError
 
@@ -17,3 +17,11 @@ class UnreadableDicom(UserError):  # noqa: N818 - it describes the file
 
     def __str__(self) -> str:
         return f"{self.name or 'the DICOM file'}: {self.reason}"
+
+
+class DamagedStream(ValueError):  # noqa: N818 - it describes the stream
+    """Pixel data that break the rules of their encoding, or end too soon.
+
+    An error of its own, so that no other one, which would be a fault of this program, is taken for
+    a fault of the file.
+    """

@@ -5,6 +5,8 @@ file, and thousands of elements that nobody asked for cost no memory.
 """
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -16,7 +18,19 @@ from pydicom.tag import Tag
 from mammo.dicom_container import Content, is_deflated, pixel_data
 from mammo.dicom_display import MAX_VALUE, VoiLut, read_voi_lut
 from mammo.dicom_error import UnreadableDicom
-from mammo.dicom_view import first_value, laterality, view
+from mammo.dicom_values import (
+    PARSING,
+    first,
+    items,
+    number,
+    number_if_readable,
+    text,
+    unreadable,
+    value,
+    value_if_readable,
+    whole,
+)
+from mammo.dicom_view import laterality, of_a_breast, view, words
 
 MAX_SIDE = 16384
 """Pixels. Film scanned at 25 micrometres has some 9,600; a header that says more is broken."""
@@ -24,15 +38,21 @@ MAX_SIDE = 16384
 MAX_PIXELS = 2**27
 """Of an image, 256 MiB of stored values: that film has 70 million."""
 
+SMALLEST_FILM = 600
+"""Pixels of the longer side of a film. The smallest films have 24 cm, so that is 0.4 mm a pixel,
+twice as coarse as the coarsest collection (mini-MIAS, 0.2 mm): less is cut out of one."""
+
 _READ = [
-    "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "ViewPosition",
+    "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType",
+    "SeriesDescription", "PatientID", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition",
     "ViewCodeSequence", "ImageLaterality", "Laterality", "PatientOrientation",
     "BurnedInAnnotation", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope",
     "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
-    "FloatPixelData", "DoubleFloatPixelData",
+    "FloatPixelData", "DoubleFloatPixelData", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """All that is read of a file."""
 
@@ -46,6 +66,26 @@ _SECONDARY_CAPTURES = {
     uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 }
+_FOR_PROCESSING = {
+    uid.DigitalMammographyXRayImageStorageForProcessing,
+    uid.DigitalXRayImageStorageForProcessing,
+    uid.BreastProjectionXRayImageStorageForProcessing,
+}
+_TOMOSYNTHESIS = {
+    uid.BreastTomosynthesisImageStorage,
+    uid.BreastProjectionXRayImageStorageForPresentation,
+    uid.BreastProjectionXRayImageStorageForProcessing,
+    uid.CTImageStorage,  # how it was sent before it had a class of its own
+    uid.EnhancedCTImageStorage,
+    uid.LegacyConvertedEnhancedCTImageStorage,
+}
+_TOMO = re.compile(r"TOMO(SYNTHESIS|_PROJ|_SCOUT)?")
+"""Value 3 of ImageType (PS3.3 C.8.21.6.1.1 and C.8.11.7.1.4), and what some say instead."""
+
+_FILM = "RG"
+_FILM_OR_PLATE = {_FILM, "CR", "DX"}
+"""Modalities of machines that mammograms are made with too."""
+
 _MODALITIES = {
     "CR": "a plain radiograph (CR)",
     "CT": "a CT slice",
@@ -62,6 +102,13 @@ _MODALITIES = {
     "SR": "a written report (SR)",
     "US": "an ultrasound image",
     "XA": "an angiogram (XA)",
+}
+_FUNCTIONS = {
+    "": "LINEAR",  # PS3.3 C.11.2.1.3
+    "LINEAR": "LINEAR",
+    "LINEAR_EXACT": "LINEAR_EXACT",
+    "SIGMOID": "SIGMOID",
+    "SAMPLED_SIGMOID": "SIGMOID",
 }
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big endian
 
@@ -86,7 +133,9 @@ class Header:
     laterality: str | None  # L or R
     view: str | None  # a key of dicom_view.VIEWS
     instance: str | None  # a hash of SOPInstanceUID: tells copies, and not where they are from
+    patient: str | None  # a hash of PatientID; for memory only: all short ids can be tried
     secondary_capture: bool  # of a film or a screen, as in CBIS-DDSM: not made by the machine
+    generated_2d: bool  # made of a tomosynthesis, not by an exposure of its own
     burned_in: bool  # BurnedInAnnotation: the pixels may name the patient
 
     @property
@@ -103,6 +152,25 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     Raises:
         UnreadableDicom: it is no DICOM file, is cut short, or describes something else.
     """
+    dataset = _parsed(content, specific_tags=_READ_TAGS)
+    _refuse_other_objects(dataset)
+    _refuse_other_images(dataset, content)
+    header = _header(dataset)
+    _refuse_other_pixels(header)
+    return header, dataset
+
+
+def patient_of(content: Content) -> str | None:
+    """`Header.patient` by itself.
+
+    Raises:
+        UnreadableDicom: as `read_header`.
+    """
+    dataset = _parsed(content, specific_tags=[Tag("PatientID")], stop_before_pixels=True)
+    return _hash_of(dataset, "PatientID")
+
+
+def _parsed(content: Content, **options: Any) -> pydicom.Dataset:
     content.seek(0)
     if content.read(132)[128:] != b"DICM":
         raise UnreadableDicom("it is not a DICOM file")
@@ -110,29 +178,80 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     large = None if is_deflated(content) else _LARGE
     content.seek(0)
     try:
-        dataset = pydicom.dcmread(
-            cast(BinaryIO, content), specific_tags=_READ_TAGS, defer_size=large
-        )
-        _refuse_other_objects(dataset)
-        _refuse_other_images(dataset, content)
-        header = _parse(dataset)
-    except (UnreadableDicom, MemoryError):
-        raise
-    except Exception:
-        # pydicom meets a damaged header with a dozen kinds of error, and quotes from it.
+        return pydicom.dcmread(cast(BinaryIO, content), defer_size=large, **options)
+    except PARSING:
         raise UnreadableDicom("its header is damaged") from None
-    _refuse_other_pixels(header)
-    return header, dataset
 
 
 def _refuse_other_objects(dataset: pydicom.Dataset) -> None:
     """What is no mammogram at all. The origin's data state neither modality nor class."""
-    modality = str(dataset.get("Modality") or "MG").strip().upper()
-    if modality != "MG":
+    modality = _modality(dataset)
+    if modality != "MG" and not _is_film_or_plate(dataset):
+        if modality == _FILM:
+            raise UnreadableDicom(
+                "its header says that it is a scanned film (RG), not a mammogram (MG), and names "
+                "neither the breast (BodyPartExamined) nor a view of mammography"
+            )
         what = _MODALITIES.get(modality, "something else")
         raise UnreadableDicom(f"its header says that it is {what}, not a mammogram (MG)")
-    if dataset.get("SOPClassUID") == uid.BreastTomosynthesisImageStorage:
-        raise UnreadableDicom("it is a tomosynthesis, not a mammogram")
+    if not _is_generated_2d(dataset) and (
+        _sop_class(dataset) in _TOMOSYNTHESIS
+        or any(_TOMO.fullmatch(word) for word in _image_type(dataset)[2:3])
+    ):
+        raise UnreadableDicom("it is of a tomosynthesis (a slice or a projection), not a mammogram")
+    if (
+        _sop_class(dataset) in _FOR_PROCESSING
+        or text(dataset, "PresentationIntentType") == "FOR PROCESSING"
+    ):
+        raise UnreadableDicom(
+            "it is for processing, not for presentation: take the picture that the machine made of "
+            "it for radiologists"
+        )
+    described = {"MASK", "CROPPED"} & set(words(dataset))
+    if described and _is_secondary_capture(dataset):
+        what = "the mask of a finding" if "MASK" in described else "a piece cut out of a film"
+        raise UnreadableDicom(f"its series' description says that it is {what}, not a mammogram")
+
+
+def _modality(dataset: pydicom.Dataset) -> str:
+    """The origin's data state none."""
+    found = first(value(dataset, "Modality"))
+    if not isinstance(found, str | None):
+        raise unreadable("Modality")
+    return (found or "").strip().upper() or "MG"
+
+
+def _is_film_or_plate(dataset: pydicom.Dataset) -> bool:
+    """A mammogram by another machine than those of MG: a scanned film, a phosphor plate.
+
+    Film says little of itself; a chest must not be let in for its view's name.
+    """
+    modality = _modality(dataset)
+    if modality not in _FILM_OR_PLATE:
+        return False
+    breast, seen = of_a_breast(dataset), view(dataset) is not None
+    if modality == _FILM:
+        return breast is not False and (breast is True or seen)
+    return breast is True and seen
+
+
+def _is_secondary_capture(dataset: pydicom.Dataset) -> bool:
+    return _sop_class(dataset) in _SECONDARY_CAPTURES or _is_film_or_plate(dataset)
+
+
+def _sop_class(dataset: pydicom.Dataset) -> str:
+    return str(first(value(dataset, "SOPClassUID")) or "")
+
+
+def _image_type(dataset: pydicom.Dataset) -> list[str]:
+    found = value_if_readable(dataset, "ImageType")
+    values = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
+    return [str(word).strip().upper() for word in values]
+
+
+def _is_generated_2d(dataset: pydicom.Dataset) -> bool:
+    """A picture that was calculated from a tomosynthesis, in whatever class (C.8.11.7.1.4)."""
+    return bool({"GENERATED_2D", "TOMO_2D"} & set(_image_type(dataset)))
 
 
 def _refuse_other_pixels(header: Header) -> None:
@@ -145,14 +264,20 @@ def _refuse_other_pixels(header: Header) -> None:
         raise UnreadableDicom(
             f"its header claims {width} x {height} pixels; more than {MAX_PIXELS} are not read"
         )
+    if header.secondary_capture and max(width, height) < SMALLEST_FILM:
+        raise UnreadableDicom(
+            f"it has {width} x {height} pixels, too few for a scanned film (the longer side has "
+            f"{SMALLEST_FILM} at least): it is a piece of one, or made small"
+        )
     if header.bits_allocated not in (8, 16) or not 1 <= header.bits_stored <= header.bits_allocated:
         raise UnreadableDicom(
             f"its pixels have {header.bits_stored} bits in {header.bits_allocated}; "
             "only whole numbers of up to 16 bits can be read"
         )
-    # A JPEG or JPEG 2000 stream says itself where its bits are.
-    by_header = header.transfer_syntax == uid.RLELossless or not _encapsulated(header)
-    if by_header and header.high_bit not in (None, header.bits_stored - 1):
+    if not _stream_says(header.transfer_syntax) and header.high_bit not in (
+        None,
+        header.bits_stored - 1,
+    ):
         raise UnreadableDicom(
             f"its header puts the highest of {header.bits_stored} bits in an odd place (HighBit "
             f"{header.high_bit}): what the pixels mean is not certain"
@@ -161,9 +286,10 @@ def _refuse_other_pixels(header: Header) -> None:
         raise UnreadableDicom("its rescale slope or intercept is not a usable number")
 
 
-def _encapsulated(header: Header) -> bool:
-    syntax = uid.UID(header.transfer_syntax)
-    return syntax.is_transfer_syntax and syntax.is_encapsulated
+def _stream_says(transfer_syntax: str) -> bool:
+    """Whether the pixel data say themselves where their bits are, as JPEG and JPEG 2000 do."""
+    syntax = uid.UID(transfer_syntax)
+    return syntax != uid.RLELossless and syntax.is_transfer_syntax and syntax.is_encapsulated
 
 
 def _refuse_other_images(dataset: pydicom.Dataset, content: Content) -> None:
@@ -177,75 +303,100 @@ def _refuse_other_images(dataset: pydicom.Dataset, content: Content) -> None:
         raise UnreadableDicom("it holds no pixel data, or is cut short before them")
     if pixel_data(dataset, content)[1] == 0:
         raise UnreadableDicom("its pixel data are empty")
-    if not dataset.file_meta.get("TransferSyntaxUID"):
+    if not _transfer_syntax(dataset):
         raise UnreadableDicom("it does not say how its pixels are encoded (no transfer syntax)")
     missing = [
         name
         for name in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
-        if dataset.get(name) is None
+        if value(dataset, name) is None
     ]
     if missing:
         raise UnreadableDicom(f"its header lacks {', '.join(missing)}")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = whole(dataset, "NumberOfFrames") or 1
     if frames != 1:
         raise UnreadableDicom(f"it holds {frames} frames; a mammogram has one")
-    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+    if (whole(dataset, "SamplesPerPixel") or 1) != 1:
         raise UnreadableDicom("it is a colour image; a mammogram is grey")
-    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableDicom("it is neither MONOCHROME1 nor MONOCHROME2: not a grey image")
-    if dataset.get("PixelRepresentation") not in (None, 0, 1):
+    if whole(dataset, "PixelRepresentation") not in (None, 0, 1):
         raise UnreadableDicom("its header does not say whether its pixels are signed")
-    if dataset.get("ModalityLUTSequence"):
+    if value(dataset, "ModalityLUTSequence"):
         raise UnreadableDicom("its values need a modality lookup table, which is not supported")
 
 
-def _parse(dataset: pydicom.Dataset) -> Header:
-    bits_allocated = int(dataset.BitsAllocated)
+def _transfer_syntax(dataset: pydicom.Dataset) -> str:
+    return str(value(dataset.file_meta, "TransferSyntaxUID") or "")
+
+
+def _header(dataset: pydicom.Dataset) -> Header:
+    rescale = _holder(dataset, "RescaleSlope", "PixelValueTransformationSequence")
+    slope, intercept = number(rescale, "RescaleSlope"), number(rescale, "RescaleIntercept")
+    slope = 1.0 if slope is None else slope
+    intercept = 0.0 if intercept is None else intercept
+    syntax = _transfer_syntax(dataset)
+    # A stream that says itself how many bits there are is believed, and the header is not needed.
+    bits = number_if_readable if _stream_says(syntax) else whole
+    bits_allocated = whole(dataset, "BitsAllocated") or 0
+    high_bit = bits(dataset, "HighBit")
     return Header(
-        width=int(dataset.Columns),
-        height=int(dataset.Rows),
-        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
-        photometric=str(dataset.PhotometricInterpretation),
+        width=whole(dataset, "Columns") or 0,
+        height=whole(dataset, "Rows") or 0,
+        transfer_syntax=syntax,
+        photometric=text(dataset, "PhotometricInterpretation"),
         bits_allocated=bits_allocated,
-        bits_stored=int(dataset.get("BitsStored") or bits_allocated),
-        high_bit=dataset.get("HighBit"),
-        signed=bool(dataset.get("PixelRepresentation") or 0),
-        slope=float(first_value(dataset.get("RescaleSlope"), 1.0)),
-        intercept=float(first_value(dataset.get("RescaleIntercept"), 0.0)),
-        window=_window(dataset),
-        voi_lut=read_voi_lut(dataset),
+        bits_stored=int(bits(dataset, "BitsStored") or bits_allocated),
+        high_bit=None if high_bit is None else int(high_bit),
+        signed=whole(dataset, "PixelRepresentation") == 1,
+        slope=slope,
+        intercept=intercept,
+        window=_window(_holder(dataset, "WindowCenter", "FrameVOILUTSequence")),
+        voi_lut=read_voi_lut(
+            _holder(dataset, "VOILUTSequence", "FrameVOILUTSequence"), slope, intercept
+        ),
         padding=_padding(dataset),
         laterality=laterality(dataset),
         view=view(dataset),
-        instance=_instance(dataset),
-        secondary_capture=dataset.get("SOPClassUID") in _SECONDARY_CAPTURES,
-        burned_in=str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES",
+        instance=_hash_of(dataset, "SOPInstanceUID"),
+        patient=_hash_of(dataset, "PatientID"),
+        secondary_capture=_is_secondary_capture(dataset),
+        generated_2d=_is_generated_2d(dataset),
+        burned_in=text(dataset, "BurnedInAnnotation") == "YES",
     )
 
 
-def _instance(dataset: pydicom.Dataset) -> str | None:
-    name = str(dataset.get("SOPInstanceUID") or "").strip()
-    return hashlib.sha256(name.encode()).hexdigest()[:32] if name else None
+def _holder(dataset: pydicom.Dataset, keyword: str, macro: str) -> pydicom.Dataset:
+    """What holds an element: in enhanced objects, such as a 2D image in the class of tomosynthesis,
+    it is not the header itself but what is said of the frame (PS3.3 C.7.6.16)."""
+    if keyword not in dataset:
+        for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+            for group in items(dataset, groups)[:1]:
+                for item in items(group, macro)[:1]:
+                    if keyword in item:
+                        return item
+    return dataset
+
+
+def _hash_of(dataset: pydicom.Dataset, keyword: str) -> str | None:
+    """Tells one from another, and not what it is."""
+    name = text(dataset, keyword)
+    return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32] if name else None
 
 
 def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
-    center, width = (
-        first_value(dataset.get("WindowCenter"), None),
-        first_value(dataset.get("WindowWidth"), None),
-    )
-    function = str(first_value(dataset.get("VOILUTFunction"), "LINEAR"))
-    if center is None or width is None:
+    center, width = (number_if_readable(dataset, name) for name in ("WindowCenter", "WindowWidth"))
+    written = re.sub(r"[^A-Z]+", "_", text(dataset, "VOILUTFunction"))
+    function = _FUNCTIONS.get(written)
+    if center is None or width is None or function is None:
         return None
     smallest = 1.0 if function == "LINEAR" else 1 / MAX_VALUE  # PS3.3 C.11.2.1.2, .3
-    usable = abs(float(center)) < MAX_VALUE and smallest <= float(width) < MAX_VALUE
-    if not usable or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        return None
-    return float(center), float(width), function
+    usable = abs(center) < MAX_VALUE and smallest <= width < MAX_VALUE
+    return (center, width, function) if usable else None
 
 
 def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
-    value = first_value(dataset.get("PixelPaddingValue"), None)
-    if not isinstance(value, int):
+    found = whole(dataset, "PixelPaddingValue")
+    if found is None:
         return None
-    limit = first_value(dataset.get("PixelPaddingRangeLimit"), value)
-    return min(value, int(limit)), max(value, int(limit))
+    limit = whole(dataset, "PixelPaddingRangeLimit")
+    return (found, found) if limit is None else (min(found, limit), max(found, limit))

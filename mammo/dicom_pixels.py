@@ -3,12 +3,17 @@
 JPEG 2000, high-throughput or not, goes to Pillow, which can leave the finest levels of the wavelet
 undecoded. Lossless JPEG of large films goes to our own decoder, other JPEG, JPEG-LS and RLE to
 imagecodecs, all else to pydicom. `benchmarks/decode.py` measures them against others. Streams whose
-size is not their header's are refused before a pixel is allocated.
+size is not their header's are refused before a pixel is allocated. How many bits a stream has, it
+knows itself; the header's BitsStored is asked only where there is none.
+
+Only what a library raises inside a call of it is taken for damage of the file.
 """
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -19,17 +24,15 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 
-from mammo.dicom_container import Content, pixel_data
-from mammo.dicom_error import UnreadableDicom
+from mammo.dicom_container import DAMAGED, Content, pixel_data
+from mammo.dicom_error import DamagedStream, UnreadableDicom
 from mammo.dicom_header import Header
+from mammo.dicom_values import PARSING
 from mammo.jpeg_heading import JpegHeading, read_jpeg_heading
 from mammo.scaling import halved
 
 Rows = Callable[[int, int], NDArray[np.unsignedinteger]]
 """The stored values from one row up to another, in order, each once; good until the next call."""
-
-LosslessRows = Callable[[memoryview, JpegHeading], Rows | None]
-"""As `jpeg_lossless.lossless_rows`."""
 
 _LITTLE_ENDIAN = {
     uid.ImplicitVRLittleEndian,
@@ -45,13 +48,37 @@ _JPEG_2000 = {
 }
 _JPEG_LS = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
 _LOSSLESS_JPEG = {uid.JPEGLossless, uid.JPEGLosslessSV1}
-_JPEG = {uid.JPEGExtended12Bit, *_LOSSLESS_JPEG}
+_JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, *_LOSSLESS_JPEG}
+
+_PILLOWS = (
+    OSError,  # its word for whatever OpenJPEG says, and for what is no JPEG 2000
+    SyntaxError,  # boxes without the one that is needed
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+_IMAGECODECS = (
+    RuntimeError,  # the errors of libjpeg-turbo, of CharLS and of its own RLE
+    IndexError,
+    OverflowError,
+    ValueError,  # an output that does not fit
+)
+"""What each library raises on damaged pixel data, as its source shows and the fuzzer found. Of
+pydicom's decoders see `PARSING`."""
+
 _LARGE = 2**22
 """Pixels of a film that our own decoder of lossless JPEG is asked for. To start it takes over a
 second, once in each process, which smaller films would hardly win back. Digital machines begin at
 1914 x 2294, which is more."""
 
 _BAND = 64  # rows that are halved at a time, a power of two
+_ANOTHER = "its pixel data are another image than its header describes"
+_END = b"\xff\xd9"  # of a JPEG or JPEG-LS stream
 _ITEM = b"\xfe\xff\x00\xe0"  # the tag before each fragment
 
 
@@ -78,26 +105,38 @@ def decode(
     if not (own or _by_pydicom(syntax)):
         name = syntax.name if syntax.is_transfer_syntax else "an unknown transfer syntax"
         raise UnreadableDicom(f"its pixels are encoded as {name}, which is not supported")
-    large = header.bits_allocated == 16 and header.width * header.height >= _LARGE
-    large_lossless = _our_lossless() if large and syntax in _LOSSLESS_JPEG else None
     try:
-        stream, length = pixel_data(dataset, content)
-        if syntax in _LITTLE_ENDIAN:
-            return _by_halves(_uncompressed(header, stream, length), header, smallest)
-        if not own:
-            pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
-            return pixels
+        return _decoded(header, dataset, content, smallest)
+    except DamagedStream:
+        raise UnreadableDicom(DAMAGED) from None
+
+
+def _decoded(
+    header: Header, dataset: pydicom.Dataset, content: Content, smallest: int
+) -> NDArray[np.integer]:
+    syntax = uid.UID(header.transfer_syntax)
+    stream, length = pixel_data(dataset, content)
+    if syntax in _LITTLE_ENDIAN:
+        return _by_halves(_uncompressed(header, stream, length), header, smallest)
+    if syntax in _JPEG_2000:
+        return _jpeg_2000(header, bytes(_frame(stream.read(length))), smallest)
+    if syntax == uid.RLELossless:
+        return _by_halves(_rle(header, _frame(stream.read(length))), header, smallest)
+    if syntax in _JPEG | _JPEG_LS:
         frame = _frame(stream.read(length))
-        if syntax in _JPEG_2000:
-            return _jpeg_2000(header, bytes(frame), smallest)
-        if syntax == uid.RLELossless:
-            return _by_halves(_rle(header, frame), header, smallest)
-        return _by_halves(_jpeg(header, syntax, frame, large_lossless), header, smallest)
-    except (UnreadableDicom, MemoryError):
-        raise
-    except Exception:
-        # Every decoder has errors of its own; all of them mean this.
-        raise UnreadableDicom("its pixel data are damaged or cut short") from None
+        return _by_halves(*_jpeg(header, syntax, frame), smallest)
+    with _taken_for_damage(*PARSING):
+        pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
+    return pixels
+
+
+@contextmanager
+def _taken_for_damage(*errors: type[Exception]) -> Iterator[None]:
+    """Put round a call of a library, and nothing of ours."""
+    try:
+        yield
+    except errors:
+        raise DamagedStream from None
 
 
 def _by_pydicom(syntax: uid.UID) -> bool:
@@ -115,7 +154,7 @@ def _frame(value: bytes) -> memoryview:
         fragments.append(view[at + 8 : at + 8 + length])
         at += 8 + length
     if len(fragments) < 2:  # the first is the table of offsets
-        raise ValueError("no fragment")
+        raise DamagedStream("no fragment")
     return fragments[1] if len(fragments) == 2 else memoryview(b"".join(fragments[1:]))
 
 
@@ -123,13 +162,13 @@ def _uncompressed(header: Header, stream: Content, length: int) -> Rows:
     """The stream's own bytes, read when they are asked for."""
     kind = f"<u{header.bits_allocated // 8}"
     if length < header.height * header.width * header.bits_allocated // 8:
-        raise ValueError("fewer pixels than the header says")
+        raise DamagedStream("fewer pixels than the header says")
     band = np.empty((_BAND, header.width), kind)
 
     def rows(top: int, end: int) -> NDArray[np.unsignedinteger]:
         wanted = band[: end - top] if end - top <= _BAND else np.empty((end, header.width), kind)
         if stream.readinto(wanted.data) != wanted.nbytes:
-            raise ValueError("cut short since it was opened")
+            raise DamagedStream("cut short since it was opened")
         return wanted
 
     return rows
@@ -138,22 +177,28 @@ def _uncompressed(header: Header, stream: Content, length: int) -> Rows:
 def _jpeg_2000(header: Header, frame: bytes, smallest: int) -> NDArray[np.integer]:
     """Pillow's decoding, with as many resolution levels left out as `smallest` allows."""
     stream = get_j2k_parameters(frame)
+    if "precision" not in stream:
+        raise DamagedStream("not a JPEG 2000 stream")
     precision, signed = stream["precision"], stream["is_signed"]
+    if precision > 16:
+        raise UnreadableDicom(_ANOTHER)
     reduce = 0
-    while max(header.width, header.height) >> (reduce + 1) >= smallest:
+    # What is padding must be seen at full size: the levels left out would mix it into the breast.
+    while header.padding is None and max(header.width, header.height) >> (reduce + 1) >= smallest:
         reduce += 1
     while True:
-        image = Image.open(io.BytesIO(frame), formats=("JPEG2000",))
+        with _taken_for_damage(*_PILLOWS):
+            image = Image.open(io.BytesIO(frame), formats=("JPEG2000",))
         if image.size != (header.width, header.height) or image.mode not in ("L", "I;16"):
-            raise UnreadableDicom("its pixel data are another image than its header describes")
+            raise UnreadableDicom(_ANOTHER)
         image.reduce = reduce  # type: ignore[method-assign, assignment]
         try:
             image.load()
             break
-        except OSError:
+        except _PILLOWS:
             # Fewer levels were encoded than we would leave out, or the stream is damaged.
             if reduce == 0:
-                raise
+                raise DamagedStream("damaged JPEG 2000") from None
             reduce -= 1
     pixels = np.array(image)
     # Pillow scales N bits up to 8 or 16 and lifts signed values by half the range.
@@ -165,44 +210,91 @@ def _jpeg_2000(header: Header, frame: bytes, smallest: int) -> NDArray[np.intege
     return _extended(pixels, header.signed, unused) if signed or header.signed else pixels
 
 
-def _jpeg(
-    header: Header, syntax: uid.UID, frame: memoryview, large_lossless: LosslessRows | None
-) -> Rows:
-    """A JPEG or JPEG-LS stream, by imagecodecs (libjpeg-turbo and CharLS) or ourselves."""
+def _jpeg(header: Header, syntax: uid.UID, frame: memoryview) -> tuple[Rows, Header]:
+    """A JPEG or JPEG-LS stream, by imagecodecs (libjpeg-turbo and CharLS) or ourselves; and the
+    header with the bits that the stream has."""
     heading = read_jpeg_heading(frame)
     size = (header.width, header.height)
-    other = (heading.width, heading.height) != size or heading.components != 1
-    if other or heading.precision > header.bits_allocated:
-        raise UnreadableDicom("its pixel data are another image than its header describes")
-    if b"\xff\xd9" not in bytes(frame[-16:]):  # the end-of-image marker; padding may follow
-        raise ValueError("a JPEG stream without an end, which decoders would fill up with grey")
-    rows = None if large_lossless is None else large_lossless(frame, heading)
+    if (heading.width, heading.height) != size or heading.components != 1:
+        raise UnreadableDicom(_ANOTHER)
+    if not 1 <= heading.precision <= 16:
+        raise UnreadableDicom(_ANOTHER)
+    frame = frame[: _end(frame, heading.scan)]
+    allocated = max(header.bits_allocated, 8 if heading.precision <= 8 else 16)
+    header = replace(header, bits_allocated=allocated, bits_stored=heading.precision)
+    large = allocated == 16 and header.width * header.height >= _LARGE
+    rows = _by_our_own(frame, heading) if large and syntax in _LOSSLESS_JPEG else None
     if rows is not None:
-        return rows
+        return rows, header
     by = imagecodecs.jpegls_decode if syntax in _JPEG_LS else imagecodecs.jpeg_decode
-    pixels = np.asarray(by(frame))  # type: ignore[arg-type]  # its stubs know no memoryview
+    with _taken_for_damage(*_IMAGECODECS):
+        decoded = by(frame)  # type: ignore[arg-type]  # its stubs know no memoryview
+    pixels = np.asarray(decoded)
     if pixels.shape != (header.height, header.width) or pixels.dtype.kind != "u":
-        raise ValueError("decoded to another shape than its frame header says")
-    return _rows_of(pixels.astype(f"u{header.bits_allocated // 8}", copy=False))
+        raise DamagedStream("decoded to another shape than its frame header says")
+    return _rows_of(pixels.astype(f"u{allocated // 8}", copy=False)), header
 
 
-def _our_lossless() -> LosslessRows:
-    """Imported late, for it takes a second; not where errors are taken for the file's fault."""
+def _end(frame: memoryview, scan: int) -> int:
+    """Where a stream ends. What follows, padding or an archive's leavings, is none of its business.
+
+    Within a scan the end's marker cannot occur: there 0xFF is followed by 0, or in JPEG-LS by a
+    byte below 0x80 (T.81, B.1.1.5, and T.87, A.1).
+    """
+    tail = max(scan, len(frame) - 16)  # nearly always there, and there quickly found
+    at = bytes(frame[tail:]).rfind(_END)
+    if at < 0:
+        tail = scan
+        at = bytes(frame[tail:]).find(_END)
+    if at < 0:
+        raise DamagedStream("a JPEG stream without an end, which decoders would fill with grey")
+    return tail + at + len(_END)
+
+
+def _by_our_own(frame: memoryview, heading: JpegHeading) -> Rows | None:
+    """Lossless JPEG, if our decoder knows that kind. Imported late, for it takes a second."""
     from mammo.jpeg_lossless import lossless_rows
 
-    return lossless_rows
+    return lossless_rows(frame, heading)
 
 
 def _rle(header: Header, frame: memoryview) -> Rows:
     """RLE's byte planes (PS3.5 G); imagecodecs refuses what would run past the image."""
     planes = header.bits_allocated // 8
-    if struct.unpack_from("<I", frame) != (planes,):
-        raise UnreadableDicom("its pixel data are another image than its header describes")
+    if bytes(frame[:4]) != struct.pack("<I", planes):
+        raise UnreadableDicom(_ANOTHER)
     values = bytearray(header.height * header.width * planes)
-    decoded = imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)  # type: ignore[arg-type]
+    try:
+        decoded = _rle_decoded(frame, planes, values)
+    except DamagedStream:
+        decoded = _rle_decoded(_without_zeros(frame, planes, header), planes, values)
     if len(decoded) != len(values):
-        raise ValueError("RLE segments that end before the image does")
+        raise DamagedStream("RLE segments that end before the image does")
     return _rows_of(np.frombuffer(values, f"<u{planes}").reshape(header.height, header.width))
+
+
+def _rle_decoded(frame: memoryview, planes: int, values: bytearray) -> bytes | bytearray:
+    with _taken_for_damage(*_IMAGECODECS):
+        return imagecodecs.dicomrle_decode(frame, f"<u{planes}", out=values)  # type: ignore[arg-type]
+
+
+def _without_zeros(frame: memoryview, planes: int, header: Header) -> memoryview:
+    """The frame up to the end of its last plane, if nothing but zeros follows: RLE has no mark of
+    an end, so what else follows may belong to a larger image.
+
+    Raises:
+        DamagedStream: something else follows.
+    """
+    (at,) = struct.unpack_from("<I", bytes(frame[:64]).ljust(64, b"\0"), 4 * planes)
+    values, wanted = 0, header.height * header.width
+    while values < wanted and at + 1 < len(frame):
+        head = frame[at]  # PS3.5 G.3.2
+        run = head > 128
+        values += 0 if head == 128 else 257 - head if run else head + 1
+        at += 1 if head == 128 else 2 if run else head + 2
+    if values != wanted or bytes(frame[at:]).strip(b"\0"):
+        raise DamagedStream("RLE segments that run past the image")
+    return frame[:at]
 
 
 def _rows_of(pixels: NDArray[np.unsignedinteger]) -> Rows:

@@ -1,10 +1,10 @@
 """Which breast a mammogram shows, and from where, by the attributes that makers put it in."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
 
 import pydicom
+
+from mammo.dicom_values import items, text, value_if_readable
 
 VIEWS: dict[str, tuple[str, ...]] = {
     "CC": ("399162004", "R-10242"),
@@ -24,17 +24,20 @@ VIEWS: dict[str, tuple[str, ...]] = {
 The codes are written out because importing pydicom.sr.codes takes two seconds in each process.
 """
 
+BREAST = ("76752008", "T-04000")
+"""The breast's codes in the same (PS3.16 CID 4013)."""
+
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 
 
 def laterality(dataset: pydicom.Dataset) -> str | None:
     """L or R: MG's ImageLaterality, older objects' Laterality, or the series' description."""
     for name in ("ImageLaterality", "Laterality"):
-        side = _SIDES.get(str(dataset.get(name) or "").strip().upper())
+        side = _SIDES.get(text(dataset, name))
         if side:
             return side
-    sides = {_SIDES[word] for word in _words(dataset) if word in _SIDES}
-    sides |= {word[0] for word in _words(dataset) if _is_side_and_view(word)}
+    sides = {_SIDES[word] for word in words(dataset) if word in _SIDES}
+    sides |= {word[0] for word in words(dataset) if _is_side_and_view(word)}
     return sides.pop() if len(sides) == 1 else None
 
 
@@ -44,32 +47,37 @@ def view(dataset: pydicom.Dataset) -> str | None:
     Film scanned to secondary captures has it in PatientOrientation (CBIS-DDSM) or in the series'
     description.
     """
-    position = str(dataset.get("ViewPosition") or "").strip().upper()
+    position = text(dataset, "ViewPosition")
     if position in VIEWS:
         return position
-    for item in dataset.get("ViewCodeSequence") or []:
+    for item in items(dataset, "ViewCodeSequence"):
         for acronym, codes in VIEWS.items():
-            if item.get("CodeValue") in codes:
+            if value_if_readable(item, "CodeValue") in codes:
                 return acronym
-    orientation = str(first_value(dataset.get("PatientOrientation"), "")).strip().upper()
+    orientation = text(dataset, "PatientOrientation")
     if orientation in VIEWS:
         return orientation
-    views = {word for word in _words(dataset) if word in VIEWS}
-    views |= {word[1:] for word in _words(dataset) if _is_side_and_view(word)}
+    views = {word for word in words(dataset) if word in VIEWS}
+    views |= {word[1:] for word in words(dataset) if _is_side_and_view(word)}
     return views.pop() if len(views) == 1 else None
 
 
-def first_value(value: Any, default: Any) -> Any:
-    """The first of possibly several values, or `default` if there is none."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0] if len(value) else None
-    return default if value in (None, "") else value
+def of_a_breast(dataset: pydicom.Dataset) -> bool | None:
+    """Whether the body part is the breast; None if the header does not name one."""
+    codes = [
+        value_if_readable(item, "CodeValue") for item in items(dataset, "AnatomicRegionSequence")
+    ]
+    part = text(dataset, "BodyPartExamined")
+    if part == "BREAST" or any(code in BREAST for code in codes):
+        return True
+    return False if part or codes else None
+
+
+def words(dataset: pydicom.Dataset) -> list[str]:
+    """Those of the series' description, in capitals."""
+    return re.findall(r"[A-Z]+", text(dataset, "SeriesDescription"))
 
 
 def _is_side_and_view(word: str) -> bool:
     """LCC, RMLO and the like; but LAT says lateral, and not the left axillary tail."""
     return word[:1] in _SIDES and word[1:] in VIEWS and word != "LAT"
-
-
-def _words(dataset: pydicom.Dataset) -> list[str]:
-    return re.findall(r"[A-Z]+", str(dataset.get("SeriesDescription") or "").upper())

@@ -5,8 +5,9 @@ The preprocess stage and `mammoflow data check` ask the same questions here, in 
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import cv2
 import pandas as pd
 
 from mammo.dicom_error import UnreadableDicom
+from mammo.errors import UserError
 from mammo.isolation import Lost
 from mammo.params import Preprocess
 from mammo.preparation import Prepared
@@ -29,6 +31,10 @@ LOST = {
     "crashed": "reading it crashes the decoder, twice",
     "hung": f"reading it does not end within {SECONDS:.0f} seconds",
 }
+SHARED = 4
+"""Ids of train.csv that may be one woman's. A PatientID that more of them share was written by an
+anonymiser for everybody."""
+
 _SIDES = {"L": "left", "R": "right"}
 _IN_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
@@ -42,16 +48,29 @@ class Outcome:
     side_differs: bool = False  # the header names another side than train.csv
     view_differs: bool = False
     secondary_capture: bool = False
+    generated_2d: bool = False
     burned_in: bool = False  # the header says that the pixels may name the patient
     instance: str | None = None  # a hash of SOPInstanceUID
+    patient: str | None = field(default=None, repr=False)  # a hash of PatientID: for memory only
     picture: str | None = None  # a hash of the prepared image
     copy: bool = False  # of an image further up in train.csv
+
+
+class ProgramError(RuntimeError):
+    """A fault of this program, met at one file: it ends the stage, and no film is blamed for it.
+
+    Its traceback says where; what the error itself said is left out, since it may quote a header.
+    """
 
 
 def examine(
     row: dict[Hashable, Any], settings: Preprocess, data: Path, store: Store | None = None
 ) -> tuple[Outcome, bytes | None]:
-    """Read and prepare the image of a row of train.csv; a PNG, or None if it is rejected."""
+    """Read and prepare the image of a row of train.csv; a PNG, or None if it is rejected.
+
+    Raises:
+        ProgramError: something that is not the file's fault.
+    """
     folder, name = str(row["patient_id"]), str(row["image_id"])
     path = data / image_file(folder, name)
     try:
@@ -61,6 +80,13 @@ def examine(
         return Outcome(None, error.reason), None
     except MemoryError:
         return Outcome(None, "reading it takes more memory than a mammogram should"), None
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise ProgramError(
+            f"{type(error).__name__} at {folder}/{name}: a fault of this program, not of the file; "
+            "the lines above say where"
+        ).with_traceback(error.__traceback__) from None
     prepared = picture.prepared
     if prepared is None:
         return Outcome(None, picture.reason), None
@@ -104,6 +130,64 @@ def without_copies(
         else:
             checked.append(_copy(outcome, row, first, by_uid=known == outcome.instance))
     return checked
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Women of train.csv who may be one, or one who may be several."""
+
+    sentence: str
+    patients: tuple[str, ...]  # ids of train.csv
+
+
+def patients_in_doubt(
+    records: Sequence[dict[Hashable, Any]], outcomes: Sequence[Outcome]
+) -> list[Doubt]:
+    """Where the headers' PatientID and train.csv's patient_id do not agree who is who.
+
+    A woman under two ids may be in two splits. Nothing is rejected for it: which of the two is
+    right only the hospital knows, and headers are often rewritten. What says nothing is left out:
+    a PatientID that all ids share, or more than SHARED (an anonymiser's constant); one that is
+    shared across sites, which number their patients from 1 on; and several PatientIDs under one id
+    where that is so for most ids that have several images (one was given to each exam or file).
+
+    Args:
+        records: rows of train.csv.
+        outcomes: one a record; only images that were accepted count.
+    """
+    ids: dict[tuple[str, str], set[str]] = defaultdict(set)  # by site and PatientID
+    names: dict[str, set[str]] = defaultdict(set)  # PatientIDs by id
+    images: dict[str, int] = defaultdict(int)
+    for row, outcome in zip(records, outcomes, strict=True):
+        if outcome.facts is None or outcome.patient is None:
+            continue
+        patient = str(row["patient_id"])
+        ids[str(row["site_id"]), outcome.patient].add(patient)
+        names[patient].add(outcome.patient)
+        images[patient] += 1
+    shared = {tuple(sorted(group)) for group in ids.values() if 1 < len(group) <= SHARED} - {
+        tuple(sorted(names))
+    }
+    found = [
+        Doubt(
+            f"the headers give one PatientID to the patients {', '.join(group)} of train.csv: they "
+            "may be one woman, in two splits; find out, and give her one patient_id",
+            group,
+        )
+        for group in sorted(shared)
+    ]
+    several = sorted(patient for patient, known in names.items() if len(known) > 1)
+    could = sum(count > 1 for count in images.values())
+    if 2 * len(several) > could:
+        return found
+    return found + [
+        Doubt(
+            f"the headers give {len(names[patient])} PatientIDs to the images of patient {patient} "
+            "of train.csv: they may be of several women; find out whose they are",
+            (patient,),
+        )
+        for patient in several
+    ]
 
 
 def files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
@@ -150,8 +234,10 @@ def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: byte
         "",
         view_differs=prepared.view not in (None, row["view"]),
         secondary_capture=prepared.secondary_capture,
+        generated_2d=prepared.generated_2d,
         burned_in=prepared.burned_in,
         instance=prepared.instance,
+        patient=prepared.patient,
         picture=hashlib.sha256(png).hexdigest()[:32],  # equal pixels are equal bytes
     )
 

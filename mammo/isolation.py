@@ -53,7 +53,7 @@ class Isolated(Generic[Item, Result]):
 
         Raises:
             UserError: the processes cannot be started.
-            Exception: whatever `work` raises.
+            Exception: whatever `work` raises, with the worker's traceback as its cause.
         """
         waiting = list(items)
         while waiting:
@@ -93,7 +93,9 @@ class Isolated(Generic[Item, Result]):
         for last in (False, True):
             try:
                 return future.result()
-            except TimeoutError:
+            except TimeoutError as error:
+                if error.__cause__ is not None:  # the work's own, with the worker's traceback
+                    raise
                 return Lost("hung")
             except ProcessExpired:
                 if not last:

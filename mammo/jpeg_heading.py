@@ -6,6 +6,9 @@ without Huffman tables, and none tells the size before it takes the memory.
 
 import struct
 from dataclasses import dataclass
+from typing import Any
+
+from mammo.dicom_error import DamagedStream
 
 _NOT_A_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # markers among C0..CF: tables and an extension
 _LOSSLESS, _HUFFMAN_TABLES, _SCAN, _RESTART_INTERVAL = 0xC3, 0xC4, 0xDA, 0xDD  # B.1.1.3
@@ -32,8 +35,8 @@ def read_jpeg_heading(stream: memoryview) -> JpegHeading:
     """Read up to the data of the first scan.
 
     Raises:
-        ValueError, struct.error: there is not one frame header, with tables where they are needed,
-            or no scan; or a segment is cut short.
+        DamagedStream: there is not one frame header, with tables where they are needed, or no
+            scan; or a segment is cut short.
     """
     at, restart, frames = 2, 0, []
     tables: dict[int, tuple[bytes, bytes]] = {}
@@ -41,27 +44,27 @@ def read_jpeg_heading(stream: memoryview) -> JpegHeading:
         if stream[at + 1] == 0xFF:  # a byte that fills up (B.1.1.2)
             at += 1
             continue
-        marker, (length,) = stream[at + 1], struct.unpack_from(">H", stream, at + 2)
+        marker, (length,) = stream[at + 1], _unpacked(">H", stream, at + 2)
         segment = bytes(stream[at + 4 : at + 2 + length])
         at += 2 + length
         if marker == _SCAN:
             break
         if (0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME_HEADER) or marker == _JPEG_LS:
-            frames.append((marker, *struct.unpack_from(">BHHB", segment)))
+            frames.append((marker, *_unpacked(">BHHB", segment)))
         elif marker == _HUFFMAN_TABLES:
             tables |= _huffman_tables(segment)
         elif marker == _RESTART_INTERVAL:
-            (restart,) = struct.unpack_from(">H", segment)
+            (restart,) = _unpacked(">H", segment)
     else:
-        raise ValueError("a JPEG stream without a scan")
+        raise DamagedStream("a JPEG stream without a scan")
     if len(frames) != 1:
-        raise ValueError("a JPEG stream without its one frame header")
+        raise DamagedStream("a JPEG stream without its one frame header")
     ((kind, precision, height, width, components),) = frames
     if not (tables or kind == _JPEG_LS):
-        raise ValueError("a JPEG stream without Huffman tables")
+        raise DamagedStream("a JPEG stream without Huffman tables")
     # Of the scan's first component, which is all that a grey image has (B.2.3).
-    count, _, table = struct.unpack_from(">BBB", segment)
-    selection, _, approximation = struct.unpack_from(">BBB", segment, 1 + 2 * count)
+    count, _, table = _unpacked(">BBB", segment)
+    selection, _, approximation = _unpacked(">BBB", segment, 1 + 2 * count)
     return JpegHeading(
         precision=precision,
         height=height,
@@ -74,6 +77,12 @@ def read_jpeg_heading(stream: memoryview) -> JpegHeading:
         huffman_table=tables.get(table >> 4),
         scan=at,
     )
+
+
+def _unpacked(layout: str, segment: bytes | memoryview, at: int = 0) -> tuple[Any, ...]:
+    if len(segment) < at + struct.calcsize(layout):
+        raise DamagedStream("a segment of a JPEG stream that is cut short")
+    return struct.unpack_from(layout, segment, at)
 
 
 def _huffman_tables(segment: bytes) -> dict[int, tuple[bytes, bytes]]:

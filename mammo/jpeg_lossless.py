@@ -14,6 +14,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from mammo.dicom_error import DamagedStream
 from mammo.jpeg_heading import JpegHeading
 
 _LOOK = 12  # bits looked at for two values at once: 32 KiB of table fit the processor's cache
@@ -38,7 +39,7 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
 
     Returns:
         A function that is asked for the values from one row up to another, in order and each once;
-        what it returns, (rows, width), is good until the next call. It raises ValueError where
+        what it returns, (rows, width), is good until the next call. It raises DamagedStream where
         the stream ends too soon or has no code; libjpeg-turbo would go on with grey. None, if the
         stream is of a kind that is left to others: with another prediction, restarts, a point
         transform, more codes than there can be, or unknown categories.
@@ -64,7 +65,7 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
         if len(band) < end - top:
             band = np.empty((end - top, width), np.uint16)
         if not _decode(data, ready, state, singles, pairs, band[: end - top]):
-            raise ValueError("a damaged lossless JPEG stream")
+            raise DamagedStream("a damaged lossless JPEG stream")
         return band[: end - top]
 
     return rows

@@ -4,7 +4,7 @@ The training stages and the predictor call the same function, so a model never s
 in another way than those it learnt from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +29,9 @@ class Prepared:
     transfer_syntax: str  # UID
     photometric: str  # MONOCHROME1 or MONOCHROME2
     instance: str | None  # a hash of SOPInstanceUID
+    patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
     secondary_capture: bool
+    generated_2d: bool  # calculated from a tomosynthesis
     burned_in: bool  # BurnedInAnnotation
 
 
@@ -55,6 +57,8 @@ def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
         transfer_syntax=mammogram.transfer_syntax,
         photometric=mammogram.photometric,
         instance=mammogram.instance,
+        patient=mammogram.patient,
         secondary_capture=mammogram.secondary_capture,
+        generated_2d=mammogram.generated_2d,
         burned_in=mammogram.burned_in,
     )

@@ -1,6 +1,8 @@
 """`prepare`, not done again for a file that was met before.
 
-What comes of a file is the same with and without the store; only the time differs.
+What comes of a file is the same with and without the store; only the time differs. One thing is
+not kept: the hash of PatientID. Such ids are often short numbers, so whoever had the store could
+try them all, and no secret that lies beside it would be one. It is read from the header each time.
 """
 
 import stat
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mammo.dicom import read_patient
 from mammo.dicom_container import MAX_BYTES
 from mammo.dicom_error import UnreadableDicom
 from mammo.geometry import Placement
@@ -49,7 +52,7 @@ def prepared_picture(path: Path, settings: Preprocess, store: Store | None) -> P
     key = key_of("picture", code_version(__name__, LIBRARIES), values, digest)
     kept = store.get(key)
     if kept is not None:
-        return _from_facts(*kept)
+        return _from_facts(*kept, path)
     picture = _prepared_now(path if content is None else content, settings)
     store.put(key, _facts(picture), picture.png)
     return picture
@@ -67,12 +70,13 @@ def _facts(picture: Picture) -> dict[str, Any]:
     if picture.prepared is None:
         return {"reason": picture.reason}
     facts = asdict(picture.prepared)
-    del facts["image"]
+    del facts["image"], facts["patient"]
     return facts
 
 
-def _from_facts(facts: dict[str, Any], png: bytes) -> Picture:
+def _from_facts(facts: dict[str, Any], png: bytes, path: Path) -> Picture:
     if "reason" in facts:
         return Picture(None, b"", facts["reason"])
     placement = Placement(**facts.pop("placement"))
-    return Picture(Prepared(image=_NO_PIXELS, placement=placement, **facts), png, "")
+    prepared = Prepared(image=_NO_PIXELS, placement=placement, patient=read_patient(path), **facts)
+    return Picture(prepared, png, "")

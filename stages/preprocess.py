@@ -26,6 +26,7 @@ from mammo.intake import (
     examine,
     files_without_row,
     lost,
+    patients_in_doubt,
     single_threaded,
     without_copies,
 )
@@ -46,6 +47,7 @@ COUNTED = {
     "view_differs": "view_differs",
     "duplicates": "copy",
     "secondary_captures": "secondary_capture",
+    "generated_2d": "generated_2d",
     "burned_in_annotation": "burned_in",
 }
 """Keys of metrics.json, and what of an Outcome they count."""
@@ -94,6 +96,7 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
     write_csv(out / "rejects.csv", rejects)
     for schema in (BREAST_BOXES, LESIONS):
         _pass_on(data / str(schema.name), schema, out)
+    doubts = patients_in_doubt(records, outcomes)
     write_json(
         out / "metrics.json",
         {
@@ -105,6 +108,7 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
                 name: sum(getattr(outcome, attribute) for outcome in outcomes)
                 for name, attribute in COUNTED.items()
             },
+            "patients_in_doubt": len({one for doubt in doubts for one in doubt.patients}),
             "files_without_row": len(files_without_row(data, rows)),
         },
     )

@@ -20,7 +20,12 @@ _BY_VR = {
     "LT": f"{WORD} said that", "PN": f"{WORD}^Anna=安娜", "SH": WORD, "ST": f"{WORD} was there",
     "UC": WORD, "UI": f"{UID}.1", "UR": f"https://{WORD.lower()}.example/", "UT": f"ask {WORD}",
 }  # fmt: skip
-_NEEDED = {*_READ, "SpecificCharacterSet"} - {"SeriesDescription", "SOPInstanceUID"}
+_NOT_NEEDED = {
+    "SeriesDescription", "SOPInstanceUID", "ImageType", "PatientID", "PresentationIntentType",
+    "BodyPartExamined", "AnatomicRegionSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+}  # fmt: skip
+_NEEDED = {*_READ, "SpecificCharacterSet"} - _NOT_NEEDED
 _USUAL = [
     "PatientName", "PatientID", "PatientBirthDate", "PatientAge", "OtherPatientNames",
     "PatientAddress", "PatientComments", "StudyDate", "ContentDate", "AcquisitionDateTime",

@@ -21,6 +21,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -43,17 +44,27 @@ HEIGHT, WIDTH = 64, 48
 LONG_SIDE = 32
 LARGE = "JPEG lossless, large"  # small ones, read as large films are
 TAGS = {"WindowCenter": 1500, "WindowWidth": 3000, "ImageLaterality": "L", "ViewPosition": "CC"}
+FILM = {
+    "Modality": "RG", "BodyPartExamined": "BREAST", "SeriesDescription": "L CC",
+    "ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"], "PixelPaddingValue": 4095,
+}  # fmt: skip
 
 
 def _plain_seeds() -> list[bytes]:
     pixels = dicoms.half_breast(HEIGHT, WIDTH)
     table = dicoms.lookup_table(np.linspace(0, 65535, 4096).astype(np.uint16), 0, 16)
+    frame = pydicom.Dataset()
+    frame.FrameVOILUTSequence = [pydicom.Dataset()]
+    frame.FrameVOILUTSequence[0].WindowCenter = frame.FrameVOILUTSequence[0].WindowWidth = 2000
+    large = np.kron(pixels, np.ones((10, 10), np.uint16))  # as film must be
     syntaxes = uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian
     return [
         dicoms.plain(pixels, **TAGS),
         dicoms.plain(pixels.astype(np.int16) - 2048, PixelPaddingValue=-2028),
         dicoms.plain((pixels >> 4).astype(np.uint8), VOILUTFunction="SIGMOID", **TAGS),
         dicoms.plain(pixels, VOILUTSequence=[table]),
+        dicoms.plain(large, SharedFunctionalGroupsSequence=[frame], **FILM),
+        dicoms.plain(pixels, **TAGS)[132:],  # without preamble
         *(dicoms.saved(dicoms.dataset(pixels, syntax, **TAGS)) for syntax in syntaxes),
         dicoms.saved(dicoms.dataset(pixels.byteswap(), uid.ExplicitVRBigEndian, **TAGS)),
     ]
@@ -78,6 +89,7 @@ def seeds() -> dict[str, list[bytes]]:
     pixels = dicoms.half_breast(HEIGHT, WIDTH)
     signed = pixels.astype(np.int16) - 2048
     lossless = [dicoms.jpeg_lossless(pixels, **TAGS)]
+    lossy = bytes(imagecodecs.jpeg_encode(pixels, level=90, bitspersample=12))
     return {
         "uncompressed": _plain_seeds(),
         "RLE": [dicoms.rle(pixels, **TAGS), dicoms.rle(signed)],
@@ -86,6 +98,9 @@ def seeds() -> dict[str, list[bytes]]:
         "JPEG 2000": [dicoms.jpeg_2000(pixels, 3, **TAGS), dicoms.jpeg_2000(pixels, 1)],
         "HTJ2K": [dicoms.htj2k(pixels, 3, **TAGS), dicoms.htj2k(pixels, 1)],
         "JPEG-LS": _jpeg_ls_seeds(),
+        "JPEG lossy": [
+            dicoms.encapsulated(pixels, uid.JPEGExtended12Bit, lossy, PixelPaddingValue=4095)
+        ],
     }
 
 

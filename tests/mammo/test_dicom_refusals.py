@@ -147,9 +147,7 @@ def test_a_voi_lookup_table_for_signed_values():
     )
 
 
-@pytest.mark.parametrize(
-    ("values", "bits"), [(np.arange(5), 12), (np.full(4096, 7), 12), (np.arange(4096), 40)]
-)
+@pytest.mark.parametrize(("values", "bits"), [(np.arange(5), 12), (np.full(4096, 7), 12)])
 def test_a_damaged_voi_lookup_table_is_as_none(values, bits):
     pixels = half_breast()
     table = lookup_table(values.astype(np.uint16), 0, bits)
@@ -254,7 +252,7 @@ def test_a_header_of_many_elements_costs_no_memory_and_no_other_element_is_read(
 def test_what_is_noted():
     mammogram = read_mammogram(
         plain(
-            half_breast(),
+            half_breast(620, 480),
             Modality="MG",
             SOPClassUID=uid.SecondaryCaptureImageStorage,
             BurnedInAnnotation="YES",

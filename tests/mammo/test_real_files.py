@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pydicom.data
 import pytest
+from pydicom import uid
 
 from mammo.dicom import read_mammogram
 from mammo.dicom_error import UnreadableDicom
@@ -31,6 +32,10 @@ TRUE: dict[str, Callable[[pydicom.Dataset, bytes], bool]] = {
     "no pixel data": lambda ds, content: "PixelData" not in ds,
     "no transfer syntax": lambda ds, content: "TransferSyntaxUID" not in ds.file_meta,
     "header lacks": lambda ds, content: "Rows" not in ds,
+    "without the head of a file": lambda ds, content: not ds.file_meta and "SOPClassUID" in ds,
+    "too few for a scanned film": lambda ds, content: (
+        ds.SOPClassUID == uid.SecondaryCaptureImageStorage and ds.Rows < 100
+    ),
 }
 """Parts of reasons, and how to tell from the whole header, read in another way, that they hold."""
 
@@ -79,8 +84,9 @@ def test_how_many_are_what():
         "not a mammogram (MG)": 156,
         "no pixel data": 22,
         "colour image": 6,
-        "it is not a DICOM file": 4,
-        "read": 2,
+        "it is not a DICOM file": 2,
+        "without the head of a file": 2,
+        "too few for a scanned film": 2,
         "no transfer syntax": 1,
         "header lacks": 1,
     }

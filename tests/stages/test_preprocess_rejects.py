@@ -92,7 +92,7 @@ def bad_files() -> dict[str, tuple[bytes | None, str]]:
     without, empty = dicoms.dataset(good), dicoms.dataset(good)
     del without["PixelData"]
     empty["PixelData"].value = b""
-    marker = np.full((120, 80), 20, np.uint16)
+    marker = np.random.default_rng(3).integers(0, 200, (120, 80)).astype(np.uint16)
     marker[10:40:8, 50:70] = 4000  # strokes of lead
     frame = bytearray(dicoms.jpeg_2000_frame(good))
     frame[8:16] = (50000).to_bytes(4, "big") * 2
@@ -163,7 +163,7 @@ def test_odd_files_that_are_read_all_the_same(collection, tmp_path):
         "bits16": plain(breast(12) << 4, BitsStored=16, HighBit=15),
         "padded": plain(np.pad(good, ((0, 0), (0, 30)), constant_values=4095),
                         PixelPaddingValue=4095),
-        "capture": plain(breast(13), SOPClassUID=uid.SecondaryCaptureImageStorage, Modality="MG"),
+        "capture": plain(half_breast(620, 480), SOPClassUID=uid.SecondaryCaptureImageStorage),
         "burnt": plain(breast(14), BurnedInAnnotation="YES"),
         "Öl und 乳房 1": plain(breast(15)),
     }  # fmt: skip

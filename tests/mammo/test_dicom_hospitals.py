@@ -1,0 +1,596 @@
+"""Mammograms as hospitals, registries and their machines bring them: read right, or refused by
+name, and never a fault of ours taken for one of theirs."""
+
+import errno
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+
+from mammo import dicom, dicom_display, dicom_header, dicom_pixels, jpeg_heading
+from mammo.dicom import read_mammogram, read_patient
+from mammo.dicom_error import UnreadableDicom
+from tests.mammo import dicoms
+from tests.mammo.dicoms import (
+    PERSON,
+    dataset,
+    encapsulated,
+    half_breast,
+    lookup_table,
+    plain,
+    saved,
+)
+
+WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
+BREAST = half_breast()
+RIGHT = read_mammogram(plain(BREAST, **WINDOW), 1024).pixels.astype(int)
+MG = uid.DigitalMammographyXRayImageStorageForPresentation
+RAMP = np.arange(4096, dtype=np.uint16)
+
+
+def pixels(content: bytes, long_side: int = 1024) -> np.ndarray:
+    return read_mammogram(content, long_side).pixels.astype(int)
+
+
+def reason(content: bytes) -> str:
+    """Why it is refused; fails the test if it tells anything personal."""
+    with pytest.raises(UnreadableDicom) as caught:
+        read_mammogram(content, 1024)
+    assert not [secret for secret in PERSON.values() if secret in str(caught.value)]
+    return caught.value.reason
+
+
+def likeness(content: bytes) -> int:
+    """How many greys the worst pixel is off the right picture."""
+    return int(np.abs(pixels(content) - RIGHT).max())
+
+
+# VOI lookup tables
+
+
+@pytest.mark.parametrize("stated", [8, 10, 12, 16, 0, 40])
+def test_a_lookup_table_of_12_bits_is_scaled_by_its_own_range_whatever_it_states(stated):
+    assert likeness(plain(BREAST, VOILUTSequence=[lookup_table(RAMP, 0, stated)])) <= 1
+
+
+def test_a_lookup_table_that_states_no_bits():
+    table = lookup_table(RAMP, 0, 12)
+    table.LUTDescriptor = [4096, 0]
+    assert likeness(plain(BREAST, VOILUTSequence=[table])) <= 1
+
+
+@pytest.mark.parametrize(
+    ("highest", "stated", "white"),
+    [
+        (4000, 12, 4095),  # a part of what is stated
+        (2047, 12, 4095),  # half of it
+        (65280, 16, 65535),
+        (256, 8, 255),  # a little beyond it: white
+        (4000, 16, 4095),
+        (1023, 16, 1023),
+    ],
+)
+def test_a_lookup_table_that_uses_a_part_of_its_range_is_not_stretched(highest, stated, white):
+    values = np.linspace(0, highest, 4096).astype(np.uint16)
+    shown = pixels(plain(BREAST, VOILUTSequence=[lookup_table(values, 0, stated)]))
+    expected = np.minimum(values[BREAST] / white, 1) * 255
+    assert np.abs(shown - expected).max() <= 1
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize("as_numbers", [False, True])
+def test_a_lookup_table_of_8_bits_two_in_a_word(syntax, as_numbers):
+    curve = np.linspace(0, 255, 3000).astype(np.uint8)
+    big = syntax == uid.ExplicitVRBigEndian
+    packed = curve.view("<u2")
+    table = lookup_table(packed.astype(">u2") if big else packed, 0, 8)
+    table.LUTDescriptor = [3000, 0, 8]
+    if as_numbers:
+        table["LUTData"].VR, table["LUTData"].value = "US", packed.tolist()
+    stored = BREAST.byteswap() if big else BREAST
+    shown = pixels(saved(dataset(stored, syntax, VOILUTSequence=[table])))
+    assert np.abs(shown - curve[np.minimum(BREAST, 2999)].astype(int)).max() <= 1
+
+
+def test_a_lookup_table_for_values_that_a_rescale_made_negative():
+    """The first of them read as unsigned, since the pixels are."""
+    table = lookup_table(RAMP, 2**16 - 1024, 12)
+    shifted = plain(BREAST, VOILUTSequence=[table], RescaleSlope=1, RescaleIntercept=-1024)
+    assert likeness(shifted) <= 1
+
+
+# For processing, tomosynthesis, generated 2D
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"SOPClassUID": uid.DigitalMammographyXRayImageStorageForProcessing},
+        {"PresentationIntentType": "FOR PROCESSING"},
+        {"PresentationIntentType": "for processing "},
+        {
+            "SOPClassUID": uid.DigitalXRayImageStorageForProcessing, "Modality": "DX",
+            "BodyPartExamined": "BREAST", "ViewPosition": "CC",
+        },
+    ],
+)  # fmt: skip
+def test_an_image_for_processing_is_refused_by_that_name(tags):
+    assert "for processing, not for presentation" in reason(plain(BREAST, **WINDOW, **tags))
+
+
+def test_an_image_that_does_not_say_what_it_is_for_is_read():
+    assert likeness(plain(BREAST, **WINDOW)) == 0
+    assert likeness(plain(BREAST, PresentationIntentType="FOR PRESENTATION", **WINDOW)) == 0
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "image_type"),
+    [
+        (uid.CTImageStorage, ["DERIVED", "SECONDARY", "TOMOSYNTHESIS", "NONE"]),
+        (uid.CTImageStorage, ["DERIVED", "PRIMARY"]),
+        (MG, ["ORIGINAL", "PRIMARY", "TOMO_PROJ"]),
+        (MG, ["DERIVED", "PRIMARY", "tomosynthesis"]),
+        (uid.SecondaryCaptureImageStorage, ["DERIVED", "PRIMARY", "TOMOSYNTHESIS"]),
+        (uid.BreastTomosynthesisImageStorage, ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]),
+        (uid.BreastProjectionXRayImageStorageForPresentation, ["ORIGINAL", "PRIMARY", "", "NONE"]),
+        (uid.BreastProjectionXRayImageStorageForProcessing, ["ORIGINAL", "PRIMARY"]),
+    ],
+)  # fmt: skip
+def test_tomosynthesis_is_refused_as_such_in_every_class(sop_class, image_type):
+    content = plain(BREAST, Modality="MG", SOPClassUID=sop_class, ImageType=image_type, **WINDOW)
+    assert "tomosynthesis" in reason(content)
+
+
+@pytest.mark.parametrize(
+    "sop_class",
+    [
+        MG,
+        uid.BreastTomosynthesisImageStorage,
+        uid.CTImageStorage,
+    ],
+)
+def test_a_2d_image_made_of_a_tomosynthesis_is_read_and_noted_in_every_class(sop_class):
+    generated = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]
+    tags = {"Modality": "MG", "SOPClassUID": sop_class, "ImageType": generated}
+    mammogram = read_mammogram(plain(BREAST, **tags, **WINDOW), 1024)
+    assert mammogram.generated_2d
+    np.testing.assert_array_equal(mammogram.pixels, RIGHT)
+    assert not read_mammogram(plain(BREAST), 64).generated_2d
+
+
+def test_the_window_of_an_enhanced_object_is_found_where_it_is():
+    """A 2D image in the class of tomosynthesis says it of its frame."""
+    window, rescale, group = Dataset(), Dataset(), Dataset()
+    window.WindowCenter, window.WindowWidth = 1024, 4096
+    rescale.RescaleSlope, rescale.RescaleIntercept = 1, -1024
+    group.FrameVOILUTSequence, group.PixelValueTransformationSequence = [window], [rescale]
+    content = plain(
+        BREAST, Modality="MG", SOPClassUID=uid.BreastTomosynthesisImageStorage,
+        ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"],
+        SharedFunctionalGroupsSequence=[group],
+    )  # fmt: skip
+    assert likeness(content) == 0
+
+
+# Padding
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("padding", [0, 4095])
+@pytest.mark.parametrize(
+    "write", [plain, dicoms.rle, dicoms.jpeg_lossless, dicoms.jpeg_2000, dicoms.htj2k]
+)
+def test_padding_leaves_no_seam_at_any_size(write, photometric, padding):
+    """It is masked before anything is averaged, whatever the encoding could leave out."""
+    values = half_breast(600, 480).clip(20, 4000)
+    padded = np.pad(values, ((37, 0), (0, 93)), constant_values=padding)
+    tags = {"PhotometricInterpretation": photometric, "PixelPaddingValue": padding, **WINDOW}
+    shown = pixels(write(padded, **tags), 150)
+    black = values.min() if photometric == "MONOCHROME2" else values.max()
+    inside = np.pad(values, ((37, 0), (0, 93)), constant_values=black)
+    tags.pop("PixelPaddingValue")
+    np.testing.assert_array_equal(
+        shown, read_mammogram(plain(inside, **tags), 150, full_decode=True).pixels
+    )
+
+
+def lossy_jpeg_2000(values: np.ndarray, **tags: Any) -> bytes:
+    frame = imagecodecs.jpeg2k_encode(
+        values, codecformat="j2k", reversible=False, bitspersample=12, level=60
+    )
+    return encapsulated(values, uid.JPEG2000, bytes(frame), **tags)
+
+
+def lossy_jpeg(values: np.ndarray, **tags: Any) -> bytes:
+    frame = bytes(imagecodecs.jpeg_encode(values, level=90, bitspersample=12))
+    return encapsulated(values, uid.JPEGExtended12Bit, frame, **tags)
+
+
+@pytest.mark.parametrize("padding", [0, 4095])
+@pytest.mark.parametrize("write", [lossy_jpeg_2000, lossy_jpeg])
+def test_padding_leaves_no_seam_where_a_lossy_encoding_smears_it(write, padding):
+    values = half_breast(600, 480).clip(20, 4000)
+    padded = np.pad(values, ((37, 0), (0, 93)), constant_values=padding)
+    tags = {"PixelPaddingValue": padding, **WINDOW}
+    inside = np.pad(values, ((37, 0), (0, 93)), constant_values=values.min())
+    expected = read_mammogram(plain(inside, **WINDOW), 150, full_decode=True).pixels
+    assert np.abs(pixels(write(padded, **tags), 150) - expected)[12:].max() <= 12
+    assert np.abs(pixels(write(padded, **tags), 150) - expected).mean() <= 1
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_padding_written_with_the_other_sign(signed):
+    values = BREAST.astype(np.int16) - 2048 if signed else BREAST
+    padding = -2048 if signed else 65535
+    padded = np.pad(values, ((0, 0), (0, 60)), constant_values=padding)
+    written = dataset(padded, BitsStored=16, HighBit=15)
+    written.add_new(
+        "PixelPaddingValue", "US" if signed else "SS", padding % 2**16 if signed else -1
+    )
+    assert (pixels(saved(written))[:, 240:] <= 1).all()
+    assert pixels(saved(written)).max() > 200
+
+
+# The ends and the bits of streams
+
+
+def jpeg_ls(values: np.ndarray, **tags: Any) -> bytes:
+    return encapsulated(
+        values, uid.JPEGLSLossless, bytes(imagecodecs.jpegls_encode(values)), **tags
+    )
+
+
+WRITERS = [dicoms.jpeg_lossless, jpeg_ls, dicoms.jpeg_2000, dicoms.htj2k]
+
+
+def with_frame(content: bytes, change: Callable[[bytes], bytes], **tags: Any) -> bytes:
+    ds = pydicom.dcmread(io.BytesIO(content))
+    frame = pydicom.encaps.get_frame(ds.PixelData, 0, number_of_frames=1)
+    ds.PixelData = encapsulate([change(frame)])
+    for name, value in tags.items():
+        setattr(ds, name, value)
+    return saved(ds)
+
+
+@pytest.mark.parametrize("after", [bytes(14), bytes(15), bytes(4096), b"\xff" * 40, b"\x07" * 64])
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("large", [2**22, 1], ids=["small", "large"])
+def test_what_follows_the_end_of_a_stream_is_none_of_its_business(write, after, large, monkeypatch):
+    monkeypatch.setattr(dicom_pixels, "_LARGE", large)  # then by our own decoder, if it is lossless
+    content = with_frame(write(BREAST, **WINDOW), lambda frame: frame + after)
+    assert likeness(content) == 0
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 15, 64])
+def test_zeros_after_rle_are_no_more_pixels(zeros):
+    """It has no mark of an end, so anything else is too much."""
+    content = dicoms.rle(BREAST, **WINDOW)
+    assert likeness(with_frame(content, lambda frame: frame + bytes(zeros))) == 0
+    assert "damaged" in reason(with_frame(content, lambda frame: frame + b"\x81\x07" * 8))
+
+
+@pytest.mark.parametrize("write", [dicoms.jpeg_lossless, jpeg_ls])
+def test_a_stream_without_an_end_is_still_refused(write):
+    content = with_frame(write(BREAST), lambda frame: frame.rstrip(b"\0")[:-2] + bytes(64))
+    assert "damaged or cut short" in reason(content)
+
+
+def extended(values: np.ndarray, **tags: Any) -> bytes:
+    frame = bytes(imagecodecs.jpeg_encode(values, level=99, bitspersample=12))
+    return encapsulated(values, uid.JPEGExtended12Bit, frame, **tags)
+
+
+@pytest.mark.parametrize("large", [2**22, 1], ids=["small", "large"])
+@pytest.mark.parametrize("stored", [8, 10, 12, 16])
+@pytest.mark.parametrize("write", [extended, *WRITERS])
+def test_a_stream_of_12_bits_is_believed_whatever_the_header_says(
+    write, stored, large, monkeypatch
+):
+    monkeypatch.setattr(dicom_pixels, "_LARGE", large)
+    bright = BREAST.copy()
+    bright[140:160, 40:60] = 4090  # beyond 10 bits
+    expected = pixels(plain(bright, **WINDOW))
+    shown = pixels(write(bright, BitsStored=stored, HighBit=stored - 1, **WINDOW))
+    assert np.abs(shown - expected).max() <= (3 if write is extended else 0)
+
+
+@pytest.mark.parametrize("write", [extended, dicoms.jpeg_lossless, jpeg_ls, dicoms.jpeg_2000])
+def test_even_where_the_header_has_too_few_bits_to_hold_it(write):
+    content = write(BREAST, **WINDOW)
+    small = with_frame(content, bytes, BitsAllocated=8, BitsStored=8, HighBit=7)
+    assert likeness(small) <= 3
+
+
+def test_signed_values_have_the_sign_where_the_stream_has_it():
+    signed = BREAST.astype(np.int16) - 2048
+    frame = imagecodecs.jpeg_encode(
+        signed.view(np.uint16) & 0x0FFF, lossless=True, bitspersample=12, predictor=1
+    )
+    window = {"WindowCenter": 0, "WindowWidth": 4096}
+    for stored in (10, 12, 16):
+        content = encapsulated(
+            signed, uid.JPEGLosslessSV1, bytes(frame), BitsStored=stored, HighBit=stored - 1,
+            **window,
+        )  # fmt: skip
+        assert likeness(content) == 0
+
+
+def test_baseline_jpeg_of_8_bits():
+    small = (BREAST >> 4).astype(np.uint8)
+    frame = bytes(imagecodecs.jpeg_encode(small, level=98))
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    shown = pixels(encapsulated(small, uid.JPEGBaseline8Bit, frame + bytes(40), **window))
+    assert np.abs(shown - pixels(plain(small, **window))).max() <= 3
+
+
+# Film, masks, crops
+
+FILM = half_breast(640, 500)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"Modality": "RG", "BodyPartExamined": "BREAST"},
+        {"Modality": "RG", "ViewPosition": "MLO"},
+        {"Modality": "RG", "SeriesDescription": "L CC"},
+        {"Modality": "CR", "BodyPartExamined": "Breast", "ViewPosition": "CC"},
+        {"Modality": "DX", "BodyPartExamined": "BREAST", "PatientOrientation": "MLO"},
+    ],
+)
+def test_a_mammogram_of_a_film_or_plate_is_read_and_noted(tags):
+    mammogram = read_mammogram(plain(FILM, **tags), 640)
+    assert mammogram.secondary_capture
+
+
+def test_the_breast_may_be_named_by_its_code():
+    region = Dataset()
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "T-04000", "SRT", "Breast"
+    tags = {"Modality": "DX", "ViewPosition": "CC", "AnatomicRegionSequence": [region]}
+    assert read_mammogram(plain(FILM, **tags), 64).secondary_capture
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"Modality": "RG"}, "a scanned film (RG), not a mammogram (MG), and names neither"),
+        (
+            {"Modality": "RG", "BodyPartExamined": "CHEST", "ViewPosition": "CC"},
+            "scanned film (RG)",
+        ),
+        ({"Modality": "CR", "BodyPartExamined": "BREAST"}, "a plain radiograph (CR)"),
+        ({"Modality": "CR", "ViewPosition": "CC"}, "a plain radiograph (CR)"),
+        ({"Modality": "DX", "BodyPartExamined": "CHEST", "ViewPosition": "AT"}, "radiograph (DX)"),
+    ],
+)
+def test_other_radiographs_are_refused_by_their_name(tags, expected):
+    assert expected in reason(plain(FILM, **tags))
+
+
+@pytest.mark.parametrize("write", [plain, dicoms.rle])
+@pytest.mark.parametrize("tags", [{}, {"SOPClassUID": uid.SecondaryCaptureImageStorage}])
+def test_a_mask_is_no_mammogram(write, tags):
+    y, x = np.mgrid[:1400, :1000]
+    mask = np.where(np.hypot(x - 400, y - 700) < 150, 255, 0).astype(np.uint8)
+    assert "it is a mask" in reason(write(mask, **tags))
+    assert "it is a mask" in reason(
+        write(mask, **tags, **{"WindowCenter": 128, "WindowWidth": 255})
+    )
+
+
+def test_a_dark_film_with_a_small_breast_is_no_mask():
+    values = np.zeros((1000, 800), np.uint16)
+    values[400:600, :150] = half_breast(200, 150) // 100  # 1 % of the picture, 30 greys
+    values[0, 0] = 65535  # a dead pixel
+    read_mammogram(plain(values, BitsStored=16, HighBit=15), 1000)
+
+
+@pytest.mark.parametrize("modality", ["MG", "RG"])
+def test_a_crop_of_a_film_is_no_mammogram(modality):
+    tags = {"Modality": modality, "BodyPartExamined": "BREAST"}
+    if modality == "MG":
+        tags["SOPClassUID"] = uid.SecondaryCaptureImageStorage
+    assert "too few for a scanned film" in reason(plain(half_breast(590, 400), **tags))
+    read_mammogram(plain(half_breast(600, 400), **tags), 64)
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [("cropped images", "a piece cut out of a film"), ("ROI mask images", "the mask of a finding")],
+)
+def test_what_cbis_ddsm_calls_a_crop_or_a_mask_is_refused_at_any_size(description, expected):
+    tags = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "Modality": "MG"}
+    assert expected in reason(plain(FILM, SeriesDescription=description, **tags))
+    read_mammogram(plain(FILM, SeriesDescription="full mammogram images", **tags), 64)
+
+
+# Values of the header
+
+
+def with_element(keyword: str, vr: str, value: bytes, values: np.ndarray = BREAST) -> bytes:
+    """A file whose element has that VR and those bytes, whatever they are."""
+    ds = dataset(values, **WINDOW)
+    if keyword in ds:
+        del ds[keyword]
+    content = saved(ds)
+    tag = pydicom.tag.Tag(keyword)
+    element = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little") + vr.encode()
+    element += len(value).to_bytes(2, "little") + value
+    following = min(other for other in ds.keys() if other > tag)  # noqa: SIM118
+    head = following.group.to_bytes(2, "little") + following.element.to_bytes(2, "little")
+    at = content.index(head, 132 + 12)
+    return content[:at] + element + content[at:]
+
+
+@pytest.mark.parametrize(
+    "name", ["SIGMOID", "Sigmoid", "sigmoid ", "SAMPLED_SIGMOID", "Sampled Sigmoid"]
+)
+def test_a_sigmoid_in_any_case(name):
+    expected = pixels(plain(BREAST, VOILUTFunction="SIGMOID", **WINDOW))
+    shown = pixels(with_element("VOILUTFunction", "CS", name.encode().ljust(16)))
+    np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("name", ["LINEAR", "linear", "Linear ", ""])
+def test_a_linear_window_in_any_case(name):
+    assert likeness(with_element("VOILUTFunction", "CS", name.encode().ljust(8))) == 0
+
+
+@pytest.mark.parametrize("name", ["linear_exact", "LINEAR EXACT", "Linear-Exact"])
+def test_an_exact_window_in_any_case(name):
+    expected = pixels(plain(BREAST, VOILUTFunction="LINEAR_EXACT", **WINDOW))
+    shown = pixels(with_element("VOILUTFunction", "CS", name.encode().ljust(12)))
+    np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("start", [132, 128], ids=["from group 2 on", "from DICM on"])
+@pytest.mark.parametrize("write", [plain, dicoms.jpeg_2000])
+def test_a_file_without_preamble_is_read(write, start):
+    assert likeness(write(BREAST, **WINDOW)[start:]) == 0
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_data_set_without_the_head_of_a_file_is_refused_by_that_name(implicit):
+    ds = dataset(BREAST, **WINDOW)
+    stream = io.BytesIO()
+    pydicom.dcmwrite(
+        stream, pydicom.Dataset(ds), implicit_vr=implicit, little_endian=True,
+        force_encoding=True,
+    )  # fmt: skip
+    content = stream.getvalue()
+    assert content.startswith(b"\x08\0")
+    assert "without the head of a file" in reason(content)
+
+
+@pytest.mark.parametrize("content", [b"\x08\0", b"\x02\0\0\0UL", b"DICM", b"\x02\0\x10\0UI" * 50])
+def test_what_only_begins_like_one_is_refused_too(content):
+    reason(content)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("NumberOfFrames", "IS", b"abc "),
+        ("RescaleSlope", "DS", b"abc "),
+        ("RescaleIntercept", "DS", b"1.2.3 "),
+        ("PixelPaddingValue", "US", b"\1\2\3\4\5\6"[:3]),
+        ("Rows", "US", b"\1\2\3"),
+        ("Rows", "LO", b"Doe^Jane"),
+        ("BitsStored", "US", b"\1"),
+        ("HighBit", "ZZ", b"\1\0"),
+    ],
+)
+def test_a_needed_value_that_cannot_be_read_is_named(keyword, vr, value):
+    found = reason(with_element(keyword, vr, value))
+    assert re.search(keyword, found) or "damaged" in found  # a VR that nobody knows
+    if vr != "ZZ":
+        assert f"its header's {keyword} cannot be read" in found
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("ImageType", "US", b"\1\2\3"),
+        ("ViewPosition", "US", b"\1\2\3"),
+        ("PatientOrientation", "FD", b"\1\2\3"),
+        ("BurnedInAnnotation", "US", b"\1"),
+        ("SeriesDescription", "FL", b"\1\2"),
+        ("PresentationIntentType", "US", b"\1\2\3"),
+        ("PatientID", "US", b"\1\2\3"),
+    ],
+)
+def test_a_value_that_is_not_needed_and_cannot_be_read_is_ignored(keyword, vr, value):
+    assert likeness(with_element(keyword, vr, value)) == 0
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("WindowCenter", b"abc "), ("WindowWidth", b"4,5 ")]
+)
+def test_a_window_that_cannot_be_read_is_as_none(keyword, value):
+    np.testing.assert_array_equal(pixels(with_element(keyword, "DS", value)), pixels(plain(BREAST)))
+
+
+@pytest.mark.parametrize("keyword", ["BitsStored", "HighBit"])
+def test_bits_that_cannot_be_read_do_not_matter_to_a_stream(keyword):
+    content = bytearray(dicoms.jpeg_lossless(BREAST, **WINDOW))
+    tag = pydicom.tag.Tag(keyword)
+    at = content.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little") + b"US")
+    content[at + 4 : at + 10] = b"LO\2\0no"
+    assert likeness(bytes(content)) == 0
+
+
+# Whose fault it is
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "write"),
+    [
+        (dicom_header, "_header", plain),
+        (dicom_header, "view", plain),
+        (dicom_header, "read_voi_lut", plain),
+        (dicom, "scaled", plain),
+        (dicom, "windowed", plain),
+        (dicom_pixels, "_extended", plain),
+        (dicom_pixels, "_frame", dicoms.jpeg_lossless),
+        (dicom_pixels, "read_jpeg_heading", dicoms.jpeg_lossless),
+        (dicom_pixels, "_extended", dicoms.jpeg_lossless),
+        (dicom_pixels, "_rows_of", dicoms.rle),
+        (jpeg_heading, "_huffman_tables", dicoms.jpeg_lossless),
+        (dicom_pixels, "get_j2k_parameters", dicoms.jpeg_2000),
+    ],
+)
+@pytest.mark.parametrize(
+    "error", [AttributeError, KeyError, ValueError, OSError, ZeroDivisionError]
+)
+def test_a_fault_of_ours_is_not_taken_for_one_of_the_file(module, name, write, error, monkeypatch):
+    content = write(BREAST, **WINDOW)
+
+    def wrong(*arguments: object, **options: object) -> None:
+        raise error("ours")
+
+    monkeypatch.setattr(module, name, wrong)
+    with pytest.raises(error, match="ours"):
+        read_mammogram(content, 64)
+
+
+def test_a_fault_of_ours_in_a_lookup_table_too(monkeypatch):
+    content = plain(BREAST, VOILUTSequence=[lookup_table(RAMP, 0, 12)])
+    monkeypatch.setattr(dicom_display, "_bits", lambda *arguments: {}["no such key"])
+    with pytest.raises(KeyError):
+        read_mammogram(content, 64)
+
+
+def test_a_disk_that_fails_while_a_file_is_read(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(plain(BREAST))
+
+    def fails(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(dicom, "decode", fails)
+    with pytest.raises(UnreadableDicom, match="cannot be read \\(Input/output error\\)"):
+        read_mammogram(path, 64)
+
+
+# Who she is
+
+
+def test_the_patient_is_told_apart_but_not_told(tmp_path: Path):
+    one, two = tmp_path / "1.dcm", tmp_path / "2.dcm"
+    one.write_bytes(plain(BREAST, PatientID="17 "))
+    two.write_bytes(dicoms.jpeg_2000(BREAST, PatientID="18"))
+    first, second = (read_mammogram(path, 64) for path in (one, two))
+    assert first.patient not in (None, second.patient)
+    assert (read_patient(one), read_patient(two)) == (first.patient, second.patient)
+    assert str(first.patient) not in repr(first)
+    assert read_mammogram(plain(BREAST, PatientID=""), 64).patient is None
+    assert read_patient(tmp_path / "nowhere.dcm") is None
