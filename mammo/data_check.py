@@ -17,6 +17,7 @@ from mammo.intake import (
     examine,
     files_without_row,
     lost,
+    patients_in_doubt,
     single_threaded,
     without_copies,
 )
@@ -66,7 +67,7 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     named = {"patient_id", "image_id"} <= set(rows.columns)
     if not named:
         findings += _some("not looked at: train.csv does not name them", ["all images"], mend=True)
-    records = rows.to_dict("records") if named else []
+    records = rows.reindex(columns=list(TRAIN.columns)).to_dict("records") if named else []
     outcomes = without_copies(
         records, track(_outcomes(records, settings, data, workers), "reading", len(records))
     )
@@ -80,6 +81,8 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     for what, is_so in NOTES.items():
         images = [_name(row) for row, outcome in looked_at if outcome.facts and is_so(outcome)]
         findings += _some(what, images, mend=False)
+    for doubt in patients_in_doubt(records, outcomes):
+        findings += _some(doubt.sentence, list(doubt.patients), mend=False)
     read = [row for row, outcome in looked_at if outcome.facts]
     findings.sort(key=lambda finding: (not finding.mend, -len(finding.where)))
     patients = len({row["patient_id"] for row in read})
@@ -89,8 +92,12 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
 NOTES: dict[str, Callable[[Outcome], bool]] = {
     "its header names another view than train.csv": lambda outcome: outcome.view_differs,
     "a secondary capture, such as a scanned film": lambda outcome: outcome.secondary_capture,
+    "a 2D image that was calculated from a tomosynthesis": lambda outcome: outcome.generated_2d,
     "its header says that text is burnt into the pixels: they may name the patient": (
-        lambda outcome: outcome.burned_in
+        lambda outcome: outcome.burned_in is True
+    ),
+    "its header does not say whether text is burnt into the pixels: look at some": (
+        lambda outcome: outcome.burned_in is None
     ),
 }
 

@@ -5,6 +5,7 @@ applied to the small image, so no floating-point copy of a full-size image is ev
 """
 
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ SMALLEST_BREAST = 0.005
 
 # It quotes what it stumbles over, and that may be a name or a date.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+_QUIET = ("ignore", None, Warning, re.compile(r"(pydicom|PIL)(\.|$)"), 0)
+"""As `warnings` keeps what `filterwarnings` is told."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Mammogram:
     patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
     secondary_capture: bool
     generated_2d: bool  # calculated from a tomosynthesis
-    burned_in: bool  # BurnedInAnnotation
+    burned_in: bool | None  # BurnedInAnnotation; None: it does not say
 
 
 def read_mammogram(
@@ -92,8 +95,8 @@ def read_mammogram(
     if long_side < 1:
         raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
     try:
-        with warnings.catch_warnings(), opened(source) as content:
-            warnings.simplefilter("ignore")  # they quote header values
+        _silence()
+        with opened(source) as content:
             return _read(content, long_side, full_decode)
     except UnreadableDicom as error:
         name = str(source) if isinstance(source, Path) else None
@@ -103,11 +106,20 @@ def read_mammogram(
 def read_patient(source: Path) -> str | None:
     """`Mammogram.patient` without the pixels; None where the header cannot be read."""
     try:
-        with warnings.catch_warnings(), opened(source) as content:
-            warnings.simplefilter("ignore")
+        _silence()
+        with opened(source) as content:
             return patient_of(content)
     except UnreadableDicom:
         return None
+
+
+def _silence() -> None:
+    """Have no warnings of the libraries that read files: for good, where somebody took it back.
+
+    Not for each file: threads share the filters, and one that ends would give back the others'.
+    """
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
 
 
 def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:

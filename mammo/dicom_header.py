@@ -136,7 +136,7 @@ class Header:
     patient: str | None  # a hash of PatientID; for memory only: all short ids can be tried
     secondary_capture: bool  # of a film or a screen, as in CBIS-DDSM: not made by the machine
     generated_2d: bool  # made of a tomosynthesis, not by an exposure of its own
-    burned_in: bool  # BurnedInAnnotation: the pixels may name the patient
+    burned_in: bool | None  # BurnedInAnnotation: the pixels may name the patient; None: not said
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -361,7 +361,7 @@ def _header(dataset: pydicom.Dataset) -> Header:
         patient=_hash_of(dataset, "PatientID"),
         secondary_capture=_is_secondary_capture(dataset),
         generated_2d=_is_generated_2d(dataset),
-        burned_in=text(dataset, "BurnedInAnnotation") == "YES",
+        burned_in={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation")),
     )
 
 

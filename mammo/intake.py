@@ -49,7 +49,7 @@ class Outcome:
     view_differs: bool = False
     secondary_capture: bool = False
     generated_2d: bool = False
-    burned_in: bool = False  # the header says that the pixels may name the patient
+    burned_in: bool | None = False  # the pixels may name the patient; None: it does not say
     instance: str | None = None  # a hash of SOPInstanceUID
     patient: str | None = field(default=None, repr=False)  # a hash of PatientID: for memory only
     picture: str | None = None  # a hash of the prepared image
@@ -90,13 +90,18 @@ def examine(
     prepared = picture.prepared
     if prepared is None:
         return Outcome(None, picture.reason), None
-    if prepared.laterality not in (None, row["laterality"]):
+    if _differ(prepared.laterality, row["laterality"]):
         here, there = _SIDES[str(prepared.laterality)], _SIDES[row["laterality"]]
         reason = (
             f"its header says {here} breast, train.csv says {there}: mend the one that is wrong"
         )
         return Outcome(None, reason, side_differs=True), None
     return _accepted(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
+
+
+def _differ(header: str | None, table: object) -> bool:
+    """Whether both say something, and not the same: a table may lack the column."""
+    return header is not None and isinstance(table, str) and header != table
 
 
 def single_threaded() -> None:
@@ -232,7 +237,7 @@ def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: byte
     return Outcome(
         facts,
         "",
-        view_differs=prepared.view not in (None, row["view"]),
+        view_differs=_differ(prepared.view, row["view"]),
         secondary_capture=prepared.secondary_capture,
         generated_2d=prepared.generated_2d,
         burned_in=prepared.burned_in,

@@ -32,7 +32,7 @@ class Prepared:
     patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
     secondary_capture: bool
     generated_2d: bool  # calculated from a tomosynthesis
-    burned_in: bool  # BurnedInAnnotation
+    burned_in: bool | None  # BurnedInAnnotation; None: it does not say
 
 
 def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:

@@ -105,7 +105,7 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
             "patients": manifest["patient_id"].nunique(),
             "flipped": int(manifest["flipped"].sum()),
             **{
-                name: sum(getattr(outcome, attribute) for outcome in outcomes)
+                name: sum(getattr(outcome, attribute) is True for outcome in outcomes)
                 for name, attribute in COUNTED.items()
             },
             "patients_in_doubt": len({one for doubt in doubts for one in doubt.patients}),

@@ -1,9 +1,12 @@
 """`mammoflow data check`: what a data manager is told before `dvc add`."""
 
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from mammo.datasets.phantom import write_phantoms
 from tests.imports import ROOT
+from tests.mammo.dicoms import half_breast, plain
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def test_good_data_are_in_order_and_left_as_they_are(data: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "8 of 8 images of 2 women can be read; everything is in order." in result.output
     assert "To be mended" not in result.output
-    assert "text is burnt into the pixels" in result.output  # it is, in phantoms
+    assert "burnt into the pixels" not in result.output
     assert content(data) == before
     assert {path.name for path in data.parent.iterdir()} == {"data", "params.yaml"}
 
@@ -111,6 +115,51 @@ def test_faults_of_the_table_do_not_keep_the_files_from_being_read(data: Path) -
     assert "line 3, line 4" in result.output
     assert "train.csv: patient_id: '../../x' is no id" in result.output
     assert "5 of 5 images of 2 women can be read" in result.output
+
+
+def test_burnt_in_text_is_said_where_the_header_says_it_and_the_rest_is_counted(
+    data: Path,
+) -> None:
+    yes, *unsaid = sorted((data / "train_images").rglob("*.dcm"))[:4]
+    for path, annotation in ((yes, "YES"), *((path, None) for path in unsaid)):
+        file = pydicom.dcmread(path)
+        if annotation is None:
+            del file.BurnedInAnnotation
+        else:
+            file.BurnedInAnnotation = annotation
+        file.save_as(path)
+    result = check(data)
+    assert result.exit_code == 0, result.output
+    rows = [re.split(r"\s*│\s*", line)[1:4] for line in result.output.splitlines() if "│" in line]
+    burnt = [row for row in rows if "burnt into the pixels" in row[0]]
+    assert [(count, where.count("/")) for _, count, where in burnt] == [("3", 3), ("1", 1)]
+    assert f"{yes.parent.name}/{yes.stem}" in burnt[1][2]
+
+
+def test_one_woman_under_two_ids_is_to_be_known(data: Path) -> None:
+    for path in (data / "train_images").rglob("*.dcm"):
+        file = pydicom.dcmread(path)
+        file.PatientID = "4711"
+        file.save_as(path)
+    assert "one PatientID" not in check(data).output  # an anonymiser's, for all of them
+    labels = pd.read_csv(data / "train.csv", dtype=str, keep_default_na=False)
+    third = labels.iloc[[0]].assign(patient_id="third", image_id="3")
+    pd.concat([labels, third]).to_csv(data / "train.csv", index=False)
+    (data / "train_images/third").mkdir()
+    about = {"ImageLaterality": third["laterality"].item(), "WindowWidth": 4096}
+    third_breast = half_breast()
+    if about["ImageLaterality"] == "R":
+        third_breast = third_breast[:, ::-1]
+    others = labels.loc[labels["patient_id"] != labels["patient_id"][0], ["patient_id", "image_id"]]
+    for patient, image in others.itertuples(index=False):
+        path = data / "train_images" / patient / f"{image}.dcm"
+        file = pydicom.dcmread(path)
+        file.PatientID = "4712"
+        file.save_as(path)
+    new = plain(np.ascontiguousarray(third_breast), **about | {"PatientID": "4711"})
+    (data / "train_images/third/3.dcm").write_bytes(new)
+    result = check(data)
+    assert "they may be one woman, in two splits" in re.sub(r"[\s│]+", " ", result.output)
 
 
 def test_a_missing_column_hides_nothing_else(data: Path) -> None:

@@ -1,6 +1,8 @@
 """Files from machines nobody has seen before: what is read all the same, and what is refused."""
 
 import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pydicom
@@ -18,7 +20,7 @@ from mammo.dicom_pixels import decode
 from mammo.params import load_params
 from mammo.preparation import prepare
 from tests.mammo import dicoms
-from tests.mammo.dicoms import half_breast, lookup_table, plain
+from tests.mammo.dicoms import dataset, half_breast, lookup_table, plain, saved
 
 WRITERS = (plain, dicoms.jpeg_2000, dicoms.jpeg_lossless, dicoms.rle)
 
@@ -291,3 +293,17 @@ def test_a_lossless_jpeg_on_which_its_decoder_would_crash(instead):
     tables = content.index(b"\xff\xc4", content.index(b"\xff\xc3"))
     content[tables + 1] = instead
     assert reason(bytes(content)) == "its pixel data are damaged or cut short"
+
+
+def test_many_threads_read_as_one_and_none_lets_a_warning_out() -> None:
+    written = dataset(half_breast(), WindowCenter=2048, WindowWidth=4096)
+    written.add_new("PatientBirthDate", "DA", "19540321 Doe^Jane")
+    written.add_new("ViewPosition", "CS", "much longer than a code string may be")
+    content = saved(written)
+    alone = read_mammogram(content, 64).pixels.tobytes()
+    before = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as said, ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda _: read_mammogram(content, 64).pixels.tobytes(), range(80)))
+    assert set(together) == {alone}
+    assert said == []
+    assert warnings.filters == before
