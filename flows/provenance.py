@@ -19,7 +19,14 @@ from flows.audit_record import Finding
 from flows.dvclock import Cache, LockedStage, data_out
 from flows.evidence import md5_of, missing, some, wrong
 from flows.registration import git_tag
-from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, snapshot_tags
+from flows.registry import (
+    MODEL,
+    SNAPSHOT_ARTIFACT,
+    absent,
+    artifact_text,
+    flatten,
+    snapshot_tags,
+)
 from flows.snapshot import FILES, Snapshot, git, read_tag, tag_exists
 from mammo.errors import UserError
 from mammo.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
@@ -56,7 +63,9 @@ def find_run(version: ModelVersion) -> Run:
     """
     try:
         return MlflowClient().get_run(str(version.run_id))
-    except MlflowException:
+    except MlflowException as error:
+        if not absent(error):
+            raise
         raise UserError(
             f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
         ) from None
@@ -64,10 +73,7 @@ def find_run(version: ModelVersion) -> Run:
 
 def stored_text(version: ModelVersion, artifact: str) -> str | None:
     """An artifact of a version's run, or None if it is not there."""
-    try:
-        return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{artifact}"))
-    except (MlflowException, OSError):
-        return None
+    return artifact_text(str(version.run_id), artifact)
 
 
 def missing_tags(version: ModelVersion) -> Iterator[Finding]:

@@ -24,14 +24,17 @@ from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from prefect import State
 from prefect.states import Failed
 from voluptuous import Invalid
 
+from flows.aliases import ever_champion
 from flows.registration import WHOLE, complete
-from flows.registry import MODEL, WORKSPACE, snapshot_of
-from flows.snapshot import git
+from flows.registry import MODEL, SNAPSHOT_ARTIFACT, WORKSPACE, absent, artifact_text
+from flows.snapshot import Snapshot, git
 from mammo.errors import UserError
 from mammo.files import write_json, write_text
 
@@ -121,7 +124,7 @@ def repair_registry(root: Path, experiment: str, say: Say) -> None:
     client, mine = MlflowClient(), workspace_id(root)
     _finish_versions(client, root, mine, say)
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
-        if _workspace_of(client, run) == mine:
+        if _is_of(client, str(run.info.run_id), mine):
             versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
             status = "FINISHED" if any(WHOLE in version.tags for version in versions) else "KILLED"
             client.set_terminated(run.info.run_id, status)
@@ -138,19 +141,39 @@ def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> N
     for version in sorted(found, key=lambda version: int(version.version)):
         if WHOLE in version.tags or not version.run_id:
             continue  # without a run it is none of ours
-        if _workspace_of(client, client.get_run(version.run_id)) != mine:
+        if not _is_of(client, str(version.run_id), mine):
             continue  # its own retrain may be at it just now
         try:
             if version.run_id in done:
                 raise UserError("its run has another version")
-            complete(root, snapshot_of(version), int(version.version))
+            complete(root, _snapshot(version), int(version.version))
         except UserError as error:
+            if int(version.version) in ever_champion():  # no half-registered one was
+                say(f"{MODEL} version {version.version} lacks the tag {WHOLE}, but stays: {error}")
+                continue
             client.delete_model_version(MODEL, version.version)
             say(f"{MODEL} version {version.version} was half-registered; removed it: {error}")
             continue
         done.add(version.run_id)
         client.set_terminated(version.run_id, "FINISHED")
         say(f"{MODEL} version {version.version} was half-registered: completed it")
+
+
+def _snapshot(version: ModelVersion) -> Snapshot:
+    text = artifact_text(str(version.run_id), SNAPSHOT_ARTIFACT)
+    if text is None:
+        raise UserError(f"its run {version.run_id} has no {SNAPSHOT_ARTIFACT}")
+    return Snapshot.from_json(text)
+
+
+def _is_of(client: MlflowClient, run: str, workspace: str) -> bool:
+    """Whether a run belongs to a workspace; one that is gone from MLflow belongs to none."""
+    try:
+        return _workspace_of(client, client.get_run(run)) == workspace
+    except MlflowException as error:
+        if absent(error):
+            return False
+        raise
 
 
 def _workspace_of(client: MlflowClient, run: Run) -> str | None:

@@ -4,6 +4,7 @@ What is logged of a stage is what dvc.yaml declares for it; nothing here knows a
 """
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -156,11 +157,44 @@ def snapshot_of(version: ModelVersion) -> Snapshot:
 
 def environment_of(version: ModelVersion) -> Environment | None:
     """What a version was made in; None if that was not recorded, or is no longer readable."""
+    text = artifact_text(str(version.run_id), ENVIRONMENT_ARTIFACT)
     try:
-        text = mlflow.artifacts.load_text(f"runs:/{version.run_id}/{ENVIRONMENT_ARTIFACT}")
-        return Environment.model_validate_json(text)
-    except (MlflowException, OSError, ValidationError):
+        return Environment.model_validate_json(text) if text is not None else None
+    except ValidationError:
         return None
+
+
+def absent(error: Exception) -> bool:
+    """Whether MLflow said that there is no such thing, and not that it cannot be reached."""
+    return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def artifact_text(run: str, path: str) -> str | None:
+    """A text among the artifacts of a run, or None if there is no such run or text.
+
+    Raises:
+        MlflowException: if MLflow, or where it keeps its files, does not answer.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            file = mlflow.artifacts.download_artifacts(f"runs:/{run}/{path}", dst_path=scratch)
+            return Path(file).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, IsADirectoryError):
+            return None
+        except MlflowException as error:
+            if not absent(error):
+                raise
+    # It says so of files that are out of reach, too; their list tells.
+    folder = Path(path).parent
+    try:
+        listed = MlflowClient().list_artifacts(run, str(folder) if folder.name else None)
+    except MlflowException as error:
+        if absent(error):
+            return None
+        raise
+    if path in [artifact.path for artifact in listed]:
+        raise MlflowException(f"the artifact {path} of the run {run} cannot be read")
+    return None
 
 
 def versions() -> list[ModelVersion]:
@@ -185,15 +219,22 @@ def snapshot_tags(snapshot: Snapshot) -> dict[str, str]:
 
 def latest_version() -> ModelVersion | None:
     """The newest version of the model, or None if there is none yet."""
-    try:
-        return next(iter(versions()), None)
-    except MlflowException:
-        return None
+    return next(iter(versions()), None)
 
 
 def version(number: int) -> ModelVersion:
     """A version of the model, with the tags that it has now."""
     return MlflowClient().get_model_version(MODEL, str(number))
+
+
+def find(number: int) -> ModelVersion | None:
+    """A version of the model, or None if it was deleted."""
+    try:
+        return version(number)
+    except MlflowException as error:
+        if absent(error):
+            return None
+        raise
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

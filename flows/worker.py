@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.arithmetic import measure_or_say
 from flows.pipeline import read_pipeline, repro, worth_showing
 from flows.process import CommandError
+from flows.registry import FAULTS
 from flows.remote import Done
 from flows.runcache import pull_deps, push_result
 from flows.snapshot import Snapshot, git, materialise
 from mammo.errors import UserError
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 @flow(name="run-stage", flow_run_name="{stage}")
@@ -83,8 +85,15 @@ def _have_commit(root: Path, commit: str) -> None:
 
 
 def _reachable(run: str) -> str:
-    """The run, if this worker's MLFLOW_TRACKING_URI knows it, else nothing."""
+    """The run, if this worker's MLFLOW_TRACKING_URI knows it and answers at once, else nothing."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"  # MLflow's own go on for minutes, and no curve is worth them
     try:
         return str(MlflowClient().get_run(run).info.run_id) if run else ""
-    except MlflowException:
+    except FAULTS:
         return ""
+    finally:
+        if before is None:
+            del os.environ[RETRIES]
+        else:
+            os.environ[RETRIES] = before
