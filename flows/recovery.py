@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ Say = Callable[[str], None]
 
 TEMPORARY = Path(".dvc/tmp")  # DVC's own, out of git's sight
 LOCK = "dvc.lock"
+REAPER = Path(__file__).with_name("reaper.py")
 
 _watchers: "list[subprocess.Popen[bytes]]" = []  # kept, for their pipes to stay open
 
@@ -65,10 +67,10 @@ def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
 
 def _take_server_along() -> None:
     """Prefect's temporary server ends with us, but would stay if we were killed: see to it."""
-    servers = [str(c.pid) for c in psutil.Process().children() if "uvicorn" in c.cmdline()]
-    if servers:
+    children = psutil.Process().children()
+    for server in (child for child in children if "uvicorn" in child.cmdline()):
         # Its stdin ends when we do, however we do.
-        command = ["sh", "-c", 'cat > /dev/null; kill "$@" 2> /dev/null', "sh", *servers]
+        command = [sys.executable, str(REAPER), str(server.pid), repr(server.create_time())]
         _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
 
 
