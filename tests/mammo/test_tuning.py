@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_cut_short_anywhere_the_search_proposes_the_same_and_prunes_the_same(
     for ended in (0, 1, 7, 19, 20):
         path = tmp_path / f"{ended}.json"
         study = new_study("auroc", True)
-        search(study, smooth, SPACE, "auroc", ended, 3, lambda study: save_trials(study, path))
+        search(study, smooth, SPACE, "auroc", ended, 3, partial(save_trials, path=path))
         resumed = new_study("auroc", True)
         load_trials(path, resumed)
         assert len(resumed.trials) == ended
@@ -211,6 +212,7 @@ WORKER = """
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from mammo import tuning
 from tests.mammo.test_tuning import work

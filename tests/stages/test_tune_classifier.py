@@ -148,7 +148,7 @@ def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
     "changed",
     [
         {"seed": 1},
-        {"tune": LONGER.tune.model_copy(update={"epochs": 1})},
+        {"tune": LONGER.tune.model_copy(update={"epochs": 1, "trials": 1})},
         {"classifier": LONGER.classifier.model_copy(update={"batch_size": 4})},
     ],
     ids=lambda changed: next(iter(changed)),
@@ -158,8 +158,6 @@ def test_another_search_takes_up_no_trial(
 ) -> None:
     params = LONGER.model_copy(update={"tune": LONGER.tune.model_copy(update={"trials": 1})})
     other = params.model_copy(update=changed)
-    if "tune" in changed:
-        other.tune.trials = 1
     checkpoints = tmp_path / "checkpoints"
     run(params, outputs, tmp_path / "one", "", checkpoints)
     resumed = run(other, outputs, tmp_path / "other", "", checkpoints)
