@@ -50,7 +50,7 @@ class _Child:
         deadline = None if timeout is None else time.monotonic() + timeout
         with contextlib.suppress(psutil.NoSuchProcess):  # another thread has stopped it
             process = psutil.Process(self.process.pid)
-            while process.status() != psutil.STATUS_ZOMBIE:
+            while process.status() != psutil.STATUS_ZOMBIE and self.process.returncode is None:
                 if deadline is not None and time.monotonic() > deadline:
                     return
                 time.sleep(POLL)

@@ -131,7 +131,11 @@ def family(running: Running) -> list[psutil.Process]:
 
 
 def terminate(family: Sequence[psutil.Process]) -> None:
-    """End processes, by asking, then by force; those that have ended already do not matter."""
+    """End processes, by asking, then by force; those that have ended already do not matter.
+
+    psutil knows each by its number and the time of its creation, and signals no other.
+    """
+    family = [process for process in family if process.is_running()]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
