@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mammo.progress import say
@@ -53,7 +54,7 @@ def trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
         ended.extend((run, status) for run in current)
         current.clear()
         for run in list(ended):
-            if mlflow.ask("the end of a trial", lambda client, run=run: _end(client, *run)):
+            if mlflow.ask("the end of a trial", partial(_end, *run)):
                 ended.remove(run)
 
     def open_run(number: int, choice: Mapping[str, Any]) -> Log:
@@ -79,7 +80,7 @@ def trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
     close("FINISHED")
 
 
-def _end(client: "MlflowClient", run_id: str, status: str) -> bool:
+def _end(run_id: str, status: str, client: "MlflowClient") -> bool:
     client.set_terminated(run_id, status)
     return True
 

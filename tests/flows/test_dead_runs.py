@@ -20,7 +20,7 @@ from tests.flows.toys import free_port, prefect_server, until
 
 pytestmark = pytest.mark.timeout(900)
 
-WITHIN = 8  # seconds without a sign of life
+WITHIN = 20  # seconds without a sign of life
 FAULTY = {f"prefect.flow-run.prefect.flow-run.{end}" for end in ("Completed", "Failed")}
 
 
