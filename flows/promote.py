@@ -75,7 +75,7 @@ def unsettled(version: ModelVersion) -> bool:
     if not now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION):
         return False
     against = version.tags.get("gate_against")
-    return against is None or (against == NOBODY and CHAMPION in now)
+    return against is None or (against == NOBODY and _champion()[0] is not None)
 
 
 @flow(name="promote", on_failure=[notify_failure], on_crashed=[notify_failure])

@@ -67,11 +67,17 @@ def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
 
 def _take_server_along() -> None:
     """Prefect's temporary server ends with us, but would stay if we were killed: see to it."""
-    children = psutil.Process().children()
-    for server in (child for child in children if "uvicorn" in child.cmdline()):
+    for server in (child for child in psutil.Process().children() if _is_server(child)):
         # Its stdin ends when we do, however we do.
         command = [sys.executable, str(REAPER), str(server.pid), repr(server.create_time())]
         _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+
+
+def _is_server(child: psutil.Process) -> bool:
+    try:
+        return "uvicorn" in child.cmdline()
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
 
 
 @contextmanager
