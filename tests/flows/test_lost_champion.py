@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.registry import MODEL
+from flows.recovery import workspace_id
+from flows.registry import MODEL, WORKSPACE
 from tests.flows.toys import Retrain, free_port, make_toy, prefect_server, run
 
 pytestmark = pytest.mark.timeout(900)
@@ -104,15 +105,20 @@ def test_who_comes_after_a_deleted_champion_is_challenger_and_a_person_decides(
     assert "Tester <tester@localhost>" in move
 
 
-def test_a_champion_that_lost_its_tags_or_its_records_is_never_removed(
-    root: Path, prefect: dict[str, str]
+def test_a_champion_that_lost_its_tags_and_its_records_is_never_removed(
+    root: Path, one_version: Path, prefect: dict[str, str]
 ) -> None:
     client = registry_of(root)
     version = client.get_model_version(MODEL, "1")
     for name in version.tags:
         client.delete_model_version_tag(MODEL, "1", name)
-    shutil.rmtree(root / "mlruns" / "artifacts" / str(version.run_id) / "artifacts" / "snapshot")
-    said = ended(root, prefect, "retrain")
+    client.set_tag(str(version.run_id), WORKSPACE, workspace_id(root))  # the copy's own
+    [snapshot] = (one_version / "mlruns" / "artifacts").glob("*/artifacts/snapshot")
+    hidden = snapshot.rename(snapshot.with_name("hidden"))
+    try:
+        said = ended(root, prefect, "retrain")
+    finally:
+        hidden.rename(snapshot)
     assert "version 1 lacks the tag git_tag, but stays: its run" in said
     assert "version 2, alias challenger" in said
     assert "the snapshot of version 1 cannot be read from MLflow" in said  # the gate
