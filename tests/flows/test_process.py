@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from flows.process import CommandError, _Child, follow, stop_all
-from flows.recovery import REAPER
 from tests.imports import ROOT
+
+REAPER = ROOT / "flows" / "reaper.py"
 
 
 def alive(pid: int) -> bool:
