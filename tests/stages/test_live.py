@@ -173,7 +173,7 @@ def test_a_server_that_never_answers_does_not_let_a_training_stand_still() -> No
         command = [sys.executable, "-c", HANGS]
         said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
     # Two look once each, for ten seconds.
-    assert 18 < float(said.split("seconds ")[1]) < 60, said
+    assert 18 < float(said.split("seconds ")[1]) < 120, said
     assert said.count("the stage goes on") == 2
 
 
