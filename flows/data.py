@@ -78,7 +78,7 @@ def read_data_file(root: Path) -> dict[str, Any]:
             f"{DATA_FILE} cannot be read ({first}): `git checkout {DATA_FILE}` brings back the "
             f"commit's, `dvc add {DATA}` makes it anew"
         ) from None
-    outs = [str(out["path"]) for out in said.get("outs", [])]
+    outs = [str(out.get("path", "nothing")) for out in said.get("outs", [])]
     if outs != [DATA] or said.get("wdir", ".") != ".":
         raise UserError(
             f"{DATA_FILE} names {', '.join(outs) or 'nothing'}, and not {DATA}/ alone: "

@@ -102,7 +102,7 @@ usual, tuning.fit = tuning.fit, fit
 outputs, out, checkpoints = map(Path, sys.argv[1:])
 run(LONGER, outputs, out, checkpoints=checkpoints)
 """
-LONGER = tiny_params(trials=6, epochs=2)
+LONGER = tiny_params(trials=6, epochs=2, select_by="loss")
 
 
 def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
