@@ -17,6 +17,7 @@ from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter, ValidationError
 
+from flows import registry
 from flows.checked import faults
 from flows.git import git
 from flows.registry import CHAMPION, MODEL, PREVIOUS
@@ -65,12 +66,38 @@ def move(alias: str, version: int, who: str, why: str) -> Move:
     return made
 
 
+def check_unmoved(version: int, champion: int | None) -> None:
+    """Make sure, before a version is crowned, that the champion is the one it was compared with.
+
+    MLflow cannot compare and set at once: what happens between this and the move goes unnoticed.
+
+    Raises:
+        UserError: if somebody has moved the alias meanwhile, or deleted the version.
+    """
+    now = current().get(CHAMPION)
+    if now != champion:
+        raise UserError(
+            f"{CHAMPION} was {_version(champion)} when this was decided, and is {_version(now)} "
+            f"now: somebody moved the alias meanwhile; run `mammoflow promote {version}` again"
+        )
+    if registry.find(version) is None:
+        raise UserError(f"{MODEL} version {version} was deleted in MLflow meanwhile")
+
+
 def crown(version: int, who: str, why: str) -> None:
-    """Make a version champion; the one before it stays at hand as `previous`."""
+    """Make a version champion; the one before it, if it still exists, stays as `previous`."""
     champion = current().get(CHAMPION)
-    if champion is not None:
+    if champion is not None and registry.find(champion) is not None:
         move(PREVIOUS, champion, who, f"gave way to version {version}")
     move(CHAMPION, version, who, why)
+
+
+def ever_champion() -> set[int]:
+    """The versions that are or have been champion, as far as alias and history tell."""
+    now = current()
+    return {made.version for made in history() if made.alias == CHAMPION} | (
+        {now[CHAMPION]} if CHAMPION in now else set()
+    )
 
 
 def roll_back(who: str, why: str) -> tuple[int, int]:
@@ -81,13 +108,21 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
     """
     now = current()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
+    if previous is not None and registry.find(previous) is None:
+        raise UserError(f"version {previous}, the `{PREVIOUS}` of {MODEL}, was deleted in MLflow")
+    if champion is None and previous is not None:
+        raise UserError(
+            f"{MODEL} has no champion to roll back from: make the one before it champion with "
+            f'`mammoflow promote {previous} --reason "..."`'
+        )
     if champion is None or previous is None or champion == previous:
         raise UserError(
             f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced; make one "
             f'champion with `mammoflow promote N --reason "..."`'
         )
     move(CHAMPION, previous, who, why)
-    move(PREVIOUS, champion, who, f"rolled back to version {previous}")
+    if registry.find(champion) is not None:
+        move(PREVIOUS, champion, who, f"rolled back to version {previous}")
     return champion, previous
 
 
@@ -157,7 +192,7 @@ def _model() -> RegisteredModel | None:
     try:
         return MlflowClient().get_registered_model(MODEL)
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if registry.absent(error):
             return None
         raise
 

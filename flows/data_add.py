@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.data import DATA, DATA_FILE, ensure_data
+from flows.data import DATA, DATA_FILE, check_own, ensure_data
 from flows.dvc import DVC
 from flows.process import CommandError, follow
 from mammo.errors import UserError
@@ -26,8 +26,10 @@ def add_data(root: Path, folder: Path, say: Callable[[str], None]) -> int:
         How many images were added.
 
     Raises:
-        UserError: if data/ is not what data.dvc names, or `folder` cannot be merged into it.
+        UserError: if data/ is not this project's own, or not what data.dvc names, or `folder`
+            cannot be merged into it.
     """
+    check_own(root)
     ensure_data(root, say)
     data, merged, before = root / DATA, root / f".{DATA}.merged", root / f".{DATA}.before"
     if before.exists():

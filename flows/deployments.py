@@ -14,11 +14,14 @@ POOLS = {"cpu": None, "gpu": 1}
 HEARTBEAT = 30  # seconds between two signs of life of a flow run; Prefect allows no less
 DEAD_AFTER = 10  # heartbeats; a loaded machine misses some
 
+SILENT = ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended")
+"""States, by Prefect's names, in which a flow run gives no sign of life and is not dead."""
+
 _DEAD = "Mammoflow: crash flow runs without a heartbeat"
 
 
 def set_up(root: Path, environment: dict[str, str]) -> None:
-    """Make pools, deployments and the rule for dead runs where they do not exist.
+    """Make pools, deployments and the rule for dead runs where they do not exist; mend the rule.
 
     Args:
         root: the clone, with prefect.yaml.
@@ -31,7 +34,7 @@ def set_up(root: Path, environment: dict[str, str]) -> None:
 
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
         _make_pools()
-        asyncio.run(_make_rule())
+        asyncio.run(make_rule())
     deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     try:
         follow(deploy, root, lambda line: None, environment)
@@ -56,43 +59,49 @@ def _make_pools() -> None:
                 continue
 
 
-async def _make_rule() -> None:
+async def make_rule(within: timedelta = timedelta(seconds=HEARTBEAT * DEAD_AFTER)) -> None:
     """Let Prefect set down as crashed what has stopped giving signs of life.
 
-    A worker that loses its power cannot say so, and a retrain would wait for its run for ever.
+    A worker that loses its power cannot say so, and a retrain would wait for its run for ever. A
+    rule that is there already stays as the user has set it, but for what it takes for an end: an
+    earlier one waited for events that do not exist, and so fired at each run that had ended.
     """
     from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
-    try:
-        await Automation.aread(name=_DEAD)
-    except ValueError:
-        beat = "prefect.flow-run.heartbeat"
-        ends = {
-            f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")
-        }
-        rule = Automation(
-            name=_DEAD,
-            trigger=EventTrigger(
-                after={beat},
-                expect={beat, *(f"prefect.flow-run.{end}" for end in ends)},
-                match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=HEARTBEAT * DEAD_AFTER),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    name=None,
-                    force=False,
-                    state=StateType.CRASHED,
-                    message=f"no sign of life for {HEARTBEAT * DEAD_AFTER} s: the machine or the "
-                    f"process is gone",
-                )
-            ],
-        )
-        await rule.acreate()
+    beat = "prefect.flow-run.heartbeat"
+    expected = {beat, *(f"prefect.flow-run.{state}" for state in SILENT)}
+    async with get_client() as client:
+        found = await client.read_automations_by_name(_DEAD)
+    for known in found:
+        rule = Automation(**known.model_dump())
+        if isinstance(rule.trigger, EventTrigger) and rule.trigger.expect != expected:
+            rule.trigger.expect = expected
+            await rule.aupdate()
+    if found:
+        return
+    await Automation(
+        name=_DEAD,
+        trigger=EventTrigger(
+            after={beat},
+            expect=expected,
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=within,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None,
+                force=False,
+                state=StateType.CRASHED,
+                message=f"no sign of life for {within.total_seconds():g} s: the machine or the "
+                f"process is gone",
+            )
+        ],
+    ).acreate()

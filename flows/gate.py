@@ -26,12 +26,16 @@ Say = Callable[[str], None]
 Word = Literal["promote", "refuse", "cannot be judged"]
 
 
+NOBODY = "none"
+"""What the tag `gate_against` says where there was no champion."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the gate says of a version, and against which champion."""
 
     version: int
-    champion: int
+    champion: int | None  # None if there was none to compare with
     word: Word
     sentence: str
     decision: "Decision | None"  # None if there was none, or it was read back from the registry
@@ -65,6 +69,13 @@ def judge(
         decision,
     )
     _record(challenger, verdict, policy, breasts)
+    return verdict
+
+
+def without_champion(challenger: ModelVersion, policy: Policy, sentence: str) -> Verdict:
+    """Record that a version could not be held against anything."""
+    verdict = Verdict(int(challenger.version), None, "cannot be judged", sentence, None)
+    _record(challenger, verdict, policy, None)
     return verdict
 
 
@@ -112,7 +123,8 @@ def _record(
         assert breasts is not None
         client.log_text(run, breasts.to_csv(index=False), f"{folder}/breasts.csv")
     # These two come last: they say that the record is whole.
-    tags |= {"gate_verdict": verdict.word, "gate_against": str(verdict.champion)}
+    against = NOBODY if verdict.champion is None else str(verdict.champion)
+    tags |= {"gate_verdict": verdict.word, "gate_against": against}
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, challenger.version, name, value)
 

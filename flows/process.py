@@ -1,4 +1,8 @@
-"""Child processes that are followed line by line and never outlive their caller."""
+"""Child processes that are followed line by line and never outlive their caller.
+
+No process is signalled by a number that may be another's by now. A child's number is its own, and
+its group's, until it is waited for; so that is done last, after every signal.
+"""
 
 import contextlib
 import os
@@ -6,8 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from mammo.pins import PINS
 
@@ -22,11 +29,56 @@ _NEEDED = (
 )
 _NEEDED_TOO = ("NVIDIA_", "OMP_")  # all that begin so
 
-_running: "set[subprocess.Popen[str]]" = set()
+POLL = 0.02  # seconds between two looks at a child that is about to end
+
+_running: "set[_Child]" = set()
 
 
 class CommandError(Exception):
     """A child ended with an error or ran out of time; the message ends with its last lines."""
+
+
+class _Child:
+    """A process in a group of its own. Any thread may stop it; each may at the same time."""
+
+    def __init__(self, command: Sequence[str], cwd: Path, env: Mapping[str, str]):
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.PIPE,  # ends when this process does; nothing is written to it
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._stopping = threading.Lock()
+
+    def await_end(self, timeout: float | None = None) -> None:
+        """Wait until the process has ended, or for `timeout` seconds, and leave it a zombie."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with contextlib.suppress(psutil.NoSuchProcess):  # another thread has stopped it
+            process = psutil.Process(self.process.pid)
+            while process.status() != psutil.STATUS_ZOMBIE and self.process.returncode is None:
+                if deadline is not None and time.monotonic() > deadline:
+                    return
+                time.sleep(POLL)
+
+    def stop(self) -> None:
+        """End every process of the group: first by asking, then by force."""
+        with self._stopping:
+            if self.process.returncode is not None:
+                return  # done before, and the number may be another's by now
+            self._signal(signal.SIGTERM)
+            self.await_end(GRACE)
+            self._signal(signal.SIGKILL)
+            self.process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # macOS does not permit it where only the zombie is left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
 
 
 def follow(
@@ -54,27 +106,17 @@ def follow(
     Raises:
         CommandError: on a non-zero exit or when the time limit has passed.
     """
-    child = subprocess.Popen(
+    child = _Child(
         [sys.executable, "-IS", str(GUARD), *command],
-        cwd=cwd,
-        env={
-            **(os.environ if env is None else env),
-            **(extra_env or {}),
-            "PYTHONUNBUFFERED": "1",
-        },
-        stdin=subprocess.PIPE,  # ends when this process does; nothing is written to it
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
+        cwd,
+        {**(os.environ if env is None else env), **(extra_env or {}), "PYTHONUNBUFFERED": "1"},
     )
     _running.add(child)
     timed_out = threading.Event()
 
     def stop_late_child() -> None:
         timed_out.set()
-        _stop_group(child)
+        child.stop()
 
     timer = threading.Timer(time_limit, stop_late_child) if time_limit is not None else None
     if timer is not None:
@@ -82,23 +124,24 @@ def follow(
         timer.start()
     lines: list[str] = []
     try:
-        assert child.stdout is not None
-        for line in child.stdout:
+        assert child.process.stdout is not None
+        for line in child.process.stdout:
             lines.append(line.rstrip())
             on_line(lines[-1])
-        child.wait()
+        child.await_end()
     finally:
         if timer is not None:
             timer.cancel()
-        _stop_group(child)
+        child.stop()
         _running.discard(child)
-        for pipe in (child.stdin, child.stdout):
+        for pipe in (child.process.stdin, child.process.stdout):
             if pipe is not None:
                 pipe.close()
     if timed_out.is_set():
         raise CommandError(_failure(command, f"was stopped after {time_limit:g} s", lines))
-    if child.returncode != 0:
-        raise CommandError(_failure(command, f"ended with status {child.returncode}", lines))
+    status = child.process.returncode
+    if status != 0:
+        raise CommandError(_failure(command, f"ended with status {status}", lines))
     return lines
 
 
@@ -123,21 +166,7 @@ def stop_all() -> None:
     An interrupt reaches the main thread alone; the threads that wait for children never see it.
     """
     for child in list(_running):
-        _stop_group(child)
-
-
-def _stop_group(child: "subprocess.Popen[str]") -> None:
-    """End every process of the child's group: first by asking, then by force."""
-    try:
-        os.killpg(child.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        child.wait()
-        return
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(timeout=GRACE)
-    with contextlib.suppress(ProcessLookupError):  # the whole group has ended
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+        child.stop()
 
 
 def _failure(command: Sequence[str], what: str, lines: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 from flows import aliases, registry
-from flows.gate import Verdict, judge, recorded
+from flows.gate import NOBODY, Verdict, judge, recorded, without_champion
 from flows.notify import notify, notify_failure
 from flows.process import CommandError
 from flows.provenance import find_version
@@ -42,12 +42,12 @@ class Promotion:
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
 def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
     """Let the gate judge a version, and act upon it as far as the policy allows."""
-    logger = get_run_logger()
-    champion = _champion()
+    champion, absence = _champion()
     if champion is None:
-        aliases.crown(int(version.version), aliases.AUTOMATIC, "there was no champion")
-        return _told(version, None, "promoted", None, "there was no champion")
-    verdict = judge(root, champion, version, policy, logger.info)
+        sentence = f"{absence}, so nothing can be compared: {_yourself(version)}"
+        verdict = without_champion(version, policy, sentence)
+        return _told(version, None, "not judged", verdict, sentence)
+    verdict = judge(root, champion, version, policy, get_run_logger().info)
     _show_verdict(verdict)
     if verdict.word == "cannot be judged":
         outcome: Outcome = "not judged"
@@ -56,19 +56,26 @@ def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
     elif policy.approve == "manual":
         outcome = "waits for approval"
     else:
-        outcome = "promoted"
-        aliases.crown(int(version.version), aliases.AUTOMATIC, f"the gate: {verdict.sentence}")
+        outcome, number = "promoted", int(version.version)
+        try:
+            aliases.check_unmoved(number, verdict.champion)
+        except UserError as error:
+            return _told(version, verdict.champion, "not judged", verdict, str(error))
+        aliases.crown(number, aliases.AUTOMATIC, f"the gate: {verdict.sentence}")
     return _told(version, verdict.champion, outcome, verdict, verdict.sentence)
 
 
 def unsettled(version: ModelVersion) -> bool:
-    """Whether a challenger never reached the gate: the retrain that made it was cut short.
+    """Whether a challenger never met a champion at the gate: the retrain that made it was cut
+    short, or there was no champion then.
 
     A verdict against an earlier champion counts: people may have gone back behind it since.
     """
     now = aliases.current()
-    waiting = now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION)
-    return waiting and "gate_against" not in version.tags
+    if not now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION):
+        return False
+    against = version.tags.get("gate_against")
+    return against is None or (against == NOBODY and _champion()[0] is not None)
 
 
 @flow(name="promote", on_failure=[notify_failure], on_crashed=[notify_failure])
@@ -87,33 +94,32 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
     try:
         policy = load_params(root / "params.yaml").policy
         registry.open_store(root)
-        found, champion = find_version(version), _champion()
+        found, (champion, _) = find_version(version), _champion()
         if champion is not None and champion.version == found.version:
             raise UserError(f"version {found.version} is the champion already")
         if reason is None:
             return settle(root, found, policy)
-        return _override(root, found, champion, policy, aliases.checked_reason(reason))
+        return _override(root, found, policy, aliases.checked_reason(reason))
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     except registry.FAULTS as error:
         return Failed(message=registry.in_words(error))
 
 
-def _override(
-    root: Path, version: ModelVersion, champion: ModelVersion | None, policy: Policy, reason: str
-) -> Promotion:
+def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) -> Promotion:
     """A person's decision: the gate is heard, and overruled if need be."""
     who, number = aliases.person(root), int(version.version)
+    now, (champion, _) = aliases.current().get(CHAMPION), _champion()
     verdict = None
     if champion is not None:
         verdict = recorded(version, int(champion.version))
         if verdict is None:
             verdict = judge(root, champion, version, policy, get_run_logger().info)
         _show_verdict(verdict)
+    aliases.check_unmoved(number, now)
     aliases.crown(number, who, reason)
     gate = f" (the gate: {verdict.word})" if verdict is not None else ""
-    before = int(champion.version) if champion is not None else None
-    return _told(version, before, "promoted", verdict, f"{who}: {reason}{gate}")
+    return _told(version, now, "promoted", verdict, f"{who}: {reason}{gate}")
 
 
 def roll_back(root: Path, reason: str) -> tuple[int, int]:
@@ -129,9 +135,21 @@ def roll_back(root: Path, reason: str) -> tuple[int, int]:
     return leaves, returns
 
 
-def _champion() -> ModelVersion | None:
+def _champion() -> tuple[ModelVersion | None, str]:
+    """The champion; or None, and in words what became of it."""
     number = aliases.current().get(CHAMPION)
-    return registry.version(number) if number is not None else None
+    if number is not None:
+        return registry.find(number), f"the champion, version {number}, was deleted in MLflow"
+    past = [made.version for made in aliases.history() if made.alias == CHAMPION]
+    if not past:
+        return None, "there is no champion"
+    return None, (
+        f"there is no champion: version {past[-1]} was, until it or its alias was deleted in MLflow"
+    )
+
+
+def _yourself(version: ModelVersion) -> str:
+    return f'decide yourself with `mammoflow promote {version.version} --reason "..."`'
 
 
 def _told(

@@ -15,13 +15,20 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows import registry
 from flows.audit_record import Finding
 from flows.dvclock import Cache, LockedStage, data_out
 from flows.evidence import md5_of, missing, some, wrong
 from flows.git import changed_between, has_commit
 from flows.registration import git_tag
-from flows.registry import MODEL, SNAPSHOT_ARTIFACT, flatten, run_of, snapshot_tags
+from flows.registry import (
+    MODEL,
+    SNAPSHOT_ARTIFACT,
+    absent,
+    flatten,
+    run_of,
+    snapshot_tags,
+    stored_text,
+)
 from flows.snapshot import FILES, Snapshot, read_tag, tag_exists
 from flows.weights import folder_hash
 from mammo.errors import UserError
@@ -60,18 +67,12 @@ def find_run(version: ModelVersion) -> Run:
     """
     try:
         return MlflowClient().get_run(run_of(version))
-    except MlflowException:
+    except MlflowException as error:
+        if not absent(error):
+            raise
         raise UserError(
             f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
         ) from None
-
-
-def stored_text(version: ModelVersion, artifact: str) -> str | None:
-    """An artifact of a version's run, or None if it is not there."""
-    try:
-        return registry.stored_text(version, artifact)
-    except (MlflowException, OSError, UnicodeDecodeError):
-        return None
 
 
 def missing_tags(version: ModelVersion) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +25,16 @@ from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from prefect import State
 from prefect.states import Failed
 from voluptuous import Invalid
 
+from flows.aliases import ever_champion
 from flows.git import file_at
 from flows.registration import WHOLE, complete
-from flows.registry import MODEL, WORKSPACE, snapshot_of
+from flows.registry import MODEL, WORKSPACE, absent, snapshot_of
 from mammo.errors import UserError
 from mammo.files import write_json, write_text
 
@@ -41,6 +44,7 @@ Say = Callable[[str], None]
 
 TEMPORARY = Path(".dvc/tmp")  # DVC's own, out of git's sight
 LOCK = "dvc.lock"
+REAPER = Path(__file__).with_name("reaper.py")
 
 _watchers: "list[subprocess.Popen[bytes]]" = []  # kept, for their pipes to stay open
 
@@ -62,11 +66,17 @@ def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
 
 def _take_server_along() -> None:
     """Prefect's temporary server ends with us, but would stay if we were killed: see to it."""
-    servers = [str(c.pid) for c in psutil.Process().children() if "uvicorn" in c.cmdline()]
-    if servers:
+    for server in (child for child in psutil.Process().children() if _is_server(child)):
         # Its stdin ends when we do, however we do.
-        command = ["sh", "-c", 'cat > /dev/null; kill "$@" 2> /dev/null', "sh", *servers]
+        command = [sys.executable, str(REAPER), str(server.pid), repr(server.create_time())]
         _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+
+
+def _is_server(child: psutil.Process) -> bool:
+    try:
+        return "uvicorn" in child.cmdline()
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
 
 
 @contextmanager
@@ -121,7 +131,7 @@ def repair_registry(root: Path, experiment: str, say: Say) -> None:
     client, mine = MlflowClient(), workspace_id(root)
     _finish_versions(client, root, mine, say)
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
-        if _workspace_of(client, run) == mine:
+        if _is_of(client, str(run.info.run_id), mine):
             versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
             status = "FINISHED" if any(WHOLE in version.tags for version in versions) else "KILLED"
             client.set_terminated(run.info.run_id, status)
@@ -138,19 +148,32 @@ def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> N
     for version in sorted(found, key=lambda version: int(version.version)):
         if WHOLE in version.tags or not version.run_id:
             continue  # without a run it is none of ours
-        if _workspace_of(client, client.get_run(version.run_id)) != mine:
+        if not _is_of(client, str(version.run_id), mine):
             continue  # its own retrain may be at it just now
         try:
             if version.run_id in done:
                 raise UserError("its run has another version")
             complete(root, snapshot_of(version), int(version.version))
         except UserError as error:
+            if int(version.version) in ever_champion():  # no half-registered one was
+                say(f"{MODEL} version {version.version} lacks the tag {WHOLE}, but stays: {error}")
+                continue
             client.delete_model_version(MODEL, version.version)
             say(f"{MODEL} version {version.version} was half-registered; removed it: {error}")
             continue
         done.add(version.run_id)
         client.set_terminated(version.run_id, "FINISHED")
         say(f"{MODEL} version {version.version} was half-registered: completed it")
+
+
+def _is_of(client: MlflowClient, run: str, workspace: str) -> bool:
+    """Whether a run belongs to a workspace; one that is gone from MLflow belongs to none."""
+    try:
+        return _workspace_of(client, client.get_run(run)) == workspace
+    except MlflowException as error:
+        if absent(error):
+            return False
+        raise
 
 
 def _workspace_of(client: MlflowClient, run: Run) -> str | None:

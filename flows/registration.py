@@ -13,7 +13,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from packaging.requirements import Requirement
 
 from flows import aliases
-from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags
+from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags, versions
 from flows.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from mammo.errors import UserError
 from mammo.files import NETWORK_FILES
@@ -85,21 +85,22 @@ def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
 def complete(root: Path, snapshot: Snapshot, version: int) -> str:
     """Make a version of the registry whole and return its alias; what is done already stays.
 
-    It gets its git tag and its alias (the first version becomes champion, a later one challenger),
-    and last the tag that says it is whole: whatever is cut short before can be done again.
+    It gets its git tag and its alias (the first version ever becomes champion, any other one
+    challenger, also where the champion was deleted), and last the tag that says it is whole:
+    whatever is cut short before can be done again.
 
     Raises:
         UserError: if git has this tag for another snapshot, or the snapshot's commit is not there.
     """
-    client, tag = MlflowClient(), git_tag(version)
+    tag = git_tag(version)
     if not tag_exists(root, tag):
         write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
     elif read_tag(root, tag) != snapshot:
         raise UserError(f"git has the tag {tag} already, for another snapshot: delete the tag")
-    alias = _alias(client, version)
+    alias = _alias(version)
     if aliases.current().get(alias) != version:
         aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
-    client.set_model_version_tag(MODEL, str(version), WHOLE, tag)
+    MlflowClient().set_model_version_tag(MODEL, str(version), WHOLE, tag)
     return alias
 
 
@@ -134,11 +135,15 @@ def gather_predictor(root: Path, folder: Path) -> None:
     shutil.copyfile(root / "params.yaml", folder / "params.yaml")
 
 
-def _alias(client: MlflowClient, version: int) -> str:
+def _alias(version: int) -> str:
     """The alias that a new version gets, or has got."""
-    models = client.search_registered_models(f"name = '{MODEL}'")
-    champions = [str(m.aliases[CHAMPION]) for m in models if CHAMPION in m.aliases]
-    return CHALLENGER if champions and str(version) not in champions else CHAMPION
+    champion = aliases.current().get(CHAMPION)
+    if champion is not None:
+        return CHAMPION if champion == version else CHALLENGER
+    # One that is half-registered has never served, and may be this one's twin.
+    whole = {int(found.version) for found in versions() if WHOLE in found.tags}
+    others = whole | aliases.ever_champion()
+    return CHALLENGER if others - {version} else CHAMPION
 
 
 def serving_requirements() -> list[str]:

@@ -4,6 +4,7 @@ What is logged of a stage is what dvc.yaml declares for it; nothing here knows a
 """
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,20 +165,26 @@ def run_of(version: ModelVersion) -> str:
     return checked(RunId, version.run_id, f"the run of version {version.version} in MLflow")
 
 
-def stored_text(version: ModelVersion, artifact: str) -> str:
-    """The text of an artifact of a version's run."""
-    return str(mlflow.artifacts.load_text(f"runs:/{run_of(version)}/{artifact}"))
+def stored_text(version: ModelVersion, artifact: str) -> str | None:
+    """The text of an artifact of a version's run, or None if it is not there.
+
+    Raises:
+        MlflowException: if MLflow, or where it keeps its files, does not answer.
+    """
+    return artifact_text(run_of(version), artifact)
 
 
 def snapshot_of(version: ModelVersion) -> Snapshot:
     """The snapshot stored with a version's run.
 
     Raises:
-        UserError: if it is none, or names places outside the project.
+        UserError: if there is none, or it names places outside the project.
     """
     number = version.version
+    text = stored_text(version, SNAPSHOT_ARTIFACT)
+    if text is None:
+        raise UserError(f"the run {version.run_id} of version {number} has no {SNAPSHOT_ARTIFACT}")
     try:
-        text = stored_text(version, SNAPSHOT_ARTIFACT)
         return Snapshot.from_json(text, f"{SNAPSHOT_ARTIFACT} of version {number} in MLflow")
     except UserError as error:
         raise UserError(
@@ -189,9 +196,43 @@ def snapshot_of(version: ModelVersion) -> Snapshot:
 def environment_of(version: ModelVersion) -> Environment | None:
     """What a version was made in; None if that was not recorded, or is no longer readable."""
     try:
-        return Environment.model_validate_json(stored_text(version, ENVIRONMENT_ARTIFACT))
-    except (MlflowException, OSError, ValidationError, UnicodeDecodeError, UserError):
+        text = stored_text(version, ENVIRONMENT_ARTIFACT)
+        return None if text is None else Environment.model_validate_json(text)
+    except (ValidationError, UserError):
         return None
+
+
+def absent(error: Exception) -> bool:
+    """Whether MLflow said that there is no such thing, and not that it cannot be reached."""
+    return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def artifact_text(run: str, path: str) -> str | None:
+    """A text among the artifacts of a run, or None if there is no such run or text.
+
+    Raises:
+        MlflowException: if MLflow, or where it keeps its files, does not answer.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            file = mlflow.artifacts.download_artifacts(f"runs:/{run}/{path}", dst_path=scratch)
+            return Path(file).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, IsADirectoryError):
+            return None
+        except MlflowException as error:
+            if not absent(error):
+                raise
+    # It says so of files that are out of reach, too; their list tells.
+    folder = Path(path).parent
+    try:
+        listed = MlflowClient().list_artifacts(run, str(folder) if folder.name else None)
+    except MlflowException as error:
+        if absent(error):
+            return None
+        raise
+    if path in [artifact.path for artifact in listed]:
+        raise MlflowException(f"the artifact {path} of the run {run} cannot be read")
+    return None
 
 
 def versions() -> list[ModelVersion]:
@@ -216,15 +257,22 @@ def snapshot_tags(snapshot: Snapshot) -> dict[str, str]:
 
 def latest_version() -> ModelVersion | None:
     """The newest version of the model, or None if there is none yet."""
-    try:
-        return next(iter(versions()), None)
-    except MlflowException:
-        return None
+    return next(iter(versions()), None)
 
 
 def version(number: int) -> ModelVersion:
     """A version of the model, with the tags that it has now."""
     return MlflowClient().get_model_version(MODEL, str(number))
+
+
+def find(number: int) -> ModelVersion | None:
+    """A version of the model, or None if it was deleted."""
+    try:
+        return version(number)
+    except MlflowException as error:
+        if absent(error):
+            return None
+        raise
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

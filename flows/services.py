@@ -34,6 +34,7 @@ class Running:
 
     service: Service
     process: "subprocess.Popen[bytes]"
+    handle: psutil.Process  # tells its process from a later one with the same number
     log: Path
     since: float  # time.monotonic() when it was started
 
@@ -60,7 +61,8 @@ def start(service: Service, root: Path, logs: Path) -> Running:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Running(service, process, log, time.monotonic())
+    # Nobody has waited for it: the number is its own, even if it has ended already.
+    return Running(service, process, psutil.Process(process.pid), log, time.monotonic())
 
 
 def wait_until_ready(running: Running) -> None:
@@ -123,14 +125,17 @@ def stop(running: Sequence[Running]) -> None:
 def family(running: Running) -> list[psutil.Process]:
     """A program's process and its descendants, itself first; none if it is gone."""
     try:
-        first = psutil.Process(running.process.pid)
-        return [first, *first.children(recursive=True)]
+        return [running.handle, *running.handle.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
 
 def terminate(family: Sequence[psutil.Process]) -> None:
-    """End processes, by asking, then by force; those that have ended already do not matter."""
+    """End processes, by asking, then by force; those that have ended already do not matter.
+
+    psutil knows each by its number and the time of its creation, and signals no other.
+    """
+    family = [process for process in family if process.is_running()]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
@@ -20,10 +19,13 @@ from flows.git import fetch, has_commit
 from flows.pipeline import Stage, read_pipeline, repro, worth_showing
 from flows.process import CommandError
 from flows.reach import require_mlflow
+from flows.registry import FAULTS
 from flows.remote import Done
 from flows.runcache import pull_deps, push_result
 from flows.snapshot import Snapshot, materialise
 from mammo.errors import UserError
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 @flow(name="run-stage", flow_run_name="{stage}")
@@ -95,10 +97,17 @@ def _have_commit(root: Path, commit: str) -> None:
 
 
 def _reachable(run: str) -> str:
-    """The run, if this worker's MLFLOW_TRACKING_URI knows it, else nothing."""
+    """The run, if this worker's MLFLOW_TRACKING_URI knows it and answers at once, else nothing."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"  # MLflow's own go on for minutes, and no curve is worth them
     try:
         require_mlflow()
         known = checked(RunId, run, "the run's parameter `mlflow_run`") if run else ""
         return str(MlflowClient().get_run(known).info.run_id) if known else ""
-    except (MlflowException, UserError):
+    except (*FAULTS, UserError):
         return ""
+    finally:
+        if before is None:
+            del os.environ[RETRIES]
+        else:
+            os.environ[RETRIES] = before

@@ -59,7 +59,10 @@ class Store:
             return None
         digest, rest = entry[:_DIGEST], entry[_DIGEST:]
         if hashlib.sha256(rest).digest() != digest:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:  # a store that may only be read
+                _complain(str(self.folder))
             return None
         facts, _, content = rest.partition(b"\n")
         try:

@@ -1,25 +1,31 @@
 """The search for head width, dropout and learning rate, with Optuna.
 
 In place, each trial's sampler is seeded from the seed and the trial's number, so thirty trials at
-once and fifteen and fifteen more propose the same. Several workers can share one search in a
-database instead: what is proposed then depends on who is faster, and `shared` says so.
+once and fifteen and fifteen more propose the same. So a search that is cut short can go on with the
+trials that it had ended. Several workers can share one search in a database instead: what is
+proposed then depends on who is faster.
 """
 
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
+import torch
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from mammo.checkpoint import key
+from mammo.checkpoint import key, machinery
+from mammo.classifier import build_classifier
 from mammo.errors import UserError
+from mammo.files import read_json, write_json
 from mammo.params import Classifier, Space, Tune
 from mammo.progress import say
 from mammo.reproducibility import stage_seed
@@ -57,7 +63,13 @@ def propose(trial: optuna.Trial, space: Space) -> Choice:
 
 
 def search(
-    study: optuna.Study, objective: Objective, space: Space, select_by: str, trials: int, seed: int
+    study: optuna.Study,
+    objective: Objective,
+    space: Space,
+    select_by: str,
+    trials: int,
+    seed: int,
+    keep: Callable[[optuna.Study], None] = lambda study: None,
 ) -> None:
     """Run trials until the study holds `trials` of them.
 
@@ -69,6 +81,7 @@ def search(
         select_by: which of an epoch's scores is compared.
         trials: how many in all.
         seed: the study's.
+        keep: called after each trial.
     """
 
     run = _runner(objective, space, select_by)
@@ -77,6 +90,55 @@ def search(
         study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
         trial = study.trials[number]
         say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
+        keep(study)
+
+
+def save_trials(study: optuna.Study, path: Path) -> None:
+    """Write down the trials of a study, in place of what was written before.
+
+    A disk that is full ends no search: it is told, and what was written before stays.
+    """
+    trials = [
+        {
+            "state": trial.state.name,
+            "value": trial.value,
+            "params": trial.params,
+            "distributions": {
+                name: distribution_to_json(space) for name, space in trial.distributions.items()
+            },
+            "epochs": list(trial.intermediate_values.items()),
+        }
+        for trial in study.trials
+    ]
+    try:
+        write_json(path, trials)
+    except (OSError, ValueError) as error:
+        say(f"the trials could not be kept in {path.parent}: {error}")
+
+
+def load_trials(path: Path, study: optuna.Study) -> None:
+    """Give an empty study the trials that `save_trials` wrote, if any can be read."""
+    if not path.exists():
+        return
+    try:
+        trials = [
+            create_trial(
+                state=TrialState[kept["state"]],
+                value=kept["value"],
+                params=kept["params"],
+                distributions={
+                    name: json_to_distribution(space)
+                    for name, space in kept["distributions"].items()
+                },
+                intermediate_values={int(epoch): float(x) for epoch, x in kept["epochs"]},
+            )
+            for kept in read_json(path)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        say(f"{path}: cannot be read ({error}); the search starts from its beginning")
+        return
+    study.add_trials(trials)
+    say(f"going on after trial {len(trials) - 1}: those before it were kept")
 
 
 def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optuna.Study:
@@ -185,6 +247,7 @@ def tune(
     seed: int,
     watch: Callable[[int, Choice], Report] = lambda number, choice: lambda scores: None,
     storage: str = "",
+    checkpoints: Path | None = None,
 ) -> optuna.Study:
     """Search with trainings of `tune.epochs` epochs; a trial's value is its best epoch's.
 
@@ -200,6 +263,9 @@ def tune(
             scores of each of its epochs.
         storage: address of a database, as SQLAlchemy has it, where every worker that is given the
             same search does its share; without it, the search is this process's alone.
+        checkpoints: a folder for the trials that have ended. Without it a search in place that is
+            cut short starts again; the result is the same. It holds what nobody needs once the
+            result is safe.
 
     Raises:
         UserError: if the database cannot be reached.
@@ -225,7 +291,21 @@ def tune(
         share(study, objective, settings.space, classifier.select_by, settings.trials)
     else:
         study = new_study(classifier.select_by, settings.pruning)
-        search(study, objective, settings.space, classifier.select_by, settings.trials, seed)
+        wanted = (settings.space, classifier.select_by, settings.trials, seed)
+        if checkpoints is None:
+            search(study, objective, *wanted)
+        else:
+            torch.manual_seed(stage_seed(seed, "fit"))
+            weights = build_classifier(classifier).state_dict()
+            facts = [
+                classifier.model_dump(mode="json"),
+                settings.model_dump(mode="json"),
+                seed,
+                machinery() | {"optuna": optuna.__version__},
+            ]
+            path = checkpoints / f"{key(facts, contents(train, validation), weights)}.json"
+            load_trials(path, study)
+            search(study, objective, *wanted, lambda study: save_trials(study, path))
     return study
 
 

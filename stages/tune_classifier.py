@@ -8,9 +8,12 @@ trial is a nested run there with live curves.
 With OPTUNA_STORAGE set to a database, such as postgresql://mammo@server/optuna, every process that
 runs this on the same inputs takes its share of one search, and all write the same. best_params.json
 then says that the search was shared: a search in place can be repeated, a shared one cannot.
+
+Cut short, a search in place goes on with the trials that it had ended, to the same bytes.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 from mammo.classifier import check_weights
@@ -29,7 +32,13 @@ OUT = Path("outputs/tune_classifier")
 
 
 def run(
-    params: Params, manifest: Path, split: Path, crops: Path, out: Path, storage: str = ""
+    params: Params,
+    manifest: Path,
+    split: Path,
+    crops: Path,
+    out: Path,
+    storage: str = "",
+    checkpoints: Path | None = None,
 ) -> None:
     """Search, and write best_params.json and trials.csv to `out`.
 
@@ -40,13 +49,14 @@ def run(
         crops: folder of crop_rois.
         out: an existing folder.
         storage: of a search that several workers share; see `mammo.tuning.tune`.
+        checkpoints: a folder to go on from, if a search in place is cut short.
     """
     settings = params.classifier
     check_weights(settings)
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "tune_classifier")
     with trial_runs() as watch:
-        study = tune(settings, params.tune, train, validation, seed, watch, storage)
+        study = tune(settings, params.tune, train, validation, seed, watch, storage, checkpoints)
     write_csv(out / "trials.csv", trials_table(study))
     search = {"search": "shared by several workers"} if storage else {}
     write_json(out / "best_params.json", best_params(study) | search)
@@ -54,10 +64,14 @@ def run(
 
 def main() -> None:
     """Run the stage in the current folder."""
+    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
+    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
+    storage = os.environ.get("OPTUNA_STORAGE", "")
     params = load_params()
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST, SPLIT, CROPS, out, os.environ.get("OPTUNA_STORAGE", ""))
+        run(params, MANIFEST, SPLIT, CROPS, out, storage, checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Aliases move, and every move is on record: who, when, why."""
 
+import sqlite3
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,51 @@ def test_a_version_that_is_gone_takes_its_alias_along_and_leaves_its_history(
     assert len(aliases.history()) == 3
     with pytest.raises(UserError, match="no `previous` to return to"):
         aliases.roll_back("Bob", "why")
+
+
+def dangle(root: Path, alias: str, version: int) -> None:
+    """Let an alias name a version that was deleted, as another store of MLflow's may."""
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database:
+        database.execute(
+            "INSERT INTO registered_model_aliases (name, alias, version) VALUES (?, ?, ?)",
+            (MODEL, alias, version),
+        )
+        database.commit()
+
+
+def test_an_alias_of_a_deleted_version_stands_in_nobodys_way(three_versions: Path) -> None:
+    aliases.crown(1, "Ann", "the first")
+    store(three_versions).delete_model_version(MODEL, "1")
+    dangle(three_versions, CHAMPION, 1)
+    aliases.crown(2, "Ann", "the first one is gone")
+    assert aliases.current() == {CHAMPION: 2}
+    dangle(three_versions, PREVIOUS, 1)
+    with pytest.raises(UserError, match=r"version 1, the `previous` of .* was deleted in MLflow"):
+        aliases.roll_back("Bob", "why")
+    assert aliases.current()[CHAMPION] == 2
+    assert [move.version for move in aliases.history()] == [1, 2]
+
+
+def test_without_a_champion_there_is_nothing_to_roll_back_from(three_versions: Path) -> None:
+    aliases.crown(1, "Ann", "the first")
+    aliases.crown(2, "Ann", "better")
+    store(three_versions).delete_registered_model_alias(MODEL, CHAMPION)
+    with pytest.raises(UserError, match="mammoflow promote 1 --reason"):
+        aliases.roll_back("Bob", "why")
+
+
+def test_a_move_by_hand_between_decision_and_promotion_is_noticed(three_versions: Path) -> None:
+    aliases.crown(1, "Ann", "the first")
+    aliases.check_unmoved(2, 1)
+    store(three_versions).set_registered_model_alias(MODEL, CHAMPION, "3")
+    with pytest.raises(UserError, match="was version 1 when this was decided, and is version 3"):
+        aliases.check_unmoved(2, 1)
+    store(three_versions).delete_registered_model_alias(MODEL, CHAMPION)
+    with pytest.raises(UserError, match="is not set now"):
+        aliases.check_unmoved(2, 1)
+    store(three_versions).delete_model_version(MODEL, "2")
+    with pytest.raises(UserError, match="version 2 was deleted in MLflow meanwhile"):
+        aliases.check_unmoved(2, None)
 
 
 def test_a_person_is_known_by_git_or_refused(

@@ -66,10 +66,44 @@ def test_other_data_that_cannot_be_had_are_an_error_and_nothing_is_left(project:
     shutil.rmtree(project / "data")
     shutil.rmtree(project / ".dvc" / "cache")
     named = (project / "data.dvc").read_text()
-    with pytest.raises(UserError, match=r"data that data\.dvc names cannot be had"):
+    with pytest.raises(UserError, match=r"data that data\.dvc names cannot be had") as told:
         ensure_data(project, print)
+    assert "`dvc pull` ended with: No remote provided" in str(told.value)
     assert not (project / "data").exists()
     assert (project / "data.dvc").read_text() == named
+
+
+@pytest.mark.usefixtures("small_sample")
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("/nowhere/at/all", "do not exist neither locally nor on remote"),
+        ("ssh://localhost/there", "ssh is supported, but requires 'dvc-ssh' to be installed"),
+    ],
+)
+def test_why_a_remote_did_not_bring_the_data_is_told(project: Path, url: str, reason: str) -> None:
+    command(project, "dvc", "remote", "add", "-d", "there", url)
+    shutil.rmtree(project / "data")
+    shutil.rmtree(project / ".dvc" / "cache")
+    said: list[str] = []
+    with pytest.raises(UserError, match=reason):
+        ensure_data(project, said.append)
+    assert any(reason in line and "making the sample" in line for line in said)
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_no_name_of_a_file_in_data_is_told(project: Path) -> None:
+    (project / "data" / "Zorgla, 18470211.txt").write_text("?")
+    command(project, "dvc", "add", "-q", "data")
+    cache = project / ".dvc" / "cache" / "files" / "md5"
+    for path in cache.rglob("*"):
+        if path.is_file() and path.suffix != ".dir":
+            path.unlink()
+    shutil.rmtree(project / "data")
+    said: list[str] = []
+    with pytest.raises(UserError) as told:
+        ensure_data(project, said.append)
+    assert "Zorgla" not in "".join([*said, str(told.value)])
 
 
 def test_changed_data_are_never_taken_silently(project: Path) -> None:

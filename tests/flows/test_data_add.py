@@ -79,3 +79,106 @@ def test_data_that_are_not_versioned_are_not_added_to(project: Path, tmp_path: P
     with pytest.raises(UserError, match=r"run `dvc add data`"):
         add_data(project, write_set(tmp_path / "new", {"3/31": b"three"}), print)
     assert state(project) == before
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "new", {"3/31": b"three"})
+
+
+def imported(project: Path, tmp_path: Path, *how: str) -> Path:
+    """Another project whose data/ was made by a command of DVC."""
+    command(project, "git", "config", "user.name", "Tester")
+    command(project, "git", "config", "user.email", "tester@localhost")
+    command(project, "git", "add", "-A")
+    command(project, "git", "commit", "-qm", "data")
+    other = tmp_path / "other"
+    other.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=other, check=True)
+    command(other, "dvc", "init", "-q")
+    command(other, "dvc", *how)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("how", "source"),
+    [
+        (("import", "{}", "data"), "comes from data of {} (`dvc import`)"),
+        (("import-url", "{}/data", "data"), "comes from {}/data (`dvc import-url`)"),
+    ],
+    ids=["import", "import-url"],
+)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_imported_data_are_not_added_to_and_the_source_is_named(
+    project: Path, tmp_path: Path, new: Path, how: tuple[str, ...], source: str, frozen: bool
+) -> None:
+    other = imported(project, tmp_path, *(word.format(project) for word in how))
+    if not frozen:
+        command(other, "dvc", "unfreeze", "data.dvc")
+    before = state(other)
+    with pytest.raises(UserError) as refused:
+        add_data(other, new, print)
+    named = str(refused.value).replace("../project", str(project))
+    assert source.format(project) in named
+    assert state(other) == before
+    # What it advises makes the data the project's own.
+    command(other, "dvc", "remove", "data.dvc")
+    command(other, "dvc", "add", "-q", "data")
+    add_data(other, new, print)
+    assert (other / "data/train_images/3/31.dcm").exists()
+
+
+def test_an_address_is_named_without_its_password(project: Path, new: Path) -> None:
+    file = project / "data.dvc"
+    url = "https://ann:secret@example.org/data"
+    file.write_text(f"deps:\n- path: {url}\n  md5: {'0' * 32}\n{file.read_text()}")
+    with pytest.raises(UserError, match=r"comes from https://example\.org/data") as refused:
+        add_data(project, new, print)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ["cache", "push"])
+def test_data_that_would_never_be_pushed_are_not_added_to(
+    project: Path, new: Path, setting: str
+) -> None:
+    file = project / "data.dvc"
+    file.write_text(f"{file.read_text()}  {setting}: false\n")
+    before = state(project)
+    with pytest.raises(UserError, match=f"says `{setting}: false`, so what is added would never"):
+        add_data(project, new, print)
+    assert state(project) == before
+
+
+def test_a_data_folder_that_is_a_link_is_not_added_to(
+    project: Path, tmp_path: Path, new: Path
+) -> None:
+    (project / "data").rename(tmp_path / "disk")
+    (project / "data").symlink_to(tmp_path / "disk")
+    before = state(project)
+    with pytest.raises(UserError, match=f"data is a symbolic link to {tmp_path / 'disk'}"):
+        add_data(project, new, print)
+    assert state(project) == before
+    assert (project / "data").is_symlink()
+
+
+def test_a_data_dvc_with_more_than_data_in_it_is_refused(project: Path, new: Path) -> None:
+    file = project / "data.dvc"
+    for text, sentence in {
+        file.read_text() + "- path: more\n": "names data, more, and not data/ alone",
+        file.read_text().replace("path: data", "path: /elsewhere/data"): "names /elsewhere/data",
+        file.read_text()[:20]: "names nothing",
+        "outs: [": "cannot be read",
+        "deps: []\n": "names nothing",
+    }.items():
+        file.write_text(text)
+        before = state(project)
+        with pytest.raises(UserError, match=sentence):
+            add_data(project, new, print)
+        assert state(project) == before
+
+
+def test_parts_of_data_that_are_versioned_one_by_one_are_named(project: Path, new: Path) -> None:
+    command(project, "dvc", "remove", "data.dvc")
+    command(project, "dvc", "add", "-q", "data/train.csv")
+    with pytest.raises(UserError, match=r"\.dvc files inside data/ version parts of it"):
+        add_data(project, new, print)

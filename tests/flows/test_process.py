@@ -1,16 +1,20 @@
 """Children are followed line by line and never outlive their caller."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from flows.process import CommandError, follow, stop_all
+from flows.process import CommandError, _Child, follow, stop_all
 from tests.imports import ROOT
+
+REAPER = ROOT / "flows" / "reaper.py"
 
 
 def alive(pid: int) -> bool:
@@ -125,3 +129,64 @@ def test_a_command_that_a_signal_ended_says_which(tmp_path: Path) -> None:
 def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"no-such-command: cannot be run"):
         follow(["no-such-command"], tmp_path, lambda line: None)
+
+
+LEAVES_ONE = "sleep 60 > /dev/null 2>&1 & echo $! > pid"
+
+
+def test_a_group_is_signalled_only_while_its_number_is_surely_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a child is waited for, no other process can get its number."""
+    owners: list[int] = []
+    usual = os.killpg
+
+    def killpg(group: int, number: int) -> None:
+        owners.append(psutil.Process(group).ppid())
+        usual(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    follow(["bash", "-c", LEAVES_ONE], tmp_path, lambda line: None)
+    assert owners == [os.getpid()] * 2
+    assert gone(int((tmp_path / "pid").read_text()))
+    stop_all()
+    assert len(owners) == 2
+
+
+def test_a_child_that_many_threads_stop_is_waited_for_once(tmp_path: Path) -> None:
+    child = _Child(["sleep", "60"], tmp_path, dict(os.environ))
+    threads = [threading.Thread(target=child.stop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    child.await_end()
+    for thread in threads:
+        thread.join(10)
+    assert child.process.returncode == -signal.SIGTERM
+    for pipe in (child.process.stdin, child.process.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+def test_a_child_that_closes_its_output_is_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="ended with status 3"):
+        follow(["bash", "-c", "exec >&- 2>&-; sleep 1; exit 3"], tmp_path, lambda line: None)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_reaper_ends_a_process_only_if_it_is_the_one_that_was_meant(same: bool) -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        created = psutil.Process(sleeper.pid).create_time() - (0 if same else 1)
+        command = [sys.executable, str(REAPER), str(sleeper.pid), repr(created)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as reaper:
+            assert reaper.stdin is not None
+            reaper.stdin.close()
+            assert reaper.wait(60) == 0
+        assert gone(sleeper.pid, within=5 if same else 0.5) is same
+        sleeper.kill()
+
+
+def test_the_reaper_does_not_mind_a_process_that_is_gone() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        created = psutil.Process(ended.pid).create_time()
+    command = [sys.executable, str(REAPER), str(ended.pid), repr(created)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)

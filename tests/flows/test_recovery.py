@@ -29,6 +29,7 @@ from mammo.errors import UserError
 from tests.flows.test_process import alive, gone
 from tests.flows.toys import (
     Retrain,
+    environment,
     free_port,
     make_toy,
     mlflow_server,
@@ -393,6 +394,33 @@ def test_the_lock_of_a_folder_is_let_go_of(project: Path) -> None:
         pass
     with pytest.raises(UserError, match="no project of DVC"), only_one(project / ".dvc"):
         pass
+
+
+SERVER = """
+import subprocess, sys, time
+from flows.recovery import _take_server_along
+ended = subprocess.Popen(["true"])  # a zombie is no server
+server = subprocess.Popen(["bash", "-c", "sleep 60; :", "uvicorn"], stdout=subprocess.DEVNULL)
+_take_server_along()
+print(server.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_retrain_takes_prefects_temporary_server_along(tmp_path: Path) -> None:
+    caller = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with caller:
+        assert caller.stdout is not None
+        server = int(caller.stdout.readline())
+        assert alive(server)
+        caller.kill()
+    assert gone(server, within=60)
 
 
 def test_a_copy_of_a_folder_is_another_workspace(project: Path) -> None:

@@ -131,14 +131,14 @@ def run(root: Path, *arguments: str) -> str:
 
 
 class Retrain:
-    """A `mammoflow retrain` of a toy, at work."""
+    """A `mammoflow retrain` of a toy, or another command, at work."""
 
-    def __init__(self, root: Path, env: Mapping[str, str]):
+    def __init__(self, root: Path, env: Mapping[str, str], *arguments: str):
         self.root = root
         for name in ("started", "registering"):
             (root / name).unlink(missing_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, "driver.py", "retrain"],
+            [sys.executable, "driver.py", *(arguments or ("retrain",))],
             cwd=root,
             env=environment(env),
             stdout=subprocess.PIPE,

@@ -1,5 +1,6 @@
 """The store of results: what it gives back, forgets, and survives."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -103,6 +104,26 @@ def test_a_store_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
     for name in "ab":
         store.put(key_of(name), 1)
         assert store.get(key_of(name)) is None
+    assert capsys.readouterr().out.count("cannot be kept") == 1
+
+
+def test_a_damaged_entry_of_a_store_that_may_only_be_read_is_none(store, monkeypatch, capsys):
+    for name in "ab":
+        store.put(key_of(name), 1, b"content")
+    for path in entries(store):
+        path.write_bytes(path.read_bytes()[:-1])
+    before = entries(store)
+    module._complain.cache_clear()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for method in ("unlink", "write_bytes", "mkdir", "replace"):
+        monkeypatch.setattr(Path, method, refuse)
+    for name in "ab":
+        assert store.get(key_of(name)) is None
+        store.put(key_of(name), 1, b"content")
+    assert entries(store) == before
     assert capsys.readouterr().out.count("cannot be kept") == 1
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from mammo.tuning import (
     Choice,
     Report,
     best_params,
+    load_trials,
     new_study,
+    save_trials,
     search,
     share,
     shared_study,
@@ -63,6 +66,51 @@ def test_thirty_trials_at_once_are_fifteen_and_fifteen() -> None:
     assert len(at_once) == 30
     assert at_once["learning_rate"].nunique() == 30
     assert not at_once["dropout"].equals(searched(30, seed=4)["dropout"])
+
+
+def test_cut_short_anywhere_the_search_proposes_the_same_and_prunes_the_same(
+    tmp_path: Path,
+) -> None:
+    at_once = searched(20)
+    assert set(at_once["state"]) == {"complete", "pruned"}
+    for ended in (0, 1, 7, 19, 20):
+        path = tmp_path / f"{ended}.json"
+        study = new_study("auroc", True)
+        search(study, smooth, SPACE, "auroc", ended, 3, partial(save_trials, path=path))
+        resumed = new_study("auroc", True)
+        load_trials(path, resumed)
+        assert len(resumed.trials) == ended
+        search(resumed, smooth, SPACE, "auroc", 20, 3)
+        pd.testing.assert_frame_equal(trials_table(resumed), at_once, check_exact=True)
+        assert (
+            best_params(resumed)["value"]
+            == at_once.loc[at_once["state"] == "complete", "value"].max()
+        )
+
+
+def test_trials_that_diverged_are_kept_too(tmp_path: Path) -> None:
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        report({"epoch": 1, "validation_auroc": 0.1 + number})
+        if number == 1:
+            raise TrainingDivergedError("too fast")
+        return 0.5
+
+    study, resumed = new_study("auroc", True), new_study("auroc", True)
+    search(study, objective, SPACE, "auroc", 3, 1)
+    save_trials(study, tmp_path / "trials.json")
+    load_trials(tmp_path / "trials.json", resumed)
+    pd.testing.assert_frame_equal(trials_table(resumed), trials_table(study), check_exact=True)
+    assert list(trials_table(resumed)["state"]) == ["complete", "fail", "complete"]
+
+
+def test_a_disk_that_is_full_ends_no_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    study = new_study("auroc", True)
+    search(study, smooth, SPACE, "auroc", 2, 3, lambda s: save_trials(s, tmp_path / "file/x.json"))
+    assert len(study.trials) == 2
+    assert "the trials could not be kept in" in capsys.readouterr().out
 
 
 def test_proposals_lie_in_the_space_and_get_better() -> None:
@@ -164,6 +212,7 @@ WORKER = """
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from mammo import tuning
 from tests.mammo.test_tuning import work

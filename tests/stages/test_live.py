@@ -1,19 +1,23 @@
 """Curves appear in MLflow while a stage runs, and whether they do changes no byte of its outs."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mammo.files import write_json
 from mammo.params import Space
+from stages import live
 from stages.live import stage_run, trial_runs
+from tests.imports import ROOT
 from tests.stages.learnable import tiny_params, write_outputs
 from tests.stages.test_train_classifier import BEST
 from tests.stages.test_train_classifier import run as train
@@ -90,6 +94,87 @@ def test_a_store_that_stops_taking_scores_does_not_end_the_training(
     monkeypatch.setattr(MlflowClient, "log_batch", refuse)
     log(SCORES)
     assert "epoch 2: the disk is full" in capsys.readouterr().out
+
+
+METHODS = ("get_run", "create_run", "log_batch", "set_terminated")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "error",
+    [MlflowException("out of order"), requests.ConnectionError("no route"), ValueError("a page")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_outage_of_mlflow_ends_no_tuning(
+    parent: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    error: Exception,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(MlflowClient, method, refuse)
+    done = []
+    with trial_runs() as open_run:
+        for number in range(2):
+            open_run(number, {"dropout": 0.1})(SCORES)
+            done.append(number)
+    assert done == [0, 1]
+    # Told once: then MLflow is left alone.
+    assert capsys.readouterr().out.count(f"{error}; the stage goes on") == 1
+
+
+def test_after_an_outage_the_curves_go_on_and_every_run_is_closed(
+    parent: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "PAUSE", 0.0)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise requests.ConnectionError("no route")
+
+    with trial_runs() as open_run:
+        log = open_run(0, {})
+        with monkeypatch.context() as away:
+            for method in METHODS:
+                away.setattr(MlflowClient, method, refuse)
+            log(SCORES)
+            open_run(1, {})(SCORES)  # neither the end of the one nor the other gets through
+        open_run(2, {})(SCORES)
+    runs = children(parent)
+    assert [run.info.run_name for run in runs] == ["trial 0", "trial 2"]
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert curve(runs[1], "validation_auroc") == [(2, 0.75)]
+
+
+HANGS = """
+import time
+from stages import live
+from stages.live import stage_run, trial_runs
+start = time.monotonic()
+log = stage_run()
+for epoch in range(20):
+    log({"epoch": epoch, "loss": 0.5})
+with trial_runs() as open_run:
+    for number in range(5):
+        open_run(number, {"dropout": 0.1})({"epoch": 1})
+print("seconds", time.monotonic() - start)
+"""
+
+
+def test_a_server_that_never_answers_does_not_let_a_training_stand_still() -> None:
+    with socket.socket() as silent:  # takes connections, and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        env = {name: x for name, x in os.environ.items() if not name.startswith("MLFLOW_")}
+        env |= {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        env |= {"MLFLOW_RUN_ID": "0" * 32, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", HANGS]
+        said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    # Two look once each, for ten seconds.
+    assert 18 < float(said.split("seconds ")[1]) < 120, said
+    assert said.count("the stage goes on") == 2
 
 
 def test_without_a_run_mlflow_is_not_even_imported() -> None:

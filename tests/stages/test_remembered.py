@@ -62,6 +62,29 @@ def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
         assert content(tmp_path / name) == content(tmp_path / "full")
 
 
+def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
+    data, tmp_path, store, prepared, monkeypatch
+):
+    preprocess.run(tiny(), data, tmp_path / "full", 0)
+    preprocess.run(tiny(), data, tmp_path / "first", 0, store)
+    for path in store.folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path.is_relative_to(store.folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    prepared.clear()
+    preprocess.run(tiny(), data, tmp_path / "again", 0, store)
+    assert len(prepared) == 12
+    for name in ("first", "again"):
+        assert content(tmp_path / name) == content(tmp_path / "full")
+
+
 def test_other_pixels_or_settings_or_code_are_other_images(
     data, tmp_path, store, prepared, monkeypatch
 ):

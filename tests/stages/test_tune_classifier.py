@@ -1,15 +1,22 @@
 """The stage writes the same bytes twice, watched or not, and checks the weights first."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from mammo import tuning
 from mammo.errors import UserError
 from mammo.files import read_json
 from mammo.params import Params
 from mammo.reproducibility import pin
+from mammo.training import Fit
 from stages import tune_classifier
+from tests.imports import ROOT
 from tests.stages.learnable import contents, tiny_params, write_outputs
 
 
@@ -20,7 +27,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(params: Params, outputs: Path, out: Path, storage: str = "") -> dict[str, bytes]:
+def run(
+    params: Params, outputs: Path, out: Path, storage: str = "", checkpoints: Path | None = None
+) -> dict[str, bytes]:
     out.mkdir()
     pin(0, params.threads)
     tune_classifier.run(
@@ -30,6 +39,7 @@ def run(params: Params, outputs: Path, out: Path, storage: str = "") -> dict[str
         outputs / "crop_rois",
         out,
         storage,
+        checkpoints,
     )
     return contents(out)
 
@@ -72,3 +82,92 @@ def test_missing_weights_are_told_before_anything_is_read(tmp_path: Path) -> Non
     params = tiny_params(weights="nowhere.safetensors")
     with pytest.raises(UserError, match=r"nowhere\.safetensors"):
         run(params, tmp_path / "no outputs", tmp_path / "out")
+
+
+KILLED = """
+import os
+import sys
+from pathlib import Path
+from mammo import tuning
+from tests.stages.test_tune_classifier import LONGER, run
+
+def fit(*arguments):
+    trained.append(arguments)
+    if len(trained) == 5:
+        os.kill(os.getpid(), 9)
+    return usual(*arguments)
+
+trained = []
+usual, tuning.fit = tuning.fit, fit
+outputs, out, checkpoints = map(Path, sys.argv[1:])
+run(LONGER, outputs, out, checkpoints=checkpoints)
+"""
+LONGER = tiny_params(trials=6, epochs=2, select_by="loss")
+
+
+def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
+    outputs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    command = [sys.executable, "-c", KILLED, outputs, tmp_path / "killed", checkpoints]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, cwd=ROOT, env=environment).returncode == -9
+    assert contents(tmp_path / "killed") == {}
+    [file] = checkpoints.iterdir()
+    undisturbed = run(LONGER, outputs, tmp_path / "undisturbed")
+    assert "pruned" in undisturbed["trials.csv"].decode()
+    trained = []
+    usual = tuning.fit
+
+    def fit(*arguments: Any) -> Fit:
+        trained.append(arguments)
+        return usual(*arguments)
+
+    monkeypatch.setattr(tuning, "fit", fit)
+    capsys.readouterr()
+    assert run(LONGER, outputs, tmp_path / "resumed", "", checkpoints) == undisturbed
+    assert "going on after trial 3" in capsys.readouterr().out
+    assert len(trained) == 2
+    # One that had ended, but was killed before its outs were safe, trains nothing.
+    assert run(LONGER, outputs, tmp_path / "again", "", checkpoints) == undisturbed
+    assert len(trained) == 2
+    # Damage means to start again.
+    kept = file.read_bytes()
+    for damage in (kept[:-100], b"{}", b'[{"state": "DONE"}]', b"[1]"):
+        file.write_bytes(damage)
+        trained.clear()
+        out = tmp_path / str(len(damage))
+        assert run(LONGER, outputs, out, "", checkpoints) == undisturbed, damage
+        assert len(trained) == 6
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1},
+        {"tune": LONGER.tune.model_copy(update={"epochs": 1, "trials": 1})},
+        {"classifier": LONGER.classifier.model_copy(update={"batch_size": 4})},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_another_search_takes_up_no_trial(
+    outputs: Path, tmp_path: Path, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = LONGER.model_copy(update={"tune": LONGER.tune.model_copy(update={"trials": 1})})
+    other = params.model_copy(update=changed)
+    checkpoints = tmp_path / "checkpoints"
+    run(params, outputs, tmp_path / "one", "", checkpoints)
+    resumed = run(other, outputs, tmp_path / "other", "", checkpoints)
+    assert resumed == run(other, outputs, tmp_path / "undisturbed")
+    assert len(list(checkpoints.iterdir())) == 2
+
+
+def test_other_data_take_up_no_trial(tmp_path: Path) -> None:
+    params, checkpoints = tiny_params(trials=1), tmp_path / "checkpoints"
+    for women in (4, 5):
+        write_outputs(tmp_path / str(women), women)
+        run(params, tmp_path / str(women), tmp_path / f"out{women}", "", checkpoints)
+    assert len(list(checkpoints.iterdir())) == 2

@@ -1,0 +1,132 @@
+"""The rule for dead runs, on a real Prefect server: it finds the dead, and only them."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.automations import Automation
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.schemas.automations import EventTrigger
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Completed, Failed, Running, State
+
+from flows.deployments import _DEAD, make_rule
+from tests.flows.toys import free_port, prefect_server, until
+
+pytestmark = pytest.mark.timeout(900)
+
+WITHIN = 20  # seconds without a sign of life
+FAULTY = {f"prefect.flow-run.prefect.flow-run.{end}" for end in ("Completed", "Failed")}
+
+
+@flow
+def nothing() -> None:
+    """What the runs are runs of; it never runs itself."""
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncPrefectClient]:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/api"
+    with (
+        prefect_server(tmp_path_factory.mktemp("prefect"), port),
+        temporary_settings({PREFECT_API_URL: address}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def rule(client: SyncPrefectClient) -> Iterator[Automation]:
+    """The rule as an earlier Mammoflow made it, on a server that was there before."""
+    asyncio.run(make_rule(timedelta(seconds=WITHIN)))
+    made = found(client)
+    made.trigger.expect = {"prefect.flow-run.heartbeat", *FAULTY}
+    asyncio.run(made.aupdate())
+    yield made
+    asyncio.run(made.adelete())
+
+
+def found(client: SyncPrefectClient) -> Automation:
+    [one] = client.read_automations_by_name(_DEAD)
+    made = Automation(**one.model_dump())
+    assert isinstance(made.trigger, EventTrigger)
+    return made
+
+
+def run_with_a_beat(client: SyncPrefectClient, end: State[Any] | None) -> UUID:
+    """A flow run that has given one sign of life, and then ended, or fallen silent."""
+    run = client.create_flow_run(nothing, state=Running()).id
+    beat = {
+        "id": str(run),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+    }
+    client.request("POST", "/events", json=[beat]).raise_for_status()
+    if end is not None:
+        client.set_flow_run_state(run, end)
+    return run
+
+
+def fired_for(client: SyncPrefectClient) -> set[str]:
+    """The flow runs that the rule has fired for."""
+    wanted = {"filter": {"event": {"name": ["prefect.automation.triggered"]}}, "limit": 50}
+    answer = client.request("POST", "/events/filter", json=wanted)
+    answer.raise_for_status()
+    return {
+        label.removeprefix("prefect.flow-run.")
+        for event in answer.json()["events"]
+        for label in event["payload"]["triggering_labels"].values()
+    }
+
+
+def state_of(client: SyncPrefectClient, run: UUID) -> str:
+    state = client.read_flow_run(run).state
+    assert state is not None
+    return state.type.value
+
+
+def test_a_run_that_fell_silent_is_crashed_and_one_that_ended_is_left_alone(
+    client: SyncPrefectClient, rule: Automation
+) -> None:
+    asyncio.run(make_rule())  # what `mammoflow up` does
+    ends: list[State[Any]] = [
+        Completed(),
+        Failed(),
+        Cancelled(),
+        Failed(name="TimedOut"),
+    ]
+    ended = [run_with_a_beat(client, end) for end in ends]
+    time.sleep(1)  # so that theirs is looked at first
+    dead = run_with_a_beat(client, None)
+    until(lambda: state_of(client, dead) == "CRASHED")
+    until(lambda: str(dead) in fired_for(client))
+    fired = fired_for(client)
+    assert [end.name for run, end in zip(ended, ends, strict=True) if str(run) in fired] == []
+    assert [state_of(client, run) for run in ended] == [
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "FAILED",
+    ]
+
+
+def test_a_server_that_has_the_faulty_rule_gets_the_mended_one_and_keeps_what_was_set(
+    client: SyncPrefectClient, rule: Automation
+) -> None:
+    asyncio.run(rule.adisable())
+    asyncio.run(make_rule())
+    mended = found(client)
+    assert mended.id == rule.id
+    assert "prefect.flow-run.Completed" in mended.trigger.expect
+    assert not FAULTY & mended.trigger.expect
+    assert mended.trigger.within == timedelta(seconds=WITHIN)
+    assert not mended.enabled
+    asyncio.run(make_rule())
+    assert found(client) == mended
