@@ -71,7 +71,7 @@ class Mammogram:
     model: str = ""
     device_serial: str = ""
     institution: str = ""
-    annotation_burned_in: bool = False
+    annotation_burned_in: bool = False  # that could identify the patient
     implant: bool = False
     compression_force_n: int | None = None
     breast_thickness_mm: int | None = None

@@ -156,7 +156,8 @@ def _dicom(woman: Woman, breast: Breast, view: str, drawn: View) -> bytes:
         model=machine.model,
         device_serial=f"{machine.machine_id:05d}",
         institution=f"Phantom Screening Site {machine.site_id}",
-        annotation_burned_in=True,
+        # Side and view are, but nothing that tells who it is, which alone is meant (C.7.6.1).
+        annotation_burned_in=False,
         implant=woman.implant,
         breast_thickness_mm=int(30 + 0.3 * breast.shape.half_width),
         peak_kilovolts=28,

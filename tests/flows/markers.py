@@ -60,6 +60,7 @@ def plant(data: Path) -> None:
         dataset.update(usual if number % 40 else everything)
         for item in dataset.get("ViewCodeSequence") or []:
             item.CodeMeaning = WORD
+        dataset.BurnedInAnnotation = "YES"
         dataset.SOPInstanceUID = f"{UID}.{number}"
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         dataset.preamble = WORD.encode().ljust(128)
