@@ -178,8 +178,13 @@ def _is_of(client: MlflowClient, run: str, workspace: str) -> bool:
 
 def _workspace_of(client: MlflowClient, run: Run) -> str | None:
     """The workspace of the retrain that a run, or a run that it is nested in, belongs to."""
-    parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
-    return _workspace_of(client, client.get_run(parent)) if parent else run.data.tags.get(WORKSPACE)
+    seen: set[str] = set()
+    while parent := run.data.tags.get(MLFLOW_PARENT_RUN_ID):
+        if parent in seen:
+            return None  # a circle: nobody's retrain
+        seen.add(parent)
+        run = client.get_run(parent)
+    return run.data.tags.get(WORKSPACE)
 
 
 def _release_locks(root: Path, say: Say) -> None:

@@ -8,8 +8,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from flows import registry
+from flows import recovery, registry
 from flows.environment import here
 from flows.provenance import find_run
 from flows.recovery import repair_registry
@@ -118,3 +119,12 @@ def test_a_version_whose_run_is_gone_is_left_alone(root: Path, version: ModelVer
     git(root, "tag", "model/v2")
     with pytest.raises(UserError, match="git has the tag model/v2 already"):
         check_next_tag(root)
+
+
+def test_runs_that_name_each_other_as_parents_belong_to_no_retrain(root: Path) -> None:
+    client = store(root)
+    experiment = client.create_experiment("circle")
+    one = client.create_run(experiment).info.run_id
+    other = client.create_run(experiment, tags={MLFLOW_PARENT_RUN_ID: one}).info.run_id
+    client.set_tag(one, MLFLOW_PARENT_RUN_ID, other)
+    assert recovery._workspace_of(client, client.get_run(one)) is None
