@@ -131,7 +131,7 @@ def test_imported_data_are_not_added_to_and_the_source_is_named(
 def test_an_address_is_named_without_its_password(project: Path, new: Path) -> None:
     file = project / "data.dvc"
     url = "https://ann:secret@example.org/data"
-    file.write_text(f"deps:\n- path: {url}\n  md5: {'0' * 32}\n{file.read_text()}")
+    file.write_text(f"deps:\n- path: {url}\n  md5: '{'0' * 32}'\n{file.read_text()}")
     with pytest.raises(UserError, match=r"comes from https://example\.org/data") as refused:
         add_data(project, new, print)
     assert "secret" not in str(refused.value)
