@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows import registry
+from flows import aliases, registry
 from flows.environment import here
 from flows.provenance import find_run, stored_text
 from flows.recovery import repair_registry
@@ -118,3 +118,14 @@ def test_a_version_whose_run_is_gone_is_left_alone(root: Path, version: ModelVer
     git(root, "tag", "model/v2")
     with pytest.raises(UserError, match="git has the tag model/v2 already"):
         check_next_tag(root)
+
+
+def test_the_tag_of_a_version_that_was_deleted_in_mlflow_stays_and_is_in_nobodys_way(
+    root: Path, version: ModelVersion
+) -> None:
+    """The registry gives its number to no other, and the tag may be all that is left of it."""
+    made = int(MlflowClient().create_model_version(registry.MODEL, source=str(root)).version)
+    aliases.move(registry.CHALLENGER, made, aliases.AUTOMATIC, "registered by a retrain")
+    MlflowClient().delete_model_version(registry.MODEL, str(made))
+    git(root, "tag", "--force", f"model/v{made}")
+    check_next_tag(root)
