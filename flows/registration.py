@@ -13,7 +13,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from packaging.requirements import Requirement
 
 from flows import aliases
-from flows.registry import CHALLENGER, CHAMPION, MODEL, latest_version, snapshot_tags, versions
+from flows.registry import CHALLENGER, CHAMPION, MODEL, snapshot_tags, versions
 from flows.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from mammo.errors import UserError
 from mammo.files import NETWORK_FILES
@@ -64,8 +64,9 @@ def check_next_tag(root: Path) -> None:
     Raises:
         UserError: if it is taken: git's tags and the registry do not belong together.
     """
-    latest = latest_version()
-    following = git_tag(int(latest.version) + 1 if latest else 1)
+    # MLflow never gives a number twice; of versions that were deleted, the aliases' history tells.
+    known = {int(found.version) for found in versions()} | {m.version for m in aliases.history()}
+    following = git_tag(max(known, default=0) + 1)
     if tag_exists(root, following):
         raise UserError(
             f"git has the tag {following} already, but the registry has no such version: point "

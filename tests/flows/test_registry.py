@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from flows import recovery, registry
+from flows import aliases, recovery, registry
 from flows.environment import here
 from flows.provenance import find_run
 from flows.recovery import repair_registry
@@ -128,3 +128,14 @@ def test_runs_that_name_each_other_as_parents_belong_to_no_retrain(root: Path) -
     other = client.create_run(experiment, tags={MLFLOW_PARENT_RUN_ID: one}).info.run_id
     client.set_tag(one, MLFLOW_PARENT_RUN_ID, other)
     assert recovery._workspace_of(client, client.get_run(one)) is None
+
+
+def test_the_tag_of_a_version_that_was_deleted_in_mlflow_stays_and_is_in_nobodys_way(
+    root: Path, version: ModelVersion
+) -> None:
+    """The registry gives its number to no other, and the tag may be all that is left of it."""
+    made = int(MlflowClient().create_model_version(registry.MODEL, source=str(root)).version)
+    aliases.move(registry.CHALLENGER, made, aliases.AUTOMATIC, "registered by a retrain")
+    MlflowClient().delete_model_version(registry.MODEL, str(made))
+    git(root, "tag", "--force", f"model/v{made}")
+    check_next_tag(root)
