@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows import registry
 from flows.checked import faults
-from flows.git import git
 from flows.registry import CHAMPION, MODEL, PREVIOUS
+from flows.run_git import git
 from mammo.errors import UserError
 
 AUTOMATIC = "mammoflow"

@@ -23,17 +23,17 @@ from flows import arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
 from flows.audit_report import render
-from flows.dvc import DVC
 from flows.dvclock import Cache, data_out, open_cache, read_lock
 from flows.effect import unlike_recorded, unlike_remade
 from flows.environment import Environment
 from flows.evidence import Evidence
-from flows.git import file_at
 from flows.pipeline import follows_training, read_pipeline
 from flows.process import CommandError, follow
 from flows.reach import require_mlflow
 from flows.registry import MODEL, environment_of
 from flows.reproduction import Tolerance, compare_stages, run_again
+from flows.run_dvc import DVC
+from flows.run_git import file_at
 from flows.snapshot import materialise
 from flows.standard import find_standard
 from flows.weights import tracked

@@ -23,10 +23,10 @@ from flows.checked import Commit, checked
 from flows.dvclock import Cache, data_out
 from flows.environment import Environment, EnvironmentDifference
 from flows.evidence import Evidence
-from flows.git import git
 from flows.pipeline import Stage
 from flows.registration import git_tag
 from flows.registry import MODEL, flatten, snapshot_of
+from flows.run_git import git
 from flows.snapshot import Snapshot
 from mammo.equivalence import Equivalence, Rescoring
 from mammo.errors import UserError

@@ -11,8 +11,8 @@ from dvc.repo import Repo
 from dvc.schema import COMPILED_SINGLE_STAGE_SCHEMA
 from voluptuous import Invalid
 
-from flows.dvc import DVC
 from flows.process import CommandError, follow
+from flows.run_dvc import DVC
 from mammo.errors import UserError
 
 DATA = "data"

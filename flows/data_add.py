@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.data import DATA, DATA_FILE, check_own, ensure_data
-from flows.dvc import DVC
 from flows.process import CommandError, follow
+from flows.run_dvc import DVC
 from mammo.errors import UserError
 from mammo.files import write_bytes
 from mammo.merging import merge

@@ -12,7 +12,7 @@ from typing import Any
 
 from dvc.output import Output
 
-from flows.dvc import main
+from flows.run_dvc import main
 
 
 def once(get_hash: Callable[[Output], Any]) -> Callable[[Output], Any]:

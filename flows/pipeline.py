@@ -18,8 +18,8 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.dvc import DVC
 from flows.process import follow
+from flows.run_dvc import DVC
 from mammo.errors import UserError
 
 

@@ -18,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from flows.audit_record import Finding
 from flows.dvclock import Cache, LockedStage, data_out
 from flows.evidence import md5_of, missing, some, wrong
-from flows.git import changed_between, has_commit
 from flows.registration import git_tag
 from flows.registry import (
     MODEL,
@@ -29,6 +28,7 @@ from flows.registry import (
     snapshot_tags,
     stored_text,
 )
+from flows.run_git import changed_between, has_commit
 from flows.snapshot import FILES, Snapshot, read_tag, tag_exists
 from flows.weights import folder_hash
 from mammo.errors import UserError

@@ -32,9 +32,9 @@ from prefect.states import Failed
 from voluptuous import Invalid
 
 from flows.aliases import ever_champion
-from flows.git import file_at
 from flows.registration import WHOLE, complete
 from flows.registry import MODEL, WORKSPACE, absent, snapshot_of
+from flows.run_git import file_at
 from mammo.errors import UserError
 from mammo.files import write_json, write_text
 

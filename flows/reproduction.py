@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.audit_record import ComparedOut, ComparedStage, OutLikeness
-from flows.dvc import DVC
 from flows.dvclock import Cache, LockedStage, read_lock
 from flows.pipeline import dvc_env, worth_showing
 from flows.process import follow
+from flows.run_dvc import DVC
 from flows.snapshot import Snapshot
 from flows.weights import tracked
 from mammo.comparison import Comparison, compare_files, worst

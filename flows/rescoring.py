@@ -17,12 +17,12 @@ from dvc.repo import Repo
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows.dvc import DVC
 from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
 from flows.evidence import some
 from flows.integrity import read_model, unlike_commit
 from flows.process import CommandError, bare_environment, follow
 from flows.registry import snapshot_of
+from flows.run_dvc import DVC
 from flows.snapshot import Snapshot, materialise
 from mammo import tables
 from mammo.errors import UserError

@@ -17,8 +17,8 @@ from dvc.stage.cache import _get_stage_hash
 from dvc.stage.loader import StageLoader
 from dvc_objects.fs import generic
 
-from flows.dvc import DVC
 from flows.process import follow
+from flows.run_dvc import DVC
 from mammo.errors import UserError
 
 

@@ -20,7 +20,7 @@ from dvc.repo import Repo
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from flows.checked import Commit, faults
-from flows.git import file_at, git, listed, succeeds
+from flows.run_git import file_at, git, listed, succeeds
 from mammo.errors import UserError
 from mammo.files import write_text
 

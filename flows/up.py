@@ -148,8 +148,8 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
     require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
     proxies.exempt(urlsplit(address.url).hostname or "" for address in (prefect, mlflow))
     environment = _environment(root)
-    services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
     say(f"starting MLflow and Prefect; what they say is in {root / '.prefect' / 'up'}")
+    services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
     for service in services:
         running.append(start(service, root, root / ".prefect" / "up"))
     for one in running:

@@ -14,7 +14,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Completed, Failed
 
 from flows import registry
-from flows.git import fetch, git
+from flows.run_git import fetch, git
 from flows.snapshot import snapshot_of_commit
 from mammo.errors import UserError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from flows.dvc import DVC
 from flows.dvclock import out_of
 from flows.evidence import md5_of
 from flows.process import CommandError, follow
+from flows.run_dvc import DVC
 from mammo.errors import UserError
 from mammo.params import WEIGHTS
 

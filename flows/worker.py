@@ -15,12 +15,12 @@ from prefect.states import Completed, Failed
 from flows.arithmetic import measure_or_say
 from flows.checked import RunId, checked
 from flows.dvclock import require_form
-from flows.git import fetch, has_commit
 from flows.pipeline import Stage, read_pipeline, repro, worth_showing
 from flows.process import CommandError
 from flows.reach import require_mlflow
 from flows.registry import FAULTS
 from flows.remote import Done
+from flows.run_git import fetch, has_commit
 from flows.runcache import pull_deps, push_result
 from flows.snapshot import Snapshot, materialise
 from mammo.errors import UserError

@@ -11,8 +11,8 @@ from pathlib import Path
 from prefect.runtime import flow_run
 
 from flows.checked import Commit, checked
-from flows.dvc import DVC
-from flows.git import changed_between, fetch, git, succeeds
+from flows.run_dvc import DVC
+from flows.run_git import changed_between, fetch, git, succeeds
 from flows.snapshot import changed_files, index_of
 from mammo.errors import UserError
 from mammo.files import write_text

@@ -15,9 +15,9 @@ from flows import workspace
 from flows.audit_account import _who_and_when
 from flows.checked import Commit, Md5, RelativePath, RunId, checked, inside, printable
 from flows.dvclock import Cache, data_out, read_lock, require_form
-from flows.git import git
 from flows.registry import run_of
 from flows.remote import Done
+from flows.run_git import git
 from flows.snapshot import FILES, Snapshot, materialise, write_tag
 from flows.worker import run_stage
 from mammo.errors import UserError

@@ -17,7 +17,8 @@ import pytest
 import requests
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import git, proxies, reach
+from flows import proxies, reach
+from flows import run_git as git
 from mammo.errors import UserError
 from tests.imports import ROOT
 

@@ -11,9 +11,9 @@ import yaml
 from mlflow.entities.model_registry import ModelVersion
 
 from flows import integrity
-from flows.git import git
 from flows.process import bare_environment
 from flows.rescoring import _scored_by
+from flows.run_git import git
 from flows.snapshot import Snapshot, capture
 from mammo.errors import UserError
 from tests.flows.test_git import project  # noqa: F401  (a fixture)

@@ -1,8 +1,10 @@
 """DVC as a command, with those settings that a person makes for working by hand out of the way.
 
-    python -P flows/dvc.py repro        # as `dvc repro`
+    python -P flows/run_dvc.py repro        # as `dvc repro`
 
 Where a person's files and remotes are stays theirs: `cache.*`, `core.remote`, `remote.*`.
+The module is not called dvc: Prefect loads flows by their file, from its folder, and would take it
+for the package of that name.
 """
 
 import os
