@@ -205,7 +205,7 @@ def test_data_that_differs_from_data_dvc_is_refused(
 def test_a_tag_of_another_registry_is_refused_before_any_work(
     third: Retrained, prefect_server: dict[str, str]
 ) -> None:
-    command(third.root, "git", "tag", "model/v3")
+    command(third.root, "git", "-c", "tag.gpgSign=false", "tag", "model/v3")
     try:
         result = mammoflow(third.root, "retrain", "--force", check=False, extra_env=prefect_server)
     finally:

@@ -120,7 +120,7 @@ def test_a_champion_that_lost_its_tags_and_its_records_is_never_removed(
         said = ended(root, prefect, "retrain")
     finally:
         hidden.rename(snapshot)
-    assert "version 1 lacks the tag git_tag, but stays: its run" in said
+    assert "version 1 lacks the tag git_tag, but stays: the run" in said
     assert "version 2, alias challenger" in said
     assert "the snapshot of version 1 cannot be read from MLflow" in said  # the gate
     assert aliases_of(root) == {"champion": 1, "challenger": 2}
