@@ -81,11 +81,11 @@ def _of_older_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Ari
     """
     wanted = {stage.name: stage for stage in stages}
     for version in registry.versions() if wanted else ():
-        made = registry.environment_of(version)
         try:
             locked = read_lock(registry.snapshot_of(version))
-        except (UserError, ValueError, KeyError, TypeError, *registry.FAULTS):
+        except UserError:
             continue  # a version whose records are damaged tells nothing
+        made = registry.environment_of(version)
         for stage in locked:
             if stage.name in wanted and wanted[stage.name].outs == stage.outs:
                 del wanted[stage.name]

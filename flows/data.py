@@ -41,7 +41,10 @@ def ensure_data(root: Path, say: Callable[[str], None]) -> None:
     same, cached = _compare(root)
     if same and not cached:
         say(f"putting {DATA}/ into DVC's cache")
-        follow([*DVC, "commit", "--force", DATA_FILE], root, _ignore)
+        try:
+            follow([*DVC, "--wait-for-lock", "commit", "--force", DATA_FILE], root, _ignore)
+        except CommandError as error:
+            raise UserError(f"{DATA}/ cannot be put into DVC's cache: {error}") from None
     elif not same and made:
         shutil.rmtree(root / DATA)
         raise UserError(
@@ -133,7 +136,7 @@ def _compare(root: Path) -> tuple[bool, bool]:
 
     `dvc status` does not say: where the cache lacks the data, it does not compare them.
     """
-    with Repo(str(root)) as repo, repo.lock:
+    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         [out] = repo.find_outs_by_path(str(root / DATA))
         return not out.changed_checksum(), not out.changed_cache()
 
@@ -143,7 +146,7 @@ def _pull(root: Path, say: Callable[[str], None]) -> str | None:
     say(f"{DATA}/ is absent: trying `dvc pull`")
     lines: list[str] = []
     try:
-        follow([*DVC, "pull", DATA_FILE], root, lines.append)
+        follow([*DVC, "--wait-for-lock", "pull", DATA_FILE], root, lines.append)
     except CommandError:
         # DVC leaves an empty folder behind when it finds nothing to put into it.
         shutil.rmtree(root / DATA, ignore_errors=True)

@@ -11,7 +11,6 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from flows.audit_record import Finding
 from flows.checked import inside
@@ -19,7 +18,7 @@ from flows.dvclock import Cache, LockedStage
 from flows.evidence import md5_of, missing, some, wrong
 from flows.pipeline import Stage
 from flows.registration import NETWORKS, SERVING
-from flows.registry import MODEL, flatten, numbers
+from flows.registry import FAULTS, MODEL, absent, flatten, numbers
 from flows.snapshot import Snapshot
 from mammo.errors import UserError
 from mammo.files import NETWORK_FILES, read_json
@@ -60,7 +59,9 @@ def read_model(version: ModelVersion, folder: Path | None = None) -> StoredModel
             inside(model, Path(flavor["model_code_path"]).name, f"the loader of {what}"),
             described.get("run_id"),
         )
-    except (MlflowException, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (*FAULTS, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        if isinstance(error, FAULTS) and not absent(error):
+            raise  # MLflow does not answer: nothing is known of the model
         raise UserError(f"{what} cannot be read: {error}") from None
 
 

@@ -15,7 +15,6 @@ import pandas as pd
 import yaml
 from dvc.repo import Repo
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
 from flows.evidence import some
@@ -83,7 +82,7 @@ def _snapshot(version: ModelVersion) -> Snapshot:
     """The snapshot of a version, if the records still agree on it."""
     try:
         found = snapshot_of(version)
-    except (MlflowException, OSError, ValueError) as error:
+    except UserError as error:
         raise UserError(
             f"the snapshot of version {version.version} cannot be read from MLflow: {error}"
         ) from None

@@ -215,10 +215,9 @@ def _unchanged(root: Path, now: Snapshot, latest: registry.ModelVersion) -> bool
     what matters to the model apart from what does not, such as another commit of the README. Outs
     that are only missing are put back.
     """
-    stored = registry.artifact_text(str(latest.run_id), registry.SNAPSHOT_ARTIFACT)
-    if stored is None:  # its records are gone: nobody can tell
-        return False
-    if now.files.get("dvc.lock") != Snapshot.from_json(stored).files.get("dvc.lock"):
+    if registry.stored_text(latest, registry.SNAPSHOT_ARTIFACT) is None:
+        return False  # its records are gone: nobody can tell
+    if now.files.get("dvc.lock") != registry.snapshot_of(latest).files.get("dvc.lock"):
         return False
     found = status(root)
     if found and only_missing(found):

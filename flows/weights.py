@@ -18,6 +18,8 @@ from flows.run_dvc import DVC
 from mammo.errors import UserError
 from mammo.params import WEIGHTS
 
+_GIT = (".gitignore", ".gitkeep")
+
 
 def tracked(root: Path) -> dict[str, str]:
     """The weights of a project: path and DVC's hash of each file that a .dvc file names.
@@ -58,9 +60,13 @@ def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
     """Make `root`/weights hold what its .dvc files name.
 
     Raises:
-        UserError: if a file differs from what its .dvc file names, or cannot be had.
+        UserError: if a file has no .dvc file, differs from what that names, or cannot be had.
     """
     names = tracked(root)
+    for file in sorted((root / WEIGHTS).rglob("*")):
+        name = file.relative_to(root).as_posix()
+        if file.is_file() and name not in names and file.suffix != ".dvc" and file.name not in _GIT:
+            raise UserError(f"{name} is versioned by nobody: `dvc add {name}`, or take it away")
     if not names:
         return
     absent = [path for path in names if not (root / path).exists()]
@@ -73,7 +79,7 @@ def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
             raise UserError(
                 f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"
             ) from None
-    with Repo(str(root)) as repo, repo.lock:
+    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         for path in names:
             [out] = repo.find_outs_by_path(str(root / path))
             if out.changed_checksum():

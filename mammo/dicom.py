@@ -137,7 +137,7 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
         inside = stored[~padding]
         if inside.size == 0:
             raise UnreadableDicom("all its pixels are padding: there is no image")
-        stored = np.where(padding, inside.min() if blank_is_low else inside.max(), stored)
+        stored = np.where(padding, inside.min() if _black_is_low(header) else inside.max(), stored)
     stored = scaled(stored, size)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")
@@ -166,8 +166,7 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
         return None
     low, high = sorted(_of_type(value, stored.dtype) for value in header.padding)
     padding = (stored >= low) & (stored <= high)
-    black_is_low = header.photometric == "MONOCHROME2"
-    white = (low > stored.mean()) == black_is_low
+    white = (low > stored.mean()) == _black_is_low(header)
     if white and header.transfer_syntax in LOSSY:
         # The encoding comes near the value only, and smears the border; at the black end no matter.
         near = 2 ** max(0, header.bits_stored - 8)
@@ -175,6 +174,14 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
         solid = cv2.erode(padding.view(np.uint8), _square(SMEARED // 2))
         padding |= cv2.dilate(solid, _square(SMEARED + SMEARED // 2)).view(bool)
     return padding if padding.any() else None
+
+
+def _black_is_low(header: Header) -> bool:
+    """Whether low stored values are shown black: a slope or a table may turn them round."""
+    falls = header.slope < 0
+    if header.window is None and header.voi_lut is not None:
+        falls ^= bool(header.voi_lut.grey[0] > header.voi_lut.grey[-1])
+    return (header.photometric == "MONOCHROME2") != falls
 
 
 def _square(reach: int) -> NDArray[np.uint8]:

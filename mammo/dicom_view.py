@@ -30,13 +30,20 @@ BREAST = ("76752008", "T-04000")
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 
 
+_ALONE = re.compile(r"(?<![A-Z0-9])(?:L|LEFT|R|RIGHT)(?![A-Z0-9])")
+_UNMISTAKABLE = {"CC", "MLO", "XCCL", "XCCM"}
+"""Views whose acronym in free text is no other word."""
+
+
 def laterality(dataset: pydicom.Dataset) -> str | None:
     """L or R: MG's ImageLaterality, older objects' Laterality, or the series' description."""
     for name in ("ImageLaterality", "Laterality"):
         side = _SIDES.get(text(dataset, name))
         if side:
             return side
-    sides = {_SIDES[word] for word in words(dataset) if word in _SIDES}
+    # A letter beside a digit is the name of something else, such as R2.
+    alone = re.findall(_ALONE, text(dataset, "SeriesDescription"))
+    sides = {_SIDES[word] for word in alone}
     sides |= {word[0] for word in words(dataset) if _is_side_and_view(word)}
     return sides.pop() if len(sides) == 1 else None
 
@@ -57,7 +64,8 @@ def view(dataset: pydicom.Dataset) -> str | None:
     orientation = text(dataset, "PatientOrientation")
     if orientation in VIEWS:
         return orientation
-    views = {word for word in words(dataset) if word in VIEWS}
+    # The others' names mean many things: "contrast 20 ML", "chest AT bedside".
+    views = {word for word in words(dataset) if word in _UNMISTAKABLE}
     views |= {word[1:] for word in words(dataset) if _is_side_and_view(word)}
     return views.pop() if len(views) == 1 else None
 

@@ -87,6 +87,12 @@ def test_a_file_that_nobody_tracks_is_no_snapshot(project: Path) -> None:
         capture(project)
 
 
+def test_a_file_that_lost_its_dvc_file_is_named_though_git_ignores_it(project: Path) -> None:
+    (project / f"{FILE}.dvc").unlink()
+    with pytest.raises(UserError, match=rf"{FILE} is versioned by nobody: `dvc add {FILE}`"):
+        ensure_weights(project, print)
+
+
 def test_absent_weights_come_from_the_cache_or_the_remote(project: Path) -> None:
     run_and_push(project)
     for gone in (project / FILE, project / ".dvc/cache"):

@@ -594,3 +594,42 @@ def test_the_patient_is_told_apart_but_not_told(tmp_path: Path):
     assert str(first.patient) not in repr(first)
     assert read_mammogram(plain(BREAST, PatientID=""), 64).patient is None
     assert read_patient(tmp_path / "nowhere.dcm") is None
+
+
+@pytest.mark.parametrize("slope", [1, -1])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("by", ["window", "table"])
+def test_padding_is_black_whichever_way_the_grey_scale_runs(
+    slope: int, photometric: str, by: str
+) -> None:
+    shown = half_breast()
+    turned = (slope < 0) != (photometric == "MONOCHROME1")
+    pixels = (4095 - shown if turned else shown).astype(np.uint16)
+    pixels[:, -60:] = 4095 if slope < 0 else 0  # a value that is no image
+    tags: dict[str, object] = {"PixelPaddingValue": int(pixels[0, -1])}
+    if by == "window":
+        intercept = 4095 if slope < 0 else 0
+        tags |= {"RescaleSlope": slope, "RescaleIntercept": intercept}
+        tags |= {"WindowCenter": 2048, "WindowWidth": 4096}
+    else:
+        table = np.arange(4096)[::slope].astype(np.uint16)
+        tags["VOILUTSequence"] = [lookup_table(table, 0, 12)]
+    found = read_mammogram(plain(pixels, PhotometricInterpretation=photometric, **tags), 1024)
+    assert found.pixels[:, -60:].max() <= found.pixels[:, :-60].min() + 2
+    plainly = read_mammogram(plain(shown, WindowCenter=2048, WindowWidth=4096), 1024).pixels
+    assert abs(found.pixels[:, :-60].astype(int) - plainly[:, :-60]).max() <= 1
+
+
+@pytest.mark.parametrize("said", ["Chest AT bedside", "CONTRAST 20 ML", "Knee LM", "Hand FB"])
+def test_a_film_of_something_else_is_no_mammogram_for_a_word_of_its_description(said: str) -> None:
+    film = plain(half_breast(900, 720), Modality="RG", SeriesDescription=said)
+    with pytest.raises(UnreadableDicom, match="names neither the breast"):
+        read_mammogram(film, 1024)
+
+
+@pytest.mark.parametrize(
+    ("said", "side"),
+    [("MAMMO R2 CAD", None), ("level L2 proc", None), ("L CC", "L"), ("MAMMO RIGHT", "R")],
+)
+def test_a_letter_beside_a_digit_is_no_side(said: str, side: str | None) -> None:
+    assert read_mammogram(plain(half_breast(), SeriesDescription=said), 64).laterality == side
