@@ -61,9 +61,13 @@ def merge(old: Path, new: Path, into: Path) -> int:
         known = set(read_table(old / LABELS, TRAIN)["image_id"])
         both = set(labels["image_id"]) & known
         faults += _named(new / LABELS, "image_id is in the data already", both)
-        files = (path for path in (new / IMAGES).rglob("*") if not path.is_dir())
-        there = {str(path.relative_to(new)) for path in files}
-        faults += _named(new / LABELS, f"there is no such file in {new}", wanted - there)
+        files = [path for path in (new / IMAGES).rglob("*") if not path.is_dir()]
+        # Hidden ones, such as a Mac's .DS_Store, stay behind, as `data check` passes them over.
+        files = [path for path in files if not path.name.startswith(".")]
+        lost = {str(path.relative_to(new)) for path in files if not path.exists()}
+        faults += _named(new, "symbolic link that leads nowhere", lost)
+        there = {str(path.relative_to(new)) for path in files} - lost
+        faults += _named(new / LABELS, f"there is no such file in {new}", wanted - there - lost)
         if sound:
             faults += _named(new, f"file without a row in {new / LABELS}", there - wanted)
         faults += _copies(old / IMAGES, new, wanted & there)
@@ -91,7 +95,7 @@ def _copies(old: Path, new: Path, wanted: set[str]) -> list[str]:
     by_size: dict[int, list[Path]] = {}
     added = [new / path for path in sorted(wanted)]
     sizes = {path.stat().st_size for path in added}
-    for path in (*sorted(old.rglob("*.dcm")), *added):
+    for path in (*(path for path in sorted(old.rglob("*.dcm")) if path.exists()), *added):
         if (size := path.stat().st_size) in sizes:
             by_size.setdefault(size, []).append(path)
     found = []

@@ -148,3 +148,19 @@ def test_every_fault_is_named_at_once(old: Path, tmp_path: Path) -> None:
         "/new/train_images/3/31.dcm: the same bytes as /old/train_images/2/21.dcm",
     ]
     assert not (tmp_path / "both").exists()
+
+
+def test_links_that_lead_nowhere_are_named_and_hidden_files_stay_behind(
+    old: Path, tmp_path: Path
+) -> None:
+    new = write_set(tmp_path / "new", {"3/31": b"x", "3/32": b"y"})
+    (new / "train_images/.DS_Store").write_bytes(b"1")
+    (old / "train_images/1/99.dcm").symlink_to(tmp_path / "nowhere")
+    merge(old, new, tmp_path / "both")
+    assert not (tmp_path / "both/train_images/.DS_Store").exists()
+    (new / "train_images/3/32.dcm").unlink()
+    (new / "train_images/3/32.dcm").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError) as caught:
+        merge(old, new, tmp_path / "again")
+    said = str(caught.value)
+    assert said == f"{new}: symbolic link that leads nowhere: train_images/3/32.dcm"
