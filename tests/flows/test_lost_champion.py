@@ -73,8 +73,7 @@ def aliases_of(root: Path) -> dict[str, int]:
     return {name: int(version) for name, version in model.aliases.items()}
 
 
-@pytest.mark.parametrize("policy", ["automatic", "manual"])
-@pytest.mark.parametrize("gone", ["alias", "version"])
+@pytest.mark.parametrize(("policy", "gone"), [("automatic", "alias"), ("manual", "version")])
 def test_who_comes_after_a_deleted_champion_is_challenger_and_a_person_decides(
     root: Path, prefect: dict[str, str], policy: str, gone: str
 ) -> None:
