@@ -149,6 +149,7 @@ def test_uids_differ_by_image_and_agree_by_study() -> None:
 def test_monochrome1_shows_low_values_bright() -> None:
     pixels = np.full((64, 64), 3000, np.uint16)
     pixels[:, :32] = 500
+    pixels += np.arange(64, dtype=np.uint16)[:, None]  # of two values it would be a mask
     for photometric, bright in (("MONOCHROME1", 0), ("MONOCHROME2", 63)):
         about = Mammogram(
             "1", "2", "L", "CC", ("A", "R"), (Window(1750, 3500),), photometric=photometric
