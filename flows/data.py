@@ -99,9 +99,9 @@ def check_own(root: Path) -> None:
     said = read_data_file(root)
     [out] = said["outs"]
     own = f"`dvc remove {DATA_FILE} && dvc add {DATA}`"
-    if said.get("deps") or said.get("cmd"):
+    if deps := said.get("deps"):
         raise UserError(
-            f"{DATA}/ comes from {_source(said)}, as {DATA_FILE} says: what is added here would "
+            f"{DATA}/ comes from {_source(deps[0])}, as {DATA_FILE} says: what is added here would "
             f"not be pushed, and the next `dvc update` would drop it. Add the exams there, or make "
             f"the data this project's own with {own}"
         )
@@ -118,16 +118,13 @@ def check_own(root: Path) -> None:
         )
 
 
-def _source(said: dict[str, Any]) -> str:
+def _source(dep: dict[str, Any]) -> str:
     """Where the data come from, without a password that an address may hold."""
-    dep = (said.get("deps") or [{}])[0]
     path = str(dep.get("path", ""))
     if "repo" in dep:
         source = f"{path} of {dep['repo'].get('url')} (`dvc import`)"
-    elif dep:
-        source = f"{path} (`dvc import-url`)"
     else:
-        source = "a command"
+        source = f"{path} (`dvc import-url`)"
     return re.sub(r"//[^/@\s]*@", "//", source)
 
 

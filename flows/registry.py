@@ -180,10 +180,24 @@ def snapshot_of(version: ModelVersion) -> Snapshot:
     Raises:
         UserError: if there is none, or it names places outside the project.
     """
+    found = find_snapshot(version)
+    if found is None:
+        raise UserError(
+            f"the run {version.run_id} of version {version.version} has no {SNAPSHOT_ARTIFACT}"
+        )
+    return found
+
+
+def find_snapshot(version: ModelVersion) -> Snapshot | None:
+    """The snapshot stored with a version's run, or None if there is none.
+
+    Raises:
+        UserError: if it names places outside the project.
+    """
     number = version.version
     text = stored_text(version, SNAPSHOT_ARTIFACT)
     if text is None:
-        raise UserError(f"the run {version.run_id} of version {number} has no {SNAPSHOT_ARTIFACT}")
+        return None
     try:
         return Snapshot.from_json(text, f"{SNAPSHOT_ARTIFACT} of version {number} in MLflow")
     except UserError as error:

@@ -215,9 +215,9 @@ def _unchanged(root: Path, now: Snapshot, latest: registry.ModelVersion) -> bool
     what matters to the model apart from what does not, such as another commit of the README. Outs
     that are only missing are put back.
     """
-    if registry.stored_text(latest, registry.SNAPSHOT_ARTIFACT) is None:
-        return False  # its records are gone: nobody can tell
-    if now.files.get("dvc.lock") != registry.snapshot_of(latest).files.get("dvc.lock"):
+    stored = registry.find_snapshot(latest)
+    # Where its records are gone, nobody can tell.
+    if stored is None or now.files.get("dvc.lock") != stored.files.get("dvc.lock"):
         return False
     found = status(root)
     if found and only_missing(found):

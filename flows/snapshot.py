@@ -20,6 +20,7 @@ from dvc.repo import Repo
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from flows.checked import Commit, faults
+from flows.run_dvc import SETTINGS
 from flows.run_git import file_at, git, listed, succeeds
 from mammo.errors import UserError
 from mammo.files import write_text
@@ -214,7 +215,7 @@ def _share_cache(root: Path, folder: Path) -> None:
         cache, remotes = repo.cache.local.path, repo.config.get("remote", {})
         store = Path(cache).parents[1]  # without files/md5
         core = {key: x for key, x in repo.config["core"].items() if key == "remote"}
-    core |= {"autostage": False, "interactive": False, "no_scm": False}  # whatever a person likes
+    core |= SETTINGS["core"]
     if (folder / ".dvc").is_symlink():
         raise UserError(f"the commit has a link for .dvc: {folder} would share another's settings")
     (folder / ".dvc" / Config.CONFIG_LOCAL).unlink(missing_ok=True)  # it may be a link

@@ -4,12 +4,12 @@ The stages that may start from one depend on the folder, so another file is anot
 files belong to the commit, and so to the snapshot.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
 
 from flows.dvclock import out_of
 from flows.evidence import md5_of
@@ -44,16 +44,15 @@ def folder_hash(root: Path) -> str:
     Args:
         root: a project, with or without the files that DVC tracks.
     """
-    names = tracked(root)
+    hashes = tracked(root)
     for path in (root / WEIGHTS).rglob("*"):
-        if path.is_file() and (name := path.relative_to(root).as_posix()) not in names:
-            names[name] = md5_of(path)
-    # As dvc_data.hashfile.tree.Tree.as_bytes.
-    listed = [{"md5": md5, "relpath": name} for name, md5 in names.items()]
-    for entry in listed:
-        entry["relpath"] = entry["relpath"].removeprefix(f"{WEIGHTS}/")
-    text = json.dumps(sorted(listed, key=lambda entry: entry["relpath"]), sort_keys=True)
-    return hashlib.md5(text.encode()).hexdigest() + ".dir"
+        if path.is_file() and (name := path.relative_to(root).as_posix()) not in hashes:
+            hashes[name] = md5_of(path)
+    tree = Tree()
+    for name, md5 in hashes.items():
+        tree.add(PurePosixPath(name).relative_to(WEIGHTS).parts, None, HashInfo("md5", md5))
+    tree.digest()
+    return str(tree.hash_info.value)
 
 
 def ensure_weights(root: Path, say: Callable[[str], None]) -> None:

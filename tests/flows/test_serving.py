@@ -20,9 +20,7 @@ THREADS, IMAGES, TIMES = 8, 6, 4
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("predictor")
-    write_untrained_predictor(folder)
-    return folder
+    return write_untrained_predictor(tmp_path_factory.mktemp("predictor"))
 
 
 @pytest.fixture(scope="module")

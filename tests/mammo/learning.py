@@ -75,8 +75,8 @@ def write_breasts(folder: Path, women: int, splits: dict[str, str] | None = None
     return pd.DataFrame(rows)
 
 
-def write_untrained_predictor(folder: Path) -> None:
-    """Write a small predictor with random weights, as a registered model holds it."""
+def write_untrained_predictor(folder: Path) -> Path:
+    """Write a small predictor with random weights, as a registered model holds it; its folder."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["threads"] = 1
     params["preprocess"]["long_side"] = 128
@@ -93,3 +93,4 @@ def write_untrained_predictor(folder: Path) -> None:
         for weights in model.head.parameters():
             weights.normal_(std=0.05).abs_()
     save_classifier(model, settings, folder / "classifier")
+    return folder

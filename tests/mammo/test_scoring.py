@@ -17,9 +17,7 @@ from tests.mammo.learning import write_untrained_predictor
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("predictor")
-    write_untrained_predictor(folder)
-    return folder
+    return write_untrained_predictor(tmp_path_factory.mktemp("predictor"))
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """The stage trains with what tuning found, and the same bytes come out twice."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from mammo.params import Params
 from mammo.reproducibility import pin
 from mammo.training import predict
 from stages import train_classifier
-from tests.imports import ROOT
+from tests.stages.killed import run_killed
 from tests.stages.learnable import contents, tiny_params, write_outputs
 
 BEST = {"head_width": 6, "dropout": 0.2, "learning_rate": 0.002, "value": 0.9}
@@ -124,9 +121,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints = tmp_path / "checkpoints"
-    command = [sys.executable, "-c", KILLED, outputs, tmp_path / "killed", checkpoints]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run(command, cwd=ROOT, env=environment).returncode == -9
+    run_killed(KILLED, outputs, tmp_path / "killed", checkpoints)
     assert contents(tmp_path / "killed") == {}
     [file] = checkpoints.iterdir()
     undisturbed = run(LONGER, outputs, tmp_path / "undisturbed")

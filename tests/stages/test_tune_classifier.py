@@ -1,8 +1,5 @@
 """The stage writes the same bytes twice, watched or not, and checks the weights first."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from mammo.params import Params
 from mammo.reproducibility import pin
 from mammo.training import Fit
 from stages import tune_classifier
-from tests.imports import ROOT
+from tests.stages.killed import run_killed
 from tests.stages.learnable import contents, tiny_params, write_outputs
 
 
@@ -112,9 +109,7 @@ def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checkpoints = tmp_path / "checkpoints"
-    command = [sys.executable, "-c", KILLED, outputs, tmp_path / "killed", checkpoints]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run(command, cwd=ROOT, env=environment).returncode == -9
+    run_killed(KILLED, outputs, tmp_path / "killed", checkpoints)
     assert contents(tmp_path / "killed") == {}
     [file] = checkpoints.iterdir()
     undisturbed = run(LONGER, outputs, tmp_path / "undisturbed")
