@@ -59,11 +59,19 @@ def _is_id(value: object) -> bool:
     return bool(_ID.fullmatch(text)) and len(text.encode()) <= MAX_ID_BYTES
 
 
-_IS_ID = pa.Check(
-    _is_id,
-    element_wise=True,
-    error="is no id: it needs letters, digits or . - _ with at most spaces between them",
-)
+_IS_ID = [
+    pa.Check(
+        _is_id,
+        element_wise=True,
+        error="is no id: it needs letters, digits or . - _ with at most spaces between them",
+    ),
+    # pandas makes 10006 so where another row has no value; no folder is called that.
+    pa.Check(
+        lambda value: not re.fullmatch(r"\d+\.0+", str(value)),
+        element_wise=True,
+        error="is an id that was taken for a number: write it without the point and the zeros",
+    ),
+]
 
 
 def _one_of(*allowed: object) -> pa.Check:
@@ -93,10 +101,17 @@ _LABELS = {
 _FINITE = pa.Check(lambda values: values.abs() < float("inf"), error="must be a finite number")
 _AGE = pa.Column(float, pa.Check.in_range(0, 120, error="must be 0 to 120 years"), nullable=True)
 _BOX = {name: pa.Column(float, _FINITE) for name in ("x1", "y1", "x2", "y2")}
-_BOX_IS_NOT_EMPTY = [
-    pa.Check(lambda table: table["x1"] < table["x2"], error="x1 must be less than x2"),
-    pa.Check(lambda table: table["y1"] < table["y2"], error="y1 must be less than y2"),
-]
+
+
+def _less(low: str, high: str) -> pa.Check:
+    """Of each row; where one of the columns is missing, that alone is the fault."""
+    return pa.Check(
+        lambda table: table[low] < table[high] if {low, high} <= set(table) else True,
+        error=f"{low} must be less than {high}",
+    )
+
+
+_BOX_IS_NOT_EMPTY = [_less("x1", "x2"), _less("y1", "y2")]
 
 TRAIN = pa.DataFrameSchema(
     {
@@ -312,29 +327,47 @@ def _read_text(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """A CSV as text, and the line of each row.
 
     Not by pandas, which takes the first column for an index where a row is too long, and does not
-    count empty lines.
+    count empty lines. What spreadsheets add is left out: a first line `sep=,`, lines and columns
+    in which nothing stands, spaces around a column's name.
     """
+    rows: list[tuple[int, list[str]]] = []
+    line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins with a mark
             reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, fields) for fields in reader if fields]
+            for fields in reader:
+                line = reader.line_num
+                if any(field.strip() for field in fields):
+                    rows.append((line, fields))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not in UTF-8: save it so") from None
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read as a CSV table: {error}") from None
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: cannot be read as a CSV table after line {line}: {error}"
+        ) from None
+    if rows and rows[0][1][0].strip().lower() == "sep=":
+        rows = rows[1:]
     if not rows:
         raise UserError(f"{path}: is empty")
     (_, header), *rows = rows
-    if len(header) == 1 and ";" in header[0]:
-        raise UserError(f"{path}: has semicolons between its columns: save it with commas")
-    if twice := [name for name, count in Counter(header).items() if count > 1]:
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise UserError(f"{path}: has {name} between its columns: save it with commas")
+    header = [name.strip() for name in header]
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         raise UserError(f"{path}: has the column {twice[0]} more than once")
     if ragged := [(line, len(fields)) for line, fields in rows if len(fields) != len(header)]:
         named = "; ".join(f"line {line} has {count} values" for line, count in ragged[:SHOWN])
         raise UserError(f"{path}: {named}, where the header has {len(header)} columns")
     table = pd.DataFrame([fields for _, fields in rows], columns=header, dtype=str)
+    for place, name in enumerate(header):
+        if not name and table.iloc[:, place].str.strip().any():
+            raise UserError(f"{path}: the column {place + 1} has values and no name")
+    table = table.loc[:, table.columns != ""]
     return table, [line for line, _ in rows]
 
 

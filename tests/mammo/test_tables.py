@@ -2,11 +2,20 @@
 
 from pathlib import Path
 
+import pandera.pandas as pa
 import pytest
 from pandas._libs.parsers import STR_NA_VALUES  # what pandas documents of `na_values`
 
 from mammo.errors import UserError
-from mammo.tables import BREAST_BOXES, MAX_ID_BYTES, MISSING, TRAIN, check_table, read_table
+from mammo.tables import (
+    BREAST_BOXES,
+    LESIONS,
+    MAX_ID_BYTES,
+    MISSING,
+    TRAIN,
+    check_table,
+    read_table,
+)
 
 HEADER = (
     "site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,density,"
@@ -35,6 +44,59 @@ def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
         read_table(path, TRAIN)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("schema", [BREAST_BOXES, LESIONS])
+@pytest.mark.parametrize("column", ["x1", "y1", "x2", "y2", "image_id"])
+def test_boxes_that_lack_a_column_are_checked_in_the_others(
+    path: Path, schema: pa.DataFrameSchema, column: str
+) -> None:
+    names = [name for name in schema.columns if name != column]
+    values = {"image_id": "70", "x1": "1", "y1": "1", "x2": "9", "y2": "9", "kind": "mass"}
+    wrong = values | {"image_id": "71", "x1": "9", "x2": "1", "y1": "9", "y2": "1"}
+    lines = [",".join(each[name] for name in names) for each in (values, wrong)]
+    path.write_text("\n".join([",".join(names), *lines, ""]))
+    still = [text for text in ("x1 must be less than x2", "y1 must be less than y2")
+             if column not in text]  # fmt: skip
+    rows, found = check_table(path, schema)
+    assert [str(fault) for fault in found] == [
+        f"the column {column} is missing",
+        *(f"line 3, {text}" for text in still),
+    ]
+    assert list(rows.columns) == names
+
+
+@pytest.mark.parametrize("schema", [TRAIN, BREAST_BOXES, LESIONS])
+def test_any_columns_may_be_missing_together(path: Path, schema: pa.DataFrameSchema) -> None:
+    for count in range(len(schema.columns)):
+        names = list(schema.columns)[count:]
+        path.write_text(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+        found = {str(fault) for fault in check_table(path, schema)[1]}
+        assert found >= {f"the column {name} is missing" for name in list(schema.columns)[:count]}
+
+
+def test_what_a_spreadsheet_adds_is_left_out(path: Path) -> None:
+    spaced = HEADER.replace(",", " , ")
+    empty = "," * (HEADER.count(",") + 2)
+    lines = ["sep=,", f"{spaced},,", f"{row()},,", empty, f"{row(image_id='71')}, ,", empty, ""]
+    path.write_text("\r\n".join(lines), encoding="utf-8-sig")
+    table = read_table(path, TRAIN)
+    assert list(table.columns) == HEADER.split(",")
+    assert list(table["image_id"]) == ["70", "71"]
+    path.write_text(
+        "\r\n".join([*lines, f"{row(image_id='72', cancer='2')},,"]), encoding="utf-8-sig"
+    )
+    [fault] = check_table(path, TRAIN)[1]
+    assert str(fault) == "line 8, cancer: 2 must be 0 or 1"
+
+
+def test_an_id_that_was_taken_for_a_number_is_told_apart(path: Path) -> None:
+    [fault] = faults(path, row(patient_id="10006.0"))
+    assert fault == (
+        "line 2, patient_id: '10006.0' is an id that was taken for a number: write it without the "
+        "point and the zeros"
+    )
+    assert faults(path, row(patient_id="1.2.840.0", image_id="1.05")) == []
 
 
 def test_a_table_as_rsna_writes_it_value_by_value(path: Path) -> None:
@@ -192,6 +254,13 @@ def test_missing_columns_are_all_named(path: Path) -> None:
         (f"{HEADER}\n{row()}\n1,2\n".encode(), "line 3 has 2 values"),
         (f"{HEADER},view\n{row()},CC\n".encode(), "the column view more than once"),
         (HEADER.replace(",", ";").encode(), "semicolons"),
+        (b"sep=;\n" + HEADER.replace(",", ";").encode(), "semicolons"),
+        (HEADER.replace(",", "\t").encode(), "tabs"),
+        (f"{HEADER},\n{row()},x\n".encode(), "the column 15 has values and no name"),
+        (
+            f"{HEADER}\n{row()}\n{row(view=chr(34) + 'C' + chr(34) + 'C')}\n".encode(),
+            "after line 2",
+        ),
         (f'{HEADER}\n"{row()}\n'.encode(), "cannot be read as a CSV table"),
     ],
 )
