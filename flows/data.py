@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,7 @@ def ensure_data(root: Path, say: Callable[[str], None]) -> None:
         made = True
     same, cached = _compare(root)
     if same and not cached:
-        say(f"putting {DATA}/ into DVC's cache")
-        try:
-            follow([*DVC, "--wait-for-lock", "commit", "--force", DATA_FILE], root, _ignore)
-        except CommandError as error:
-            raise UserError(f"{DATA}/ cannot be put into DVC's cache: {error}") from None
+        commit_to_cache(root, [DATA_FILE], say)
     elif not same and made:
         shutil.rmtree(root / DATA)
         raise UserError(
@@ -57,6 +53,20 @@ def ensure_data(root: Path, say: Callable[[str], None]) -> None:
             f"{DATA}/ is not what {DATA_FILE} names: run `dvc add {DATA}` to version the new data, "
             f"or `dvc checkout {DATA_FILE}` to go back"
         )
+
+
+def commit_to_cache(root: Path, files: Sequence[str], say: Callable[[str], None]) -> None:
+    """Put what .dvc files name, and the folder holds, into DVC's cache.
+
+    Raises:
+        UserError: with DVC's last lines if it fails.
+    """
+    names = ", ".join(file.removesuffix(".dvc") for file in files)
+    say(f"putting {names} into DVC's cache")
+    try:
+        follow([*DVC, "--wait-for-lock", "commit", "--force", *files], root, _ignore)
+    except CommandError as error:
+        raise UserError(f"{names} cannot be put into DVC's cache: {error}") from None
 
 
 def read_data_file(root: Path) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from dvc.repo import Repo
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.checked import Md5, RelativePath, StageName, faults
-from flows.snapshot import Snapshot
+from flows.snapshot import Snapshot, snapshot_of_commit
 from mammo.errors import UserError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -66,16 +66,27 @@ def out_of(text: str, name: str) -> tuple[str, str]:
     return out.path, out.md5
 
 
-def require_form(snapshot: Snapshot) -> None:
+def require_form(root: Path, snapshot: Snapshot) -> None:
     """Make sure, before DVC reads a snapshot from elsewhere, that it names no place outside.
 
+    What `dvc import` wrote names a source, from which DVC would fetch: that is taken from the
+    commit alone, never from whoever handed over the snapshot.
+
+    Args:
+        root: a clone that holds the snapshot's commit.
+        snapshot: from elsewhere.
+
     Raises:
-        UserError: if its dvc.lock or data.dvc, where there is one, is not what DVC writes.
+        UserError: if its dvc.lock or data.dvc, where there is one, is not what DVC writes, or if
+            data.dvc names a source that the commit does not name.
     """
     if "dvc.lock" in snapshot.files:
         read_lock(snapshot)
-    if "data.dvc" in snapshot.files:
+    text = snapshot.files.get("data.dvc")
+    if text is not None:
         data_out(snapshot)
+        if text != snapshot_of_commit(root, snapshot.commit).files.get("data.dvc"):
+            _read(_OwnData, text, "data.dvc, which is not the commit's own")
 
 
 class _Object(BaseModel):
@@ -98,7 +109,30 @@ class _DvcFile(BaseModel):
     wdir: Literal[".", None] = None  # from where DVC would count the path
 
 
-F = TypeVar("F", _Lock, _DvcFile)
+class _OwnOut(_Object):
+    """What `dvc add` writes of a folder, and no more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = 0
+    nfiles: int = 0
+    hash: Literal["md5"] = "md5"
+    isexec: bool = False
+    desc: str = ""
+
+
+class _OwnData(BaseModel):
+    """A data.dvc without a source."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outs: list[_OwnOut] = Field(min_length=1, max_length=1)
+    md5: str = ""
+    desc: str = ""
+    wdir: Literal[".", None] = None
+
+
+F = TypeVar("F", _Lock, _DvcFile, _OwnData)
 
 
 def _read(form: type[F], text: str, name: str) -> F:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from requests import RequestException
 
 from flows.checked import RunId, checked
+from flows.dvclock import data_out
 from flows.environment import Environment
 from flows.pipeline import Outcome, Stage
 from flows.reach import require_mlflow
@@ -256,8 +257,12 @@ def versions() -> list[ModelVersion]:
 
 
 def data_hash(snapshot: Snapshot) -> str:
-    """DVC's hash of data/, as data.dvc names it."""
-    return str(yaml.safe_load(snapshot.files["data.dvc"])["outs"][0]["md5"])
+    """DVC's hash of data/, as data.dvc names it.
+
+    Raises:
+        UserError: if the snapshot has no data.dvc, or none that DVC wrote.
+    """
+    return data_out(snapshot)[1]
 
 
 def snapshot_tags(snapshot: Snapshot) -> dict[str, str]:

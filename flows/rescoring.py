@@ -20,9 +20,10 @@ from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
 from flows.evidence import some
 from flows.integrity import read_model, unlike_commit
 from flows.process import CommandError, bare_environment, follow
+from flows.registration import git_tag
 from flows.registry import snapshot_of
 from flows.run_dvc import DVC
-from flows.snapshot import Snapshot, materialise
+from flows.snapshot import Snapshot, materialise, read_tag, tag_exists
 from mammo import tables
 from mammo.errors import UserError
 from mammo.evaluation import by_breast
@@ -54,7 +55,7 @@ def predictions(
         CommandError: if the champion fails.
     """
     cache = open_cache(root)
-    then, now = _snapshot(champion), _snapshot(challenger)
+    then, now = _snapshot(root, champion), _snapshot(root, challenger)
     _bring(root, then, cache, [SPLIT], say)
     _bring(root, now, cache, [PREDICTIONS, MANIFEST], say)
     images = tables.read_table(_out(cache, now, PREDICTIONS), tables.PREDICTIONS)
@@ -78,20 +79,30 @@ def predictions(
     return with_groups(breasts, manifest, groups), unreadable
 
 
-def _snapshot(version: ModelVersion) -> Snapshot:
-    """The snapshot of a version, if the records still agree on it."""
+def _snapshot(root: Path, version: ModelVersion) -> Snapshot:
+    """The snapshot of a version, if registry, run and git agree on it, as an audit demands.
+
+    Raises:
+        UserError: if they do not, or one of them cannot be read.
+    """
+    number, tag = version.version, git_tag(int(version.version))
     try:
         found = snapshot_of(version)
     except UserError as error:
         raise UserError(
-            f"the snapshot of version {version.version} cannot be read from MLflow: {error}"
+            f"the snapshot of version {number} cannot be read from MLflow: {error}"
         ) from None
-    if found.digest != version.tags.get("snapshot_digest"):
+    if not tag_exists(root, tag):
         raise UserError(
-            f"the snapshot of version {version.version} is not the one that it was registered with:"
-            f" `mammoflow audit {version.version} --quick` says more"
+            f"this clone has no tag {tag}, which says what version {number} was made from: get it "
+            f"with `git fetch origin tag {tag}`"
         )
-    require_form(found)
+    if found.digest != version.tags.get("snapshot_digest") or found != read_tag(root, tag):
+        raise UserError(
+            f"the snapshot of version {number} is not the one that it was registered with: "
+            f"`mammoflow audit {number} --quick` says more"
+        )
+    require_form(root, found)
     return found
 
 

@@ -86,11 +86,26 @@ def uncommitted_code(root: Path) -> list[str]:
     """Files of CODE that differ from the commit checked out, new ones included.
 
     What counts is the folder and the commit's own .gitignore: a person's index may hide a file
-    (`git update-index --assume-unchanged`), and so may their private lists of what to ignore.
+    (`git update-index --assume-unchanged`), and so may their private lists of what to ignore and
+    the filters of .git/info/attributes.
     """
     with index_of(root, "HEAD") as index:
         new = ("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *CODE)
-        return [*changed_files(root, index, *CODE), *listed(root, *new, env=index)]
+        changed = [*changed_files(root, index, *CODE), *filtered_files(root, "HEAD")]
+        return [*dict.fromkeys(changed), *listed(root, *new, env=index)]
+
+
+def filtered_files(folder: Path, commit: str) -> list[str]:
+    """Files of CODE whose bytes in a folder are not the commit's, whatever git's filters say."""
+    entries = listed(folder, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *CODE)
+    ids = {
+        path: made.split()[2]
+        for made, path in (entry.split("\t", 1) for entry in entries)
+        if made.startswith("100") and (folder / path).is_file()
+    }
+    found = git(folder, "hash-object", "--no-filters", "--stdin-paths", stdin="\n".join(ids))
+    pairs = zip(ids.items(), found.splitlines(), strict=True)
+    return [path for (path, wanted), had in pairs if had != wanted]
 
 
 def changed_files(root: Path, index: Mapping[str, str], *paths: str) -> list[str]:
@@ -181,7 +196,8 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
     tree, index and branches stay as they are.
 
     Raises:
-        UserError: with git's own words, if the commit is not there.
+        UserError: with git's own words, if the commit is not there; or if a filter of git changes
+            code on its way.
     """
     _require_form(snapshot)
     home = root / ".dvc" / "tmp" / "snapshots"
@@ -189,6 +205,11 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=home))
     try:
         git(root, "worktree", "add", "--quiet", "--detach", str(folder), snapshot.commit)
+        if filtered := filtered_files(folder, snapshot.commit):
+            raise UserError(
+                f"git checks out {filtered[0]} otherwise than the commit holds it: a line of "
+                f".git/info/attributes or of .gitattributes changes it; take that line away"
+            )
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
         for name, text in snapshot.files.items():

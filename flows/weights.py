@@ -11,6 +11,7 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
+from flows.data import commit_to_cache
 from flows.dvclock import out_of
 from flows.evidence import md5_of
 from flows.process import CommandError, follow
@@ -56,7 +57,7 @@ def folder_hash(root: Path) -> str:
 
 
 def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
-    """Make `root`/weights hold what its .dvc files name.
+    """Make `root`/weights hold what its .dvc files name, and DVC's cache too.
 
     Raises:
         UserError: if a file has no .dvc file, differs from what that names, or cannot be had.
@@ -78,6 +79,7 @@ def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
             raise UserError(
                 f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"
             ) from None
+    lacking = []
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         for path in names:
             [out] = repo.find_outs_by_path(str(root / path))
@@ -86,3 +88,7 @@ def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
                     f"{path} is not what {path}.dvc names: run `dvc add {path}` to version it, or "
                     f"`dvc checkout {path}` to go back"
                 )
+            if out.changed_cache():
+                lacking.append(f"{path}.dvc")
+    if lacking:
+        commit_to_cache(root, lacking, say)

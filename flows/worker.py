@@ -48,8 +48,8 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
 
     try:
         wanted = Snapshot.from_json(snapshot, "the run's parameter `snapshot`")
-        require_form(wanted)
         _have_commit(root, wanted.commit)
+        require_form(root, wanted)
         with materialise(root, wanted) as folder:
             declared = _declared(folder, stage)
             pull_deps(folder, stage)

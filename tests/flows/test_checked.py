@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mlflow.entities.model_registry import ModelVersion
@@ -18,7 +19,7 @@ from flows.dvclock import Cache, data_out, read_lock, require_form
 from flows.registry import run_of
 from flows.remote import Done
 from flows.run_git import git
-from flows.snapshot import FILES, Snapshot, materialise, write_tag
+from flows.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
 from flows.worker import run_stage
 from mammo.errors import UserError
 from tests.flows.test_git import project  # noqa: F401  (a fixture)
@@ -175,7 +176,7 @@ def test_a_lock_that_leads_elsewhere_is_not_what_dvc_writes(text: str) -> None:
     with pytest.raises(UserError, match=r"dvc\.lock: not what DVC writes"):
         read_lock(snapshot)
     with pytest.raises(UserError, match=r"dvc\.lock: not what DVC writes"):
-        require_form(snapshot)
+        require_form(Path(), snapshot)
 
 
 @pytest.mark.parametrize(
@@ -192,15 +193,50 @@ def test_a_lock_that_leads_elsewhere_is_not_what_dvc_writes(text: str) -> None:
 )
 def test_data_that_lead_elsewhere_are_not_what_dvc_writes(content: object) -> None:
     snapshot = Snapshot(COMMIT, {"data.dvc": json.dumps(content)})
-    for read in (data_out, require_form):
-        with pytest.raises(UserError, match=r"data\.dvc: not what DVC writes"):
-            read(snapshot)
+    with pytest.raises(UserError, match=r"data\.dvc: not what DVC writes"):
+        data_out(snapshot)
+    with pytest.raises(UserError, match=r"data\.dvc: not what DVC writes"):
+        require_form(Path(), snapshot)
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        {"deps": [{"path": "data", "repo": {"url": "https://evil.example/x.git"}}]},
+        {"deps": [{"path": "https://evil.example/x", "md5": HEX}]},
+        {"frozen": True},
+        {"outs": [{"path": "data", "md5": f"{HEX}.dir", "remote": "other"}]},
+        {"outs": [{"path": "data", "md5": f"{HEX}.dir", "cloud": {"other": {"etag": "1"}}}]},
+        {"outs": [{"path": "data", "md5": f"{HEX}.dir", "files": [{"relpath": "a"}]}]},
+    ],
+)
+def test_a_source_of_the_data_is_taken_from_the_commit_alone(
+    project: Path,  # noqa: F811
+    beyond: dict[str, object],
+) -> None:
+    text = yaml.safe_dump({"outs": [{"path": "data", "md5": f"{HEX}.dir"}], **beyond})
+    (project / "data.dvc").write_text(text)
+    git(project, "add", "data.dvc")
+    git(project, "commit", "-qm", "data from elsewhere")
+    commit = git(project, "rev-parse", "HEAD")
+    owned = Snapshot(commit, {"data.dvc": snapshot_of_commit(project, commit).files["data.dvc"]})
+    require_form(project, owned)
+    for other in (text + "# handed over\n", text.replace(HEX, HEX[::-1])):
+        with pytest.raises(UserError, match=r"not the commit's own: not what DVC writes"):
+            require_form(project, Snapshot(commit, {"data.dvc": other}))
+
+
+def test_data_that_were_added_and_not_committed_are_taken(project: Path) -> None:  # noqa: F811
+    commit = git(project, "rev-parse", "HEAD")
+    out = {"path": "data", "md5": f"{HEX}.dir", "size": 5, "nfiles": 1, "hash": "md5"}
+    text = yaml.safe_dump({"outs": [out]})
+    require_form(project, Snapshot(commit, {"data.dvc": text}))
 
 
 def test_what_dvc_writes_is_read() -> None:
     root = Path(__file__).parents[2]
     files = {name: (root / name).read_text() for name in ("dvc.lock", "data.dvc")}
-    require_form(Snapshot(COMMIT, files))
+    require_form(root, Snapshot(git(root, "rev-parse", "HEAD"), files))
     assert data_out(Snapshot(COMMIT, files))[0] == "data"
     assert len(read_lock(Snapshot(COMMIT, files))) == 9
 

@@ -186,6 +186,22 @@ def test_code_that_only_the_person_ignores_is_seen(hostile: Path) -> None:
     assert uncommitted_code(hostile) == ["mammo/science.py"]
 
 
+def test_what_git_changes_on_its_way_is_no_commit_of_ours(project: Path) -> None:
+    git(project, "config", "filter.forge.smudge", "sed s/42/41/")
+    git(project, "config", "filter.forge.clean", "sed s/41/42/")
+    snapshot = capture(project)
+    (project / ".git" / "info" / "attributes").write_text("*.py filter=forge\n")
+    with (
+        pytest.raises(UserError, match=r"mammo/science\.py otherwise than .*\.git/info/attributes"),
+        materialise(project, snapshot),
+    ):
+        pass
+    assert list((project / ".dvc" / "tmp" / "snapshots").iterdir()) == []
+    (project / "mammo" / "science.py").write_text("ANSWER = 41\n")
+    assert git(project, "status", "--porcelain", "mammo") == ""  # git is taken in
+    assert uncommitted_code(project) == ["mammo/science.py"]
+
+
 def test_a_clone_goes_forward_and_keeps_its_own_tags(hostile: Path, project: Path) -> None:
     write_tag(hostile, capture(hostile), "model/v1", "not pushed yet")
     (project / "mammo" / "science.py").write_text("ANSWER = 43\n")

@@ -27,7 +27,7 @@ from flows.cli import app
 from flows.dvclock import open_cache, read_lock
 from flows.notify import VARIABLE
 from flows.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
-from flows.snapshot import Snapshot, git
+from flows.snapshot import Snapshot, git, write_tag
 from tests.flows.conftest import Retrained, store
 from tests.flows.receiver import Receiver, listening
 
@@ -240,11 +240,17 @@ def forge_split(root: Path, version: int) -> str:
     cache.path(md5).parent.mkdir(exist_ok=True)
     cache.path(md5).write_bytes(content)
     lock = then.files["dvc.lock"].replace(old, md5)
-    forged = Snapshot(then.commit, {**then.files, "dvc.lock": lock})
-    run_id = str(MlflowClient().get_model_version(MODEL, str(version)).run_id)
-    MlflowClient().log_text(run_id, forged.to_json(), SNAPSHOT_ARTIFACT)
-    MlflowClient().set_model_version_tag(MODEL, str(version), "snapshot_digest", forged.digest)
+    record(root, version, Snapshot(then.commit, {**then.files, "dvc.lock": lock}))
     return str(woman)
+
+
+def record(root: Path, version: int, snapshot: Snapshot) -> None:
+    """Let all three, run, registry and git, hold this for a version's snapshot."""
+    run_id = str(MlflowClient().get_model_version(MODEL, str(version)).run_id)
+    MlflowClient().log_text(run_id, snapshot.to_json(), SNAPSHOT_ARTIFACT)
+    MlflowClient().set_model_version_tag(MODEL, str(version), "snapshot_digest", snapshot.digest)
+    git(root, "tag", "-d", f"model/v{version}")
+    write_tag(root, snapshot, f"model/v{version}", "once more")
 
 
 def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
@@ -266,16 +272,29 @@ def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
     assert run("promote", "2", "--reason", "a new split").exit_code == 0
     assert aliases.current()["champion"] == 2
     assert "(the gate: cannot be judged)" in receiver.received[-1]["body"]
-    run_id = str(MlflowClient().get_model_version(MODEL, "1").run_id)
-    MlflowClient().log_text(run_id, before.to_json(), SNAPSHOT_ARTIFACT)
+    record(root, 1, before)
 
 
 def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
-    MlflowClient().set_model_version_tag(MODEL, "2", "snapshot_digest", "0" * 64)
-    result = run("promote", "2")
-    assert result.exit_code == 1
-    assert "is not the one that it was registered with" in result.output
-    assert aliases.current()["champion"] == 1
+    before = snapshot_of(MlflowClient().get_model_version(MODEL, "2"))
+    params = before.files["params.yaml"] + "# changed\n"
+    other = Snapshot(before.commit, {**before.files, "params.yaml": params})
+    try:
+        git(root, "tag", "-d", "model/v2")
+        result = run("promote", "2")
+        assert "git fetch origin tag model/v2" in result.output
+        write_tag(root, other, "model/v2", "moved")  # the registry agrees with itself
+        result = run("promote", "2")
+        assert result.exit_code == 1
+        assert "is not the one that it was registered with" in result.output
+        record(root, 2, before)
+        MlflowClient().set_model_version_tag(MODEL, "2", "snapshot_digest", "0" * 64)
+        result = run("promote", "2")
+        assert result.exit_code == 1
+        assert "is not the one that it was registered with" in result.output
+        assert aliases.current()["champion"] == 1
+    finally:
+        record(root, 2, before)
 
 
 def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(

@@ -102,6 +102,16 @@ def test_absent_weights_come_from_the_cache_or_the_remote(project: Path) -> None
         assert (project / FILE).read_text() == "one"
 
 
+def test_weights_that_lie_there_are_put_into_the_cache(project: Path) -> None:
+    shutil.rmtree(project / ".dvc/cache")
+    said: list[str] = []
+    ensure_weights(project, said.append)
+    assert said == [f"putting {FILE} into DVC's cache"]
+    (project / FILE).unlink()
+    command(project, "dvc", "checkout", "-q", f"{FILE}.dvc")
+    assert (project / FILE).read_text() == "one"
+
+
 def test_weights_that_cannot_be_had_are_named_with_the_reason(project: Path) -> None:
     (project / FILE).unlink()
     shutil.rmtree(project / ".dvc/cache")
