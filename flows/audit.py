@@ -8,13 +8,13 @@ and compares. Nothing of the auditor's changes but the audit's own tags and repo
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
@@ -23,18 +23,18 @@ from flows import arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
 from flows.audit_report import render
-from flows.dvclock import Cache, data_out, open_cache, read_lock
+from flows.dvclock import Cache, data_out, open_cache, read_lock, sizes
 from flows.effect import unlike_recorded, unlike_remade
 from flows.environment import Environment
 from flows.evidence import Evidence
+from flows.exchange import fetch_objects
 from flows.pipeline import follows_training, read_pipeline
-from flows.process import CommandError, follow
+from flows.process import CommandError
 from flows.reach import require_mlflow
 from flows.registry import MODEL, environment_of
 from flows.reproduction import Tolerance, compare_stages, run_again
-from flows.run_dvc import DVC
 from flows.run_git import file_at
-from flows.snapshot import materialise
+from flows.snapshot import Snapshot, materialise
 from flows.standard import find_standard
 from flows.weights import tracked
 from mammo.errors import UserError
@@ -131,7 +131,10 @@ def _examine(
     )
     cache = open_cache(root)
     outs = {path: md5 for stage in locked for path, md5 in stage.outs.items()}
-    _fetch(root, folder, cache, {data: data_hash, **first_weights, **outs}, say)
+    wanted = {data: data_hash, **first_weights, **outs}
+    _say_needs(root, got.snapshot, run, cache, quick, say)
+    if not _all_cached(cache, wanted):
+        fetch_objects(folder, [], say)
     say("checking the bytes of data and outs in DVC's cache")
     good = seen.look(
         "provenance",
@@ -211,19 +214,39 @@ def _comparison_findings(stages: Sequence[ComparedStage]) -> list[Finding]:
     return [Finding(step="comparison", kind=kind, sentence=sentence) for sentence in found]
 
 
-def _fetch(root: Path, folder: Path, cache: Cache, outs: Mapping[str, str], say: Say) -> None:
-    """Get from the remote, if there is one, what the cache lacks; what stays missing is found."""
-    objects = (md5 for path, top in outs.items() for _, md5 in cache.objects(path, top))
-    if all(cache.path(md5).exists() for md5 in objects):
-        return
-    with Repo(str(root)) as repo:
-        if not repo.config.get("remote"):
-            return
-    say("fetching from the remote what DVC's cache lacks")
-    try:
-        follow([*DVC, "fetch"], folder, lambda line: None)
-    except CommandError as error:
-        say(f"the remote did not have all of it: {error}")
+def _say_needs(
+    root: Path, snapshot: Snapshot, run: Run, cache: Cache, quick: bool, say: Say
+) -> None:
+    """What is about to be fetched and computed, before it is.
+
+    Raises:
+        UserError: if the disk has no room for it.
+    """
+    absent = sum(size for md5, size in sizes(snapshot).items() if not cache.path(md5).exists())
+    if absent:
+        say(f"needs {_gigabytes(absent)} from DVC's remote")
+    again = 0 if quick else sum(sizes(snapshot).values())
+    free = shutil.disk_usage(root).free
+    if absent + again > free:
+        raise UserError(
+            f"{root}: the disk has {_gigabytes(free)} free, and the audit may take "
+            f"{_gigabytes(absent + again)}: make room"
+        )
+    if not quick and (minutes := provenance.minutes_of(run)):
+        say(f"needs about {minutes:.0f} minutes: so long the stages ran that made the version")
+
+
+def _gigabytes(count: int) -> str:
+    """Bytes, as people say it."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _all_cached(cache: Cache, outs: Mapping[str, str]) -> bool:
+    return all(
+        cache.path(md5).exists()
+        for path, top in outs.items()
+        for _, md5 in cache.objects(path, top)
+    )
 
 
 def _counter(say: Say) -> Callable[[], None]:

@@ -24,6 +24,7 @@ from flows import cli_promotion
 from flows.checked import printable
 from flows.console import one_sentence, result_of, without_traceback
 from flows.reach import require_prefect
+from mammo.errors import UserError
 from mammo.files import write_text
 from mammo.params import load_params
 
@@ -143,6 +144,31 @@ def _say(line: str) -> None:
 
 
 @app.command()
+def publish(
+    versions: Annotated[list[int], typer.Argument(help="Numbers of versions.")],
+) -> None:
+    """Push what others need to audit versions: git tags, data and outs. Asks whether it is there.
+
+    A retrain does so for the version that it registers. Exits with 1 if one cannot be had.
+    """
+    from flows.exchange import in_words
+    from flows.exchange import publish as publish_version
+    from flows.reach import require_mlflow
+    from flows.registry import MODEL, find
+
+    complete = True
+    with one_sentence():
+        require_mlflow()
+        for version in versions:
+            if find(version) is None:
+                raise UserError(f"the registry has no {MODEL} version {version}")
+            found = publish_version(Path.cwd(), version, _say)
+            typer.echo(printable(in_words(found)))
+            complete = complete and found.complete
+    raise typer.Exit(0 if complete else 1)
+
+
+@app.command()
 def fingerprint() -> None:
     """Show this machine's arithmetic, as the stages compute: a hash for each family of kernels.
 
@@ -191,6 +217,7 @@ def _show(summary: Any) -> None:
             f"Nothing changed since {MODEL} version {summary.version}: no stage ran, nothing was "
             f"registered."
         )
+        _show_publications(console, summary)
         if summary.gate is not None:
             cli_promotion.show_promotion(summary.gate)
         return
@@ -205,12 +232,21 @@ def _show(summary: Any) -> None:
     if summary.gate is not None:
         cli_promotion.show_promotion(summary.gate)
     console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
+    _show_publications(console, summary)
     console.print(f"git tag  {git_tag(summary.version)}")
     console.print("report   outputs/report/index.html")
     own = "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
     console.print(f"MLflow   {os.environ.get('MLFLOW_TRACKING_URI') or own}")
     server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
     console.print(f"Prefect  {server or 'PREFECT_HOME=.prefect prefect server start'}")
+
+
+def _show_publications(console: Console, summary: Any) -> None:
+    from flows.exchange import in_words
+
+    for found in summary.publications:
+        # As text: an address may look like rich's markup.
+        console.print(Text(in_words(found), style="" if found.complete else "yellow"))
 
 
 def _metrics_table(metrics: dict[str, Any]) -> Table:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from dvc.repo import Repo
@@ -56,6 +56,16 @@ def data_out(snapshot: Snapshot) -> tuple[str, str]:
     return out_of(snapshot.files.get("data.dvc", ""), "data.dvc")
 
 
+def is_import(snapshot: Snapshot) -> bool:
+    """Whether the data come from another repository (`dvc import`), where DVC gets them from.
+
+    Raises:
+        UserError: if data.dvc is missing or not what DVC writes.
+    """
+    said = _read(_DvcFile, snapshot.files.get("data.dvc", ""), "data.dvc")
+    return any("repo" in dep for dep in said.deps)
+
+
 def out_of(text: str, name: str) -> tuple[str, str]:
     """Path and hash of what a .dvc file of this text and name tracks.
 
@@ -64,6 +74,18 @@ def out_of(text: str, name: str) -> tuple[str, str]:
     """
     (out,) = _read(_DvcFile, text, name).outs
     return out.path, out.md5
+
+
+def sizes(snapshot: Snapshot) -> dict[str, int]:
+    """Bytes of the data and of each out that a snapshot names, by DVC's hash, as DVC noted them.
+
+    Raises:
+        UserError: if its dvc.lock or data.dvc is not what DVC writes.
+    """
+    lock = _read(_Lock, snapshot.files.get("dvc.lock", ""), "dvc.lock")
+    data = _read(_DvcFile, snapshot.files.get("data.dvc", ""), "data.dvc")
+    outs = [*data.outs, *(out for stage in lock.stages.values() for out in stage.outs)]
+    return {out.md5: out.size for out in outs}
 
 
 def require_form(root: Path, snapshot: Snapshot) -> None:
@@ -92,6 +114,7 @@ def require_form(root: Path, snapshot: Snapshot) -> None:
 class _Object(BaseModel):
     path: RelativePath
     md5: Md5
+    size: Annotated[int, Field(ge=0)] = 0
 
 
 class _Stage(BaseModel):
@@ -105,6 +128,7 @@ class _Lock(BaseModel):
 
 
 class _DvcFile(BaseModel):
+    deps: list[dict[str, Any]] = []  # a source, which only a commit's own may name
     outs: list[_Object] = Field(min_length=1, max_length=1)
     wdir: Literal[".", None] = None  # from where DVC would count the path
 
@@ -114,7 +138,6 @@ class _OwnOut(_Object):
 
     model_config = ConfigDict(extra="forbid")
 
-    size: int = 0
     nfiles: int = 0
     hash: Literal["md5"] = "md5"
     isexec: bool = False

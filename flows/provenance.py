@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from flows.audit_record import Finding
 from flows.dvclock import Cache, LockedStage, data_out
 from flows.evidence import md5_of, missing, some, wrong
+from flows.exchange import have_tag, said_of
 from flows.registration import git_tag
 from flows.registry import (
     MODEL,
@@ -29,7 +30,7 @@ from flows.registry import (
     stored_text,
 )
 from flows.run_git import changed_between, has_commit
-from flows.snapshot import FILES, Snapshot, read_tag, tag_exists
+from flows.snapshot import FILES, Snapshot, read_tag
 from flows.weights import folder_hash
 from mammo.errors import UserError
 from mammo.params import WEIGHTS
@@ -75,6 +76,19 @@ def find_run(version: ModelVersion) -> Run:
         ) from None
 
 
+def minutes_of(run: Run) -> float | None:
+    """How long the stages of a retrain ran, one after the other; None if any of them did not.
+
+    Args:
+        run: the parent run.
+    """
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.stage != ''"
+    stages = MlflowClient().search_runs([run.info.experiment_id], query)
+    times = [stage.info.end_time - stage.info.start_time for stage in stages if stage.info.end_time]
+    ran = all(stage.data.tags.get("fate") == "ran" for stage in stages)
+    return sum(times) / 60_000 if times and ran else None
+
+
 def missing_tags(version: ModelVersion) -> Iterator[Finding]:
     """The version carries the tags that registration gave it."""
     wanted = ("snapshot_digest", "git_commit", "data_hash", "git_tag")
@@ -104,10 +118,8 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
         except UserError as error:
             sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
             findings.append(wrong(sentence))
-    if not tag_exists(root, tag):
-        findings.append(
-            missing(f"this clone has no tag {tag}: get it with `git fetch origin tag {tag}`")
-        )
+    if gone := have_tag(root, int(version.version)):
+        findings.append(missing(f"{gone}; the registry says: {said_of(version)}"))
     if findings or stored is None:
         return None, findings
     if not has_commit(root, stored.commit):

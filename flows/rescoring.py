@@ -8,22 +8,21 @@ just these. That runs in a process of its own, which gets nothing of ours: no pa
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import yaml
-from dvc.repo import Repo
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
 from flows.evidence import some
+from flows.exchange import fetch_objects, have_tag
 from flows.integrity import read_model, unlike_commit
-from flows.process import CommandError, bare_environment, follow
+from flows.process import bare_environment, follow
 from flows.registration import git_tag
 from flows.registry import snapshot_of
-from flows.run_dvc import DVC
-from flows.snapshot import Snapshot, materialise, read_tag, tag_exists
+from flows.snapshot import Snapshot, materialise, read_tag
 from mammo import tables
 from mammo.errors import UserError
 from mammo.evaluation import by_breast
@@ -85,19 +84,18 @@ def _snapshot(root: Path, version: ModelVersion) -> Snapshot:
     Raises:
         UserError: if they do not, or one of them cannot be read.
     """
-    number, tag = version.version, git_tag(int(version.version))
+    number = version.version
     try:
         found = snapshot_of(version)
     except UserError as error:
         raise UserError(
             f"the snapshot of version {number} cannot be read from MLflow: {error}"
         ) from None
-    if not tag_exists(root, tag):
-        raise UserError(
-            f"this clone has no tag {tag}, which says what version {number} was made from: get it "
-            f"with `git fetch origin tag {tag}`"
-        )
-    if found.digest != version.tags.get("snapshot_digest") or found != read_tag(root, tag):
+    if gone := have_tag(root, int(number)):
+        raise UserError(gone)
+    if found.digest != version.tags.get("snapshot_digest") or found != read_tag(
+        root, git_tag(int(number))
+    ):
         raise UserError(
             f"the snapshot of version {number} is not the one that it was registered with: "
             f"`mammoflow audit {number} --quick` says more"
@@ -139,17 +137,10 @@ def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], s
             )
 
 
-def _fetch(root: Path, snapshot: Snapshot, targets: Iterable[str], say: Say) -> None:
+def _fetch(root: Path, snapshot: Snapshot, targets: Sequence[str], say: Say) -> None:
     """Get from the remote, if there is one; what stays missing is the caller's to say."""
-    with Repo(str(root)) as repo:
-        if not repo.config.get("remote"):
-            return
-    say(f"fetching {', '.join(targets)} from the remote")
     with materialise(root, snapshot) as folder:
-        try:
-            follow([*DVC, "fetch", "--", *targets], folder, lambda line: None)
-        except CommandError as error:
-            say(f"the remote did not have all of it: {error}")
+        fetch_objects(folder, targets, say)
 
 
 def _check_unseen(

@@ -21,6 +21,7 @@ from flows import registry
 from flows.arithmetic import made_in
 from flows.children import cancel_children
 from flows.data import ensure_data
+from flows.exchange import Publication, in_words, publish, publish_pending
 from flows.notify import notify, notify_failure
 from flows.pipeline import (
     Outcome,
@@ -55,6 +56,7 @@ class Summary:
     run: str  # id of the MLflow run
     registered: bool = field(default=True)
     gate: Promotion | None = None  # None if the version met no champion
+    publications: tuple[Publication, ...] = ()  # this version's first
 
 
 @task(cache_policy=NO_CACHE)  # DVC knows better what has to be done again
@@ -171,8 +173,10 @@ def retrain(
             version = int(latest.version)
             logger.info("Nothing changed since %s version %s.", registry.MODEL, version)
             gate = settle(root, latest, policy) if unsettled(latest) else None
-            run = str(latest.run_id)
-            return Summary((), _metrics(root, stages), version, None, run, False, gate)
+            run, pending = str(latest.run_id), publish_pending(root, logger.info)
+            return Summary(
+                (), _metrics(root, stages), version, None, run, False, gate, tuple(pending)
+            )
         check_next_tag(root)
         trigger = snapshot_of_commit(root, before.commit).digest
         parent = registry.start_retrain(experiment, before, workspace_id(root), trigger)
@@ -192,7 +196,13 @@ def retrain(
             registry.end_run(parent, succeeded=False)
             raise
         registry.end_run(parent, succeeded=True)
-        notify(f"{registry.MODEL} version {version}: registered as {alias}", f"MLflow run {parent}")
+        publications = [publish(root, version, logger.info)]
+        if publications[0].complete:
+            publications += publish_pending(root, logger.info)
+        notify(
+            f"{registry.MODEL} version {version}: registered as {alias}",
+            f"MLflow run {parent}\n{in_words(publications[0])}",
+        )
         gate = None
         if alias == registry.CHALLENGER:
             gate = settle(root, registry.version(version), policy)
@@ -201,7 +211,15 @@ def retrain(
         return Failed(message=str(error))
     except registry.FAULTS as error:
         return Failed(message=f"{registry.in_words(error)}: every stage that has ended is kept")
-    summary = Summary(tuple(outcomes), _metrics(root, stages), version, alias, parent, gate=gate)
+    summary = Summary(
+        tuple(outcomes),
+        _metrics(root, stages),
+        version,
+        alias,
+        parent,
+        gate=gate,
+        publications=tuple(publications),
+    )
     create_markdown_artifact(
         _as_markdown(summary), key="retrain", description=f"{registry.MODEL} version {version}"
     )
@@ -239,5 +257,6 @@ def _as_markdown(summary: Summary) -> str:
     return (
         f"## {registry.MODEL} version {summary.version} ({summary.alias})\n\n"
         f"git tag `{git_tag(summary.version)}`, MLflow run `{summary.run}`\n\n"
-        f"| stage | fate |\n| --- | --- |\n{rows}\n"
+        + "".join(f"{in_words(published)}\n\n" for published in summary.publications)
+        + f"| stage | fate |\n| --- | --- |\n{rows}\n"
     )

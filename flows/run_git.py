@@ -38,6 +38,10 @@ _SETTINGS = {
     "core.safecrlf": "false",
     "core.sparseCheckout": "false",
     "submodule.recurse": "false",
+    # What is pushed is what was named.
+    "push.followTags": "false",
+    "push.gpgSign": "false",
+    "push.recurseSubmodules": "no",
     "worktree.useRelativePaths": "false",
     # Nothing goes on in the background, and no index is taken for the folder.
     "core.fsmonitor": "false",
