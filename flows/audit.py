@@ -6,8 +6,6 @@ It reads the registry, git and DVC's cache, runs the snapshot's pipeline again i
 and compares. Nothing of the auditor's changes but the audit's own tags and report on the version.
 """
 
-import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -15,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from flows import arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
-from flows.audit_report import render
 from flows.dvclock import Cache, data_out, open_cache, read_lock, sizes
 from flows.effect import unlike_recorded, unlike_remade
-from flows.environment import Environment
 from flows.evidence import Evidence
 from flows.exchange import fetch_objects
 from flows.pipeline import follows_training, read_pipeline
@@ -45,7 +40,7 @@ Say = Callable[[str], None]
 
 
 def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
-    """Audit a model version and write what came of it to the registry.
+    """Audit a model version; `audit_history.keep` writes what came of it to the registry.
 
     Args:
         root: the auditor's clone.
@@ -76,9 +71,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
                 say(f"environment: {difference.what} {change}: {effect}")
             if not any(finding.kind != "note" for finding in seen.findings):
                 _examine(root, folder, version, run, params, quick, seen, got, say)
-    record = put_together(root, version, seen, got, quick)
-    _write(version, record)
-    return record
+    return put_together(root, version, seen, got, quick)
 
 
 def _find_standard(folder: Path, seen: Evidence, got: Materials, say: Say) -> None:
@@ -292,32 +285,3 @@ def _at(root: Path, commit: str, path: str) -> str | None:
         return file_at(root, commit, path)
     except UserError:
         return None
-
-
-def _write(version: ModelVersion, record: Audit) -> None:
-    """The report as artifacts of the version's run, the verdict as tags of the version."""
-    client = MlflowClient()
-    text = record.model_dump_json(indent=2) + "\n"
-    folder = artifact_folder(record)
-    client.log_text(str(version.run_id), render(record), f"{folder}/index.html")
-    client.log_text(str(version.run_id), text, f"{folder}/audit.json")
-    tags = {
-        "audit_verdict": record.verdict,
-        "audit_date": record.date,
-        "audit_standard": record.standard.name if record.standard else "",
-        "audit_environment": _in_short(record.environment_now),
-        "audit_snapshot_digest": record.snapshot_digest or "",
-        "audit_report_digest": hashlib.sha256(text.encode()).hexdigest(),
-    }
-    for name, value in tags.items():
-        client.set_model_version_tag(MODEL, version.version, name, value)
-
-
-def artifact_folder(record: Audit) -> str:
-    """Where an audit's report lies among the artifacts of the version's run."""
-    return f"audits/{record.date.replace(':', '').removesuffix('+0000')}"
-
-
-def _in_short(found: Environment) -> str:
-    gpus = ", ".join(found.gpus) or "no GPU"
-    return f"Python {found.python}, {found.processor}, {gpus}, {os.uname().sysname}"

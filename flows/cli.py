@@ -22,7 +22,7 @@ from rich.text import Text
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows import cli_promotion
 from flows.checked import printable
-from flows.console import one_sentence, result_of, without_traceback
+from flows.console import check_writable, one_sentence, result_of, without_traceback
 from flows.reach import require_prefect
 from mammo.errors import UserError
 from mammo.files import write_text
@@ -117,8 +117,8 @@ def audit(
     Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged or the
     test women are too few to tell.
     """
-    from flows.audit import artifact_folder
     from flows.audit import audit as audit_version
+    from flows.audit_history import keep
     from flows.audit_record import EXIT_STATUS
     from flows.audit_report import render
 
@@ -126,17 +126,53 @@ def audit(
     _terminate_like_ctrl_c()
     with one_sentence(status=2):
         root = Path.cwd()
-        found = audit_version(root, version, load_params(), quick, _say)
         if report is not None:
-            write_text(report / "index.html", render(found))
-            write_text(report / "audit.json", found.model_dump_json(indent=2) + "\n")
+            check_writable(report)
+        found = audit_version(root, version, load_params(), quick, _say)
     for finding in found.findings:
         typer.echo(printable(f"{finding.step}, {finding.kind}: {finding.sentence}"))
     typer.echo(printable(f"\n{found.verdict.upper()}\n{found.sentence}"))
-    typer.echo(f"report: {artifact_folder(found)}/index.html of the MLflow run {found.run}")
-    if report is not None:
-        typer.echo(f"report: {report / 'index.html'}")
+    # The verdict stands, whatever becomes of the report.
+    try:
+        typer.echo(f"report: {keep(root, found)}/index.html of the MLflow run {found.run}")
+    except UserError as error:
+        typer.echo(printable(f"error: {error}"), err=True)
+    try:
+        if report is not None:
+            write_text(report / "index.html", render(found))
+            write_text(report / "audit.json", found.model_dump_json(indent=2) + "\n")
+            typer.echo(f"report: {report / 'index.html'}")
+    except OSError as error:
+        typer.echo(printable(f"error: the report could not be written: {error}"), err=True)
     raise typer.Exit(EXIT_STATUS[found.verdict])
+
+
+@app.command()
+def audits(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
+) -> None:
+    """List the audits of a model version: when, by whom, where, how, and what came of it."""
+    from flows.audit_history import history
+    from flows.provenance import find_version
+    from flows.reach import require_mlflow
+
+    with one_sentence():
+        require_mlflow()
+        found = find_version(version)
+        kept = history(found)
+    table = Table(title=f"Audits of version {found.version}", title_justify="left")
+    for name in ("when (UTC)", "who", "where", "how", "verdict", "report"):
+        table.add_column(name, overflow="fold")  # a record is never cut short
+    for audit in kept:
+        how = "quick" if audit.quick else f"full, {audit.standard or 'no standard'}"
+        when = audit.date[:16].replace("T", " ")
+        cells = (when, audit.who, audit.where, how, audit.verdict, audit.report)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    console = Console()
+    console.print(table if kept else f"version {found.version} was never audited")
+    if kept:
+        shown = printable(f"shown as its verdict: {found.tags.get('audit_verdict')}")
+        console.print(shown, highlight=False, markup=False)
 
 
 def _say(line: str) -> None:
