@@ -6,7 +6,6 @@ It reads the registry, git and DVC's cache, runs the snapshot's pipeline again i
 and compares. Nothing of the auditor's changes but the audit's own tags and report on the version.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +23,7 @@ from flows.effect import unlike_recorded, unlike_remade
 from flows.evidence import Evidence
 from flows.exchange import fetch_objects
 from flows.pipeline import follows_training, read_pipeline
+from flows.preflight import check_room, gigabytes
 from flows.process import CommandError
 from flows.reach import require_mlflow
 from flows.registry import MODEL, environment_of
@@ -217,21 +217,11 @@ def _say_needs(
     """
     absent = sum(size for md5, size in sizes(snapshot).items() if not cache.path(md5).exists())
     if absent:
-        say(f"needs {_gigabytes(absent)} from DVC's remote")
+        say(f"needs {gigabytes(absent)} from DVC's remote")
     again = 0 if quick else sum(sizes(snapshot).values())
-    free = shutil.disk_usage(root).free
-    if absent + again > free:
-        raise UserError(
-            f"{root}: the disk has {_gigabytes(free)} free, and the audit may take "
-            f"{_gigabytes(absent + again)}: make room"
-        )
+    check_room(root, absent + again)
     if not quick and (minutes := provenance.minutes_of(run)):
         say(f"needs about {minutes:.0f} minutes: so long the stages ran that made the version")
-
-
-def _gigabytes(count: int) -> str:
-    """Bytes, as people say it."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _all_cached(cache: Cache, outs: Mapping[str, str]) -> bool:

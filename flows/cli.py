@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows import cli_promotion
+from flows import cli_promotion, preflight
 from flows.checked import printable
 from flows.console import check_writable, one_sentence, result_of, without_traceback
 from flows.reach import require_prefect
@@ -63,8 +63,16 @@ def retrain(
         list[str] | None, typer.Option(help="Run the stages of this pool through its worker.")
     ] = None,
 ) -> None:
-    """Bring the pipeline up to date and register the model that comes of it."""
-    with one_sentence():
+    """Bring the pipeline up to date and register the model that comes of it.
+
+    Exits with 1 if that fails, with 2 if it cannot begin.
+    """
+    with one_sentence(status=2):
+        root = Path.cwd()
+        preflight.check_project(root)
+        preflight.check_committed(root)
+        preflight.check_room(root, 0)
+        preflight.check_registry(begin=True)
         require_prefect()
     with _temporary_server():
         from flows.retrain import Summary
@@ -117,6 +125,12 @@ def audit(
     Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged or the
     test women are too few to tell.
     """
+    with one_sentence(status=2):
+        root = Path.cwd()
+        settings = preflight.check_project(root)
+        if report is not None:
+            check_writable(report)
+        preflight.check_registry()
     from flows.audit import audit as audit_version
     from flows.audit_history import keep
     from flows.audit_record import EXIT_STATUS
@@ -125,10 +139,7 @@ def audit(
     # An audit that is told to stop takes its worktree and its children along.
     _terminate_like_ctrl_c()
     with one_sentence(status=2):
-        root = Path.cwd()
-        if report is not None:
-            check_writable(report)
-        found = audit_version(root, version, load_params(), quick, _say)
+        found = audit_version(root, version, settings, quick, _say)
     for finding in found.findings:
         typer.echo(printable(f"{finding.step}, {finding.kind}: {finding.sentence}"))
     typer.echo(printable(f"\n{found.verdict.upper()}\n{found.sentence}"))
@@ -152,12 +163,12 @@ def audits(
     version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
 ) -> None:
     """List the audits of a model version: when, by whom, where, how, and what came of it."""
+    with one_sentence(status=2):
+        preflight.check_registry()
     from flows.audit_history import history
     from flows.provenance import find_version
-    from flows.reach import require_mlflow
 
     with one_sentence():
-        require_mlflow()
         found = find_version(version)
         kept = history(found)
     table = Table(title=f"Audits of version {found.version}", title_justify="left")
@@ -187,14 +198,15 @@ def publish(
 
     A retrain does so for the version that it registers. Exits with 1 if one cannot be had.
     """
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
     from flows.exchange import in_words
     from flows.exchange import publish as publish_version
-    from flows.reach import require_mlflow
     from flows.registry import MODEL, find
 
     complete = True
     with one_sentence():
-        require_mlflow()
         for version in versions:
             if find(version) is None:
                 raise UserError(f"the registry has no {MODEL} version {version}")
@@ -231,6 +243,8 @@ def up(
     ] = None,
 ) -> None:
     """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
     from flows.up import up as start_all
 
     with one_sentence():

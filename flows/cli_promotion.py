@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from flows import preflight
 from flows.checked import printable
 from flows.console import one_sentence, result_of, without_traceback
 from flows.reach import require_prefect
@@ -31,7 +32,9 @@ def promote(
 
     Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged.
     """
-    with one_sentence():
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
         require_prefect()
     from flows.promote import Promotion
     from flows.promote import promote as promote_flow
@@ -49,6 +52,9 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
 ) -> None:
     """Make the previous champion champion again."""
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
     from flows.promote import roll_back
 
     with one_sentence():
@@ -59,6 +65,8 @@ def rollback(
 @app.command()
 def aliases() -> None:
     """List every move of champion, challenger and previous: when, what, who and why."""
+    with one_sentence(status=2):
+        preflight.check_registry()
     from flows import aliases as registered
     from flows.registry import MODEL, open_store
 
