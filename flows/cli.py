@@ -21,7 +21,7 @@ from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows import cli_promotion, preflight
-from flows.checked import printable
+from flows.checked import ModelName, checked, printable
 from flows.console import check_writable, one_sentence, result_of, without_traceback
 from flows.reach import require_prefect
 from mammo.errors import UserError
@@ -50,8 +50,18 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MAMMOFLOW_MODEL",
+            help="The registered model's name, where the usual one is another team's.",
+        ),
+    ] = None,
 ) -> None:
     """Retrain a mammography classifier, and prove how any version of it came to be."""
+    if model is not None:
+        with one_sentence(status=2):
+            os.environ["MAMMOFLOW_MODEL"] = checked(ModelName, model, "the model's name")
 
 
 @app.command()

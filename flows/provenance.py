@@ -43,7 +43,7 @@ def find_version(reference: str) -> ModelVersion:
     Raises:
         UserError: if there is none.
     """
-    match = re.fullmatch(rf"(?:{MODEL}[@/])?@?(\w[\w-]*)", reference)
+    match = re.fullmatch(rf"(?:{re.escape(MODEL)}[@/])?@?(\w[\w-]*)", reference)
     if match is None:
         raise UserError(f"{reference!r} is no version: write a number or {MODEL}@champion")
     name = match[1]

@@ -1,5 +1,6 @@
 """Registering the predictor as a new version of the model, tied to its snapshot."""
 
+import re
 import shutil
 import tempfile
 from importlib import metadata
@@ -13,7 +14,8 @@ from mlflow.types import ColSpec, DataType, Schema
 from packaging.requirements import Requirement
 
 from flows import aliases
-from flows.registry import CHALLENGER, CHAMPION, MODEL, snapshot_tags, versions
+from flows.registry import CHALLENGER, CHAMPION, MODEL, USUAL, snapshot_tags, versions
+from flows.run_git import git
 from flows.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from mammo.errors import UserError
 from mammo.files import NETWORK_FILES
@@ -36,6 +38,8 @@ NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_c
 WHOLE = "git_tag"
 """The tag of a version that is written last: one without it is half-registered."""
 
+_TAGS = "model" if MODEL == USUAL else f"model/{MODEL}"
+
 SERVING = "flows/serving.py"
 """What MLflow runs to load the model."""
 
@@ -55,23 +59,42 @@ _NOT_FOR_SERVING = {
 
 def git_tag(version: int) -> str:
     """The git tag of a model version."""
-    return f"model/v{version}"
+    return f"{_TAGS}/v{version}"
 
 
 def check_next_tag(root: Path) -> None:
-    """Make sure, before any work, that the next version's git tag is free.
+    """Make sure, before any work, that git's tags and the registry belong together.
+
+    A registry that has no version yet is held against the tags of git's remote, too: a clone gets
+    those only when it is made.
 
     Raises:
-        UserError: if it is taken: git's tags and the registry do not belong together.
+        UserError: if there are versions that the registry never gave; it says what can be done.
     """
     # MLflow never gives a number twice; of versions that were deleted, the aliases' history tells.
     known = {int(found.version) for found in versions()} | {m.version for m in aliases.history()}
-    following = git_tag(max(known, default=0) + 1)
-    if tag_exists(root, following):
+    strange = sorted(_tagged(root, elsewhere=not known) - set(range(max(known, default=0) + 1)))
+    if strange:
+        named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
         raise UserError(
-            f"git has the tag {following} already, but the registry has no such version: point "
-            f"MLFLOW_TRACKING_URI to the registry that it belongs to, or delete the tag"
+            f"git has the tag {named}, and the registry {mlflow.get_tracking_uri()} has no such "
+            f"version of {MODEL}: those were registered elsewhere. Use that registry "
+            f"(MLFLOW_TRACKING_URI), or give your model a name of its own (`mammoflow --model NAME "
+            f"...` or MAMMOFLOW_MODEL), or, if that registry is gone for good, delete the tags"
         )
+
+
+def _tagged(root: Path, elsewhere: bool) -> set[int]:
+    """Numbers of versions that have a git tag, here and, if wished, on the remotes that answer."""
+    names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
+    for remote in git(root, "remote").split() if elsewhere else ():
+        try:
+            told = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
+        except UserError:
+            continue  # publishing will say what is wrong with it
+        names += [line.partition("\t")[2] for line in told.splitlines()]
+    found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
+    return {int(match[1]) for match in found if match}
 
 
 def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:

@@ -4,6 +4,7 @@ What is logged of a stage is what dvc.yaml declares for it; nothing here knows a
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import ValidationError
 from requests import RequestException
 
-from flows.checked import RunId, checked
+from flows.checked import ModelName, RunId, checked
 from flows.dvclock import data_out
 from flows.environment import Environment
 from flows.pipeline import Outcome, Stage
@@ -29,8 +30,11 @@ from flows.reach import require_mlflow
 from flows.snapshot import Snapshot
 from mammo.errors import UserError
 
-EXPERIMENT = "mammoflow"
-MODEL = "mammogram-classifier"
+USUAL = "mammogram-classifier"
+"""The model's name where nobody has chosen another."""
+
+MODEL = checked(ModelName, os.environ.get("MAMMOFLOW_MODEL") or USUAL, "MAMMOFLOW_MODEL")
+EXPERIMENT = "mammoflow" if MODEL == USUAL else f"mammoflow {MODEL}"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"

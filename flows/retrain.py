@@ -158,6 +158,8 @@ def retrain(
     logger = get_run_logger()
     try:
         policy = load_params(root / "params.yaml").policy
+        experiment = registry.open_store(root)
+        check_next_tag(root)
         repair_dvc(root, logger.info)
         ensure_data(root, logger.info)
         ensure_weights(root, logger.info)
@@ -166,7 +168,6 @@ def retrain(
             return Completed(message=f"the clone is past {commit} already, at {before.commit}")
         stages = read_pipeline(root)
         check_pools(root, stages, pools)
-        experiment = registry.open_store(root)
         repair_registry(root, experiment, logger.info)
         latest = registry.latest_version()
         if latest is not None and not force and _unchanged(root, before, latest):
@@ -177,7 +178,6 @@ def retrain(
             return Summary(
                 (), _metrics(root, stages), version, None, run, False, gate, tuple(pending)
             )
-        check_next_tag(root)
         trigger = snapshot_of_commit(root, before.commit).digest
         parent = registry.start_retrain(experiment, before, workspace_id(root), trigger)
         try:
