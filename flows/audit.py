@@ -132,7 +132,9 @@ def _examine(
     good = seen.look(
         "provenance",
         "the cache holds data and outs, with the bytes of their hashes",
-        provenance.cached_bytes(cache, (data, data_hash), {**first_weights, **outs}, _counter(say)),
+        provenance.cached_bytes(
+            cache, version, (data, data_hash), {**first_weights, **outs}, _counter(say)
+        ),
     )
     seen.look(
         "provenance",

@@ -251,6 +251,10 @@ def up(
         list[str] | None,
         typer.Option(help="Start only this pool's worker, for the server at PREFECT_API_URL."),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Start no worker for this pool: another machine has one."),
+    ] = None,
 ) -> None:
     """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
     with one_sentence(status=2):
@@ -258,7 +262,7 @@ def up(
     from flows.up import up as start_all
 
     with one_sentence():
-        start_all(Path.cwd(), workers or (), typer.echo)
+        start_all(Path.cwd(), workers or (), typer.echo, without or ())
 
 
 def _terminate_like_ctrl_c() -> None:

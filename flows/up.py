@@ -60,13 +60,14 @@ class Address:
         return f"http://{local}:{self.port}"
 
 
-def up(root: Path, workers: Sequence[str], say: Say) -> None:
+def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()) -> None:
     """Start servers and workers, or only the named workers, and wait for the end of it all.
 
     Args:
         root: the clone, in which the workers run their flows.
         workers: pools; if given, no server is started.
         say: told line by line what runs where.
+        without: pools whose workers are on other machines.
 
     Raises:
         UserError: if something cannot start or does not answer, or ends by itself, with its last
@@ -74,7 +75,7 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
     """
     if not (root / "prefect.yaml").exists():
         raise UserError(f"{root} has no prefect.yaml: start this in a clone of the project")
-    unknown = sorted(set(workers) - set(POOLS))
+    unknown = sorted({*workers, *without} - set(POOLS))
     if unknown:
         raise UserError(f"there is no pool {', '.join(unknown)}, only {', '.join(POOLS)}")
     api = os.environ.get("PREFECT_API_URL", "")
@@ -86,7 +87,7 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
     running: list[Running] = []
     try:
         environment = _environment(root) if workers else _start_servers(root, running, say)
-        for pool in workers or POOLS:
+        for pool in workers or [pool for pool in POOLS if pool not in without]:
             running.append(start(_worker(pool, environment), root, root / ".prefect" / "up"))
             say(f"worker   pool {pool}, flows run in {root}")
         say("Ctrl-C stops all of it.")
