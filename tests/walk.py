@@ -28,6 +28,7 @@ from tests.flows.toys import free_port
 ROOT = Path(__file__).parents[1]
 MODEL = "mammogram-classifier"
 SHOWN = 12  # lines of what a command says
+PYTHON = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
 LIMIT = 1200  # seconds for a command
 
 ENTER = """
@@ -68,7 +69,7 @@ print(f"probability {answer['probability']:.3f}, box found by the {answer['found
 """
 
 
-class Stumbled(Exception):
+class WalkError(Exception):
     """Something on the way is not as it should be."""
 
 
@@ -141,9 +142,9 @@ class Machine:
             print(f"    {line}")
         print(f"    [{time.monotonic() - began:.0f} s]", flush=True)
         if done.returncode != status:
-            raise Stumbled(f"status {done.returncode}, not {status}:\n{done.stdout}")
+            raise WalkError(f"status {done.returncode}, not {status}:\n{done.stdout}")
         if says not in " ".join(done.stdout.split()):
-            raise Stumbled(f"it does not say {says!r}:\n{done.stdout}")
+            raise WalkError(f"it does not say {says!r}:\n{done.stdout}")
         return done.stdout
 
     @contextlib.contextmanager
@@ -165,7 +166,7 @@ class Machine:
             ready = self.command(until)
             while subprocess.run(ready, env=self.environment(), capture_output=True).returncode:
                 if child.poll() is not None or time.monotonic() - began > LIMIT:
-                    raise Stumbled(f"`{text}` is not ready:\n{log.read_text()}")
+                    raise WalkError(f"`{text}` is not ready:\n{log.read_text()}")
                 time.sleep(2)
             for line in log.read_text().splitlines()[-SHOWN:]:
                 print(f"    {line}")
@@ -195,7 +196,7 @@ def walk(folder: Path) -> None:
     """Go through all of it.
 
     Raises:
-        Stumbled: at the first thing that is not as it should be.
+        WalkError: at the first thing that is not as it should be.
     """
     (folder / "shared" / "packages").mkdir(parents=True)
     bare = folder / "shared" / "mammoflow.git"
@@ -233,7 +234,7 @@ def walk(folder: Path) -> None:
             builder.variables = servers
             said = builder.does("mammoflow retrain --pool gpu", says=f"{MODEL} version 1, alias")
             if "version 1 is published" not in " ".join(said.split()):
-                raise Stumbled("version 1 was not published")
+                raise WalkError("version 1 was not published")
             builder.does("sed -i 's/  beta: .*/  beta: 1.0/' params.yaml")
             builder.does("git commit -qam 'another beta' && git push -q origin HEAD:main")
             builder.does("prefect deployment run watch/watch", says="Created flow run")
@@ -256,7 +257,7 @@ def walk(folder: Path) -> None:
 
     server.does("cd .. && mv mammoflow moved && cd moved && rm -rf .venv")
     server.folder = "/mnt/server/moved"
-    server.does(f"make -s env PYTHON={shlex.quote(sys._base_executable)}")  # type: ignore[attr-defined]
+    server.does(f"make -s env PYTHON={PYTHON}")
     with server.runs("mammoflow up --without gpu", until=answers):
         auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
         auditor.does("mammoflow audits 2", says="records agree, not re-run")
@@ -276,7 +277,7 @@ def _wait_for(machine: Machine, text: str) -> None:
         machine.command(text), env=machine.environment(), capture_output=True
     ).returncode:
         if time.monotonic() > deadline:
-            raise Stumbled(f"{machine.name}: `{text}` never succeeded")
+            raise WalkError(f"{machine.name}: `{text}` never succeeded")
         time.sleep(5)
     machine.does(text)
 
@@ -287,7 +288,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="walk-", ignore_cleanup_errors=True) as folder:
         try:
             walk(Path(folder))
-        except Stumbled as error:
+        except WalkError as error:
             print(f"\nstumbled: {error}")
             return 1
         finally:
