@@ -3,12 +3,15 @@
 Its predictor is a model of three lines, so that registering takes no time either.
 """
 
+import atexit
+import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
@@ -216,9 +219,24 @@ def server(health: str, *command: str, env: Mapping[str, str]) -> Iterator[Calla
         kill()
 
 
+@functools.cache
+def prefect_database() -> Path:
+    """A folder with the database of a Prefect server that nobody has used.
+
+    Its tables are made in a hundred steps, which take more than all else that a server does first.
+    """
+    home = Path(tempfile.mkdtemp(prefix="prefect-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    with prefect_server(home, free_port()):
+        return home
+
+
 @contextmanager
 def prefect_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
     """A Prefect server with its state in `home`."""
+    home.mkdir(parents=True, exist_ok=True)
+    if not any(home.iterdir()) and not home.name.startswith("prefect-"):
+        shutil.copytree(prefect_database(), home, dirs_exist_ok=True)
     address = f"http://127.0.0.1:{port}/api"
     arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     env = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
