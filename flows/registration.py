@@ -1,5 +1,6 @@
 """Registering the predictor as a new version of the model, tied to its snapshot."""
 
+import os
 import shutil
 import tempfile
 from importlib import metadata
@@ -10,6 +11,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
 from flows import aliases
@@ -38,6 +40,9 @@ WHOLE = "git_tag"
 
 SERVING = "flows/serving.py"
 """What MLflow runs to load the model."""
+
+# What MLflow would put in their place: the machine's account, and a path of it.
+_MADE_BY = {MLFLOW_USER: aliases.AUTOMATIC, MLFLOW_SOURCE_NAME: "mammoflow retrain"}
 
 # What runs the pipeline, but no part of a prediction.
 _NOT_FOR_SERVING = {
@@ -106,22 +111,29 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
 
 
 def log_predictor(root: Path, run: str) -> str:
-    """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
+    """Log the whole predictor, made of the stages' outs, to a run; return the model's address.
+
+    MLflow notes in the model which files it was made from: they are named as from the project's
+    folder, which is the current one.
+    """
     # Not before: a retrain with nothing to do has no use for it.
     from mammo.datasets.phantom import phantom_dicom_bytes
 
-    with tempfile.TemporaryDirectory() as scratch:
+    temporary = root / ".dvc" / "tmp"  # DVC's own, out of git's sight
+    temporary.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=temporary) as scratch:
         predictor = Path(scratch) / "predictor"
         gather_predictor(root, predictor)
         with mlflow.start_run(run_id=run):
             info = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(root / SERVING),
-                artifacts={"predictor": str(predictor)},
+                python_model=os.path.relpath(root / SERVING),
+                artifacts={"predictor": os.path.relpath(predictor)},
                 code_paths=[str(root / "mammo")],
                 signature=SIGNATURE,
                 input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
                 pip_requirements=serving_requirements(),
+                tags=_MADE_BY,
             )
     return str(info.model_uri)
 

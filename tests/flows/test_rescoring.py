@@ -170,7 +170,7 @@ def test_a_model_whose_parts_lie_elsewhere_is_refused(
     describe(model, **{part: where})
     (model / "link").symlink_to(project)
     with pytest.raises(UserError, match=rf"the {part} of the registered model of version 3"):
-        integrity.read_model(VERSION)
+        integrity.read_model(VERSION, model)
 
 
 def test_a_commit_from_before_the_gate_is_left_to_a_person(
