@@ -1,6 +1,5 @@
 """Registering the predictor as a new version of the model, tied to its snapshot."""
 
-import os
 import shutil
 import tempfile
 from importlib import metadata
@@ -8,8 +7,10 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import yaml
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
@@ -111,31 +112,40 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
 
 
 def log_predictor(root: Path, run: str) -> str:
-    """Log the whole predictor, made of the stages' outs, to a run; return the model's address.
-
-    MLflow notes in the model which files it was made from: they are named as from the project's
-    folder, which is the current one.
-    """
+    """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
     # Not before: a retrain with nothing to do has no use for it.
     from mammo.datasets.phantom import phantom_dicom_bytes
 
-    temporary = root / ".dvc" / "tmp"  # DVC's own, out of git's sight
-    temporary.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=temporary) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         predictor = Path(scratch) / "predictor"
         gather_predictor(root, predictor)
         with mlflow.start_run(run_id=run):
             info = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=os.path.relpath(root / SERVING),
-                artifacts={"predictor": os.path.relpath(predictor)},
+                python_model=str(root / SERVING),
+                artifacts={"predictor": str(predictor)},
                 code_paths=[str(root / "mammo")],
                 signature=SIGNATURE,
                 input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
                 pip_requirements=serving_requirements(),
                 tags=_MADE_BY,
             )
+        _name_no_place(info, Path(scratch))
     return str(info.model_uri)
+
+
+def _name_no_place(info: ModelInfo, scratch: Path) -> None:
+    """Take out of a logged model the paths that its parts had here: MLflow notes, and never uses,
+    them."""
+    where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
+    file = Path(mlflow.artifacts.download_artifacts(where, dst_path=str(scratch)))
+    described = yaml.safe_load(file.read_text())
+    flavor = described["flavors"]["python_function"]
+    flavor["model_code_path"] = SERVING  # it is loaded by its last part
+    for name, part in flavor["artifacts"].items():
+        part["uri"] = name
+    file.write_text(yaml.safe_dump(described))
+    MlflowClient().log_model_artifact(info.model_id, str(file))
 
 
 def gather_predictor(root: Path, folder: Path) -> None:
