@@ -217,9 +217,9 @@ def as_before(root: Path, place: str) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone whose version 1 was registered alone, before there was a server; not to be changed.
 
-    Its name has what an address must quote.
+    Its name has what an address quotes.
     """
-    root = tmp_path_factory.mktemp("alone") / "a clone%20 & more"
+    root = tmp_path_factory.mktemp("alone") / "a clone & more"
     make_project(root)
     with at_work_in(root):
         registered(root)
