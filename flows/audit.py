@@ -15,7 +15,7 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from flows import arithmetic, environment, integrity, provenance
+from flows import addresses, arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
 from flows.dvclock import Cache, data_out, open_cache, read_lock, sizes
@@ -53,6 +53,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
         UserError: if there is no such version, its run is gone, or MLflow does not answer.
     """
     require_mlflow()
+    addresses.mend(root)
     version = provenance.find_version(reference)
     run = provenance.find_run(version)
     say(f"auditing {MODEL} version {version.version}")

@@ -299,8 +299,10 @@ def _show(summary: Any) -> None:
     _show_publications(console, summary)
     console.print(f"git tag  {git_tag(summary.version)}")
     console.print("report   outputs/report/index.html")
-    own = "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
-    console.print(f"MLflow   {os.environ.get('MLFLOW_TRACKING_URI') or own}")
+    mlflow = os.environ["MLFLOW_TRACKING_URI"]
+    if mlflow.startswith("sqlite:"):
+        mlflow = f"mlflow ui --backend-store-uri {mlflow} --artifacts-destination mlruns/artifacts"
+    console.print(f"MLflow   {mlflow}")
     server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
     console.print(f"Prefect  {server or 'PREFECT_HOME=.prefect prefect server start'}")
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import yaml
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.types import ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
 from flows import aliases
@@ -42,6 +45,9 @@ _TAGS = "model" if MODEL == USUAL else f"model/{MODEL}"
 
 SERVING = "flows/serving.py"
 """What MLflow runs to load the model."""
+
+# What MLflow would put in their place: the machine's account, and a path of it.
+_MADE_BY = {MLFLOW_USER: aliases.AUTOMATIC, MLFLOW_SOURCE_NAME: "mammoflow retrain"}
 
 # What runs the pipeline, but no part of a prediction.
 _NOT_FOR_SERVING = {
@@ -145,8 +151,24 @@ def log_predictor(root: Path, run: str) -> str:
                 signature=SIGNATURE,
                 input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
                 pip_requirements=serving_requirements(),
+                tags=_MADE_BY,
             )
+        _name_no_place(info, Path(scratch))
     return str(info.model_uri)
+
+
+def _name_no_place(info: ModelInfo, scratch: Path) -> None:
+    """Take out of a logged model the paths that its parts had here: MLflow notes, and never uses,
+    them."""
+    where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
+    file = Path(mlflow.artifacts.download_artifacts(where, dst_path=str(scratch)))
+    described = yaml.safe_load(file.read_text())
+    flavor = described["flavors"]["python_function"]
+    flavor["model_code_path"] = SERVING  # it is loaded by its last part
+    for name, part in flavor["artifacts"].items():
+        part["uri"] = name
+    file.write_text(yaml.safe_dump(described))
+    MlflowClient().log_model_artifact(info.model_id, str(file))
 
 
 def gather_predictor(root: Path, folder: Path) -> None:

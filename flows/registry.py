@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import ValidationError
 from requests import RequestException
 
+from flows import addresses
 from flows.checked import ModelName, RunId, checked
 from flows.dvclock import data_out
 from flows.environment import Environment
@@ -29,6 +30,7 @@ from flows.pipeline import Outcome, Stage
 from flows.reach import require_mlflow
 from flows.snapshot import Snapshot
 from mammo.errors import UserError
+from mammoflow_artifacts import sqlite_file
 
 USUAL = "mammogram-classifier"
 """The model's name where nobody has chosen another."""
@@ -49,18 +51,18 @@ def open_store(root: Path) -> str:
     """Make the store and the experiment if need be, and return the experiment's id.
 
     Raises:
-        UserError: if the server that holds it does not answer.
+        UserError: if the server that holds it does not answer, or its artifacts could not be found.
     """
     require_mlflow()
-    uri = mlflow.get_tracking_uri()
-    local = uri.startswith("sqlite:")
-    if local:
-        (root / "mlruns").mkdir(exist_ok=True)
+    file = sqlite_file(mlflow.get_tracking_uri())
+    if file is not None:
+        addresses.require_plugin()
+        file.parent.mkdir(exist_ok=True)
     client = MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
+    addresses.mend(root)  # not before: MLflow makes tables, and rows in them, at the first question
     if experiment is None:
-        artifacts = (root / "mlruns" / "artifacts").absolute().as_uri() if local else None
-        client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        client.create_experiment(EXPERIMENT, artifact_location=addresses.TOP if file else None)
     mlflow.set_experiment(EXPERIMENT)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -239,9 +241,9 @@ def artifact_text(run: str, path: str) -> str | None:
         except (UnicodeDecodeError, IsADirectoryError):
             return None
         except MlflowException as error:
-            if not absent(error):
-                raise
-    # It says so of files that are out of reach, too; their list tells.
+            failure = error
+    # Alone it calls files absent that are out of reach, through a server it calls absent ones a
+    # failure; their list tells.
     folder = Path(path).parent
     try:
         listed = MlflowClient().list_artifacts(run, str(folder) if folder.name else None)
@@ -250,7 +252,7 @@ def artifact_text(run: str, path: str) -> str | None:
             return None
         raise
     if path in [artifact.path for artifact in listed]:
-        raise MlflowException(f"the artifact {path} of the run {run} cannot be read")
+        raise MlflowException(f"the artifact {path} of the run {run} cannot be read: {failure}")
     return None
 
 

@@ -181,11 +181,18 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
     env = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env.setdefault("MLFLOW_WORKERS", "1")  # four by default, each of which takes memory
     env.pop("MLFLOW_TRACKING_URI", None)
+    artifacts = str(root / "mlruns" / "artifacts")
+    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", artifacts)
     if "MLFLOW_BACKEND_STORE_URI" not in env:
+        if env["MLFLOW_ARTIFACTS_DESTINATION"] != artifacts:
+            raise UserError(
+                f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, but the "
+                f"artifacts of the clone's own registry are in mlruns/artifacts: set "
+                f"MLFLOW_BACKEND_STORE_URI as well, or neither"
+            )
         store = f"sqlite:///{root}/mlruns/mlflow.db"
         _open_local_store(root, store)
         env["MLFLOW_BACKEND_STORE_URI"] = store
-    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", str(root / "mlruns" / "artifacts"))
     if env["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:") and find_spec("boto3") is None:
         # The server would start, and fail at each artifact.
         raise UserError(
@@ -197,10 +204,7 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
 
 
 def _open_local_store(root: Path, store: str) -> None:
-    """Let the experiment keep its artifacts where `mammoflow retrain` alone would put them.
-
-    One that the server made would have addresses that only the server understands.
-    """
+    """Mend the addresses of a registry that was elsewhere, before anybody is served them."""
     import mlflow
 
     from flows import registry

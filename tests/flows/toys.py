@@ -247,8 +247,8 @@ def prefect_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
 @contextmanager
 def mlflow_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
     """An MLflow server in front of a store, which can do without it as well."""
-    store = ("--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--no-serve-artifacts")
-    files = ("--default-artifact-root", (home / "artifacts").as_uri())
+    store = ("--backend-store-uri", f"sqlite:///{home}/mlflow.db")
+    files = ("--artifacts-destination", str(home / "artifacts"))
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     health = f"http://127.0.0.1:{port}/health"
     with server(health, "mlflow", "server", *store, *files, *where, env={}) as kill:
