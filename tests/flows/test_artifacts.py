@@ -324,7 +324,7 @@ def test_the_registry_of_a_clone_is_served_with_its_artifacts_and_takes_those_of
     assert (artifacts / mine / "artifacts/note.txt").read_text() == "by a client"
     assert (artifacts / "0" / other / "artifacts/note.txt").is_file()
     # The audit went to the end, and its report to the server.
-    assert "this clone has no tag model/v1" in record.sentence
+    assert "has the git tag model/v1" in record.sentence
     [report] = (artifacts / run / "artifacts/audits").glob("*/audit.json")
     assert json.loads(report.read_text())["verdict"] == record.verdict
     # Nothing of it to the clients' disks.
@@ -384,7 +384,7 @@ def test_an_audit_mends_a_registry_too_and_makes_no_experiment(clone: Path) -> N
     with at_work_in(clone):
         record = audit(clone, "1", load_params(), True, print)
     assert not [x for x in record.findings if "snapshot.json" in x.sentence]
-    assert "this clone has no tag model/v1" in record.sentence
+    assert "has the git tag model/v1" in record.sentence
     [report] = (clone / "mlruns/artifacts" / str(record.run) / "artifacts/audits").iterdir()
     assert (report / "index.html").is_file()
     assert not [x for _, _, x in texts(clone) if "/ann/" in x]
