@@ -67,7 +67,7 @@ def move(
 
 
 def take_away(alias: str, who: str, why: str) -> None:
-    """Record that nobody has an alias any more, and take it from the version that has it, if any."""
+    """Record that nobody has an alias any more, and take it from the version that has it."""
     version = current().get(alias)
     if version is not None:
         _record(alias, version, who, why, "taken away")

@@ -85,7 +85,7 @@ def not_before(earlier: list[FlowRun]) -> datetime:
     whatever keeps them from their end may need a person."""
     [*_, last] = earlier
     ended = last.state.timestamp if last.state is not None else datetime.now(UTC)
-    return ended + min(AGAIN * (2 ** (len(earlier) - 1) - 1), AT_MOST)
+    return ended + min(AGAIN * (2 ** min(len(earlier) - 1, 10) - 1), AT_MOST)
 
 
 def _tag(digest: str) -> str:

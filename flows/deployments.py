@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ _TOLD = ("retrain", "watch", "promote", "audit")  # flows; of a stage's run its 
 _ONCE_IN = timedelta(hours=6)  # for a deployment: the watch tries every quarter of an hour
 
 
-def set_up(root: Path, environment: dict[str, str]) -> None:
-    """Make pools, deployments and the rule for dead runs where they do not exist; mend the rule.
+def set_up(root: Path, environment: dict[str, str], say: Callable[[str], None]) -> None:
+    """Make pools, deployments and rules where they do not exist; mend the rules.
 
     Args:
         root: the clone, with prefect.yaml.
         environment: of the programs to start; its PREFECT_API_URL is the server's address.
+        say: told what is wrong with the block for notifications, if anything is.
 
     Raises:
         UserError: with Prefect's last lines if it does not take the deployments.
@@ -53,7 +55,10 @@ def set_up(root: Path, environment: dict[str, str]) -> None:
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
         _make_pools()
         asyncio.run(make_rule())
-        asyncio.run(make_notices(os.environ.get(VARIABLE, "")))
+        try:
+            asyncio.run(make_notices(os.environ.get(VARIABLE, "")))
+        except UserError as error:
+            say(f"warning: {error}: nobody is told of flow runs that could not begin")
     deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     try:
         follow(deploy, root, lambda line: None, environment)
@@ -183,15 +188,15 @@ async def _notice(slug: str) -> Any:
         raise UserError(f"{VARIABLE}={slug}: Prefect has no such block ({error})") from None
     document = block._block_document_id
     assert document is not None
-    subject = "{{ flow.name }} crashed"
-    body = "{{ flow_run.name }}: {{ flow_run.state.message }} ({{ flow_run | ui_url }})"
+    subject, body = "flow.name ~ ' crashed'", "flow_run.name ~ ': ' ~ flow_run.state.message"
     if isinstance(block, Webhook):
-        texts = (
-            "{{ (flow.name ~ ' crashed') | tojson }}",
-            ("{{ (flow_run.name ~ ': ' ~ flow_run.state.message) | tojson }}"),
-        )
+        texts = [f"{{{{ ({text}) | tojson }}}}" for text in (subject, body)]
         payload = f'{{"subject": {texts[0]}, "body": {texts[1]}}}'
         return CallWebhook(block_document_id=document, payload=payload)
     if not isinstance(block, NotificationBlock):
         raise UserError(f"{VARIABLE}={slug}: a {type(block).__name__} sends no notifications")
-    return SendNotification(block_document_id=document, subject=subject, body=body)
+    return SendNotification(
+        block_document_id=document,
+        subject=f"{{{{ {subject} }}}}",
+        body=f"{{{{ {body} }}}} ({{{{ flow_run | ui_url }}}})",
+    )
