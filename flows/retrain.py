@@ -40,6 +40,7 @@ from flows.promote import Promotion, settle, unsettled
 from flows.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
 from flows.registration import check_next_tag, git_tag, register
 from flows.remote import check_pools, run_elsewhere
+from flows.run_git import file_at
 from flows.snapshot import Snapshot, capture, snapshot_of_commit
 from flows.weights import ensure_weights
 from mammo.errors import UserError
@@ -252,11 +253,16 @@ def _policy(root: Path) -> Policy:
     try:
         return load_params(root / "params.yaml").policy
     except UserError as error:
-        here = root / "params.yaml"
-        committed = snapshot_of_commit(root, "HEAD").files.get("params.yaml")
-        if here.exists() and here.read_bytes().decode(errors="replace") == committed:
+        if _as_committed(root, "params.yaml"):
             raise RefusedError(str(error)) from None
         raise
+
+
+def _as_committed(root: Path, name: str) -> bool:
+    try:
+        return file_at(root, "HEAD", name).encode() == (root / name).read_bytes()
+    except (UserError, OSError):
+        return False
 
 
 def _of_commit(now: Snapshot, committed: Snapshot) -> bool:

@@ -6,6 +6,7 @@ the same scores and waits for approval.
 
 import hashlib
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -172,6 +173,20 @@ def test_what_a_person_rolled_back_and_its_very_weights_wait_for_a_person(
     assert run("promote", "2", "--reason", "the viewer was wrong").exit_code == 0
     assert aliases.current()["champion"] == 2
     assert aliases.rolled_back() == {}
+
+
+def test_the_run_in_mlflow_leads_to_the_one_in_prefect_and_both_say_what_they_are(
+    root: Path, prefect_server: dict[str, str]
+) -> None:
+    client = MlflowClient()
+    kept = client.get_run(str(client.get_model_version(MODEL, "2").run_id))
+    [flow_run] = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", kept.data.tags["prefect_flow_run"])
+    found = httpx.get(f"{prefect_server['PREFECT_API_URL']}/flow_runs/{flow_run}").json()
+    assert found["name"] == kept.info.run_name
+    assert found["name"] == f"retrain {kept.data.tags['git_commit'][:7]} by hand"
+    # Its settings were not the commit's: the watch does not take it for a retrain of the commit.
+    assert kept.data.tags["commit_snapshot"] == ""
+    assert not [tag for tag in found["tags"] if tag.startswith("snapshot ")]
 
 
 def copied_version(version: int) -> str:

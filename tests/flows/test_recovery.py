@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from mlflow import MlflowClient
@@ -250,6 +251,16 @@ def test_without_mlflow_the_outs_stay_and_are_registered_once(
     assert f"{MODEL} version 1, alias champion" in said["back"]
     assert (without_mlflow.root / "dvc.lock").read_text() == undisturbed
     assert_one_whole_version(without_mlflow.root)
+
+
+def test_a_run_in_prefect_links_to_its_run_in_mlflow(
+    without_mlflow: Told, prefect: dict[str, str]
+) -> None:
+    url = f"{prefect['PREFECT_API_URL']}/artifacts/latest/filter"
+    [link] = httpx.post(url, json={"artifacts": {"key": {"any_": ["mlflow"]}}}).json()
+    ids = [run.info.run_id for run in runs(without_mlflow.root)]
+    assert any(f"/runs/{run}" in link["data"] for run in ids)
+    assert "by hand" in link["description"]
 
 
 def test_a_run_survives_twenty_seconds_without_prefects_server(

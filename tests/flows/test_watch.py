@@ -4,6 +4,7 @@ work on real servers."""
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import mlflow
@@ -15,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
 from flows import aliases, recovery, registry, rescoring
-from flows.attempts import not_before
+from flows.attempts import name_of, not_before
 from flows.deployments import REFUSED, SILENT
 from flows.gate import PAGE, judge_first, not_compared
 from flows.promote import judged, unsettled
@@ -122,6 +123,22 @@ def test_a_retrain_with_other_settings_than_the_commits_is_no_retrain_of_the_com
         assert not _of_commit(Snapshot("0" * 40, {**committed.files, name: "b"}), committed)
 
 
+@pytest.mark.parametrize(
+    ("tags", "name"),
+    [
+        (["watch", "snapshot 0123"], "retrain 4435b4e by the watch"),
+        (["auto-scheduled"], "retrain 4435b4e by the nightly"),
+        ([], "retrain 4435b4e by hand"),
+        (None, "retrain 4435b4e by hand"),
+    ],
+)
+def test_a_run_is_called_by_its_commit_and_who_asked_for_it(
+    tags: list[str] | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.attempts.flow_run", SimpleNamespace(tags=tags))
+    assert name_of("4435b4e" + "0" * 33) == name
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("registry")
@@ -204,7 +221,7 @@ def test_a_run_whose_id_has_no_form_gets_no_verdict(
     monkeypatch.setattr(rescoring, "own_predictions", lambda *_: breasts)
     forged = found(root)
     forged._run_id = "../../elsewhere"
-    with pytest.raises(UserError, match="the run of version 1 in MLflow is '../../elsewhere'"):
+    with pytest.raises(UserError, match="the run of version 1 in MLflow is"):
         judge_first(root, forged, policy(), print)
     assert judge_first(root, found(root), policy(), print).word == "promote"
     short = judge_first(root, found(root), policy(sensitivity_floor=1.0), print)
