@@ -77,12 +77,26 @@ def judged(version: ModelVersion) -> bool:
     """Whether a registered version has been at the gate, whatever came of it, or was champion."""
     if WHOLE not in version.tags:
         return False
-    return "gate_verdict" in version.tags or int(version.version) in aliases.ever_champion()
+    if int(version.version) in aliases.ever_champion():
+        return True
+    return "gate_verdict" in version.tags and not _uncrowned(version)
+
+
+def _uncrowned(version: ModelVersion) -> bool:
+    """Whether the gate was cut short between a verdict for a version that never was champion, and
+    the promotion that was to follow by itself."""
+    against, champion = version.tags.get("gate_against"), aliases.current().get(CHAMPION)
+    if version.tags.get("gate_verdict") != "promote":
+        return False
+    if against == NOBODY:
+        return _champion() == (None, None)
+    automatic = '"approve":"automatic"' in version.tags.get("gate_policy", "")
+    return automatic and against == str(champion)
 
 
 def unsettled(version: ModelVersion) -> bool:
-    """Whether a challenger never met a champion at the gate: the retrain that made it was cut
-    short, or there was no champion then.
+    """Whether a challenger never met a champion at the gate, or was not promoted as it should have
+    been: the retrain that made it was cut short, or there was no champion then.
 
     A verdict against an earlier champion counts: people may have gone back behind it since.
     """
@@ -92,7 +106,9 @@ def unsettled(version: ModelVersion) -> bool:
     if int(version.version) in aliases.ever_champion():
         return False
     against = version.tags.get("gate_against")
-    return against is None or (against == NOBODY and _champion()[0] is not None)
+    if against == NOBODY and _champion()[0] is not None:
+        return True
+    return against is None or _uncrowned(version)
 
 
 @flow(

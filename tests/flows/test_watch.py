@@ -182,6 +182,25 @@ def test_a_snapshot_is_done_when_its_version_was_judged_not_when_its_retrain_beg
     assert not unsettled(found(root))
 
 
+def test_a_gate_that_was_stopped_before_the_alias_moved_is_not_done(
+    root: Path, version: int
+) -> None:
+    store(root).set_model_version_tag(MODEL, str(version), WHOLE, "model/v1")
+    not_compared(found(root), None, "promote", policy(), "the floor is met")  # and then Ctrl-C
+    assert (judged(found(root)), unsettled(found(root))) == (False, True)
+
+    old = store(root).create_model_version(MODEL, source=str(root))
+    aliases.crown(int(old.version), "Ann", "the first")
+    not_compared(found(root), int(old.version), "promote", policy(), "all is met")
+    assert (judged(found(root)), unsettled(found(root))) == (False, True)
+    # Where people decide, that is the end of it; and so it is once the champion is another.
+    manual = policy(approve="manual")
+    not_compared(found(root), int(old.version), "promote", manual, "all is met")
+    assert (judged(found(root)), unsettled(found(root))) == (True, False)
+    not_compared(found(root), int(old.version) + 1, "promote", policy(), "all is met")
+    assert (judged(found(root)), unsettled(found(root))) == (True, False)
+
+
 def test_a_version_that_a_person_made_champion_is_judged(root: Path, version: int) -> None:
     store(root).set_model_version_tag(MODEL, str(version), WHOLE, "model/v1")
     aliases.crown(version, "Ann", "I say so")
