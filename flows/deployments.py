@@ -183,7 +183,7 @@ async def _notice(slug: str) -> Any:
     from prefect.events.actions import CallWebhook, SendNotification
 
     try:
-        block = await Block.aload(slug)
+        block: Any = await Block.aload(slug)
     except ValueError as error:
         raise UserError(f"{VARIABLE}={slug}: Prefect has no such block ({error})") from None
     document = block._block_document_id
