@@ -77,7 +77,7 @@ def aliases() -> None:
     for name in ("when (UTC)", "move", "who", "why"):
         table.add_column(name, overflow="fold")  # a record is never cut short
     for move in moves:
-        way = f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
+        way = _way(move)
         when = move.date[:16].replace("T", " ")
         # As text: what the registry holds may look like rich's markup.
         cells = (when, f"{move.alias} {way}", move.who, move.why)
@@ -92,6 +92,13 @@ def aliases() -> None:
         console.print(line, style="bold", highlight=False, markup=False)
 
 
+def _way(move: Any) -> str:
+    """From which version an alias went to which."""
+    if move.kind == "taken away":
+        return f"{move.version} -> none"
+    return f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
+
+
 def show_promotion(found: Any) -> None:
     """Print what became of a version at the gate: the conditions as a table, then the outcome."""
     from flows.registry import MODEL
@@ -99,14 +106,15 @@ def show_promotion(found: Any) -> None:
     console = Console()
     decision = found.verdict.decision if found.verdict is not None else None
     if decision is not None:
-        title = f"Gate: version {found.version} against the champion, version {found.champion}"
+        against = f"the champion, version {found.champion}" if found.champion else "no champion"
+        title = f"Gate: version {found.version} against {against}"
         table = Table(title=title, title_justify="left")
         for name in ("condition", "champion", "challenger", "bound", "limit", ""):
             table.add_column(name)
         for reason in decision.reasons:
             table.add_row(
                 reason.name,
-                f"{reason.champion:.3f}",
+                "" if reason.champion is None else f"{reason.champion:.3f}",
                 f"{reason.challenger:.3f}",
                 "" if reason.bound is None else f"{reason.bound:+.3f}",
                 f"{reason.limit:+.3f}",

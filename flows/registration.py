@@ -115,9 +115,8 @@ def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
 def complete(root: Path, snapshot: Snapshot, version: int) -> str:
     """Make a version of the registry whole and return its alias; what is done already stays.
 
-    It gets its git tag and its alias (the first version ever becomes champion, any other one
-    challenger, also where the champion was deleted), and last the tag that says it is whole:
-    whatever is cut short before can be done again.
+    It gets its git tag and its alias (challenger: the gate makes champions, the first one too), and
+    last the tag that says it is whole: whatever is cut short before can be done again.
 
     Raises:
         UserError: if git has this tag for another snapshot, or the snapshot's commit is not there.
@@ -127,7 +126,7 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
         write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
     elif read_tag(root, tag) != snapshot:
         raise UserError(f"git has the tag {tag} already, for another snapshot: delete the tag")
-    alias = _alias(version)
+    alias = CHAMPION if aliases.current().get(CHAMPION) == version else CHALLENGER
     if aliases.current().get(alias) != version:
         aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
     MlflowClient().set_model_version_tag(MODEL, str(version), WHOLE, tag)
@@ -179,17 +178,6 @@ def gather_predictor(root: Path, folder: Path) -> None:
         for file in NETWORK_FILES:
             shutil.copyfile(root / source / file, folder / part / file)
     shutil.copyfile(root / "params.yaml", folder / "params.yaml")
-
-
-def _alias(version: int) -> str:
-    """The alias that a new version gets, or has got."""
-    champion = aliases.current().get(CHAMPION)
-    if champion is not None:
-        return CHAMPION if champion == version else CHALLENGER
-    # One that is half-registered has never served, and may be this one's twin.
-    whole = {int(found.version) for found in versions() if WHOLE in found.tags}
-    others = whole | aliases.ever_champion()
-    return CHALLENGER if others - {version} else CHAMPION
 
 
 def serving_requirements() -> list[str]:

@@ -70,7 +70,12 @@ def open_store(root: Path) -> str:
 
 
 def start_retrain(
-    experiment: str, snapshot: Snapshot, workspace: str = "", trigger: str = ""
+    experiment: str,
+    snapshot: Snapshot,
+    workspace: str = "",
+    trigger: str = "",
+    name: str = "retrain",
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Start the parent run of a retrain; return its id.
 
@@ -79,22 +84,32 @@ def start_retrain(
         snapshot: what the retrain starts from.
         workspace: the folder at work, by a name that tells nothing of it.
         trigger: digest of the commit's own snapshot, which `watch` compares.
+        name: of the run.
+        tags: more of them.
     """
-    tags = {
+    given = {
+        **(tags or {}),
         "git_commit": snapshot.commit,
         "mlflow.source.git.commit": snapshot.commit,
         WORKSPACE: workspace,
         _TRIGGER: trigger,
     }
-    return str(MlflowClient().create_run(experiment, tags=tags, run_name="retrain").info.run_id)
+    return str(MlflowClient().create_run(experiment, tags=given, run_name=name).info.run_id)
 
 
-def last_trigger(experiment: str) -> str | None:
-    """The digest that the last retrain was started for, or None if there was none."""
-    runs = MlflowClient().search_runs(
-        [experiment], f"tags.{_TRIGGER} != ''", order_by=["start_time DESC"], max_results=1
-    )
-    return str(runs[0].data.tags[_TRIGGER]) if runs else None
+def made_for(experiment: str, trigger: str) -> list[ModelVersion]:
+    """The versions that retrains of a commit's own snapshot have made, given its digest."""
+    runs = MlflowClient().search_runs([experiment], f"tags.{_TRIGGER} = '{trigger}'")
+    ids = {run.info.run_id for run in runs}
+    return [version for version in versions() if version.run_id in ids]
+
+
+def page_of_run(experiment: str, run: str) -> str | None:
+    """The address of a run's page, where the store is a server."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(("http:", "https:")):
+        return None
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
 def start_stage(experiment: str, parent: str, stage: Stage) -> str:

@@ -157,7 +157,7 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
         wait_until_ready(one)
     environment["PREFECT_API_URL"] = f"{prefect.url}/api"
     environment["MLFLOW_TRACKING_URI"] = mlflow.url
-    set_up(root, environment)
+    set_up(root, environment, say)
     say(f"Prefect  {prefect.url}    export PREFECT_API_URL={prefect.url}/api")
     say(f"MLflow   {mlflow.url}    export MLFLOW_TRACKING_URI={mlflow.url}")
     return environment

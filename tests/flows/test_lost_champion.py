@@ -95,7 +95,7 @@ def test_who_comes_after_a_deleted_champion_is_challenger_and_a_person_decides(
     # Told once; the next retrain, with nothing new, is not a reason to tell it again.
     assert "not judged" not in ended(root, prefect, "retrain")
     ended(root, prefect, "promote", "2", "--reason", "the old one was bad")
-    assert aliases_of(root) == {"challenger": 2, "champion": 2}
+    assert aliases_of(root) == {"champion": 2}
     [move] = [
         text
         for name, text in registry_of(root).get_registered_model(MODEL).tags.items()

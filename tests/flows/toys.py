@@ -29,9 +29,16 @@ DVC_YAML = """
         params: [seed]
         outs: [outputs/slow.bin]
       last:
-        cmd: sha256sum outputs/slow.bin > outputs/last.txt
-        deps: [outputs/slow.bin]
-        outs: [outputs/last.txt]
+        cmd: >-
+          sha256sum outputs/slow.bin > outputs/last.txt &&
+          mkdir -p outputs/evaluate && cp predictions.csv outputs/evaluate
+        deps: [outputs/slow.bin, predictions.csv]
+        outs: [outputs/last.txt, outputs/evaluate/predictions.csv]
+"""
+PREDICTIONS = """
+patient_id,image_id,laterality,view,split,target,probability
+1,1,L,CC,test,1,0.9
+1,2,R,CC,test,0,0.1
 """
 SLOW = """
     echo $$ > started
@@ -94,6 +101,7 @@ def make_toy(root: Path) -> None:
     files = {"dvc.yaml": DVC_YAML, "slow.sh": SLOW, "model.py": MODEL, "driver.py": DRIVER}
     for name, text in files.items():
         (root / name).write_text(textwrap.dedent(text))
+    (root / "predictions.csv").write_text(PREDICTIONS.lstrip())
     shutil.copy(ROOT / "params.yaml", root)
     (root / ".gitignore").write_text(
         "/outputs/\n/mlruns/\n/data/\n/started\n/hold*\n/limit\n/registering\n"
