@@ -35,6 +35,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from flows import addresses, registration, registry, services, up
 from flows.audit import audit
+from flows.audit_history import keep
 from flows.environment import here
 from flows.registration import NETWORKS, SERVING, register
 from flows.run_git import git
@@ -70,7 +71,7 @@ PLAIN = """
     listed = [found.path for found in client.list_artifacts(run, "snapshot")]
     text = mlflow.artifacts.load_text(f"runs:/{run}/snapshot/snapshot.json")
     model = mlflow.artifacts.download_artifacts(
-        "models:/mammogram-classifier@champion", dst_path=folder
+        "models:/mammogram-classifier@challenger", dst_path=folder
     )
     mlflow.set_experiment("mammoflow")
     with mlflow.start_run() as mine:
@@ -312,6 +313,7 @@ def test_the_registry_of_a_clone_is_served_with_its_artifacts_and_takes_those_of
             (auditor / "model").mkdir()
             listed, text, model, mine, other = plain(auditor, uri, run)
             record = audit(auditor, "1", load_params(), True, print)
+            keep(auditor, record)
         with at_work_in(builder, uri):
             second = registered(builder, SECOND)
             assert (says(1), says(2)) == (float(FIRST), float(SECOND))
@@ -383,6 +385,7 @@ def test_an_audit_mends_a_registry_too_and_makes_no_experiment(clone: Path) -> N
     git(clone, "tag", "-d", "model/v1")
     with at_work_in(clone):
         record = audit(clone, "1", load_params(), True, print)
+        keep(clone, record)
     assert not [x for x in record.findings if "snapshot.json" in x.sentence]
     assert "has the git tag model/v1" in record.sentence
     [report] = (clone / "mlruns/artifacts" / str(record.run) / "artifacts/audits").iterdir()
