@@ -1,6 +1,7 @@
 """When the watch starts a retrain, and when it leaves a snapshot alone: see test_up.py for both at
 work on real servers."""
 
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from uuid import uuid4
 
 import mlflow
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
@@ -18,15 +20,17 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Runni
 from flows import aliases, recovery, registry, rescoring
 from flows.attempts import name_of, not_before
 from flows.deployments import REFUSED, SILENT
-from flows.gate import PAGE, judge_first, not_compared
-from flows.promote import judged, unsettled
+from flows.gate import PAGE, judge_first, not_compared, predicts_alike
+from flows.promote import _objection, judged, unsettled
 from flows.recovery import WHOLE
+from flows.registration import NETWORKS
 from flows.registry import CHALLENGER, MODEL
 from flows.retrain import _by_itself, _of_commit
 from flows.run_git import NoAnswerError
 from flows.snapshot import Snapshot
 from flows.watch import reason_to_wait
 from mammo.errors import UserError
+from mammo.files import NETWORK_FILES
 from tests.flows.conftest import store
 from tests.mammo.test_gate import policy, women
 
@@ -256,6 +260,54 @@ def test_test_breasts_of_one_class_are_no_verdict_either_way(
     monkeypatch.setattr(rescoring, "own_predictions", lambda *_: women(30, seed=1).assign(target=0))
     verdict = judge_first(root, found(root), policy(), print)
     assert (verdict.word, "of one class" in verdict.sentence) == ("cannot be judged", True)
+
+
+def made_of(weights: str, commit: str = "3", crop: float = 0.3) -> Snapshot:
+    """A snapshot whose detector is always the same, and whose classifier has these weights."""
+    paths = [f"{folder}/{name}" for folder in NETWORKS.values() for name in NETWORK_FILES]
+    listed = []
+    for path in paths:
+        content = weights if "classifier" in path else "always the same"
+        listed.append({"path": path, "md5": hashlib.md5(content.encode()).hexdigest()})
+    lock = {"schema": "2.0", "stages": {"train": {"cmd": "x", "outs": listed}}}
+    params = {"threads": 2, "crop": {"confidence": crop}, "policy": {"approve": commit}}
+    files = {"dvc.lock": yaml.safe_dump(lock), "params.yaml": yaml.safe_dump(params)}
+    return Snapshot(commit * 40, files)
+
+
+def test_two_predictors_are_the_same_by_their_networks_and_the_settings_that_they_read() -> None:
+    assert predicts_alike(made_of("a"), made_of("a", commit="4"))
+    assert not predicts_alike(made_of("a"), made_of("b"))
+    assert not predicts_alike(made_of("a"), made_of("a", crop=0.4))
+    empty = Snapshot("3" * 40, {"dvc.lock": "stages: {}\n", "params.yaml": "threads: 2\n"})
+    assert not predicts_alike(empty, empty)  # nothing is known of their networks
+
+
+def test_the_gate_leaves_alone_what_people_went_back_from_and_its_very_weights(
+    root: Path, version: int
+) -> None:
+    experiment = registry.open_store(root)
+    numbers = [version]
+    for weights in ("a", "b", "b", "c"):
+        snapshot = made_of(weights)
+        run = registry.start_retrain(experiment, snapshot)
+        store(root).log_text(run, snapshot.to_json(), registry.SNAPSHOT_ARTIFACT)
+        made = store(root).create_model_version(MODEL, source=str(root), run_id=run)
+        numbers.append(int(made.version))
+    _, good, bad, again, other = numbers
+    aliases.crown(good, "Ann", "the first")
+    aliases.crown(bad, "mammoflow", "the gate")
+    assert _objection(registry.version(again)) is None
+    aliases.roll_back("Bob", "recalls too many")
+    said = {number: _objection(registry.version(number)) for number in numbers}
+    assert (said[good], said[other], said[version]) == (None, None, None)
+    assert str(said[bad]).startswith("it was rolled back on")
+    words = f"version {bad}, whose very weights these are, was rolled back on"
+    assert str(said[again]).startswith(words)
+    assert "by Bob (recalls too many)" in str(said[again])
+    aliases.crown(again, "Ann", "the viewer was wrong")  # a person may
+    aliases.crown(bad, "Ann", "the viewer was wrong")
+    assert _objection(registry.version(bad)) is None
 
 
 SNAPSHOT = Snapshot("1" * 40, {"params.yaml": "seed: 1\n"})
