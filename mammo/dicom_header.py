@@ -95,7 +95,8 @@ _OF_A_STACK = re.compile(r"SLICE|SLAB|PLANE|PROJ|RECON|VOLUME|STACK")
 the exam had one, besides the mammogram at hand."""
 
 _IN_2D = re.compile(
-    r"(?<!\d)2[ -]?D(?![A-Z])|(?<![A-Z])(?:[CSV][ -]?VIEW|V[ -]?PREVIEW|SYNTHETIC|SYNTHESI[SZ]ED)"
+    r"(?<!\d)2[ _-]?D(?![A-Z])"
+    r"|(?<![A-Z])(?:[CS][ _-]?VIEW|V[ _-]?PREVIEW|SYNTHETIC|SYNTHESI[SZ]ED)"
 )
 """The names of makers for a 2D image made of one: C-View, S-View, V-Preview, Insight 2D."""
 
@@ -294,7 +295,8 @@ def _image_types(dataset: pydicom.Dataset) -> list[str]:
 
 def _is_generated_2d(dataset: pydicom.Dataset) -> bool:
     """A picture that was calculated from a tomosynthesis, in whatever class (C.8.11.7.1.4)."""
-    return bool({"GENERATED_2D", "TOMO_2D"} & set(_image_types(dataset)))
+    said = " ".join(_image_types(dataset))
+    return "GENERATED_2D" in said.split() or bool(_TOMO.search(said) and _IN_2D.search(said))
 
 
 def _is_of_tomosynthesis(dataset: pydicom.Dataset) -> bool:

@@ -179,9 +179,8 @@ def _uncompressed(header: Header, stream: Content, length: int) -> Rows:
 def _seen_whole(
     header: Header, frame: bytes, smallest: int
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """The same, decoded again at full size for the sample, if it may be a mask's.
-
-    That takes some four times as long, so it is not done for each film. Few have only 8 bits.
+    """What `_jpeg_2000` gives, and a sample: of another decoding, at full size, if it may be a
+    mask's, or has 8 bits as few films have. That takes some four times as long.
     """
     pixels = _jpeg_2000(header, frame, smallest)
     some = sample(pixels)
