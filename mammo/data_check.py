@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
+from mammo.dicom_header import GREYS
 from mammo.errors import UserError
 from mammo.intake import (
     SECONDS,
@@ -89,6 +90,10 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     return Checked(len(rows), len(read), patients, tuple(findings))
 
 
+def _ignores(what: str, outcome: Outcome) -> bool:
+    return what in outcome.ignored
+
+
 NOTES: dict[str, Callable[[Outcome], bool]] = {
     "its header names another view than train.csv": lambda outcome: outcome.view_differs,
     "a secondary capture, such as a scanned film": lambda outcome: outcome.secondary_capture,
@@ -99,6 +104,12 @@ NOTES: dict[str, Callable[[Outcome], bool]] = {
     "its header does not say whether text is burnt into the pixels: look at some": (
         lambda outcome: outcome.burned_in is None
     ),
+    **{
+        f"its header's {what} makes no sense beside its pixels, and is not used": (
+            partial(_ignores, what)
+        )
+        for what in GREYS
+    },
 }
 
 

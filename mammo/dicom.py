@@ -20,15 +20,20 @@ from pydicom import uid
 from mammo.dicom_container import Content, opened
 from mammo.dicom_display import grey, looked_up, windowed
 from mammo.dicom_error import UnreadableDicom
-from mammo.dicom_header import Header, patient_of, read_header
+from mammo.dicom_header import PADDING, TABLE, WINDOW, Header, patient_of, read_header
+from mammo.dicom_picture import (
+    HIGH_PERCENTILE,
+    LOW_PERCENTILE,
+    SMALLEST_BREAST,
+    is_of_use,
+    refuse_flat_fields,
+    refuse_masks,
+    sample,
+)
 from mammo.dicom_pixels import decode
 from mammo.scaling import scaled
 
 __all__ = ["Mammogram", "UnreadableDicom", "read_mammogram", "read_patient"]
-
-LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.8
-"""What becomes black and white without a window. Never the extremes: a label, a dead pixel or the
-overshoot of a lossy wavelet would move them."""
 
 LOSSY = {
     uid.JPEGBaseline8Bit,
@@ -41,12 +46,6 @@ LOSSY = {
 SMEARED = 8
 """Pixels to which a lossy encoding carries the padding's value: a block of JPEG; the filters of
 JPEG 2000 are as wide at the levels that matter."""
-
-LABELS = 2
-"""Values of a mask: of what is marked, and of all the rest."""
-
-SMALLEST_BREAST = 0.005
-"""Share of the picture that has other values, at least: half of what `breast` asks for."""
 
 # It quotes what it stumbles over, and that may be a name or a date.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -70,6 +69,7 @@ class Mammogram:
     secondary_capture: bool
     generated_2d: bool  # calculated from a tomosynthesis
     burned_in: bool | None  # BurnedInAnnotation; None: it does not say
+    ignored: tuple[str, ...]  # of dicom_header.GREYS: what the header says, and is of no use
 
 
 def read_mammogram(
@@ -79,8 +79,8 @@ def read_mammogram(
 
     The modality rescale and the first VOI window are applied (LINEAR, LINEAR_EXACT or SIGMOID,
     PS3.3 C.11.2.1), or the first VOI lookup table where there is no window. Without one that shows
-    anything, grey runs from LOW_PERCENTILE to HIGH_PERCENTILE of the values. MONOCHROME1 is
-    inverted. Declared padding is black.
+    anything (see `is_of_use`), grey runs from LOW_PERCENTILE to HIGH_PERCENTILE of the values.
+    MONOCHROME1 is inverted. Declared padding is black, if it leaves a picture.
 
     Args:
         source: path, open binary file or content of a DICOM file.
@@ -128,24 +128,30 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
     scale = min(1.0, long_side / stored_long_side)
     size = max(1, round(header.width * scale)), max(1, round(header.height * scale))
     smallest = stored_long_side if full_decode else max(size)
-    stored = decode(header, dataset, content, smallest)
-    blank_is_low = header.photometric == "MONOCHROME2"
+    stored, some = decode(header, dataset, content, smallest)
+    ignored = header.ignored
     padding = _padding(header, stored)
     if padding is not None:
-        # Padding often lies at the far end of the range: as the image's own darkest value it
-        # leaves no seam when areas are averaged.
         inside = stored[~padding]
-        if inside.size == 0:
-            raise UnreadableDicom("all its pixels are padding: there is no image")
-        stored = np.where(padding, inside.min() if _black_is_low(header) else inside.max(), stored)
+        if inside.size < SMALLEST_BREAST * stored.size or inside.min() == inside.max():
+            padding, ignored = None, (*ignored, PADDING)  # it leaves no picture, so it is wrong
+        else:
+            # Padding often lies at the far end of the range: as the image's own darkest value it
+            # leaves no seam when areas are averaged.
+            black = inside.min() if _black_is_low(header) else inside.max()
+            stored = np.where(padding, black, stored)
+            some = sample(stored)
     stored = scaled(stored, size)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")
     padding = None if padding is None else scaled(padding.view(np.uint8), size).view(bool)
-    shown = _display(header, stored, padding)
-    _refuse_masks(stored)
+    shown, of_no_use = _display(header, stored, padding)
+    refuse_masks(some, lossy=header.transfer_syntax in LOSSY)
+    window = None if WINDOW in of_no_use else header.window
+    width = None if window is None else window[1] / abs(header.slope)
+    refuse_flat_fields(stored, _nothing(header), width)
     return Mammogram(
-        pixels=shown if blank_is_low else 255 - shown,
+        pixels=shown if header.photometric == "MONOCHROME2" else 255 - shown,
         stored_width=header.width,
         stored_height=header.height,
         laterality=header.laterality,
@@ -157,6 +163,7 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
         secondary_capture=header.secondary_capture,
         generated_2d=header.generated_2d,
         burned_in=header.burned_in,
+        ignored=(*ignored, *of_no_use),
     )
 
 
@@ -174,6 +181,13 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
         solid = cv2.erode(padding.view(np.uint8), _square(SMEARED // 2))
         padding |= cv2.dilate(solid, _square(SMEARED + SMEARED // 2)).view(bool)
     return padding if padding.any() else None
+
+
+def _nothing(header: Header) -> set[float]:
+    """Stored values of no exposure, or of more than there can be: the ends of what the bits hold,
+    and what a rescale makes 0."""
+    low = -(2 ** (header.bits_stored - 1)) if header.signed else 0
+    return {low, low + 2**header.bits_stored - 1, -header.intercept / header.slope}
 
 
 def _black_is_low(header: Header) -> bool:
@@ -195,45 +209,30 @@ def _of_type(value: int, kind: np.dtype[np.integer]) -> int:
     return (value - limits.min) % span + limits.min if abs(value) < span else value
 
 
-def _refuse_masks(stored: NDArray[np.integer]) -> None:
-    """Refuse a mask or a map of labels, which comes beside the images of some collections.
-
-    Nearly all of its pixels have one of a few values, the others being the borders between areas
-    that were averaged. A mammogram may be black but for the breast; that alone has more values.
-    """
-    step = max(1, max(stored.shape) // 256)  # a sample of the pixels tells it as well
-    some = stored[::step, ::step].astype(np.int32).ravel()
-    times = np.bincount(some - some.min())
-    few = np.partition(times, -min(LABELS, len(times)))[-LABELS:].sum()
-    if some.size - few < SMALLEST_BREAST * some.size:
-        raise UnreadableDicom(
-            f"nearly all its pixels have one of {LABELS} values: it is a mask, not a mammogram"
-        )
-
-
 def _display(
     header: Header, stored: NDArray[np.integer], padding: NDArray[np.bool_] | None
-) -> NDArray[np.uint8]:
-    """Modality rescale and VOI window: stored values to 0..255, still in the file's own sense."""
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Modality rescale and VOI window: stored values to 0..255, still in the file's own sense; and
+    which of window and table were of no use."""
+    of_no_use: tuple[str, ...] = ()
     if header.window is not None:
         window = header.window
         shown = _by_table(header, stored, lambda values: windowed(values, *window))
-        if shown.min() < shown.max():
-            return shown
+        if is_of_use(stored, shown, padding):
+            return shown, of_no_use
+        of_no_use = (WINDOW,)
     if header.voi_lut is not None:
         voi_lut = header.voi_lut
         shown = _by_table(header, stored, lambda values: looked_up(values, voi_lut))
-        if shown.min() < shown.max():
-            return shown
+        if is_of_use(stored, shown, padding):
+            return shown, of_no_use
+        of_no_use = *of_no_use, TABLE
     values = _rescaled(header, stored)
-    # A window or a table that leaves everything black or white is a wrong one.
-    inside = values if padding is None else values[~padding]
-    if inside.size == 0:
-        raise UnreadableDicom("nearly all its pixels are padding: there is no image")
+    inside = values if padding is None or padding.all() else values[~padding]
     low, high = np.percentile(inside, (LOW_PERCENTILE, HIGH_PERCENTILE))
     if low == high:
         raise UnreadableDicom("nearly all its pixels have one value: there is no image")
-    return grey((values - low) / (high - low))
+    return grey((values - low) / (high - low)), of_no_use
 
 
 def _by_table(

@@ -23,8 +23,7 @@ class VoiLut:
 
 
 OVER = 1.05
-"""How far entries may go beyond the bits that they are said to have: they are white, as 256 is
-white among 8 bits."""
+"""How far entries may go beyond a number of bits: they are white, as 256 is white among 8 bits."""
 
 
 def read_voi_lut(dataset: pydicom.Dataset, slope: float, intercept: float) -> VoiLut | None:
@@ -47,19 +46,21 @@ def read_voi_lut(dataset: pydicom.Dataset, slope: float, intercept: float) -> Vo
         negative = whole(dataset, "PixelRepresentation") == 1 or min(slope, intercept) < 0
         if negative and first >= 2**15:
             first -= 2**16  # read as unsigned where the VR was ambiguous
-        bits = _bits(int(values.max()), int(descriptor[2]) if len(descriptor) == 3 else None)
-        return VoiLut(first, np.minimum(values / np.float32(2**bits - 1), 1))
+        return VoiLut(first, np.minimum(values / np.float32(2 ** _bits(int(values.max())) - 1), 1))
     return None
 
 
-def _bits(highest: int, stated: int | None) -> int:
-    """How many bits the entries of a table have, by the entries themselves.
+def _bits(highest: int) -> int:
+    """How many bits the entries of a table have, by the entries alone.
 
-    Some state 16 and fill in 10 or 12, or state 8 and fill in 12, and viewers scale by what the
-    table holds. One bit less than stated may be meant: such a table gets as bright as half.
+    White is the highest value of the fewest bits that hold the highest entry. The descriptor is
+    not asked: some state 16 and fill in 10 or 12, or state 12 and fill in 11, or state 8 and fill
+    in 12, and viewers do not trust it either (cornerstone3D: "bitsPerEntry" of the largest entry).
+    White is not the highest entry itself: a table that ends below white on purpose, at 90 % of its
+    range say, needs all its bits and stays as it is. One that ends below half of what it states is
+    taken for one of fewer bits: no mammogram is meant to be shown half as bright as a screen can.
     """
-    held = next(bits for bits in range(1, 17) if highest <= OVER * (2**bits - 1))
-    return stated if stated in (held, held + 1) else held
+    return next(bits for bits in range(1, 17) if highest <= OVER * (2**bits - 1))
 
 
 def _entries(data: Any, entries: int, little_endian: bool) -> NDArray[np.float32] | None:

@@ -21,6 +21,7 @@ from mammo.dicom_error import UnreadableDicom
 from mammo.dicom_values import (
     PARSING,
     first,
+    is_said,
     items,
     number,
     number_if_readable,
@@ -43,11 +44,11 @@ SMALLEST_FILM = 600
 twice as coarse as the coarsest collection (mini-MIAS, 0.2 mm): less is cut out of one."""
 
 _READ = [
-    "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType",
+    "ImageType", "FrameType", "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType",
     "SeriesDescription", "PatientID", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition",
     "ViewCodeSequence", "ImageLaterality", "Laterality", "PatientOrientation",
     "BurnedInAnnotation", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "PlanarConfiguration", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope",
     "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
@@ -71,6 +72,11 @@ _FOR_PROCESSING = {
     uid.DigitalXRayImageStorageForProcessing,
     uid.BreastProjectionXRayImageStorageForProcessing,
 }
+_MAMMOGRAMS = {
+    "",  # the origin's data state none
+    uid.DigitalMammographyXRayImageStorageForPresentation,
+    uid.DigitalMammographyXRayImageStorageForProcessing,
+}
 _TOMOSYNTHESIS = {
     uid.BreastTomosynthesisImageStorage,
     uid.BreastProjectionXRayImageStorageForPresentation,
@@ -79,8 +85,22 @@ _TOMOSYNTHESIS = {
     uid.EnhancedCTImageStorage,
     uid.LegacyConvertedEnhancedCTImageStorage,
 }
-_TOMO = re.compile(r"TOMO(SYNTHESIS|_PROJ|_SCOUT)?")
-"""Value 3 of ImageType (PS3.3 C.8.21.6.1.1 and C.8.11.7.1.4), and what some say instead."""
+_TOMO = re.compile(r"(?<![A-Z])(?:TOMO|DBT(?![A-Z]))")
+"""In ImageType and FrameType from value 3 on: TOMOSYNTHESIS, TOMO_PROJ and TOMO_SCOUT (PS3.3
+C.8.21.6.1.1 and C.8.11.7.1.4), and what some say instead, such as TOMO SLICE; or in a series'
+description."""
+
+_OF_A_STACK = re.compile(r"SLICE|SLAB|PLANE|PROJ|RECON|VOLUME|STACK")
+"""What a series' description says of a tomosynthesis only. By itself the word may be there because
+the exam had one, besides the mammogram at hand."""
+
+_IN_2D = re.compile(
+    r"(?<!\d)2[ _-]?D(?![A-Z])"
+    r"|(?<![A-Z])(?:[CS][ _-]?VIEW|V[ _-]?PREVIEW|SYNTHETIC|SYNTHESI[SZ]ED)"
+)
+"""The names of makers for a 2D image made of one: C-View, S-View, V-Preview, Insight 2D."""
+
+_FRAME_TYPES = ("XRay3DFrameTypeSequence", "CTImageFrameTypeSequence")
 
 _FILM = "RG"
 _FILM_OR_PLATE = {_FILM, "CR", "DX"}
@@ -96,6 +116,7 @@ _MODALITIES = {
     "OT": "of no particular kind (OT)",
     "PT": "a PET slice",
     "PR": "a presentation state (PR)",
+    "RG": "a scanned film (RG)",
     "RTDOSE": "a radiation dose",
     "RTPLAN": "a radiation plan",
     "SEG": "a segmentation",
@@ -111,6 +132,10 @@ _FUNCTIONS = {
     "SAMPLED_SIGMOID": "SIGMOID",
 }
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big endian
+
+
+WINDOW, TABLE, PADDING = GREYS = ("window", "VOI lookup table", "padding")
+"""What a header says of the greys, and a picture can be shown without."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +162,7 @@ class Header:
     secondary_capture: bool  # of a film or a screen, as in CBIS-DDSM: not made by the machine
     generated_2d: bool  # made of a tomosynthesis, not by an exposure of its own
     burned_in: bool | None  # BurnedInAnnotation: the pixels may name the patient; None: not said
+    ignored: tuple[str, ...]  # of GREYS: what it says, and what is of no use
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -187,17 +213,10 @@ def _refuse_other_objects(dataset: pydicom.Dataset) -> None:
     """What is no mammogram at all. The origin's data state neither modality nor class."""
     modality = _modality(dataset)
     if modality != "MG" and not _is_film_or_plate(dataset):
-        if modality == _FILM:
-            raise UnreadableDicom(
-                "its header says that it is a scanned film (RG), not a mammogram (MG), and names "
-                "neither the breast (BodyPartExamined) nor a view of mammography"
-            )
         what = _MODALITIES.get(modality, "something else")
-        raise UnreadableDicom(f"its header says that it is {what}, not a mammogram (MG)")
-    if not _is_generated_2d(dataset) and (
-        _sop_class(dataset) in _TOMOSYNTHESIS
-        or any(_TOMO.fullmatch(word) for word in _image_type(dataset)[2:3])
-    ):
+        lacking = f", and {_lacking(dataset)}" if modality in _FILM_OR_PLATE else ""
+        raise UnreadableDicom(f"its header says that it is {what}, not a mammogram (MG){lacking}")
+    if _is_of_tomosynthesis(dataset):
         raise UnreadableDicom("it is of a tomosynthesis (a slice or a projection), not a mammogram")
     if (
         _sop_class(dataset) in _FOR_PROCESSING
@@ -235,23 +254,62 @@ def _is_film_or_plate(dataset: pydicom.Dataset) -> bool:
     return breast is True and seen
 
 
+def _lacking(dataset: pydicom.Dataset) -> str:
+    """What keeps a film or plate from being taken for a mammogram."""
+    breast, seen = of_a_breast(dataset), view(dataset) is not None
+    part, position = "(BodyPartExamined)", "a view of mammography (ViewPosition)"
+    advice = "; if it is a mammogram, mend its header"
+    if breast is None and not seen:
+        return f"names neither the breast {part} nor {position}{advice}"
+    if breast is None:
+        return f"does not name the breast {part}{advice}"
+    if breast:
+        return f"names the breast, but not {position}{advice}"
+    return (
+        f"names another body part than the breast {part}{'' if seen else f' and no{position[1:]}'}"
+    )
+
+
 def _is_secondary_capture(dataset: pydicom.Dataset) -> bool:
     return _sop_class(dataset) in _SECONDARY_CAPTURES or _is_film_or_plate(dataset)
 
 
 def _sop_class(dataset: pydicom.Dataset) -> str:
-    return str(first(value(dataset, "SOPClassUID")) or "")
+    """None where it cannot be read, as the origin's data have none."""
+    return str(first(value_if_readable(dataset, "SOPClassUID")) or "")
 
 
-def _image_type(dataset: pydicom.Dataset) -> list[str]:
-    found = value_if_readable(dataset, "ImageType")
-    values = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
-    return [str(word).strip().upper() for word in values]
+def _image_types(dataset: pydicom.Dataset) -> list[str]:
+    """The values of ImageType and FrameType from the third on, which say what an image is; words
+    with underscores between them, as DICOM has them."""
+    frames = [_holder(dataset, "FrameType", macro) for macro in _FRAME_TYPES]
+    said = []
+    for found in (
+        value_if_readable(dataset, "ImageType"),
+        *(value_if_readable(frame, "FrameType") for frame in frames),
+    ):
+        if isinstance(found, Sequence) and not isinstance(found, str):
+            said += [re.sub(r"[^A-Z0-9]+", "_", str(word).upper()) for word in found[2:]]
+    return [word.strip("_") for word in said]
 
 
 def _is_generated_2d(dataset: pydicom.Dataset) -> bool:
     """A picture that was calculated from a tomosynthesis, in whatever class (C.8.11.7.1.4)."""
-    return bool({"GENERATED_2D", "TOMO_2D"} & set(_image_type(dataset)))
+    said = " ".join(_image_types(dataset))
+    return "GENERATED_2D" in said.split() or bool(_TOMO.search(said) and _IN_2D.search(said))
+
+
+def _is_of_tomosynthesis(dataset: pydicom.Dataset) -> bool:
+    """A slice or a projection. A description is asked where the class is not that of mammograms, or
+    if it says which part of a stack it is."""
+    if _is_generated_2d(dataset):
+        return False
+    sop_class, description = _sop_class(dataset), text(dataset, "SeriesDescription")
+    if sop_class in _TOMOSYNTHESIS or any(map(_TOMO.search, _image_types(dataset))):
+        return True
+    if not _TOMO.search(description) or _IN_2D.search(description):
+        return False
+    return sop_class not in _MAMMOGRAMS or bool(_OF_A_STACK.search(description))
 
 
 def _refuse_other_pixels(header: Header) -> None:
@@ -315,7 +373,7 @@ def _refuse_other_images(dataset: pydicom.Dataset, content: Content) -> None:
     frames = whole(dataset, "NumberOfFrames") or 1
     if frames != 1:
         raise UnreadableDicom(f"it holds {frames} frames; a mammogram has one")
-    if (whole(dataset, "SamplesPerPixel") or 1) != 1:
+    if (number_if_readable(dataset, "SamplesPerPixel") or 1) != 1:
         raise UnreadableDicom("it is a colour image; a mammogram is grey")
     if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableDicom("it is neither MONOCHROME1 nor MONOCHROME2: not a grey image")
@@ -339,6 +397,15 @@ def _header(dataset: pydicom.Dataset) -> Header:
     bits = number_if_readable if _stream_says(syntax) else whole
     bits_allocated = whole(dataset, "BitsAllocated") or 0
     high_bit = bits(dataset, "HighBit")
+    voi = _holder(dataset, "WindowCenter", "FrameVOILUTSequence")
+    tables = _holder(dataset, "VOILUTSequence", "FrameVOILUTSequence")
+    window, voi_lut = _window(voi), read_voi_lut(tables, slope, intercept)
+    padding = _padding(dataset)
+    of_no_use = {
+        WINDOW: window is None and (is_said(voi, "WindowCenter") or is_said(voi, "WindowWidth")),
+        TABLE: voi_lut is None and is_said(tables, "VOILUTSequence"),
+        PADDING: padding is None and is_said(dataset, "PixelPaddingValue"),
+    }
     return Header(
         width=whole(dataset, "Columns") or 0,
         height=whole(dataset, "Rows") or 0,
@@ -350,11 +417,9 @@ def _header(dataset: pydicom.Dataset) -> Header:
         signed=whole(dataset, "PixelRepresentation") == 1,
         slope=slope,
         intercept=intercept,
-        window=_window(_holder(dataset, "WindowCenter", "FrameVOILUTSequence")),
-        voi_lut=read_voi_lut(
-            _holder(dataset, "VOILUTSequence", "FrameVOILUTSequence"), slope, intercept
-        ),
-        padding=_padding(dataset),
+        window=window,
+        voi_lut=voi_lut,
+        padding=padding,
         laterality=laterality(dataset),
         view=view(dataset),
         instance=_hash_of(dataset, "SOPInstanceUID"),
@@ -362,6 +427,7 @@ def _header(dataset: pydicom.Dataset) -> Header:
         secondary_capture=_is_secondary_capture(dataset),
         generated_2d=_is_generated_2d(dataset),
         burned_in={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation")),
+        ignored=tuple(name for name, so in of_no_use.items() if so),
     )
 
 
@@ -395,8 +461,12 @@ def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
 
 
 def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
-    found = whole(dataset, "PixelPaddingValue")
-    if found is None:
+    """None also where it cannot be read: the image is all there without it."""
+    found, limit = (
+        number_if_readable(dataset, name)
+        for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    )
+    if found is None or not found.is_integer():
         return None
-    limit = whole(dataset, "PixelPaddingRangeLimit")
-    return (found, found) if limit is None else (min(found, limit), max(found, limit))
+    ends = (found, limit if limit is not None and limit.is_integer() else found)
+    return int(min(ends)), int(max(ends))

@@ -27,6 +27,7 @@ from pydicom.pixels.utils import get_j2k_parameters
 from mammo.dicom_container import DAMAGED, Content, pixel_data
 from mammo.dicom_error import DamagedStream, UnreadableDicom
 from mammo.dicom_header import Header
+from mammo.dicom_picture import may_be_mask, sample, step_of
 from mammo.dicom_values import PARSING
 from mammo.jpeg_heading import JpegHeading, read_jpeg_heading
 from mammo.scaling import halved
@@ -84,7 +85,7 @@ _ITEM = b"\xfe\xff\x00\xe0"  # the tag before each fragment
 
 def decode(
     header: Header, dataset: pydicom.Dataset, content: Content, smallest: int
-) -> NDArray[np.integer]:
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Decode the stored values, at full size or halved as often as is of no harm.
 
     Args:
@@ -95,7 +96,8 @@ def decode(
 
     Returns:
         (height, width), whole numbers, not to be written to; both sides halved once or more where
-        that leaves enough.
+        that leaves enough. And a sample of the values as they are stored, in two dimensions; of
+        JPEG 2000 as they were halved, where it is clear that these are not of two values only.
 
     Raises:
         UnreadableDicom: the syntax is not supported, or the data are cut short or damaged.
@@ -113,13 +115,13 @@ def decode(
 
 def _decoded(
     header: Header, dataset: pydicom.Dataset, content: Content, smallest: int
-) -> NDArray[np.integer]:
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     syntax = uid.UID(header.transfer_syntax)
     stream, length = pixel_data(dataset, content)
     if syntax in _LITTLE_ENDIAN:
         return _by_halves(_uncompressed(header, stream, length), header, smallest)
     if syntax in _JPEG_2000:
-        return _jpeg_2000(header, bytes(_frame(stream.read(length))), smallest)
+        return _seen_whole(header, bytes(_frame(stream.read(length))), smallest)
     if syntax == uid.RLELossless:
         return _by_halves(_rle(header, _frame(stream.read(length))), header, smallest)
     if syntax in _JPEG | _JPEG_LS:
@@ -127,7 +129,7 @@ def _decoded(
         return _by_halves(*_jpeg(header, syntax, frame), smallest)
     with _taken_for_damage(*PARSING):
         pixels, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True)
-    return pixels
+    return pixels, sample(pixels)
 
 
 @contextmanager
@@ -172,6 +174,20 @@ def _uncompressed(header: Header, stream: Content, length: int) -> Rows:
         return wanted
 
     return rows
+
+
+def _seen_whole(
+    header: Header, frame: bytes, smallest: int
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """What `_jpeg_2000` gives, and a sample: of another decoding, at full size, if it may be a
+    mask's, or has 8 bits as few films have. That takes some four times as long.
+    """
+    pixels = _jpeg_2000(header, frame, smallest)
+    some = sample(pixels)
+    halved_by_it = pixels.shape != (header.height, header.width)
+    if halved_by_it and (pixels.itemsize == 1 or may_be_mask(some)):
+        some = sample(_jpeg_2000(header, frame, max(header.height, header.width)))
+    return pixels, some
 
 
 def _jpeg_2000(header: Header, frame: bytes, smallest: int) -> NDArray[np.integer]:
@@ -301,7 +317,9 @@ def _rows_of(pixels: NDArray[np.unsignedinteger]) -> Rows:
     return lambda top, end: pixels[top:end]
 
 
-def _by_halves(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]:
+def _by_halves(
+    rows: Rows, header: Header, smallest: int
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """The values, halved as long as the areas' borders stay far below the size wanted, or meet it.
 
     Band by band, small enough for the processor's cache: each pixel is fetched from memory once.
@@ -316,8 +334,10 @@ def _by_halves(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]
             break
         times += 1
     if times == 0:
-        return _extended(rows(0, header.height), header.signed, unused)
+        pixels = _extended(rows(0, header.height), header.signed, unused)
+        return pixels, sample(pixels)
     small = np.empty((header.height >> times, header.width >> times), header.dtype)
+    some, step = [], step_of((header.height, header.width))
     for top in range(0, header.height, _BAND):
         end = min(top + _BAND, header.height)
         band = rows(top, end)
@@ -325,7 +345,8 @@ def _by_halves(rows: Rows, header: Header, smallest: int) -> NDArray[np.integer]
         half = halved(band, times)
         extended = _extended(band, header.signed, unused)
         small[top >> times : end >> times] = half if extended is band else halved(extended, times)
-    return small
+        some.append(extended[-top % step :: step, ::step].copy())  # the band is used again
+    return small, np.concatenate(some)
 
 
 def _extended(

@@ -97,6 +97,15 @@ def number_if_readable(dataset: pydicom.Dataset, keyword: str) -> float | None:
         return None
 
 
+def is_said(dataset: pydicom.Dataset, keyword: str) -> bool:
+    """Whether an element has a value, be it readable or not."""
+    try:
+        found = value(dataset, keyword)
+    except UnreadableDicom:
+        return True
+    return found is not None and not (isinstance(found, Sequence) and len(found) == 0)
+
+
 def items(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
     """The items of a sequence; none if it is not there, or damaged."""
     found = value_if_readable(dataset, keyword)

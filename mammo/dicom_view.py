@@ -24,8 +24,22 @@ VIEWS: dict[str, tuple[str, ...]] = {
 The codes are written out because importing pydicom.sr.codes takes two seconds in each process.
 """
 
-BREAST = ("76752008", "T-04000")
-"""The breast's codes in the same (PS3.16 CID 4013)."""
+BREAST = (
+    "76752008", "T-04000",
+    "80248007", "T-04030",  # left
+    "73056007", "T-04020",  # right
+    "63762007", "T-04080",  # both
+)  # fmt: skip
+"""The breast's codes in the same (PS3.16 CID 4013 has the first two)."""
+
+_SIDE = r"(?:L|LT|LEFT|R|RT|RIGHT|B|BI|BIL|BILAT|BILATERAL|BOTH)"
+_PART = re.compile(
+    rf"{_SIDE}?(?:BREASTS?|MAMMAE?|MAMMO(?:GRA(?:M|MS|PHY|PHIE|FIE|FIA))?|MAMAS?|SEINS?){_SIDE}?"
+)
+"""BodyPartExamined of a breast, letters only: BREAST (PS3.16 Annex L) and its plural, the Latin,
+Spanish, Portuguese and French words, what some call it by the exam, and a side before or behind,
+as LBREAST or BREAST_L. Not BREASTBONE; nor the German and Italian words, which have other meanings
+too (Brust, seno)."""
 
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 
@@ -75,8 +89,8 @@ def of_a_breast(dataset: pydicom.Dataset) -> bool | None:
     codes = [
         value_if_readable(item, "CodeValue") for item in items(dataset, "AnatomicRegionSequence")
     ]
-    part = text(dataset, "BodyPartExamined")
-    if part == "BREAST" or any(code in BREAST for code in codes):
+    part = re.sub(r"[\W\d_]+", "", text(dataset, "BodyPartExamined"))
+    if _PART.fullmatch(part) or any(code in BREAST for code in codes):
         return True
     return False if part or codes else None
 

@@ -50,6 +50,7 @@ class Outcome:
     secondary_capture: bool = False
     generated_2d: bool = False
     burned_in: bool | None = False  # the pixels may name the patient; None: it does not say
+    ignored: tuple[str, ...] = ()  # of dicom_header.GREYS: what the header says, and is of no use
     instance: str | None = None  # a hash of SOPInstanceUID
     patient: str | None = field(default=None, repr=False)  # a hash of PatientID: for memory only
     picture: str | None = None  # a hash of the prepared image
@@ -241,6 +242,7 @@ def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: byte
         secondary_capture=prepared.secondary_capture,
         generated_2d=prepared.generated_2d,
         burned_in=prepared.burned_in,
+        ignored=prepared.ignored,
         instance=prepared.instance,
         patient=prepared.patient,
         picture=hashlib.sha256(png).hexdigest()[:32],  # equal pixels are equal bytes

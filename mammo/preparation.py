@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.breast import SMALLEST, small_mask, turned_left
+from mammo.breast import SMALLEST, is_page, small_mask, turned_left
 from mammo.dicom import read_mammogram
 from mammo.dicom_error import UnreadableDicom
 from mammo.geometry import Placement
@@ -33,19 +33,22 @@ class Prepared:
     secondary_capture: bool
     generated_2d: bool  # calculated from a tomosynthesis
     burned_in: bool | None  # BurnedInAnnotation; None: it does not say
+    ignored: tuple[str, ...]  # of dicom_header.GREYS: what the header says, and is of no use
 
 
 def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
     """Read a mammogram and turn the breast to the left.
 
     Raises:
-        UnreadableDicom: see `read_mammogram`; or no breast is to be seen.
+        UnreadableDicom: see `read_mammogram`; or no breast is to be seen, but text perhaps.
     """
     mammogram = read_mammogram(source, settings.long_side, settings.full_decode)
+    name = str(source) if isinstance(source, Path) else None
     mask = small_mask(mammogram.pixels)
     if mask.mean() < SMALLEST:
-        name = str(source) if isinstance(source, Path) else None
         raise UnreadableDicom("no breast can be seen in it", name)
+    if is_page(mammogram.pixels):
+        raise UnreadableDicom("it is a page of text, not a mammogram", name)
     image, flipped = turned_left(mammogram.pixels, mask)
     height, width = image.shape
     placement = Placement(mammogram.stored_width, mammogram.stored_height, width, height, flipped)
@@ -61,4 +64,5 @@ def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
         secondary_capture=mammogram.secondary_capture,
         generated_2d=mammogram.generated_2d,
         burned_in=mammogram.burned_in,
+        ignored=mammogram.ignored,
     )

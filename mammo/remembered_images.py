@@ -77,6 +77,7 @@ def _facts(picture: Picture) -> dict[str, Any]:
 def _from_facts(facts: dict[str, Any], png: bytes, path: Path) -> Picture:
     if "reason" in facts:
         return Picture(None, b"", facts["reason"])
-    placement = Placement(**facts.pop("placement"))
-    prepared = Prepared(image=_NO_PIXELS, placement=placement, patient=read_patient(path), **facts)
+    facts["placement"] = Placement(**facts["placement"])
+    facts["ignored"] = tuple(facts["ignored"])
+    prepared = Prepared(image=_NO_PIXELS, patient=read_patient(path), **facts)
     return Picture(prepared, png, "")

@@ -49,6 +49,7 @@ COUNTED = {
     "secondary_captures": "secondary_capture",
     "generated_2d": "generated_2d",
     "burned_in_annotation": "burned_in",
+    "header_ignored": "ignored",
 }
 """Keys of metrics.json, and what of an Outcome they count."""
 
@@ -105,7 +106,7 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
             "patients": manifest["patient_id"].nunique(),
             "flipped": int(manifest["flipped"].sum()),
             **{
-                name: sum(getattr(outcome, attribute) is True for outcome in outcomes)
+                name: sum(bool(getattr(outcome, attribute)) for outcome in outcomes)
                 for name, attribute in COUNTED.items()
             },
             "patients_in_doubt": len({one for doubt in doubts for one in doubt.patients}),

@@ -136,6 +136,18 @@ def test_burnt_in_text_is_said_where_the_header_says_it_and_the_rest_is_counted(
     assert f"{yes.parent.name}/{yes.stem}" in burnt[1][2]
 
 
+def test_a_window_for_other_values_is_to_be_known(data: Path) -> None:
+    path = sorted((data / "train_images").rglob("*.dcm"))[0]
+    file = pydicom.dcmread(path)
+    file.WindowCenter, file.WindowWidth = 60000, 256
+    file.save_as(path)
+    result = check(data)
+    assert result.exit_code == 0, result.output
+    (line,) = (row for row in result.output.splitlines() if "its header's window" in row)
+    assert "is not used" in line
+    assert f"{path.parent.name}/{path.stem}" in line
+
+
 def test_one_woman_under_two_ids_is_to_be_known(data: Path) -> None:
     for path in (data / "train_images").rglob("*.dcm"):
         file = pydicom.dcmread(path)

@@ -47,6 +47,7 @@ TAGS = {"WindowCenter": 1500, "WindowWidth": 3000, "ImageLaterality": "L", "View
 FILM = {
     "Modality": "RG", "BodyPartExamined": "BREAST", "SeriesDescription": "L CC",
     "ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"], "PixelPaddingValue": 4095,
+    "PixelPaddingRangeLimit": 4095,
 }  # fmt: skip
 
 
@@ -55,6 +56,8 @@ def _plain_seeds() -> list[bytes]:
     table = dicoms.lookup_table(np.linspace(0, 65535, 4096).astype(np.uint16), 0, 16)
     frame = pydicom.Dataset()
     frame.FrameVOILUTSequence = [pydicom.Dataset()]
+    frame.XRay3DFrameTypeSequence = [pydicom.Dataset()]
+    frame.XRay3DFrameTypeSequence[0].FrameType = FILM["ImageType"]
     frame.FrameVOILUTSequence[0].WindowCenter = frame.FrameVOILUTSequence[0].WindowWidth = 2000
     large = np.kron(pixels, np.ones((10, 10), np.uint16))  # as film must be
     syntaxes = uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian
@@ -174,6 +177,7 @@ def changes() -> SearchStrategy[list[Change]]:
     # Half of it into the first bytes of the stream, which decoders believe.
     where = st.tuples(st.sampled_from(["file", "stream", "head", "head"]), share)
     tags = [0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280002]
+    tags += [0x00280120, 0x00280121]
     values = st.one_of(st.sampled_from([0, 1, 8, 16, 255, 32768, 65535]), st.integers(0, 65535))
     byte = st.builds(_overwrite, where, st.binary(min_size=1, max_size=1))
     one = st.one_of(

@@ -3,6 +3,7 @@
 import io
 import pickle
 import struct
+from unittest.mock import patch
 
 import cv2
 import imagecodecs
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+from mammo import dicom
 from mammo.dicom import UnreadableDicom, read_mammogram
 from tests.mammo import dicoms
 from tests.mammo.dicoms import PERSON, half_breast, plain
@@ -183,10 +185,12 @@ def test_windows_agree_with_pydicom(function, center, width, slope, intercept, s
     expected = reference(content)
     if np.rint(expected).min() == np.rint(expected).max():
         return  # a window beside the data: the next test
-    assert np.abs(read_mammogram(content, 64).pixels - expected).max() <= 0.5 + 1e-2
+    with patch.object(dicom, "is_of_use", return_value=True):
+        assert np.abs(read_mammogram(content, 64).pixels - expected).max() <= 0.5 + 1e-2
 
 
-def test_window_of_width_one_is_a_step():
+def test_window_of_width_one_is_a_step(monkeypatch):
+    monkeypatch.setattr(dicom, "is_of_use", lambda *about: True)
     pixels = half_breast()
     content = plain(pixels, WindowCenter=1000.5, WindowWidth=1)
     np.testing.assert_array_equal(
@@ -310,7 +314,7 @@ def test_jpeg_2000_with_too_few_levels(levels):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(32, 90), st.integers(32, 90), st.integers(8, 100), st.booleans())
 def test_size_and_aspect(height, width, long_side, compressed):
-    pixels = np.arange(height * width, dtype=np.uint16).reshape(height, width) % 4000
+    pixels = half_breast(height, width)
     write = dicoms.jpeg_2000 if compressed else plain
     content = write(pixels, WindowCenter=2000, WindowWidth=4000)
     mammogram = read_mammogram(content, long_side)
@@ -394,7 +398,7 @@ def without(name: str) -> bytes:
         (lambda: plain(half_breast(), BitsAllocated=32), "in 32"),
         (lambda: plain(half_breast(), BitsStored=17), "17 bits"),
         (lambda: plain(np.full((50, 40), 7, np.uint16)), "one value"),
-        (lambda: plain(np.full((50, 40), 7, np.uint16), PixelPaddingValue=7), "padding"),
+        (lambda: plain(np.full((50, 40), 7, np.uint16), PixelPaddingValue=7), "one value"),
         (lambda: plain(half_breast(), Rows=301), "damaged or cut short"),
     ],
 )

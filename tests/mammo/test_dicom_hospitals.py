@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import imagecodecs
 import numpy as np
 import pydicom
@@ -19,6 +20,8 @@ from pydicom.encaps import encapsulate
 from mammo import dicom, dicom_display, dicom_header, dicom_pixels, jpeg_heading
 from mammo.dicom import read_mammogram, read_patient
 from mammo.dicom_error import UnreadableDicom
+from mammo.params import load_params
+from mammo.preparation import prepare
 from tests.mammo import dicoms
 from tests.mammo.dicoms import (
     PERSON,
@@ -72,14 +75,20 @@ def test_a_lookup_table_that_states_no_bits():
     ("highest", "stated", "white"),
     [
         (4000, 12, 4095),  # a part of what is stated
-        (2047, 12, 4095),  # half of it
+        (3686, 12, 4095),  # to 90 % of white, on purpose
+        (2300, 12, 4095),  # to a little over the half
+        (2047, 12, 2047),  # one bit less
+        (2047, 11, 2047),
+        (1843, 12, 2047),  # to 90 % of white, and one bit less
+        (127, 8, 127),
+        (32767, 16, 32767),
         (65280, 16, 65535),
         (256, 8, 255),  # a little beyond it: white
         (4000, 16, 4095),
         (1023, 16, 1023),
     ],
 )
-def test_a_lookup_table_that_uses_a_part_of_its_range_is_not_stretched(highest, stated, white):
+def test_white_is_what_the_bits_of_a_lookup_tables_highest_entry_can_hold(highest, stated, white):
     values = np.linspace(0, highest, 4096).astype(np.uint16)
     shown = pixels(plain(BREAST, VOILUTSequence=[lookup_table(values, 0, stated)]))
     expected = np.minimum(values[BREAST] / white, 1) * 255
@@ -148,6 +157,70 @@ def test_an_image_that_does_not_say_what_it_is_for_is_read():
 def test_tomosynthesis_is_refused_as_such_in_every_class(sop_class, image_type):
     content = plain(BREAST, Modality="MG", SOPClassUID=sop_class, ImageType=image_type, **WINDOW)
     assert "tomosynthesis" in reason(content)
+
+
+@pytest.mark.parametrize(
+    "image_type",
+    [
+        ["DERIVED", "PRIMARY", "TOMO SLICE"],
+        ["DERIVED", "PRIMARY", "TOMO_SLICE"],
+        ["DERIVED", "PRIMARY", "", "TOMOSYNTHESIS"],
+        ["ORIGINAL", "PRIMARY", "", "RIGHT", "Tomo Proj"],
+        ["DERIVED", "PRIMARY", "DBT"],
+        ["DERIVED", "PRIMARY", "TOMO_SCOUT", "NONE"],
+    ],
+)
+@pytest.mark.parametrize("sop_class", [MG, uid.SecondaryCaptureImageStorage])
+def test_tomosynthesis_is_known_by_any_later_value_of_the_image_type(sop_class, image_type):
+    content = plain(BREAST, SOPClassUID=sop_class, ImageType=image_type, **WINDOW)
+    assert "it is of a tomosynthesis" in reason(content)
+
+
+@pytest.mark.parametrize("where", ["header", "SharedFunctionalGroupsSequence"])
+def test_tomosynthesis_is_known_by_the_type_of_its_frame(where):
+    kind, group = Dataset(), Dataset()
+    kind.FrameType = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]
+    group.XRay3DFrameTypeSequence = [kind]
+    tags = {"FrameType": kind.FrameType} if where == "header" else {where: [group]}
+    content = plain(BREAST, SOPClassUID=uid.SecondaryCaptureImageStorage, **tags, **WINDOW)
+    assert "it is of a tomosynthesis" in reason(content)
+
+
+@pytest.mark.parametrize("sop_class", [MG, uid.SecondaryCaptureImageStorage])
+@pytest.mark.parametrize(
+    ("description", "stack"),
+    [
+        ("L CC Tomosynthesis Reconstruction", True),
+        ("R_MLO_Tomo_Slice 12", True),
+        ("LMLO DBT slab", True),
+        ("L CC Tomosynthesis", False),
+        ("SCREENING TOMO BILAT", False),
+        ("DBT R CC", False),
+    ],
+)
+def test_tomosynthesis_is_known_by_its_series_description(description, stack, sop_class):
+    """In the class of mammograms only if it says which part of a stack it is: the exam of a
+    mammogram may have had a tomosynthesis too."""
+    content = plain(FILM, SOPClassUID=sop_class, SeriesDescription=description)
+    if stack or sop_class != MG:
+        assert "it is of a tomosynthesis" in reason(content)
+    else:
+        read_mammogram(content, 64)
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["L CC C-View Tomo", "TOMO 2D R MLO", "Tomosynthesis Synthesized 2D", "Insight_2D tomo proj"],
+)
+def test_a_2d_image_is_no_tomosynthesis_for_its_series_description(description):
+    tags = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "SeriesDescription": description}
+    read_mammogram(plain(FILM, **tags), 64)
+
+
+@pytest.mark.parametrize("said", ["generated_2d", "GENERATED 2D", "Tomo 2D", "C_VIEW", "Synthetic"])
+def test_a_generated_2d_image_is_known_in_any_spelling(said):
+    image_type = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", said]
+    assert read_mammogram(plain(BREAST, ImageType=image_type, **WINDOW), 64).generated_2d
 
 
 @pytest.mark.parametrize(
@@ -376,6 +449,134 @@ def test_other_radiographs_are_refused_by_their_name(tags, expected):
     assert expected in reason(plain(FILM, **tags))
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "LBREAST", "RBREAST", "L BREAST", "BREAST_L", "BREAST, RIGHT", "Left Breast", "BREASTS",
+        "BOTH BREASTS", "BILATERAL BREAST", "MAMMA", "MAMMAE", "MAMMO",
+        "MAMMOGRAPHY", "MAMA", "SEIN", "BREAST ",
+    ],
+)  # fmt: skip
+def test_the_breast_is_known_by_the_names_that_makers_give_it(part):
+    content = with_element("BodyPartExamined", "LO", part.ljust(16).encode(), FILM)
+    ds = pydicom.dcmread(io.BytesIO(content))
+    ds.Modality, ds.ViewPosition = "CR", "CC"
+    assert read_mammogram(saved(ds), 64).secondary_capture
+
+
+@pytest.mark.parametrize("part", ["BREASTBONE", "BREAST BONE", "CHEST", "BRUSTKORB", "L", "MAM"])
+def test_what_only_sounds_like_a_breast_is_none(part):
+    tags = {"Modality": "DX", "ViewPosition": "CC", "BodyPartExamined": part}
+    assert "another body part than the breast" in reason(plain(FILM, **tags))
+
+
+@pytest.mark.parametrize("code", ["80248007", "73056007", "63762007", "T-04020"])
+def test_one_breast_has_a_code_of_its_own_and_so_have_both(code):
+    region = Dataset()
+    region.CodeValue = code
+    tags = {"Modality": "DX", "ViewPosition": "CC", "AnatomicRegionSequence": [region]}
+    assert read_mammogram(plain(FILM, **tags), 64).secondary_capture
+
+
+PART, POSITION = "(BodyPartExamined)", "(ViewPosition)"
+
+
+@pytest.mark.parametrize(
+    ("tags", "lacking", "there"),
+    [
+        ({}, [f"neither the breast {PART}", POSITION], []),
+        ({"BodyPartExamined": "BREAST"}, [POSITION], [PART]),
+        ({"ViewPosition": "CC"}, [f"does not name the breast {PART}"], [POSITION]),
+        (
+            {"BodyPartExamined": "HAND", "ViewPosition": "CC"},
+            [f"another body part than the breast {PART}"],
+            [POSITION, "HAND"],
+        ),
+        ({"BodyPartExamined": "HAND"}, [f"another body part than the breast {PART}", POSITION], []),
+    ],
+)
+@pytest.mark.parametrize("modality", ["CR", "DX", "RG"])
+def test_the_refusal_of_a_film_or_plate_says_what_its_header_lacks(modality, tags, lacking, there):
+    content = plain(FILM, Modality=modality, **tags)
+    if modality == "RG" and tags in ({"BodyPartExamined": "BREAST"}, {"ViewPosition": "CC"}):
+        read_mammogram(content, 64)  # of a film one of the two is enough
+        return
+    found = reason(content)
+    assert f"({modality}), not a mammogram (MG), and " in found
+    assert [part for part in lacking if part not in found] == []
+    assert [part for part in there if part in found] == []
+
+
+def blobs(height: int, width: int, size: float = 6, share: float = 0) -> np.ndarray:
+    """True in spots of an intricate outline, for half the picture or less."""
+    noise = np.random.default_rng(7).normal(size=(height, width)).astype(np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), size)
+    return noise > share * noise.std()
+
+
+def lossy_mask(mask: np.ndarray, level: int = 75, **tags: Any) -> bytes:
+    frame = bytes(imagecodecs.jpeg_encode(mask.astype(np.uint8), level=level))
+    return encapsulated(mask.astype(np.uint8), uid.JPEGBaseline8Bit, frame, **tags)
+
+
+@pytest.mark.parametrize(("size", "share"), [(2, 0), (6, 1.5)])
+@pytest.mark.parametrize(
+    "write", [plain, dicoms.rle, dicoms.jpeg_lossless, dicoms.jpeg_2000, lossy_mask]
+)
+def test_a_mask_is_none_however_intricate_its_outlines(write, size, share):
+    """They are counted before areas are averaged."""
+    white = 255 if write is lossy_mask else 4095
+    mask = np.where(blobs(400, 300, size, share), white, 0).astype(np.uint16)
+    for long_side in (400, 190):
+        with pytest.raises(UnreadableDicom, match="it is a mask"):
+            read_mammogram(write(mask), long_side)
+
+
+def test_a_mask_in_jpeg_2000_of_which_levels_are_left_out():
+    mask = np.where(blobs(1200, 900, 10, 1.2), 4095, 0).astype(np.uint16)
+    with pytest.raises(UnreadableDicom, match="it is a mask"):
+        read_mammogram(dicoms.jpeg_2000(mask), 300)
+
+
+def test_a_film_in_jpeg_2000_is_decoded_once(monkeypatch):
+    decoded, decode = [], dicom_pixels._jpeg_2000
+    monkeypatch.setattr(
+        dicom_pixels, "_jpeg_2000", lambda *about: decoded.append(about) or decode(*about)
+    )
+    read_mammogram(dicoms.jpeg_2000(half_breast(1200, 900)), 300)
+    assert len(decoded) == 1
+
+
+def test_a_mask_with_padding_around_it():
+    mask = np.where(blobs(300, 240, 3), 3000, 0).astype(np.uint16)
+    padded = np.pad(mask, 40, constant_values=4095)
+    assert "it is a mask" in reason(plain(padded, PixelPaddingValue=4095))
+
+
+@pytest.mark.parametrize("write", [plain, dicoms.jpeg_lossless, dicoms.jpeg_2000])
+@pytest.mark.parametrize("shift", [8, 9, 10])
+def test_a_film_of_few_greys_is_no_mask(write, shift):
+    """From twelve of them down to three."""
+    few = (half_breast(400, 300) >> shift) << shift
+    for long_side in (400, 190):
+        assert read_mammogram(write(few, **WINDOW), long_side).pixels.max() > 90
+
+
+def test_a_film_in_lossy_jpeg_is_no_mask_for_its_label():
+    film = (half_breast(400, 320) >> 4).astype(np.uint8) // 5  # faint
+    film[10:50, 250:310] = 255
+    read_mammogram(lossy_mask(film), 400)
+
+
+def test_the_sample_of_a_film_that_is_halved_has_values_as_they_are_stored():
+    film = half_breast(640, 512)
+    content = io.BytesIO(plain(film))
+    header, ds = dicom_header.read_header(content)
+    small, some = dicom_pixels.decode(header, ds, content, 160)
+    assert small.shape == (160, 128)
+    np.testing.assert_array_equal(some, film[::2, ::2])
+
+
 @pytest.mark.parametrize("write", [plain, dicoms.rle])
 @pytest.mark.parametrize("tags", [{}, {"SOPClassUID": uid.SecondaryCaptureImageStorage}])
 def test_a_mask_is_no_mammogram(write, tags):
@@ -411,6 +612,177 @@ def test_what_cbis_ddsm_calls_a_crop_or_a_mask_is_refused_at_any_size(descriptio
     tags = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "Modality": "MG"}
     assert expected in reason(plain(FILM, SeriesDescription=description, **tags))
     read_mammogram(plain(FILM, SeriesDescription="full mammogram images", **tags), 64)
+
+
+# Exposures without a breast, pages of text
+
+PREPROCESS = load_params().preprocess
+
+
+def prepared_reason(content: bytes) -> str:
+    with pytest.raises(UnreadableDicom) as caught:
+        prepare(content, PREPROCESS)
+    return caught.value.reason
+
+
+def flat_field(fall: str, brightness: int) -> np.ndarray:
+    y, x = np.mgrid[-1:1:150j, -1:1:120j]
+    falls = {"none": 0 * x, "heel": 0.2 * x, "to the corners": 0.15 * (x * x + y * y)}
+    noise = np.random.default_rng(2).normal(0, 0.02, x.shape)
+    return (brightness * (1 - falls[fall] + noise)).clip(0, 4095).astype(np.uint16)
+
+
+@pytest.mark.parametrize("tags", [{}, WINDOW, {"PhotometricInterpretation": "MONOCHROME1"}])
+@pytest.mark.parametrize("fall", ["none", "heel", "to the corners"])
+def test_a_flat_field_is_refused_by_that_name(fall, tags):
+    assert "a flat field" in reason(plain(flat_field(fall, 2000), **tags))
+    assert "a flat field" in reason(dicoms.jpeg_2000(flat_field(fall, 1000), **tags))
+
+
+def test_a_faint_breast_is_no_flat_field_whatever_its_offset():
+    """With a rescale, with a sign, or with no more than the window shows."""
+    faint = (BREAST // 100).astype(np.uint16)  # 0 to 30
+    above = (faint + 30000).astype(np.uint16)
+    tags = {"BitsStored": 16, "HighBit": 15}
+    for content in (
+        plain(faint, **tags),
+        plain(above, RescaleSlope=1, RescaleIntercept=-30000, **tags),
+        plain(above, WindowCenter=30016, WindowWidth=33, **tags),
+        plain((faint.astype(np.int16) - 30), **tags),
+    ):
+        assert read_mammogram(content, 300).pixels.max() > 200
+
+
+def test_tissue_that_fills_the_picture_is_no_flat_field():
+    filled = half_breast(300, 240)[110:190, :70]
+    assert filled.min() > 1000
+    read_mammogram(plain(filled, **WINDOW), 300)
+
+
+def page(lines: int = 12, anti_aliased: bool = True) -> np.ndarray:
+    """A dose report, black on white."""
+    paper = np.full((30 + 20 * lines, 330), 255, np.uint8)
+    kind = cv2.LINE_AA if anti_aliased else cv2.LINE_8
+    for line in range(lines):
+        about = ("Dose report: AGD 1.2 mGy, 28 kV, 85 mAs", (15, 30 + 20 * line))
+        cv2.putText(paper, *about, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 0, 1, kind)
+    return paper
+
+
+@pytest.mark.parametrize("white_on_black", [False, True])
+@pytest.mark.parametrize("anti_aliased", [False, True])
+@pytest.mark.parametrize("write", [plain, lossy_mask])
+def test_a_page_of_text_is_no_mammogram(write, anti_aliased, white_on_black):
+    text = page(anti_aliased=anti_aliased)
+    found = prepared_reason(write(255 - text if white_on_black else text, Modality="MG"))
+    assert "text" in found or "no breast" in found
+
+
+def test_a_dense_page_of_white_text_is_known_too():
+    dense = np.full((1400, 1000), 0, np.uint8)
+    for y in range(60, 1340, 22):
+        about = ("Exposure of the left breast: 28 kV, 85 mAs, dose 1.2 mGy, compressed to", (50, y))
+        cv2.putText(dense, *about, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 255, 1, cv2.LINE_AA)
+    assert "page of text" in prepared_reason(plain(dense))
+
+
+def test_a_film_with_its_greys_the_wrong_way_round_is_no_page():
+    assert prepare(plain((4095 - BREAST).astype(np.uint16)), PREPROCESS).image.mean() > 150
+
+
+# Windows and tables for other values
+
+
+EIGHT = (BREAST >> 4).astype(np.uint8)
+SIXTEEN = {"BitsStored": 16, "HighBit": 15}
+
+
+@pytest.mark.parametrize(
+    ("values", "tags", "what"),
+    [
+        (EIGHT, WINDOW, "window"),  # of 12 bits beside 8
+        (BREAST >> 2, WINDOW, "window"),
+        (BREAST, {"WindowCenter": 128, "WindowWidth": 256}, "window"),  # the other way round
+        ((BREAST * 16).astype(np.uint16), {**WINDOW, **SIXTEEN}, "window"),
+        (BREAST, {"WindowCenter": -2048, "WindowWidth": 2000}, "window"),
+        (BREAST, {"WindowCenter": 2048, "WindowWidth": 200000}, "window"),  # all is one grey
+        (BREAST, {"WindowCenter": 600, "WindowWidth": 2}, "window"),
+        (EIGHT, {**WINDOW, "VOILUTFunction": "SIGMOID", "WindowWidth": 500}, "window"),
+        (EIGHT, {"VOILUTSequence": [lookup_table(RAMP, 0, 12)]}, "VOI lookup table"),
+        (BREAST, {"VOILUTSequence": [lookup_table(RAMP[:256], 0, 8)]}, "VOI lookup table"),
+        (BREAST, {"WindowCenter": 2048, "WindowWidth": 0}, "window"),
+        (BREAST, {"WindowCenter": 2048, "WindowWidth": 400, "VOILUTFunction": "LOG"}, "window"),
+    ],
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_window_or_table_for_other_values_is_not_used_and_noted(values, tags, what, photometric):
+    tags = {**tags, "PhotometricInterpretation": photometric}
+    found = read_mammogram(plain(values, **tags), 1024)
+    assert found.ignored == (what,)
+    for name in ("WindowCenter", "WindowWidth", "VOILUTSequence", "VOILUTFunction"):
+        tags.pop(name, None)
+    without = read_mammogram(plain(values, **tags), 1024)
+    assert without.ignored == ()
+    np.testing.assert_array_equal(found.pixels, without.pixels)
+
+
+def test_a_window_for_other_values_gives_way_to_a_table_for_these():
+    content = plain(
+        BREAST, VOILUTSequence=[lookup_table(RAMP, 0, 12)], WindowCenter=30000, WindowWidth=256
+    )
+    assert likeness(content) <= 1
+    assert read_mammogram(content, 64).ignored == ("window",)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        (2048, 4096),
+        (3000, 4000),  # dark: the brightest are at 126
+        (1500, 900),  # steep: much of it is black or white
+        (600, 2400),  # bright
+    ],
+)
+def test_a_window_that_shows_the_breast_is_used_however_dark_or_steep(window):
+    center, width = window
+    found = read_mammogram(plain(BREAST, WindowCenter=center, WindowWidth=width), 1024)
+    expected = np.clip((BREAST - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 255
+    assert found.ignored == ()
+    assert np.abs(found.pixels - expected).max() < 0.51
+
+
+# Padding that leaves no picture
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [
+        (0, 4095),  # everything
+        (4095, 0),
+        (0, 65535),
+        (100, 4095),  # the breast: only the background is left, of one value
+        (20, 3200),  # all but some of the brightest
+    ],
+)
+@pytest.mark.parametrize("write", [plain, dicoms.jpeg_2000])
+def test_padding_that_leaves_no_picture_is_not_used_and_noted(write, padding):
+    value, limit = padding
+    tags = {"PixelPaddingValue": value, "PixelPaddingRangeLimit": limit, **WINDOW}
+    assert likeness(write(BREAST, **tags)) == 0
+    assert read_mammogram(write(BREAST, **tags), 64).ignored == ("padding",)
+
+
+def test_padding_that_no_pixel_has_is_nothing_to_note():
+    for value in (4095, 70000, -5):
+        ds = dataset(BREAST, **WINDOW)
+        ds.add_new("PixelPaddingValue", "DS", value)
+        assert read_mammogram(saved(ds), 64).ignored == ()
+        assert likeness(saved(ds)) == 0
+
+
+def test_padding_that_cannot_be_read_is_noted():
+    content = with_element("PixelPaddingValue", "DS", b"0.5 ")
+    assert read_mammogram(content, 64).ignored == ("padding",)
 
 
 # Values of the header
@@ -482,7 +854,7 @@ def test_what_only_begins_like_one_is_refused_too(content):
         ("NumberOfFrames", "IS", b"abc "),
         ("RescaleSlope", "DS", b"abc "),
         ("RescaleIntercept", "DS", b"1.2.3 "),
-        ("PixelPaddingValue", "US", b"\1\2\3\4\5\6"[:3]),
+        ("PixelRepresentation", "US", b"\1"),
         ("Rows", "US", b"\1\2\3"),
         ("Rows", "LO", b"Doe^Jane"),
         ("BitsStored", "US", b"\1"),
@@ -506,6 +878,22 @@ def test_a_needed_value_that_cannot_be_read_is_named(keyword, vr, value):
         ("SeriesDescription", "FL", b"\1\2"),
         ("PresentationIntentType", "US", b"\1\2\3"),
         ("PatientID", "US", b"\1\2\3"),
+        ("BodyPartExamined", "US", b"\1\2\3"),
+        ("FrameType", "US", b"\1\2\3"),
+        ("ImageLaterality", "US", b"\1\2\3"),
+        ("Laterality", "FD", b"\1\2\3"),
+        ("SOPClassUID", "US", b"\1\2\3"),
+        ("SOPInstanceUID", "US", b"\1\2\3"),
+        ("SamplesPerPixel", "US", b"\1"),
+        ("SamplesPerPixel", "LO", b"grey"),
+        ("PlanarConfiguration", "LO", b"Doe^Jane"),
+        ("PixelPaddingValue", "DS", b"0.5 "),
+        ("PixelPaddingValue", "US", b"\1\2\3"),
+        ("PixelPaddingValue", "LO", b"none"),
+        ("PixelPaddingValue", "DS", b"inf "),
+        ("PixelPaddingRangeLimit", "DS", b"0.5 "),
+        ("PixelPaddingRangeLimit", "LO", b"Doe^Jane"),
+        ("ExtendedOffsetTable", "US", b"\1\2\3"),
     ],
 )
 def test_a_value_that_is_not_needed_and_cannot_be_read_is_ignored(keyword, vr, value):

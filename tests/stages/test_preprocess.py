@@ -84,8 +84,8 @@ def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
     assert read_json(one / "metrics.json") == {
         "images": 12, "rejects": 0, "patients": 3, "flipped": 6,
         "side_differs": 0, "view_differs": 0, "duplicates": 0, "secondary_captures": 0,
-        "generated_2d": 0, "burned_in_annotation": 0, "patients_in_doubt": 0,
-        "files_without_row": 0,
+        "generated_2d": 0, "burned_in_annotation": 0, "header_ignored": 0,
+        "patients_in_doubt": 0, "files_without_row": 0,
     }  # fmt: skip
 
 

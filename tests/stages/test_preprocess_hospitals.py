@@ -60,6 +60,37 @@ def test_films_and_generated_images_are_counted(collection, tmp_path):
     assert (metrics["secondary_captures"], metrics["generated_2d"]) == (1, 1)
 
 
+def test_a_window_or_padding_of_no_use_is_counted_also_in_a_remembered_run(collection, tmp_path):
+    """And the breast is seen all the same."""
+    bad_padding = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}
+    bad_window = {"WindowCenter": 30000, "WindowWidth": 256}
+    collection.add("1", "good", plain(picture(0)))
+    collection.add("1", "window", plain(picture(1), **bad_window))
+    collection.add("1", "both", plain(picture(2), **bad_window, **bad_padding))
+    store = Store(tmp_path / "store", 2**30)
+    for run in ("first", "again"):
+        preprocess.run(settings(), collection.folder, tmp_path / run, 0, store)
+        metrics = read_json(tmp_path / run / "metrics.json")
+        assert (metrics["images"], metrics["header_ignored"]) == (3, 2)
+    row = {"patient_id": "1", "image_id": "both", "laterality": "L", "view": "CC"}
+    for known in (None, store):
+        outcome, _ = intake.examine(row, settings().preprocess, collection.folder, known)
+        assert outcome.ignored == ("padding", "window")
+
+
+def test_flat_fields_and_pages_of_text_are_rejected_by_name(collection, tmp_path):
+    noise = np.random.default_rng(4).normal(2000, 40, (120, 90))
+    paper = np.full((240, 180), 255, np.uint8)
+    paper[20:220:8, 20:160:2] = 40  # columns of type
+    collection.add("1", "flat", plain(noise.astype(np.uint16)))
+    collection.add("1", "page", plain(paper))
+    collection.add("1", "breast", plain(picture(0)))
+    reasons, _ = made_of(collection, tmp_path / "out")
+    assert set(reasons) == {"flat", "page"}
+    assert "a flat field" in reasons["flat"]
+    assert "page of text" in reasons["page"]
+
+
 # Whose fault it is
 
 

@@ -112,7 +112,10 @@ def bad_files() -> dict[str, tuple[bytes | None, str]]:
         "colour": (plain(good, SamplesPerPixel=3), "it is a colour image"),
         "flat": (plain(np.full((50, 40), 7, np.uint16)), "all its pixels have one value"),
         "tiny": (plain(np.full((1, 1), 7, np.uint16)), "all its pixels have one value"),
-        "padding": (plain(np.full((9, 9), 7, np.uint16), PixelPaddingValue=7), "are padding"),
+        "padding": (
+            plain(np.full((9, 9), 7, np.uint16), PixelPaddingValue=7),
+            "all its pixels have one value",
+        ),
         "nobreast": (plain(marker), "no breast can be seen in it"),
         "large": (plain(good, Rows=20000, Columns=20000), "claims 20000 x 20000 pixels"),
         "bomb": (plain(good, Rows=60000, Columns=60000), "claims 60000 x 60000 pixels"),
