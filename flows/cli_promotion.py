@@ -30,14 +30,18 @@ def promote(
 ) -> None:
     """Make a model version champion, if the gate finds it good enough or you give a reason.
 
-    Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged.
+    Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged, 2
+    if nothing could begin.
     """
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
         require_prefect()
-    from flows.promote import Promotion
+    from flows.promote import Promotion, asked_for
     from flows.promote import promote as promote_flow
+
+    with one_sentence(status=2):  # before anybody is notified of a failure
+        asked_for(Path.cwd(), version, reason)
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = promote_flow(version, reason, return_state=True)

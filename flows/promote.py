@@ -131,10 +131,7 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
     root = Path.cwd()
     try:
         policy = load_params(root / "params.yaml").policy
-        registry.open_store(root)
-        found, (champion, _) = find_version(version), _champion()
-        if champion is not None and champion.version == found.version:
-            raise UserError(f"version {found.version} is the champion already")
+        found = asked_for(root, version, reason)
         if reason is None:
             return settle(root, found, policy)
         return _override(root, found, policy, aliases.checked_reason(reason))
@@ -142,6 +139,23 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
         return Failed(message=str(error))
     except registry.FAULTS as error:
         return Failed(message=registry.in_words(error))
+
+
+def asked_for(root: Path, version: str, reason: str | None) -> ModelVersion:
+    """The version that somebody wants promoted.
+
+    Raises:
+        UserError: if there is none, it is the champion already, or the reason is no decision: it
+            says nothing, or git does not know whose it is.
+    """
+    registry.open_store(root)
+    found, (champion, _) = find_version(version), _champion()
+    if champion is not None and champion.version == found.version:
+        raise UserError(f"version {found.version} is the champion already")
+    if reason is not None:
+        aliases.checked_reason(reason)
+        aliases.person(root)
+    return found
 
 
 def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) -> Promotion:
