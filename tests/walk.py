@@ -12,6 +12,7 @@ transcript. Exits with 1 at the first thing that is not as it should be.
 """
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -34,9 +35,10 @@ LIMIT = 1200  # seconds for a command
 ENTER = """
 set -e
 mount -t tmpfs walk /mnt
-mkdir /mnt/{name} /mnt/shared
+mkdir /mnt/{name} /mnt/shared /mnt/packages
 mount --bind {walk}/{name} /mnt/{name}
 mount --bind {walk}/shared /mnt/shared
+mount --bind {packages} /mnt/packages
 mount -t tmpfs hidden {walk}
 mount -t tmpfs hidden {root}
 cd {folder}
@@ -92,6 +94,7 @@ class Machine:
             name=self.name,
             walk=self.walk,
             root=ROOT,
+            packages=_packages(),
             folder=self.folder,
             command=shlex.quote(text),
         )
@@ -119,7 +122,7 @@ class Machine:
             "PATH": ":".join([f"{self.folder}/.venv/bin", *path]),
             "HOME": home,
             "TMPDIR": home,
-            "UV_CACHE_DIR": "/mnt/shared/packages",
+            "UV_CACHE_DIR": "/mnt/packages",
             "COLUMNS": "110",
             **self.variables,
         }
@@ -198,7 +201,7 @@ def walk(folder: Path) -> None:
     Raises:
         WalkError: at the first thing that is not as it should be.
     """
-    (folder / "shared" / "packages").mkdir(parents=True)
+    (folder / "shared").mkdir()
     bare = folder / "shared" / "mammoflow.git"
     subprocess.run(["git", "clone", "-q", "--bare", str(ROOT), str(bare)], check=True)
     subprocess.run(["git", "-C", str(bare), "symbolic-ref", "HEAD", "refs/heads/main"], check=True)
@@ -214,7 +217,7 @@ def walk(folder: Path) -> None:
     )
 
     builder.clones()
-    builder.does(f"ls {folder} {ROOT} | wc -l", says="2")  # the names alone: nothing of the others'
+    builder.does(f"ls -A {folder} {ROOT} | grep -c .", says="2")  # their names, and nothing in them
     builder.does(f"rm -rf data.dvc dvc.lock && python -c {shlex.quote(SMALL_SET)}")
     builder.does("dvc remote add -d team /mnt/shared/dvc && dvc add -q data")
     builder.does(
@@ -261,6 +264,14 @@ def walk(folder: Path) -> None:
     with server.runs("mammoflow up --without gpu", until=answers):
         auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
         auditor.does("mammoflow audits 2", says="records agree, not re-run")
+
+
+@functools.cache
+def _packages() -> Path:
+    """uv's cache, as the mirror of packages that they all reach."""
+    said = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout
+    Path(said.strip()).mkdir(parents=True, exist_ok=True)
+    return Path(said.strip())
 
 
 def _head() -> str:
