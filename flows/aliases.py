@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
@@ -19,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows import registry
 from flows.checked import faults
-from flows.registry import CHAMPION, MODEL, PREVIOUS
+from flows.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
 from flows.run_git import git
 from mammo.errors import UserError
 
@@ -40,6 +41,7 @@ class Move:
     before: int | None  # the version that had the alias
     who: str  # a person by git's identity, or AUTOMATIC
     why: str
+    kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: `before` was no good
 
 
 def current() -> dict[str, int]:
@@ -48,14 +50,12 @@ def current() -> dict[str, int]:
     return {name: int(version) for name, version in model.aliases.items()} if model else {}
 
 
-def move(alias: str, version: int, who: str, why: str) -> Move:
+def move(
+    alias: str, version: int, who: str, why: str, kind: Literal["set", "rolled back"] = "set"
+) -> Move:
     """Record a move and make it."""
-    now = datetime.now(UTC)
-    made = Move(now.isoformat(timespec="seconds"), alias, version, current().get(alias), who, why)
+    made = _record(alias, version, who, why, kind)
     client = MlflowClient()
-    # The name sorts by time; its end tells apart what happens in the same microsecond.
-    name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
-    client.set_registered_model_tag(MODEL, name, json.dumps(asdict(made)))
     try:
         client.set_registered_model_alias(MODEL, alias, str(version))
     except MlflowException:
@@ -63,6 +63,26 @@ def move(alias: str, version: int, who: str, why: str) -> Move:
         if alias not in current():
             raise
         client.set_registered_model_alias(MODEL, alias, str(version))
+    return made
+
+
+def take_away(alias: str, who: str, why: str) -> None:
+    """Record that nobody has an alias any more, and take it from the version that has it."""
+    version = current().get(alias)
+    if version is not None:
+        _record(alias, version, who, why, "taken away")
+        MlflowClient().delete_registered_model_alias(MODEL, alias)
+
+
+def _record(
+    alias: str, version: int, who: str, why: str, kind: Literal["set", "taken away", "rolled back"]
+) -> Move:
+    now = datetime.now(UTC)
+    date, before = now.isoformat(timespec="seconds"), current().get(alias)
+    made = Move(date, alias, version, before, who, why, kind)
+    # The name sorts by time; its end tells apart what happens in the same microsecond.
+    name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
+    MlflowClient().set_registered_model_tag(MODEL, name, json.dumps(asdict(made)))
     return made
 
 
@@ -85,11 +105,19 @@ def check_unmoved(version: int, champion: int | None) -> None:
 
 
 def crown(version: int, who: str, why: str) -> None:
-    """Make a version champion; the one before it, if it still exists, stays as `previous`."""
-    champion = current().get(CHAMPION)
+    """Make a version champion; the one before it, if it still exists, stays as `previous`.
+
+    The new champion is challenger no longer. One that was rolled back from is no `previous`.
+    """
+    now = current()
+    champion = now.get(CHAMPION)
+    if champion == version:
+        return
     if champion is not None and registry.find(champion) is not None:
         move(PREVIOUS, champion, who, f"gave way to version {version}")
     move(CHAMPION, version, who, why)
+    if now.get(CHALLENGER) == version:
+        take_away(CHALLENGER, who, f"version {version} is {CHAMPION}")
 
 
 def ever_champion() -> set[int]:
@@ -100,8 +128,27 @@ def ever_champion() -> set[int]:
     )
 
 
+def rolled_back() -> dict[int, Move]:
+    """The versions that people went back from, with the move that did it.
+
+    One that a person made champion again since is none of them any more, nor is one that people
+    went back to.
+    """
+    found: dict[int, Move] = {}
+    for made in history():
+        if made.alias != CHAMPION:
+            continue
+        found.pop(made.version, None)
+        if made.kind == "rolled back" and made.before is not None:
+            found[made.before] = made
+    return found
+
+
 def roll_back(who: str, why: str) -> tuple[int, int]:
-    """Exchange champion and previous; return the version that leaves and the one that returns.
+    """Return to the previous champion; return the version that leaves and the one that returns.
+
+    What leaves is remembered as rolled back. `previous` then names the champion before: another
+    rollback goes on to that one, and never brings back what was rolled back.
 
     Raises:
         UserError: if there is nothing to return to.
@@ -115,15 +162,36 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
             f"{MODEL} has no champion to roll back from: make the one before it champion with "
             f'`mammoflow promote {previous} --reason "..."`'
         )
+    if champion is not None and previous in rolled_back():
+        previous = _champion_before(champion)  # somebody set the alias by hand
     if champion is None or previous is None or champion == previous:
         raise UserError(
-            f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced; make one "
-            f'champion with `mammoflow promote N --reason "..."`'
+            f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
+            f'rolled back since; make one champion with `mammoflow promote N --reason "..."`'
         )
-    move(CHAMPION, previous, who, why)
-    if registry.find(champion) is not None:
-        move(PREVIOUS, champion, who, f"rolled back to version {previous}")
+    move(CHAMPION, previous, who, why, "rolled back")
+    further = _champion_before(previous)
+    if further is None:
+        take_away(PREVIOUS, who, f"there was no good champion before version {previous}")
+    else:
+        move(PREVIOUS, further, who, f"was champion before version {previous}")
     return champion, previous
+
+
+def _champion_before(version: int) -> int | None:
+    """The last champion that made way for a version, if it still exists and nobody went back from
+    it; or the one before that, and so on."""
+    bad, now = rolled_back(), version
+    for made in reversed(history()):
+        # A rollback returned to what was there already; how that came to be stands further back.
+        if made.alias != CHAMPION or made.kind == "rolled back" or made.version != now:
+            continue
+        if made.before is None:
+            return None
+        now = made.before
+        if now != version and now not in bad and registry.find(now) is not None:
+            return now
+    return None
 
 
 def history() -> list[Move]:
@@ -149,7 +217,7 @@ def _recorded(tag: str, text: str) -> Move:
 
 def unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
     """Aliases that do not stand where the last recorded move put them, as sentences."""
-    last = {made.alias: made.version for made in moves}
+    last = {made.alias: None if made.kind == "taken away" else made.version for made in moves}
     return [
         f"{alias} is {_version(now.get(alias))}, but the history says {_version(last.get(alias))}: "
         f"nobody recorded that move"

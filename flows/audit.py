@@ -6,29 +6,24 @@ It reads the registry, git and DVC's cache, runs the snapshot's pipeline again i
 and compares. Nothing of the auditor's changes but the audit's own tags and report on the version.
 """
 
-import hashlib
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from flows import arithmetic, environment, integrity, provenance
+from flows import addresses, arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
-from flows.audit_report import render
 from flows.dvclock import Cache, data_out, open_cache, read_lock, sizes
 from flows.effect import unlike_recorded, unlike_remade
-from flows.environment import Environment
 from flows.evidence import Evidence
 from flows.exchange import fetch_objects
 from flows.pipeline import follows_training, read_pipeline
+from flows.preflight import check_room, gigabytes
 from flows.process import CommandError
 from flows.reach import require_mlflow
 from flows.registry import MODEL, environment_of
@@ -45,7 +40,7 @@ Say = Callable[[str], None]
 
 
 def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
-    """Audit a model version and write what came of it to the registry.
+    """Audit a model version; `audit_history.keep` writes what came of it to the registry.
 
     Args:
         root: the auditor's clone.
@@ -58,6 +53,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
         UserError: if there is no such version, its run is gone, or MLflow does not answer.
     """
     require_mlflow()
+    addresses.mend(root)
     version = provenance.find_version(reference)
     run = provenance.find_run(version)
     say(f"auditing {MODEL} version {version.version}")
@@ -76,9 +72,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
                 say(f"environment: {difference.what} {change}: {effect}")
             if not any(finding.kind != "note" for finding in seen.findings):
                 _examine(root, folder, version, run, params, quick, seen, got, say)
-    record = put_together(root, version, seen, got, quick)
-    _write(version, record)
-    return record
+    return put_together(root, version, seen, got, quick)
 
 
 def _find_standard(folder: Path, seen: Evidence, got: Materials, say: Say) -> None:
@@ -139,7 +133,9 @@ def _examine(
     good = seen.look(
         "provenance",
         "the cache holds data and outs, with the bytes of their hashes",
-        provenance.cached_bytes(cache, (data, data_hash), {**first_weights, **outs}, _counter(say)),
+        provenance.cached_bytes(
+            cache, version, (data, data_hash), {**first_weights, **outs}, _counter(say)
+        ),
     )
     seen.look(
         "provenance",
@@ -224,21 +220,11 @@ def _say_needs(
     """
     absent = sum(size for md5, size in sizes(snapshot).items() if not cache.path(md5).exists())
     if absent:
-        say(f"needs {_gigabytes(absent)} from DVC's remote")
+        say(f"needs {gigabytes(absent)} from DVC's remote")
     again = 0 if quick else sum(sizes(snapshot).values())
-    free = shutil.disk_usage(root).free
-    if absent + again > free:
-        raise UserError(
-            f"{root}: the disk has {_gigabytes(free)} free, and the audit may take "
-            f"{_gigabytes(absent + again)}: make room"
-        )
+    check_room(root, absent + again)
     if not quick and (minutes := provenance.minutes_of(run)):
         say(f"needs about {minutes:.0f} minutes: so long the stages ran that made the version")
-
-
-def _gigabytes(count: int) -> str:
-    """Bytes, as people say it."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _all_cached(cache: Cache, outs: Mapping[str, str]) -> bool:
@@ -292,32 +278,3 @@ def _at(root: Path, commit: str, path: str) -> str | None:
         return file_at(root, commit, path)
     except UserError:
         return None
-
-
-def _write(version: ModelVersion, record: Audit) -> None:
-    """The report as artifacts of the version's run, the verdict as tags of the version."""
-    client = MlflowClient()
-    text = record.model_dump_json(indent=2) + "\n"
-    folder = artifact_folder(record)
-    client.log_text(str(version.run_id), render(record), f"{folder}/index.html")
-    client.log_text(str(version.run_id), text, f"{folder}/audit.json")
-    tags = {
-        "audit_verdict": record.verdict,
-        "audit_date": record.date,
-        "audit_standard": record.standard.name if record.standard else "",
-        "audit_environment": _in_short(record.environment_now),
-        "audit_snapshot_digest": record.snapshot_digest or "",
-        "audit_report_digest": hashlib.sha256(text.encode()).hexdigest(),
-    }
-    for name, value in tags.items():
-        client.set_model_version_tag(MODEL, version.version, name, value)
-
-
-def artifact_folder(record: Audit) -> str:
-    """Where an audit's report lies among the artifacts of the version's run."""
-    return f"audits/{record.date.replace(':', '').removesuffix('+0000')}"
-
-
-def _in_short(found: Environment) -> str:
-    gpus = ", ".join(found.gpus) or "no GPU"
-    return f"Python {found.python}, {found.processor}, {gpus}, {os.uname().sysname}"

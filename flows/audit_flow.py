@@ -11,8 +11,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
 from flows import registry
-from flows.audit import artifact_folder
 from flows.audit import audit as audit_version
+from flows.audit_history import keep
 from flows.audit_record import EXIT_STATUS
 from flows.process import CommandError
 from mammo.errors import UserError
@@ -38,9 +38,13 @@ def audit(version: str, quick: bool = False) -> State[Any]:
         return Failed(message=str(error))
     except registry.FAULTS as error:
         return Failed(message=registry.in_words(error))
+    try:
+        kept = f"report: `{keep(root, found)}/index.html` of the MLflow run `{found.run}`"
+    except UserError as error:
+        kept = str(error)
+        get_run_logger().error(kept)
     create_markdown_artifact(
-        f"## {found.verdict}\n\n{found.sentence}\n\n"
-        f"report: `{artifact_folder(found)}/index.html` of the MLflow run `{found.run}`\n",
+        f"## {found.verdict}\n\n{found.sentence}\n\n{kept}\n",
         key="audit",
         description=f"audit of version {version}",
     )

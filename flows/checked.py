@@ -43,6 +43,9 @@ StageName = Annotated[str, StringConstraints(pattern=r"\A\w[^\s/\\]{0,255}\z")]
 RunId = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,255}\z")]
 """A run of MLflow."""
 
+ModelName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z][A-Za-z0-9_-]{0,99}\z")]
+"""A model of MLflow, and a folder of git's tags; `v3` would be a version, so it is none."""
+
 RelativePath = Annotated[
     str, StringConstraints(min_length=1, max_length=_LONGEST), AfterValidator(_relative)
 ]

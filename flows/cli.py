@@ -20,9 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows import cli_promotion
-from flows.checked import printable
-from flows.console import one_sentence, result_of, without_traceback
+from flows import cli_promotion, preflight
+from flows.checked import ModelName, checked, printable
+from flows.console import check_writable, one_sentence, result_of, without_traceback
 from flows.reach import require_prefect
 from mammo.errors import UserError
 from mammo.files import write_text
@@ -50,8 +50,18 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MAMMOFLOW_MODEL",
+            help="The registered model's name, where the usual one is another team's.",
+        ),
+    ] = None,
 ) -> None:
     """Retrain a mammography classifier, and prove how any version of it came to be."""
+    if model is not None:
+        with one_sentence(status=2):
+            os.environ["MAMMOFLOW_MODEL"] = checked(ModelName, model, "the model's name")
 
 
 @app.command()
@@ -63,8 +73,16 @@ def retrain(
         list[str] | None, typer.Option(help="Run the stages of this pool through its worker.")
     ] = None,
 ) -> None:
-    """Bring the pipeline up to date and register the model that comes of it."""
-    with one_sentence():
+    """Bring the pipeline up to date and register the model that comes of it.
+
+    Exits with 1 if that fails, with 2 if it cannot begin.
+    """
+    with one_sentence(status=2):
+        root = Path.cwd()
+        preflight.check_project(root)
+        preflight.check_committed(root)
+        preflight.check_room(root, 0)
+        preflight.check_registry(begin=True)
         require_prefect()
     with _temporary_server():
         from flows.retrain import Summary
@@ -117,26 +135,65 @@ def audit(
     Exits with 0 if it was reproduced, 1 if not or if it is unsound, 2 if it cannot be judged or the
     test women are too few to tell.
     """
-    from flows.audit import artifact_folder
+    with one_sentence(status=2):
+        root = Path.cwd()
+        settings = preflight.check_project(root)
+        if report is not None:
+            check_writable(report)
+        preflight.check_registry()
     from flows.audit import audit as audit_version
+    from flows.audit_history import keep
     from flows.audit_record import EXIT_STATUS
     from flows.audit_report import render
 
     # An audit that is told to stop takes its worktree and its children along.
     _terminate_like_ctrl_c()
     with one_sentence(status=2):
-        root = Path.cwd()
-        found = audit_version(root, version, load_params(), quick, _say)
-        if report is not None:
-            write_text(report / "index.html", render(found))
-            write_text(report / "audit.json", found.model_dump_json(indent=2) + "\n")
+        found = audit_version(root, version, settings, quick, _say)
     for finding in found.findings:
         typer.echo(printable(f"{finding.step}, {finding.kind}: {finding.sentence}"))
     typer.echo(printable(f"\n{found.verdict.upper()}\n{found.sentence}"))
-    typer.echo(f"report: {artifact_folder(found)}/index.html of the MLflow run {found.run}")
-    if report is not None:
-        typer.echo(f"report: {report / 'index.html'}")
+    # The verdict stands, whatever becomes of the report.
+    try:
+        typer.echo(f"report: {keep(root, found)}/index.html of the MLflow run {found.run}")
+    except UserError as error:
+        typer.echo(printable(f"error: {error}"), err=True)
+    try:
+        if report is not None:
+            write_text(report / "index.html", render(found))
+            write_text(report / "audit.json", found.model_dump_json(indent=2) + "\n")
+            typer.echo(f"report: {report / 'index.html'}")
+    except OSError as error:
+        typer.echo(printable(f"error: the report could not be written: {error}"), err=True)
     raise typer.Exit(EXIT_STATUS[found.verdict])
+
+
+@app.command()
+def audits(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
+) -> None:
+    """List the audits of a model version: when, by whom, where, how, and what came of it."""
+    with one_sentence(status=2):
+        preflight.check_registry()
+    from flows.audit_history import history
+    from flows.provenance import find_version
+
+    with one_sentence():
+        found = find_version(version)
+        kept = history(found)
+    table = Table(title=f"Audits of version {found.version}", title_justify="left")
+    for name in ("when (UTC)", "who", "where", "how", "verdict", "report"):
+        table.add_column(name, overflow="fold")  # a record is never cut short
+    for audit in kept:
+        how = "quick" if audit.quick else f"full, {audit.standard or 'no standard'}"
+        when = audit.date[:16].replace("T", " ")
+        cells = (when, audit.who, audit.where, how, audit.verdict, audit.report)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    console = Console()
+    console.print(table if kept else f"version {found.version} was never audited")
+    if kept:
+        shown = printable(f"shown as its verdict: {found.tags.get('audit_verdict')}")
+        console.print(shown, highlight=False, markup=False)
 
 
 def _say(line: str) -> None:
@@ -151,14 +208,15 @@ def publish(
 
     A retrain does so for the version that it registers. Exits with 1 if one cannot be had.
     """
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
     from flows.exchange import in_words
     from flows.exchange import publish as publish_version
-    from flows.reach import require_mlflow
     from flows.registry import MODEL, find
 
     complete = True
     with one_sentence():
-        require_mlflow()
         for version in versions:
             if find(version) is None:
                 raise UserError(f"the registry has no {MODEL} version {version}")
@@ -193,12 +251,18 @@ def up(
         list[str] | None,
         typer.Option(help="Start only this pool's worker, for the server at PREFECT_API_URL."),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Start no worker for this pool: another machine has one."),
+    ] = None,
 ) -> None:
     """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
     from flows.up import up as start_all
 
     with one_sentence():
-        start_all(Path.cwd(), workers or (), typer.echo)
+        start_all(Path.cwd(), workers or (), typer.echo, without or ())
 
 
 @app.command()
@@ -282,8 +346,10 @@ def _show(summary: Any) -> None:
     _show_publications(console, summary)
     console.print(f"git tag  {git_tag(summary.version)}")
     console.print("report   outputs/report/index.html")
-    own = "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
-    console.print(f"MLflow   {os.environ.get('MLFLOW_TRACKING_URI') or own}")
+    mlflow = os.environ["MLFLOW_TRACKING_URI"]
+    if mlflow.startswith("sqlite:"):
+        mlflow = f"mlflow ui --backend-store-uri {mlflow} --artifacts-destination mlruns/artifacts"
+    console.print(f"MLflow   {mlflow}")
     server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
     console.print(f"Prefect  {server or 'PREFECT_HOME=.prefect prefect server start'}")
 

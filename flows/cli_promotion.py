@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from flows import preflight
 from flows.checked import printable
 from flows.console import one_sentence, result_of, without_traceback
 from flows.reach import require_prefect
@@ -31,7 +32,9 @@ def promote(
 
     Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged.
     """
-    with one_sentence():
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
         require_prefect()
     from flows.promote import Promotion
     from flows.promote import promote as promote_flow
@@ -49,6 +52,9 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
 ) -> None:
     """Make the previous champion champion again."""
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
     from flows.promote import roll_back
 
     with one_sentence():
@@ -59,6 +65,8 @@ def rollback(
 @app.command()
 def aliases() -> None:
     """List every move of champion, challenger and previous: when, what, who and why."""
+    with one_sentence(status=2):
+        preflight.check_registry()
     from flows import aliases as registered
     from flows.registry import MODEL, open_store
 
@@ -69,7 +77,7 @@ def aliases() -> None:
     for name in ("when (UTC)", "move", "who", "why"):
         table.add_column(name, overflow="fold")  # a record is never cut short
     for move in moves:
-        way = f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
+        way = _way(move)
         when = move.date[:16].replace("T", " ")
         # As text: what the registry holds may look like rich's markup.
         cells = (when, f"{move.alias} {way}", move.who, move.why)
@@ -84,6 +92,13 @@ def aliases() -> None:
         console.print(line, style="bold", highlight=False, markup=False)
 
 
+def _way(move: Any) -> str:
+    """From which version an alias went to which."""
+    if move.kind == "taken away":
+        return f"{move.version} -> none"
+    return f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
+
+
 def show_promotion(found: Any) -> None:
     """Print what became of a version at the gate: the conditions as a table, then the outcome."""
     from flows.registry import MODEL
@@ -91,14 +106,15 @@ def show_promotion(found: Any) -> None:
     console = Console()
     decision = found.verdict.decision if found.verdict is not None else None
     if decision is not None:
-        title = f"Gate: version {found.version} against the champion, version {found.champion}"
+        against = f"the champion, version {found.champion}" if found.champion else "no champion"
+        title = f"Gate: version {found.version} against {against}"
         table = Table(title=title, title_justify="left")
         for name in ("condition", "champion", "challenger", "bound", "limit", ""):
             table.add_column(name)
         for reason in decision.reasons:
             table.add_row(
                 reason.name,
-                f"{reason.champion:.3f}",
+                "" if reason.champion is None else f"{reason.champion:.3f}",
                 f"{reason.challenger:.3f}",
                 "" if reason.bound is None else f"{reason.bound:+.3f}",
                 f"{reason.limit:+.3f}",

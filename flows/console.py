@@ -1,8 +1,10 @@
 """What the commands of the command line share."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -26,6 +28,17 @@ def one_sentence(status: int = 1) -> Iterator[None]:
             raise
         typer.echo(printable(f"error: {registry.in_words(error)}"), err=True)
         raise typer.Exit(status) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, before any work, that files can be written into a folder; nothing is created.
+
+    Raises:
+        UserError: if not.
+    """
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: nothing can be written there: name another folder")
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

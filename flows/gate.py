@@ -7,16 +7,23 @@ version's tags, its table and the predictions among the artifacts of the version
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from flows.dvclock import read_lock
 from flows.process import CommandError
-from flows.registry import MODEL
+from flows.registration import NETWORKS
+from flows.registry import MODEL, find_snapshot, run_of
+from flows.run_git import NoAnswerError
+from flows.snapshot import Snapshot
 from mammo.errors import UserError
+from mammo.files import NETWORK_FILES
 from mammo.params import Policy
 
 if TYPE_CHECKING:
@@ -25,6 +32,10 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Word = Literal["promote", "refuse", "cannot be judged"]
 
+_SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that a predictor reads
+
+PAGE = "gate.html"
+"""Where the last verdict lies among the artifacts of a version's run: at their top."""
 
 NOBODY = "none"
 """What the tag `gate_against` says where there was no champion."""
@@ -44,39 +55,92 @@ class Verdict:
 def judge(
     root: Path, champion: ModelVersion, challenger: ModelVersion, policy: Policy, say: Say
 ) -> Verdict:
-    """Hold a version against the champion and record what comes of it, whatever it is."""
+    """Hold a version against the champion and record what comes of it, whatever it is.
+
+    Raises:
+        NoAnswerError: if git's remote does not answer: that is no verdict.
+    """
     # They bring scikit-learn along: a second that a retrain with nothing to do need not wait for.
     from flows.rescoring import predictions
     from mammo.gate import decide
 
     pair = int(challenger.version), int(champion.version)
-    try:
-        breasts, unreadable = predictions(root, champion, challenger, policy.subgroups.by, say)
-    except (UserError, CommandError) as error:
-        verdict = Verdict(*pair, "cannot be judged", str(error), None)
-        _record(challenger, verdict, policy, None)
-        return verdict
     shared = ["patient_id", "laterality", "target", "probability"]
-    decision = decide(
-        breasts.rename(columns={"champion": "probability"})[shared],
-        breasts.rename(columns={"challenger": "probability"}),
-        policy,
-    )
-    verdict = Verdict(
-        *pair,
-        "promote" if decision.promote else "refuse",
-        _sentence(decision, unreadable),
-        decision,
-    )
-    _record(challenger, verdict, policy, breasts)
-    return verdict
+    try:
+        found = predictions(root, champion, challenger, policy.subgroups.by, say)
+        decision = decide(
+            found.breasts.rename(columns={"champion": "probability"})[shared],
+            found.breasts.rename(columns={"challenger": "probability"}),
+            policy,
+        )
+    except NoAnswerError:
+        raise
+    except (UserError, CommandError, ValueError) as error:
+        return _recorded(challenger, Verdict(*pair, "cannot be judged", str(error), None), policy)
+    sentence = _sentence(decision, found.unreadable)
+    if found.same:
+        sentence = (
+            f"its networks and settings are those of the champion, version {champion.version}, "
+            f"byte for byte, so nothing was scored again: {sentence}"
+        )
+    verdict = Verdict(*pair, _word(decision), sentence, decision)
+    return _recorded(challenger, verdict, policy, found.breasts)
 
 
-def without_champion(challenger: ModelVersion, policy: Policy, sentence: str) -> Verdict:
-    """Record that a version could not be held against anything."""
-    verdict = Verdict(int(challenger.version), None, "cannot be judged", sentence, None)
-    _record(challenger, verdict, policy, None)
-    return verdict
+def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> Verdict:
+    """Hold a version of a project that never had a champion against the policy's floors, and record
+    what comes of it.
+
+    Raises:
+        NoAnswerError: as `judge`.
+    """
+    from flows.rescoring import own_predictions
+    from mammo.gate import floors
+
+    number = int(version.version)
+    try:
+        breasts = own_predictions(root, version, say)
+        decision = floors(breasts, policy)
+    except NoAnswerError:
+        raise
+    except (UserError, CommandError, ValueError) as error:
+        sentence = f"there was no champion yet, and the floors cannot be looked at: {error}"
+        verdict = Verdict(number, None, "cannot be judged", sentence, None)
+        return _recorded(version, verdict, policy)
+    sentence = f"there was no champion yet: {_sentence(decision, 0)}"
+    verdict = Verdict(number, None, _word(decision), sentence, decision)
+    return _recorded(version, verdict, policy, breasts)
+
+
+def not_compared(
+    version: ModelVersion, champion: int | None, word: Word, policy: Policy, sentence: str
+) -> Verdict:
+    """Record what was decided of a version without holding it against anything."""
+    verdict = Verdict(int(version.version), champion, word, sentence, None)
+    return _recorded(version, verdict, policy)
+
+
+def networks(snapshot: Snapshot) -> dict[str, str]:
+    """The files of both networks and DVC's hashes of them, as a snapshot's dvc.lock names them."""
+    wanted = {f"{folder}/{name}" for folder in NETWORKS.values() for name in NETWORK_FILES}
+    outs = {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
+    return {path: md5 for path, md5 in outs.items() if path in wanted}
+
+
+def networks_of(version: ModelVersion) -> dict[str, str]:
+    """The same of a registered version; nothing if its records do not tell."""
+    try:
+        snapshot = find_snapshot(version)
+        return networks(snapshot) if snapshot is not None else {}
+    except UserError:
+        return {}  # its records are damaged; `mammoflow audit` says how
+
+
+def predicts_alike(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two snapshots made the same predictor: networks, and the settings that it reads."""
+    settings = [yaml.safe_load(snapshot.files["params.yaml"]) for snapshot in (one, other)]
+    used = [{key: found.get(key) for key in _SETTINGS} for found in settings]
+    return bool(networks(one)) and networks(one) == networks(other) and used[0] == used[1]
 
 
 def recorded(challenger: ModelVersion, champion: int) -> Verdict | None:
@@ -88,6 +152,10 @@ def recorded(challenger: ModelVersion, champion: int) -> Verdict | None:
     return Verdict(int(challenger.version), champion, word, tags.get("gate_sentence", ""), None)
 
 
+def _word(decision: "Decision") -> Word:
+    return "promote" if decision.promote else "refuse"
+
+
 def _sentence(decision: "Decision", unreadable: int) -> str:
     """The decision in one sentence, with what speaks against it."""
     failures = "; ".join(reason.sentence for reason in decision.failures)
@@ -95,13 +163,21 @@ def _sentence(decision: "Decision", unreadable: int) -> str:
     blind = f"; the champion could not read {unreadable} images" if unreadable else ""
     if failures:
         return f"{failures} ({size}{blind})"
-    return f"all {len(decision.reasons)} conditions of the policy are met ({size}{blind})"
+    met = (
+        "the policy's floor is met"
+        if len(decision.reasons) == 1
+        else (f"all {len(decision.reasons)} conditions of the policy are met")
+    )
+    return f"{met} ({size}{blind})"
 
 
-def _record(
-    challenger: ModelVersion, verdict: Verdict, policy: Policy, breasts: pd.DataFrame | None
-) -> None:
-    """The verdict as tags of the version; the table and both models' predictions with its run."""
+def _recorded(
+    challenger: ModelVersion,
+    verdict: Verdict,
+    policy: Policy,
+    breasts: pd.DataFrame | None = None,
+) -> Verdict:
+    """The verdict, kept as tags of the version; the table and the predictions with its run."""
     client = MlflowClient()
     now = datetime.now(UTC)
     for name in challenger.tags:  # of a verdict against another champion
@@ -117,16 +193,29 @@ def _record(
             tags[_tag(reason.group, reason.check)] = (
                 f"{'passed' if reason.passed else 'failed'}: {reason.sentence}"
             )
-        run, folder = str(challenger.run_id), f"gates/{now:%Y-%m-%dT%H%M%S}"
+        run, folder = run_of(challenger), f"gates/{now:%Y-%m-%dT%H%M%S}"
         table = pd.DataFrame([asdict(reason) for reason in verdict.decision.reasons])
         client.log_table(run, table, f"{folder}/decision.json")
         assert breasts is not None
         client.log_text(run, breasts.to_csv(index=False), f"{folder}/breasts.csv")
+        client.log_text(run, _page(verdict, table), PAGE)
     # These two come last: they say that the record is whole.
     against = NOBODY if verdict.champion is None else str(verdict.champion)
     tags |= {"gate_verdict": verdict.word, "gate_against": against}
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, challenger.version, name, value)
+    return verdict
+
+
+def _page(verdict: Verdict, table: pd.DataFrame) -> str:
+    """The last verdict as a page for MLflow."""
+    against = "no champion" if verdict.champion is None else f"version {verdict.champion}"
+    shown = table[["check", "group", "champion", "challenger", "bound", "limit", "passed"]]
+    return (
+        f"<!doctype html><title>Gate</title>\n<h2>{MODEL} version {verdict.version} against "
+        f"{against}: {verdict.word}</h2>\n<p>{escape(verdict.sentence)}</p>\n"
+        f"{shown.to_html(index=False, na_rep='')}\n"
+    )
 
 
 def _tag(group: str | None, check: str) -> str:

@@ -1,6 +1,7 @@
 """Integrity: whether model, metrics and params in MLflow are what the snapshot's stages made."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from mammo.files import NETWORK_FILES, read_json
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A registered model as it lies in the artifact store, or a copy of that."""
+    """A copy of a registered model as it lies in the artifact store."""
 
     predictor: Path  # folder
     code: Path  # folder with the package `mammo`
@@ -34,12 +35,8 @@ class StoredModel:
     run: Any  # that it says it came from
 
 
-def read_model(version: ModelVersion, folder: Path | None = None) -> StoredModel:
-    """Find the parts of a registered model; nothing of it is run.
-
-    Args:
-        version: the version.
-        folder: where a copy goes; without, it may be read where it lies.
+def read_model(version: ModelVersion, folder: Path) -> StoredModel:
+    """Copy a registered model into a folder and find its parts; nothing of it is run.
 
     Raises:
         UserError: if it cannot be had, or names parts that lie elsewhere.
@@ -48,7 +45,7 @@ def read_model(version: ModelVersion, folder: Path | None = None) -> StoredModel
     try:
         model = Path(
             mlflow.artifacts.download_artifacts(
-                f"models:/{MODEL}/{version.version}", dst_path=str(folder) if folder else None
+                f"models:/{MODEL}/{version.version}", dst_path=str(folder)
             )
         )
         described = yaml.safe_load((model / "MLmodel").read_text())
@@ -73,14 +70,15 @@ def model_bytes(
     Args:
         folder: the snapshot, materialised.
     """
-    try:
-        model = read_model(version)
-    except UserError as error:
-        yield missing(str(error))
-        return
-    if model.run != version.run_id:
-        yield wrong(f"the registered model came from the run {model.run}, not {version.run_id}")
-    yield from unlike_commit(model, folder, snapshot, stages)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            model = read_model(version, Path(scratch))
+        except UserError as error:
+            yield missing(str(error))
+            return
+        if model.run != version.run_id:
+            yield wrong(f"the registered model came from the run {model.run}, not {version.run_id}")
+        yield from unlike_commit(model, folder, snapshot, stages)
 
 
 def unlike_commit(

@@ -12,15 +12,16 @@ from typing import Any, Literal
 
 from mlflow.entities.model_registry import ModelVersion
 from prefect import State, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 from flows import aliases, registry
-from flows.gate import NOBODY, Verdict, judge, recorded, without_champion
+from flows.gate import NOBODY, Verdict, judge, judge_first, networks_of, not_compared, recorded
 from flows.notify import notify, notify_failure
 from flows.process import CommandError
 from flows.provenance import find_version
+from flows.registration import WHOLE
 from flows.registry import CHALLENGER, CHAMPION, MODEL
 from mammo.errors import UserError
 from mammo.params import Policy, load_params
@@ -43,20 +44,27 @@ class Promotion:
 def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
     """Let the gate judge a version, and act upon it as far as the policy allows."""
     champion, absence = _champion()
-    if champion is None:
+    number, say = int(version.version), get_run_logger().info
+    known = int(champion.version) if champion is not None else None
+    objection = _objection(version)
+    if objection is not None:
+        verdict = not_compared(version, known, "refuse", policy, objection)
+    elif champion is not None:
+        verdict = judge(root, champion, version, policy, say)
+    elif absence is None:
+        verdict = judge_first(root, version, policy, say)
+    else:
         sentence = f"{absence}, so nothing can be compared: {_yourself(version)}"
-        verdict = without_champion(version, policy, sentence)
-        return _told(version, None, "not judged", verdict, sentence)
-    verdict = judge(root, champion, version, policy, get_run_logger().info)
+        verdict = not_compared(version, None, "cannot be judged", policy, sentence)
     _show_verdict(verdict)
     if verdict.word == "cannot be judged":
         outcome: Outcome = "not judged"
     elif verdict.word == "refuse":
         outcome = "refused"
-    elif policy.approve == "manual":
+    elif policy.approve == "manual" and champion is not None:
         outcome = "waits for approval"
     else:
-        outcome, number = "promoted", int(version.version)
+        outcome = "promoted"
         try:
             aliases.check_unmoved(number, verdict.champion)
         except UserError as error:
@@ -65,20 +73,50 @@ def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
     return _told(version, verdict.champion, outcome, verdict, verdict.sentence)
 
 
+def judged(version: ModelVersion) -> bool:
+    """Whether a registered version has been at the gate, whatever came of it, or was champion."""
+    if WHOLE not in version.tags:
+        return False
+    if int(version.version) in aliases.ever_champion():
+        return True
+    return "gate_verdict" in version.tags and not _uncrowned(version)
+
+
+def _uncrowned(version: ModelVersion) -> bool:
+    """Whether the gate was cut short between a verdict for a version that never was champion, and
+    the promotion that was to follow by itself."""
+    against, champion = version.tags.get("gate_against"), aliases.current().get(CHAMPION)
+    if version.tags.get("gate_verdict") != "promote":
+        return False
+    if against == NOBODY:
+        return _champion() == (None, None)
+    automatic = '"approve":"automatic"' in version.tags.get("gate_policy", "")
+    return automatic and against == str(champion)
+
+
 def unsettled(version: ModelVersion) -> bool:
-    """Whether a challenger never met a champion at the gate: the retrain that made it was cut
-    short, or there was no champion then.
+    """Whether a challenger never met a champion at the gate, or was not promoted as it should have
+    been: the retrain that made it was cut short, or there was no champion then.
 
     A verdict against an earlier champion counts: people may have gone back behind it since.
     """
     now = aliases.current()
     if not now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION):
         return False
+    if int(version.version) in aliases.ever_champion():
+        return False
     against = version.tags.get("gate_against")
-    return against is None or (against == NOBODY and _champion()[0] is not None)
+    if against == NOBODY and _champion()[0] is not None:
+        return True
+    return against is None or _uncrowned(version)
 
 
-@flow(name="promote", on_failure=[notify_failure], on_crashed=[notify_failure])
+@flow(
+    name="promote",
+    flow_run_name="promote {version}",
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
     """Make a model version champion, if the gate or a person says so.
 
@@ -135,17 +173,37 @@ def roll_back(root: Path, reason: str) -> tuple[int, int]:
     return leaves, returns
 
 
-def _champion() -> tuple[ModelVersion | None, str]:
-    """The champion; or None, and in words what became of it."""
+def _champion() -> tuple[ModelVersion | None, str | None]:
+    """The champion; or None, and in words what became of it, if there ever was one."""
     number = aliases.current().get(CHAMPION)
     if number is not None:
         return registry.find(number), f"the champion, version {number}, was deleted in MLflow"
     past = [made.version for made in aliases.history() if made.alias == CHAMPION]
     if not past:
-        return None, "there is no champion"
+        return None, None
     return None, (
         f"there is no champion: version {past[-1]} was, until it or its alias was deleted in MLflow"
     )
+
+
+def _objection(version: ModelVersion) -> str | None:
+    """Why the gate leaves a version alone: people went back from it, or from one with its weights.
+
+    What a person decided, a person alone decides anew.
+    """
+    for number, made in sorted(aliases.rolled_back().items()):
+        if number == int(version.version):
+            what = "it"
+        else:
+            other, mine = registry.find(number), networks_of(version)
+            if other is None or not mine or networks_of(other) != mine:
+                continue
+            what = f"version {number}, whose very weights these are,"
+        return (
+            f"{what} was rolled back on {made.date[:10]} by {made.who} ({made.why}): "
+            f"{_yourself(version)}"
+        )
+    return None
 
 
 def _yourself(version: ModelVersion) -> str:
@@ -167,22 +225,34 @@ def _told(
 
 
 def _show_verdict(verdict: Verdict) -> None:
-    """The verdict as a page in Prefect: each condition with its numbers."""
+    """The verdict in Prefect, under the key `gate`: a table, each condition with its numbers."""
+    against = "no champion" if verdict.champion is None else f"version {verdict.champion}"
     text = (
-        f"## {MODEL} version {verdict.version} against the champion, version {verdict.champion}\n\n"
+        f"## {MODEL} version {verdict.version} against {against}\n\n"
         f"**{verdict.word}**: {verdict.sentence}\n"
     )
-    if verdict.decision is not None:
-        text += (
-            "\n| condition | champion | challenger | bound | limit | |\n"
-            "| --- | --- | --- | --- | --- | --- |\n"
-        )
-        for reason in verdict.decision.reasons:
-            bound = "" if reason.bound is None else f"{reason.bound:+.4f}"
-            text += (
-                f"| {reason.name} | {reason.champion:.4f} | {reason.challenger:.4f} | {bound} "
-                f"| {reason.limit:+.4f} | {'passed' if reason.passed else '**failed**'} |\n"
-            )
-        if verdict.decision.not_judged:
-            text += f"\nToo small to be judged: {'; '.join(verdict.decision.not_judged)}.\n"
-    create_markdown_artifact(text, key="gate", description=f"{MODEL} version {verdict.version}")
+    if verdict.decision is None:
+        create_markdown_artifact(text, key="gate", description=_heading(verdict))
+        return
+    if verdict.decision.not_judged:
+        text += f"\nToo small to be judged: {'; '.join(verdict.decision.not_judged)}.\n"
+    rows = [
+        {
+            "condition": reason.name,
+            "champion": _figure(reason.champion),
+            "challenger": _figure(reason.challenger),
+            "bound": _figure(reason.bound, "+"),
+            "limit": _figure(reason.limit, "+"),
+            "": "passed" if reason.passed else "FAILED",
+        }
+        for reason in verdict.decision.reasons
+    ]
+    create_table_artifact(rows, key="gate", description=text)
+
+
+def _heading(verdict: Verdict) -> str:
+    return f"{MODEL} version {verdict.version}"
+
+
+def _figure(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.4f}"

@@ -43,7 +43,7 @@ def find_version(reference: str) -> ModelVersion:
     Raises:
         UserError: if there is none.
     """
-    match = re.fullmatch(rf"(?:{MODEL}[@/])?@?(\w[\w-]*)", reference)
+    match = re.fullmatch(rf"(?:{re.escape(MODEL)}[@/])?@?(\w[\w-]*)", reference)
     if match is None:
         raise UserError(f"{reference!r} is no version: write a number or {MODEL}@champion")
     name = match[1]
@@ -208,12 +208,17 @@ def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> 
 
 
 def cached_bytes(
-    cache: Cache, data: tuple[str, str], outs: Mapping[str, str], on_file: Callable[[], None]
+    cache: Cache,
+    version: ModelVersion,
+    data: tuple[str, str],
+    outs: Mapping[str, str],
+    on_file: Callable[[], None],
 ) -> Iterator[Finding]:
     """Every file that a hash of data.dvc or dvc.lock names is in the cache, with those bytes.
 
     Args:
         cache: DVC's cache.
+        version: whose they are, for the advice.
         data: the data's folder and its hash.
         outs: those of the stages, and their hashes.
         on_file: called after each file.
@@ -235,8 +240,9 @@ def cached_bytes(
     if gone:
         names = some(_quotable(gone, data[0], known))
         yield missing(
-            f"neither DVC's cache nor a remote has {names}: set a remote that has them with "
-            f"`dvc remote add -d NAME URL`, or audit where the cache is"
+            f"neither DVC's cache nor a remote has {names}: run `mammoflow publish "
+            f"{version.version}` where it was registered, and here `dvc remote add -d NAME URL` if "
+            f"this clone lacks the remote; the registry says: {said_of(version)}"
         )
 
 

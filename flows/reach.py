@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from flows import proxies
 from mammo.errors import UserError
 
-CONNECT, ANSWER = 20.0, 60.0  # seconds
+CONNECT, ANSWER = 3.0, 6.0  # seconds; ten are too many
 
 _NOBODY_BEHIND = (502, 503, 504)  # a proxy's words for it
 
@@ -22,10 +22,22 @@ def require_mlflow() -> None:
     import mlflow
 
     uri = mlflow.get_tracking_uri()
-    if urlsplit(uri).scheme not in ("http", "https"):
-        return
+    if urlsplit(uri).scheme in ("http", "https"):
+        require_server(uri, "MLflow")
+
+
+def require_server(uri: str, name: str) -> None:
+    """Make sure that a server answers.
+
+    Args:
+        uri: its address, under which there is /health.
+        name: for the sentence.
+
+    Raises:
+        UserError: if it does not.
+    """
     if said := _silence(f"{uri.rstrip('/')}/health"):
-        raise UserError(f"MLflow at {uri} failed ({said}); once it is back, run this again")
+        raise UserError(f"{name} at {uri} failed ({said}); once it is back, run this again")
 
 
 def require_prefect() -> None:

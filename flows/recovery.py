@@ -25,6 +25,7 @@ from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from prefect import State
@@ -32,9 +33,10 @@ from prefect.states import Failed
 from voluptuous import Invalid
 
 from flows.aliases import ever_champion
-from flows.registration import WHOLE, complete
-from flows.registry import MODEL, WORKSPACE, absent, snapshot_of
-from flows.run_git import file_at
+from flows.registration import WHOLE, complete, git_tag
+from flows.registry import MODEL, WORKSPACE, absent, find_snapshot, run_of, snapshot_of
+from flows.run_git import file_at, has_commit
+from flows.snapshot import read_tag, tag_exists
 from mammo.errors import UserError
 from mammo.files import write_json, write_text
 
@@ -151,24 +153,51 @@ def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> N
     found = client.search_model_versions(f"name = '{MODEL}'")
     done = {version.run_id for version in found if WHOLE in version.tags}
     for version in sorted(found, key=lambda version: int(version.version)):
-        if WHOLE in version.tags or not version.run_id:
-            continue  # without a run it is none of ours
-        if not _is_of(client, str(version.run_id), mine):
-            continue  # its own retrain may be at it just now
+        if WHOLE in version.tags:
+            continue
         try:
-            if version.run_id in done:
-                raise UserError("its run has another version")
-            complete(root, snapshot_of(version), int(version.version))
+            run = run_of(version)
+        except UserError:
+            continue  # without a run it is none of ours
+        if not _is_of(client, run, mine):
+            continue  # its own retrain may be at it just now
+        name = f"{MODEL} version {version.version}"
+        try:
+            never = "its run has another version" if run in done else _never_whole(root, version)
+            if never is None:
+                complete(root, snapshot_of(version), int(version.version))
         except UserError as error:
+            say(f"{name} is half-registered, and stays so until the next time: {error}")
+            continue
+        if never is not None:
             if int(version.version) in ever_champion():  # no half-registered one was
-                say(f"{MODEL} version {version.version} lacks the tag {WHOLE}, but stays: {error}")
+                say(f"{name} lacks the tag {WHOLE}, but stays: {never}")
                 continue
             client.delete_model_version(MODEL, version.version)
-            say(f"{MODEL} version {version.version} was half-registered; removed it: {error}")
+            say(f"{name} was half-registered; removed it: {never}")
             continue
-        done.add(version.run_id)
-        client.set_terminated(version.run_id, "FINISHED")
-        say(f"{MODEL} version {version.version} was half-registered: completed it")
+        done.add(run)
+        client.set_terminated(run, "FINISHED")
+        say(f"{name} was half-registered: completed it")
+
+
+def _never_whole(root: Path, version: ModelVersion) -> str | None:
+    """Why a half-registered version can never be completed, or None if it may be.
+
+    Only what is known for certain counts: git that does not answer says nothing.
+    """
+    try:
+        snapshot = find_snapshot(version)
+    except UserError as error:
+        return str(error)  # no snapshot, but something else in its place
+    if snapshot is None:
+        return f"the run {version.run_id} has no snapshot"
+    if not has_commit(root, snapshot.commit):
+        return f"git has no commit {snapshot.commit}"
+    tag = git_tag(int(version.version))
+    if tag_exists(root, tag) and read_tag(root, tag) != snapshot:
+        return f"git has the tag {tag} already, for another snapshot"
+    return None
 
 
 def _is_of(client: MlflowClient, run: str, workspace: str) -> bool:

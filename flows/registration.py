@@ -1,5 +1,6 @@
 """Registering the predictor as a new version of the model, tied to its snapshot."""
 
+import re
 import shutil
 import tempfile
 from importlib import metadata
@@ -7,13 +8,17 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import yaml
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.types import ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
 from flows import aliases
-from flows.registry import CHALLENGER, CHAMPION, MODEL, snapshot_tags, versions
+from flows.registry import CHALLENGER, CHAMPION, MODEL, USUAL, snapshot_tags, versions
+from flows.run_git import git
 from flows.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from mammo.errors import UserError
 from mammo.files import NETWORK_FILES
@@ -36,8 +41,13 @@ NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_c
 WHOLE = "git_tag"
 """The tag of a version that is written last: one without it is half-registered."""
 
+_TAGS = "model" if MODEL == USUAL else f"model/{MODEL}"
+
 SERVING = "flows/serving.py"
 """What MLflow runs to load the model."""
+
+# What MLflow would put in their place: the machine's account, and a path of it.
+_MADE_BY = {MLFLOW_USER: aliases.AUTOMATIC, MLFLOW_SOURCE_NAME: "mammoflow retrain"}
 
 # What runs the pipeline, but no part of a prediction.
 _NOT_FOR_SERVING = {
@@ -55,23 +65,42 @@ _NOT_FOR_SERVING = {
 
 def git_tag(version: int) -> str:
     """The git tag of a model version."""
-    return f"model/v{version}"
+    return f"{_TAGS}/v{version}"
 
 
 def check_next_tag(root: Path) -> None:
-    """Make sure, before any work, that the next version's git tag is free.
+    """Make sure, before any work, that git's tags and the registry belong together.
+
+    A registry that has no version yet is held against the tags of git's remote, too: a clone gets
+    those only when it is made.
 
     Raises:
-        UserError: if it is taken: git's tags and the registry do not belong together.
+        UserError: if there are versions that the registry never gave; it says what can be done.
     """
     # MLflow never gives a number twice; of versions that were deleted, the aliases' history tells.
     known = {int(found.version) for found in versions()} | {m.version for m in aliases.history()}
-    following = git_tag(max(known, default=0) + 1)
-    if tag_exists(root, following):
+    strange = sorted(_tagged(root, elsewhere=not known) - set(range(max(known, default=0) + 1)))
+    if strange:
+        named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
         raise UserError(
-            f"git has the tag {following} already, but the registry has no such version: point "
-            f"MLFLOW_TRACKING_URI to the registry that it belongs to, or delete the tag"
+            f"git has the tag {named}, and the registry {mlflow.get_tracking_uri()} has no such "
+            f"version of {MODEL}: those were registered elsewhere. Use that registry "
+            f"(MLFLOW_TRACKING_URI), or give your model a name of its own (`mammoflow --model NAME "
+            f"...` or MAMMOFLOW_MODEL), or, if that registry is gone for good, delete the tags"
         )
+
+
+def _tagged(root: Path, elsewhere: bool) -> set[int]:
+    """Numbers of versions that have a git tag, here and, if wished, on the remotes that answer."""
+    names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
+    for remote in git(root, "remote").split() if elsewhere else ():
+        try:
+            told = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
+        except UserError:
+            continue  # publishing will say what is wrong with it
+        names += [line.partition("\t")[2] for line in told.splitlines()]
+    found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
+    return {int(match[1]) for match in found if match}
 
 
 def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
@@ -86,9 +115,8 @@ def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
 def complete(root: Path, snapshot: Snapshot, version: int) -> str:
     """Make a version of the registry whole and return its alias; what is done already stays.
 
-    It gets its git tag and its alias (the first version ever becomes champion, any other one
-    challenger, also where the champion was deleted), and last the tag that says it is whole:
-    whatever is cut short before can be done again.
+    It gets its git tag and its alias (challenger: the gate makes champions, the first one too), and
+    last the tag that says it is whole: whatever is cut short before can be done again.
 
     Raises:
         UserError: if git has this tag for another snapshot, or the snapshot's commit is not there.
@@ -98,7 +126,7 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
         write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
     elif read_tag(root, tag) != snapshot:
         raise UserError(f"git has the tag {tag} already, for another snapshot: delete the tag")
-    alias = _alias(version)
+    alias = CHAMPION if aliases.current().get(CHAMPION) == version else CHALLENGER
     if aliases.current().get(alias) != version:
         aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
     MlflowClient().set_model_version_tag(MODEL, str(version), WHOLE, tag)
@@ -122,8 +150,24 @@ def log_predictor(root: Path, run: str) -> str:
                 signature=SIGNATURE,
                 input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
                 pip_requirements=serving_requirements(),
+                tags=_MADE_BY,
             )
+        _name_no_place(info, Path(scratch))
     return str(info.model_uri)
+
+
+def _name_no_place(info: ModelInfo, scratch: Path) -> None:
+    """Take out of a logged model the paths that its parts had here: MLflow notes, and never uses,
+    them."""
+    where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
+    file = Path(mlflow.artifacts.download_artifacts(where, dst_path=str(scratch)))
+    described = yaml.safe_load(file.read_text())
+    flavor = described["flavors"]["python_function"]
+    flavor["model_code_path"] = SERVING  # it is loaded by its last part
+    for name, part in flavor["artifacts"].items():
+        part["uri"] = name
+    file.write_text(yaml.safe_dump(described))
+    MlflowClient().log_model_artifact(info.model_id, str(file))
 
 
 def gather_predictor(root: Path, folder: Path) -> None:
@@ -134,17 +178,6 @@ def gather_predictor(root: Path, folder: Path) -> None:
         for file in NETWORK_FILES:
             shutil.copyfile(root / source / file, folder / part / file)
     shutil.copyfile(root / "params.yaml", folder / "params.yaml")
-
-
-def _alias(version: int) -> str:
-    """The alias that a new version gets, or has got."""
-    champion = aliases.current().get(CHAMPION)
-    if champion is not None:
-        return CHAMPION if champion == version else CHALLENGER
-    # One that is half-registered has never served, and may be this one's twin.
-    whole = {int(found.version) for found in versions() if WHOLE in found.tags}
-    others = whole | aliases.ever_champion()
-    return CHALLENGER if others - {version} else CHAMPION
 
 
 def serving_requirements() -> list[str]:

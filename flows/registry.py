@@ -4,6 +4,7 @@ What is logged of a stage is what dvc.yaml declares for it; nothing here knows a
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,16 +22,21 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import ValidationError
 from requests import RequestException
 
-from flows.checked import RunId, checked
+from flows import addresses
+from flows.checked import ModelName, RunId, checked
 from flows.dvclock import data_out
 from flows.environment import Environment
 from flows.pipeline import Outcome, Stage
 from flows.reach import require_mlflow
 from flows.snapshot import Snapshot
 from mammo.errors import UserError
+from mammoflow_artifacts import sqlite_file
 
-EXPERIMENT = "mammoflow"
-MODEL = "mammogram-classifier"
+USUAL = "mammogram-classifier"
+"""The model's name where nobody has chosen another."""
+
+MODEL = checked(ModelName, os.environ.get("MAMMOFLOW_MODEL") or USUAL, "MAMMOFLOW_MODEL")
+EXPERIMENT = "mammoflow" if MODEL == USUAL else f"mammoflow {MODEL}"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
@@ -45,18 +51,18 @@ def open_store(root: Path) -> str:
     """Make the store and the experiment if need be, and return the experiment's id.
 
     Raises:
-        UserError: if the server that holds it does not answer.
+        UserError: if the server that holds it does not answer, or its artifacts could not be found.
     """
     require_mlflow()
-    uri = mlflow.get_tracking_uri()
-    local = uri.startswith("sqlite:")
-    if local:
-        (root / "mlruns").mkdir(exist_ok=True)
+    file = sqlite_file(mlflow.get_tracking_uri())
+    if file is not None:
+        addresses.require_plugin()
+        file.parent.mkdir(exist_ok=True)
     client = MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
+    addresses.mend(root)  # not before: MLflow makes tables, and rows in them, at the first question
     if experiment is None:
-        artifacts = (root / "mlruns" / "artifacts").absolute().as_uri() if local else None
-        client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        client.create_experiment(EXPERIMENT, artifact_location=addresses.TOP if file else None)
     mlflow.set_experiment(EXPERIMENT)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -64,7 +70,12 @@ def open_store(root: Path) -> str:
 
 
 def start_retrain(
-    experiment: str, snapshot: Snapshot, workspace: str = "", trigger: str = ""
+    experiment: str,
+    snapshot: Snapshot,
+    workspace: str = "",
+    trigger: str = "",
+    name: str = "retrain",
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Start the parent run of a retrain; return its id.
 
@@ -73,22 +84,32 @@ def start_retrain(
         snapshot: what the retrain starts from.
         workspace: the folder at work, by a name that tells nothing of it.
         trigger: digest of the commit's own snapshot, which `watch` compares.
+        name: of the run.
+        tags: more of them.
     """
-    tags = {
+    given = {
+        **(tags or {}),
         "git_commit": snapshot.commit,
         "mlflow.source.git.commit": snapshot.commit,
         WORKSPACE: workspace,
         _TRIGGER: trigger,
     }
-    return str(MlflowClient().create_run(experiment, tags=tags, run_name="retrain").info.run_id)
+    return str(MlflowClient().create_run(experiment, tags=given, run_name=name).info.run_id)
 
 
-def last_trigger(experiment: str) -> str | None:
-    """The digest that the last retrain was started for, or None if there was none."""
-    runs = MlflowClient().search_runs(
-        [experiment], f"tags.{_TRIGGER} != ''", order_by=["start_time DESC"], max_results=1
-    )
-    return str(runs[0].data.tags[_TRIGGER]) if runs else None
+def made_for(experiment: str, trigger: str) -> list[ModelVersion]:
+    """The versions that retrains of a commit's own snapshot have made, given its digest."""
+    runs = MlflowClient().search_runs([experiment], f"tags.{_TRIGGER} = '{trigger}'")
+    ids = {run.info.run_id for run in runs}
+    return [version for version in versions() if version.run_id in ids]
+
+
+def page_of_run(experiment: str, run: str) -> str | None:
+    """The address of a run's page, where the store is a server."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(("http:", "https:")):
+        return None
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
 def start_stage(experiment: str, parent: str, stage: Stage) -> str:
@@ -235,9 +256,9 @@ def artifact_text(run: str, path: str) -> str | None:
         except (UnicodeDecodeError, IsADirectoryError):
             return None
         except MlflowException as error:
-            if not absent(error):
-                raise
-    # It says so of files that are out of reach, too; their list tells.
+            failure = error
+    # Alone it calls files absent that are out of reach, through a server it calls absent ones a
+    # failure; their list tells.
     folder = Path(path).parent
     try:
         listed = MlflowClient().list_artifacts(run, str(folder) if folder.name else None)
@@ -246,7 +267,7 @@ def artifact_text(run: str, path: str) -> str | None:
             return None
         raise
     if path in [artifact.path for artifact in listed]:
-        raise MlflowException(f"the artifact {path} of the run {run} cannot be read")
+        raise MlflowException(f"the artifact {path} of the run {run} cannot be read: {failure}")
     return None
 
 

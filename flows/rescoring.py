@@ -9,7 +9,9 @@ just these. That runs in a process of its own, which gets nothing of ours: no pa
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import yaml
@@ -18,6 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
 from flows.evidence import some
 from flows.exchange import fetch_objects, have_tag
+from flows.gate import predicts_alike
 from flows.integrity import read_model, unlike_commit
 from flows.process import bare_environment, follow
 from flows.registration import git_tag
@@ -36,18 +39,24 @@ MANIFEST = "outputs/preprocess/manifest.csv"
 SPLIT = "outputs/split/split.csv"
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What the gate compares."""
+
+    # patient_id, laterality, target, the groups, champion, challenger: a row a test breast
+    breasts: pd.DataFrame
+    unreadable: int  # images that the champion could not read
+    same: bool  # both are the same predictor, so the champion was not scored again
+
+
 def predictions(
     root: Path,
     champion: ModelVersion,
     challenger: ModelVersion,
     groups: Sequence[str],
     say: Say,
-) -> tuple[pd.DataFrame, int]:
-    """The test breasts with both models' probabilities, and how many images the champion could not
-    read.
-
-    Returns:
-        patient_id, laterality, target, the groups, champion, challenger.
+) -> Compared:
+    """The test breasts with both models' probabilities.
 
     Raises:
         UserError: if they cannot be compared; the sentence says why.
@@ -57,25 +66,51 @@ def predictions(
     then, now = _snapshot(root, champion), _snapshot(root, challenger)
     _bring(root, then, cache, [SPLIT], say)
     _bring(root, now, cache, [PREDICTIONS, MANIFEST], say)
-    images = tables.read_table(_out(cache, now, PREDICTIONS), tables.PREDICTIONS)
-    images = images[images["split"] == "test"].reset_index(drop=True)
+    images = _test_images(cache, now)
     split = tables.read_table(_out(cache, then, SPLIT), tables.SPLIT)
     _check_unseen(images, split, champion, challenger)
-    files = _dicom_files(root, now, cache, images, say)
-    say(
-        f"gate: scoring the champion, version {champion.version}, on {len(images)} images of the "
-        f"{images['patient_id'].nunique()} test women of version {challenger.version}"
-    )
-    scores = _scored_by(root, champion, then, files, say)
+    if same := predicts_alike(then, now):
+        say(f"gate: version {challenger.version} has the networks of version {champion.version}")
+        scores = images["probability"]
+    else:
+        files = _dicom_files(root, now, cache, images, say)
+        say(
+            f"gate: scoring the champion, version {champion.version}, on {len(images)} images of "
+            f"the {images['patient_id'].nunique()} test women of version {challenger.version}"
+        )
+        scores = _scored_by(root, champion, then, files, say)
     # A picture that the champion cannot read raises no alarm.
     unreadable = int(scores.isna().sum())
-    aggregate = yaml.safe_load(now.files["params.yaml"])["evaluate"]["aggregate"]
+    aggregate = _aggregate(now)
     breasts = by_breast(images, aggregate)
     old = by_breast(images.assign(probability=scores.fillna(0.0)), aggregate)
     breasts = breasts.rename(columns={"probability": "challenger"}).drop(columns="split")
     breasts["champion"] = old["probability"]
     manifest = tables.read_table(_out(cache, now, MANIFEST), tables.MANIFEST)
-    return with_groups(breasts, manifest, groups), unreadable
+    return Compared(with_groups(breasts, manifest, groups), unreadable, same)
+
+
+def own_predictions(root: Path, version: ModelVersion, say: Say) -> pd.DataFrame:
+    """The test breasts with a version's own probabilities: rows of `tables.BREASTS`.
+
+    Raises:
+        UserError: if they cannot be had; the sentence says why.
+    """
+    cache, now = open_cache(root), _snapshot(root, version)
+    _bring(root, now, cache, [PREDICTIONS], say)
+    return by_breast(_test_images(cache, now), _aggregate(now))
+
+
+def _test_images(cache: Cache, snapshot: Snapshot) -> pd.DataFrame:
+    images = tables.read_table(_out(cache, snapshot, PREDICTIONS), tables.PREDICTIONS)
+    return images[images["split"] == "test"].reset_index(drop=True)
+
+
+def _aggregate(snapshot: Snapshot) -> Literal["max", "mean"]:
+    found: Literal["max", "mean"] = yaml.safe_load(snapshot.files["params.yaml"])["evaluate"][
+        "aggregate"
+    ]
+    return found
 
 
 def _snapshot(root: Path, version: ModelVersion) -> Snapshot:

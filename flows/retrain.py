@@ -6,21 +6,24 @@
 It runs with Prefect's temporary server, or against PREFECT_API_URL where that is set.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import registry
+from flows import attempts, registry
 from flows.arithmetic import made_in
 from flows.children import cancel_children
 from flows.data import ensure_data
+from flows.deployments import REFUSED
 from flows.exchange import Publication, in_words, publish, publish_pending
 from flows.notify import notify, notify_failure
 from flows.pipeline import (
@@ -38,11 +41,16 @@ from flows.promote import Promotion, settle, unsettled
 from flows.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
 from flows.registration import check_next_tag, git_tag, register
 from flows.remote import check_pools, run_elsewhere
+from flows.run_git import file_at
 from flows.snapshot import Snapshot, capture, snapshot_of_commit
 from flows.weights import ensure_weights
 from mammo.errors import UserError
 from mammo.files import read_json
-from mammo.params import load_params
+from mammo.params import Policy, load_params
+
+
+class RefusedError(CommandError):
+    """The snapshot itself is at fault: another retrain of it would end the same way."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Summary:
     alias: str | None  # None if nothing was registered
     run: str  # id of the MLflow run
     registered: bool = field(default=True)
-    gate: Promotion | None = None  # None if the version met no champion
+    gate: Promotion | None = None  # None if the version had been at the gate before
     publications: tuple[Publication, ...] = ()  # this version's first
 
 
@@ -102,7 +110,8 @@ def run_pipeline(
     Stages of the named pools run in a worker, the others in place.
 
     Raises:
-        CommandError: naming each stage that failed, with its last lines.
+        RefusedError: if stages ended with an error of their own; it has their names and last lines.
+        CommandError: the same, if one of them was killed or found no room.
     """
     futures: dict[str, PrefectFuture[Outcome]] = {}
     try:
@@ -135,11 +144,27 @@ def run_pipeline(
         if future.state.is_failed() or future.state.is_crashed()
     ]
     if failures:
-        raise CommandError("\n".join(failures))
+        by_themselves = all(_by_itself(failure) for failure in failures)
+        raise (RefusedError if by_themselves else CommandError)("\n".join(failures))
     return [future.result() for future in futures.values()]
 
 
-@flow(name="retrain", on_failure=[notify_failure], on_crashed=[notify_failure])
+def _by_itself(failure: str) -> bool:
+    """Whether a stage ended with an error of its own, which it would meet again: stages are pure.
+
+    DVC says how; a signal is negative, or beyond 128 where a shell tells of it.
+    """
+    found = re.findall(r"exited with (-?\d+)", failure)
+    room = any(words in failure for words in ("the disk is full", "No space left on device"))
+    return bool(found) and all(0 < int(status) <= 128 for status in found) and not room
+
+
+@flow(
+    name="retrain",
+    flow_run_name=attempts.name_here,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 @one_at_a_time
 def retrain(
     force: bool = False, pools: tuple[str, ...] = (), commit: str | None = None
@@ -157,30 +182,40 @@ def retrain(
     root = Path.cwd()
     logger = get_run_logger()
     try:
-        policy = load_params(root / "params.yaml").policy
+        policy = _policy(root)
+        experiment = registry.open_store(root)
+        check_next_tag(root)
         repair_dvc(root, logger.info)
         ensure_data(root, logger.info)
         ensure_weights(root, logger.info)
         before = capture(root)
         if commit is not None and before.commit != commit:
             return Completed(message=f"the clone is past {commit} already, at {before.commit}")
-        stages = read_pipeline(root)
+        committed = snapshot_of_commit(root, before.commit)
+        trigger = committed.digest if _of_commit(before, committed) else ""
+        if trigger:
+            attempts.mark(trigger)
+        try:
+            stages = read_pipeline(root)
+        except UserError as error:
+            raise RefusedError(str(error)) from None
         check_pools(root, stages, pools)
-        experiment = registry.open_store(root)
         repair_registry(root, experiment, logger.info)
         latest = registry.latest_version()
         if latest is not None and not force and _unchanged(root, before, latest):
             version = int(latest.version)
             logger.info("Nothing changed since %s version %s.", registry.MODEL, version)
             gate = settle(root, latest, policy) if unsettled(latest) else None
-            run, pending = str(latest.run_id), publish_pending(root, logger.info)
+            run, pending = registry.run_of(latest), publish_pending(root, logger.info)
             return Summary(
                 (), _metrics(root, stages), version, None, run, False, gate, tuple(pending)
             )
-        check_next_tag(root)
-        trigger = snapshot_of_commit(root, before.commit).digest
-        parent = registry.start_retrain(experiment, before, workspace_id(root), trigger)
+        name = attempts.name_of(before.commit)
+        tags = {"prefect_flow_run": flow_run.ui_url or str(flow_run.id)}
+        parent = registry.start_retrain(experiment, before, workspace_id(root), trigger, name, tags)
         try:
+            if (page := registry.page_of_run(experiment, parent)) is not None:
+                create_link_artifact(page, "MLflow run", key="mlflow", description=name)
             registry.log_params(parent, before)
             outcomes = run_pipeline(stages, root, experiment, parent, pools)
             after = capture(root)
@@ -203,10 +238,10 @@ def retrain(
             f"{registry.MODEL} version {version}: registered as {alias}",
             f"MLflow run {parent}\n{in_words(publications[0])}",
         )
-        gate = None
-        if alias == registry.CHALLENGER:
-            gate = settle(root, registry.version(version), policy)
-            alias = registry.CHAMPION if gate.outcome == "promoted" else alias
+        gate = settle(root, registry.version(version), policy)
+        alias = registry.CHAMPION if gate.outcome == "promoted" else alias
+    except RefusedError as error:
+        return Failed(name=REFUSED, message=str(error))
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     except registry.FAULTS as error:
@@ -224,6 +259,35 @@ def retrain(
         _as_markdown(summary), key="retrain", description=f"{registry.MODEL} version {version}"
     )
     return summary
+
+
+def _policy(root: Path) -> Policy:
+    """The policy of params.yaml.
+
+    Raises:
+        RefusedError: if the settings are not valid as they are committed.
+        UserError: if they are not valid, and not committed.
+    """
+    try:
+        return load_params(root / "params.yaml").policy
+    except UserError as error:
+        if _as_committed(root, "params.yaml"):
+            raise RefusedError(str(error)) from None
+        raise
+
+
+def _as_committed(root: Path, name: str) -> bool:
+    try:
+        return file_at(root, "HEAD", name).encode() == (root / name).read_bytes()
+    except (UserError, OSError):
+        return False
+
+
+def _of_commit(now: Snapshot, committed: Snapshot) -> bool:
+    """Whether settings and data are those of the commit; dvc.lock is what retrains write."""
+    return all(
+        now.files.get(name) == committed.files.get(name) for name in ("params.yaml", "data.dvc")
+    )
 
 
 def _unchanged(root: Path, now: Snapshot, latest: registry.ModelVersion) -> bool:

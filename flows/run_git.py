@@ -93,6 +93,11 @@ _KEPT = (
 )
 
 
+class NoAnswerError(UserError):
+    """Git did not end in time: most often a remote that does not answer. It says nothing of what
+    was asked, and the next time may be otherwise."""
+
+
 def git(
     root: Path, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
 ) -> str:
@@ -193,7 +198,7 @@ def _run(
         child.communicate()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
-        raise UserError(
+        raise NoAnswerError(
             f"git {arguments[0]} in {root} did not end within {PATIENCE:g} s: see to it that "
             f"`git {arguments[0]}` ends there without asking anything (network, proxy, password)"
         ) from None

@@ -127,6 +127,17 @@ def capture(root: Path) -> Snapshot:
     """The snapshot of a working tree.
 
     Raises:
+        UserError: as `require_committed`.
+    """
+    require_committed(root)
+    files = {name: (root / name).read_bytes().decode() for name in FILES if (root / name).exists()}
+    return Snapshot(git(root, "rev-parse", "--verify", "HEAD"), files)
+
+
+def require_committed(root: Path) -> None:
+    """Make sure that the code is that of the commit checked out.
+
+    Raises:
         UserError: if there is no commit, or code differs from the commit: a model made from code
             that nobody can find again proves nothing.
     """
@@ -137,8 +148,6 @@ def capture(root: Path) -> Snapshot:
             f"the code is not committed: {shown}; commit or stash it (weights: `dvc add` each file "
             "first), then run this again"
         )
-    files = {name: (root / name).read_bytes().decode() for name in FILES if (root / name).exists()}
-    return Snapshot(git(root, "rev-parse", "--verify", "HEAD"), files)
 
 
 def tag_exists(root: Path, tag: str) -> bool:

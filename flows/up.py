@@ -60,13 +60,14 @@ class Address:
         return f"http://{local}:{self.port}"
 
 
-def up(root: Path, workers: Sequence[str], say: Say) -> None:
+def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()) -> None:
     """Start servers and workers, or only the named workers, and wait for the end of it all.
 
     Args:
         root: the clone, in which the workers run their flows.
         workers: pools; if given, no server is started.
         say: told line by line what runs where.
+        without: pools whose workers are on other machines.
 
     Raises:
         UserError: if something cannot start or does not answer, or ends by itself, with its last
@@ -74,7 +75,7 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
     """
     if not (root / "prefect.yaml").exists():
         raise UserError(f"{root} has no prefect.yaml: start this in a clone of the project")
-    unknown = sorted(set(workers) - set(POOLS))
+    unknown = sorted({*workers, *without} - set(POOLS))
     if unknown:
         raise UserError(f"there is no pool {', '.join(unknown)}, only {', '.join(POOLS)}")
     api = os.environ.get("PREFECT_API_URL", "")
@@ -86,7 +87,7 @@ def up(root: Path, workers: Sequence[str], say: Say) -> None:
     running: list[Running] = []
     try:
         environment = _environment(root) if workers else _start_servers(root, running, say)
-        for pool in workers or POOLS:
+        for pool in workers or [pool for pool in POOLS if pool not in without]:
             running.append(start(_worker(pool, environment), root, root / ".prefect" / "up"))
             say(f"worker   pool {pool}, flows run in {root}")
         say("Ctrl-C stops all of it.")
@@ -156,7 +157,7 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
         wait_until_ready(one)
     environment["PREFECT_API_URL"] = f"{prefect.url}/api"
     environment["MLFLOW_TRACKING_URI"] = mlflow.url
-    set_up(root, environment)
+    set_up(root, environment, say)
     say(f"Prefect  {prefect.url}    export PREFECT_API_URL={prefect.url}/api")
     say(f"MLflow   {mlflow.url}    export MLFLOW_TRACKING_URI={mlflow.url}")
     return environment
@@ -180,11 +181,18 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
     env = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env.setdefault("MLFLOW_WORKERS", "1")  # four by default, each of which takes memory
     env.pop("MLFLOW_TRACKING_URI", None)
+    artifacts = str(root / "mlruns" / "artifacts")
+    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", artifacts)
     if "MLFLOW_BACKEND_STORE_URI" not in env:
+        if env["MLFLOW_ARTIFACTS_DESTINATION"] != artifacts:
+            raise UserError(
+                f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, but the "
+                f"artifacts of the clone's own registry are in mlruns/artifacts: set "
+                f"MLFLOW_BACKEND_STORE_URI as well, or neither"
+            )
         store = f"sqlite:///{root}/mlruns/mlflow.db"
         _open_local_store(root, store)
         env["MLFLOW_BACKEND_STORE_URI"] = store
-    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", str(root / "mlruns" / "artifacts"))
     if env["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:") and find_spec("boto3") is None:
         # The server would start, and fail at each artifact.
         raise UserError(
@@ -196,10 +204,7 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
 
 
 def _open_local_store(root: Path, store: str) -> None:
-    """Let the experiment keep its artifacts where `mammoflow retrain` alone would put them.
-
-    One that the server made would have addresses that only the server understands.
-    """
+    """Mend the addresses of a registry that was elsewhere, before anybody is served them."""
     import mlflow
 
     from flows import registry

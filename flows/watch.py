@@ -1,29 +1,31 @@
 """The data trigger: a retrain for every new snapshot on the branch that the clone follows.
 
 It is the deployment `watch` of prefect.yaml. New data arrive as a commit that changes data.dvc, but
-new code or settings count as well. However many watchers there are, each snapshot is retrained
-once: Prefect creates a single run for an idempotency key, here the snapshot's digest.
+new code or settings count as well. A snapshot is done when the gate has judged a version of it, or
+when its retrain was refused for a reason that lies in the snapshot. One that came to no end, since
+it could not begin, was killed or lost a server, is taken up again.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
 from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
 from prefect.states import Completed, Failed
 
 from flows import registry
+from flows.attempts import attempts, not_before, start
+from flows.deployments import REFUSED
+from flows.promote import judged
 from flows.run_git import fetch, git
 from flows.snapshot import snapshot_of_commit
 from mammo.errors import UserError
 
-RETRAIN = "retrain/retrain"
 
-
-@flow(name="watch")
+@flow(name="watch", flow_run_name="watch")
 def watch() -> State[Any]:
-    """Fetch the branch; if its snapshot is not that of the last retrain, trigger one.
+    """Fetch the branch; if its snapshot is not done and nobody is at it, start a retrain.
 
     The retrain takes its worker's clone to the commit (flows/workspace.py); this clone stays.
     """
@@ -32,23 +34,43 @@ def watch() -> State[Any]:
         fetch(root)
         commit = _followed(root)
         digest = snapshot_of_commit(root, commit).digest
-        last = registry.last_trigger(registry.open_store(root))
+        versions = registry.made_for(registry.open_store(root), digest)
+        done = next((int(version.version) for version in versions if judged(version)), None)
     except UserError as error:
         return Failed(message=str(error))
     except registry.FAULTS as error:
         return Failed(message=registry.in_words(error))
-    if last == digest:
-        return Completed(message=f"nothing new: {commit} is what the last retrain started from")
-    run = run_deployment(
-        RETRAIN,
-        parameters={"commit": commit},
-        idempotency_key=f"snapshot {digest}",
-        timeout=0,
-        as_subflow=False,  # the watch is over long before it
-    )
-    assert isinstance(run, FlowRun)
-    get_run_logger().info("retrain of %s, snapshot %s: flow run %s", commit, digest, run.name)
+    if done is not None:
+        return Completed(message=f"nothing new: {commit} became version {done}, which was judged")
+    earlier = attempts(digest)
+    if (reason := reason_to_wait(earlier, datetime.now(UTC))) is not None:
+        return Completed(message=f"{commit}: {reason}")
+    run = start(commit, digest, earlier)
+    get_run_logger().info("retrain of %s, snapshot %s: flow run %s", commit, digest, run.id)
     return Completed(message=f"{commit} is retrained by the flow run {run.name}")
+
+
+def reason_to_wait(earlier: list[FlowRun], now: datetime) -> str | None:
+    """Why no retrain of a snapshot is started now, given those before it, the oldest first."""
+    states = [(run.name, run.state) for run in earlier if run.state is not None]
+    for name, state in states:
+        if not state.is_final():
+            return f"the flow run {name} is at it ({state.name})"
+    if not states:
+        return None
+    name, last = states[-1]
+    if last.is_completed():
+        return f"nothing new: the flow run {name} has seen to it"
+    if last.name == REFUSED:
+        return f"the flow run {name} was refused, and so would another be: {last.message}"
+    if last.is_cancelled():
+        return f"somebody cancelled the flow run {name}: it is theirs to start another"
+    if now < (then := not_before(earlier)):
+        return (
+            f"the flow run {name} ended as {last.name} ({last.message}), the {len(earlier)}th that "
+            f"came to no end: another is started after {then:%Y-%m-%d %H:%M} UTC"
+        )
+    return None
 
 
 def _followed(root: Path) -> str:

@@ -7,6 +7,7 @@ loads the code that the step has checked out.
 import os
 import subprocess
 from pathlib import Path
+from uuid import UUID
 
 from prefect.runtime import flow_run
 
@@ -37,10 +38,23 @@ def enter() -> dict[str, str]:
     if commit:
         from flows.recovery import only_one  # brings MLflow along, which other runs need not
 
-        there = checked(Commit, commit, "the run's parameter `commit`")
-        with only_one(Path(clone)):
-            fast_forward(Path(clone), there)
+        try:
+            there = checked(Commit, commit, "the run's parameter `commit`")
+            with only_one(Path(clone)):
+                fast_forward(Path(clone), there)
+        except UserError as error:
+            _crash(str(error))
+            raise
     return {"directory": clone}
+
+
+def _crash(why: str) -> None:
+    """Set the flow run down as crashed, and say why: Prefect would give the process's status."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run.id), Crashed(message=why))
 
 
 def fast_forward(root: Path, commit: str) -> None:

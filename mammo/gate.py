@@ -19,6 +19,7 @@ from mammo.split import BREAST
 AREAS = ("average_precision", "auroc")
 SENSITIVITY = "sensitivity_at_90_specificity"
 UNKNOWN = "unknown"
+ONE_CLASS = "all test breasts are of one class"
 
 _AGE_BANDS = {"under 50": -np.inf, "50 to 59": 50, "60 to 69": 60, "70 and over": 70}
 
@@ -29,7 +30,7 @@ class Reason:
 
     check: str  # a key of `evaluation.measure`
     group: str | None  # of women, such as "density C"; None for all of them
-    champion: float
+    champion: float | None  # None if there is none
     challenger: float
     bound: float | None  # lower one-sided bound of challenger - champion, where one was asked for
     limit: float  # what bound, challenger or difference is held against: see `sentence`
@@ -88,7 +89,7 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
     if not old[columns].equals(new[columns]) or new.duplicated(BREAST).any():
         raise ValueError("champion and challenger were not scored on the same breasts")
     if new["target"].nunique() != 2:
-        raise ValueError("all breasts are of one class")
+        raise ValueError(ONE_CLASS)
     before, after = _scores(old), _scores(new)
     differences = _resampled_differences(old, new, policy.bootstrap)
     reasons = []
@@ -113,6 +114,31 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
         breasts=len(new),
         positives=int(new["target"].sum()),
         resamples_skipped=policy.bootstrap - differences.shape[1],
+    )
+
+
+def floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
+    """Hold a version for which there is no champion against what the policy asks of any version.
+
+    Args:
+        breasts: one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
+        policy: the limits.
+
+    Raises:
+        ValueError: if all breasts are of one class.
+    """
+    if breasts["target"].nunique() != 2:
+        raise ValueError(ONE_CLASS)
+    found = _scores(breasts.assign(probability=rounded(breasts["probability"])))
+    reasons = (_floor(None, found[SENSITIVITY], policy),)
+    return Decision(
+        promote=all(reason.passed for reason in reasons),
+        reasons=reasons,
+        not_judged=(),
+        women=int(breasts["patient_id"].nunique()),
+        breasts=len(breasts),
+        positives=int(breasts["target"].sum()),
+        resamples_skipped=0,
     )
 
 
@@ -180,11 +206,11 @@ def _area(name: str, before: float, after: float, bound: float, policy: Policy) 
     return Reason(name, None, before, after, bound, limit, passed, sentence)
 
 
-def _floor(before: float, after: float, policy: Policy) -> Reason:
+def _floor(before: float | None, after: float, policy: Policy) -> Reason:
     limit = policy.sensitivity_floor
+    against = "" if before is None else f" against {before:.3f}"
     sentence = (
-        f"sensitivity at 90 % specificity {after:.3f} against {before:.3f}: it may not be below "
-        f"{limit:.3f}"
+        f"sensitivity at 90 % specificity {after:.3f}{against}: it may not be below {limit:.3f}"
     )
     return Reason(SENSITIVITY, None, before, after, None, limit, after >= limit, sentence)
 

@@ -36,6 +36,7 @@ TINY = {
 CODE = (
     *("mammo", "stages", "flows", "weights"),
     *("dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore", ".dvcignore"),
+    "mammoflow_artifacts.py",
 )
 
 

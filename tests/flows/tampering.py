@@ -53,8 +53,8 @@ def version(number: int = 1) -> ModelVersion:
 def artifact(root: Path, name: str) -> Path:
     """The file behind an artifact of version 1's run."""
     # Not by download_artifacts: that gives a copy.
-    folder = urlparse(MlflowClient().get_run(str(version().run_id)).info.artifact_uri).path
-    return Path(folder) / name
+    address = MlflowClient().get_run(str(version().run_id)).info.artifact_uri
+    return root / "mlruns" / "artifacts" / urlparse(address).path.lstrip("/") / name
 
 
 def model_folder(number: int = 1) -> Path:

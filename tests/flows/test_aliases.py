@@ -1,5 +1,6 @@
 """Aliases move, and every move is on record: who, when, why."""
 
+import json
 import sqlite3
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -49,9 +50,67 @@ def test_the_old_champion_stays_as_previous_and_returns(three_versions: Path) ->
     aliases.crown(3, "Ann", "better still")
     assert aliases.current() == {CHAMPION: 3, PREVIOUS: 2}
     assert aliases.roll_back("Bob", "it was not") == (3, 2)
-    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 3}
-    assert aliases.roll_back("Bob", "it was after all") == (2, 3)
-    assert aliases.current() == {CHAMPION: 3, PREVIOUS: 2}
+    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 1}
+
+
+def test_a_second_rollback_goes_on_to_the_one_before_and_never_back_to_a_bad_one(
+    three_versions: Path,
+) -> None:
+    for version in (1, 2, 3):
+        aliases.crown(version, "Ann", "better")
+    assert aliases.roll_back("Bob", "recalls too many") == (3, 2)
+    assert aliases.roll_back("Bob", "this one, too") == (2, 1)
+    assert aliases.current() == {CHAMPION: 1}
+    assert {number: made.why for number, made in aliases.rolled_back().items()} == {
+        3: "recalls too many",
+        2: "this one, too",
+    }
+    with pytest.raises(UserError, match="no `previous` to return to"):
+        aliases.roll_back("Bob", "why")
+    assert aliases.unrecorded(aliases.history(), aliases.current()) == []
+    # A person may think better of it; from then on it is a champion like any other.
+    aliases.crown(3, "Ann", "it was the viewer")
+    assert aliases.current() == {CHAMPION: 3, PREVIOUS: 1}
+    assert set(aliases.rolled_back()) == {2}
+    assert aliases.roll_back("Bob", "no, it was not") == (3, 1)
+
+
+def test_after_a_rollback_and_a_new_champion_the_way_back_passes_the_bad_one_by(
+    three_versions: Path,
+) -> None:
+    store(three_versions).create_model_version(MODEL, source=str(three_versions))
+    for version in (1, 2, 3):
+        aliases.crown(version, "Ann", "better")
+    aliases.roll_back("Bob", "recalls too many")
+    aliases.crown(4, "Ann", "better")
+    assert aliases.current() == {CHAMPION: 4, PREVIOUS: 2}
+    assert aliases.roll_back("Bob", "so does this") == (4, 2)
+    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 1}
+    # Set by hand, the alias is not taken at its word either.
+    store(three_versions).set_registered_model_alias(MODEL, PREVIOUS, "3")
+    assert aliases.roll_back("Bob", "nor this") == (2, 1)
+
+
+def test_who_is_champion_is_challenger_no_longer_and_that_is_on_record(
+    three_versions: Path,
+) -> None:
+    aliases.crown(1, "Ann", "the first")
+    aliases.move(CHALLENGER, 2, aliases.AUTOMATIC, "registered")
+    aliases.crown(2, "Ann", "better")
+    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 1}
+    assert (aliases.history()[-1].alias, aliases.history()[-1].kind) == (CHALLENGER, "taken away")
+    assert aliases.unrecorded(aliases.history(), aliases.current()) == []
+    aliases.move(CHALLENGER, 3, aliases.AUTOMATIC, "registered")
+    aliases.crown(1, "Ann", "the old one is better")
+    assert aliases.current()[CHALLENGER] == 3
+
+
+def test_a_record_of_an_earlier_mammoflow_is_read(three_versions: Path) -> None:
+    aliases.crown(1, "Ann", "the first")
+    [(name, text)] = store(three_versions).get_registered_model(MODEL).tags.items()
+    old = {key: value for key, value in json.loads(text).items() if key != "kind"}
+    store(three_versions).set_registered_model_tag(MODEL, name, json.dumps(old))
+    assert [made.kind for made in aliases.history()] == ["set"]
 
 
 def test_the_history_tells_every_move_in_order(three_versions: Path) -> None:
@@ -64,8 +123,9 @@ def test_the_history_tells_every_move_in_order(three_versions: Path) -> None:
         (CHAMPION, 1, None),
         (PREVIOUS, 1, None),
         (CHAMPION, 2, 1),
+        (CHALLENGER, 2, 2),
     ]
-    assert (moves[-1].who, moves[-1].why) == (
+    assert (moves[3].who, moves[3].why) == (
         "Ann <ann@hospital>",
         'better: "auROC" 0.81 > 0.80',
     )

@@ -10,12 +10,16 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.automations import Automation
+from prefect.blocks.system import Secret
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.schemas.automations import EventTrigger
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled, Completed, Failed, Running, State
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
-from flows.deployments import _DEAD, make_rule
+from flows.deployments import _DEAD, _NOTICES, make_notices, make_rule
+from mammo.errors import UserError
+from tests.flows.receiver import listening
 from tests.flows.toys import free_port, prefect_server, until
 
 pytestmark = pytest.mark.timeout(900)
@@ -50,6 +54,11 @@ def rule(client: SyncPrefectClient) -> Iterator[Automation]:
     asyncio.run(made.aupdate())
     yield made
     asyncio.run(made.adelete())
+
+
+@flow(name="retrain")
+def retrain() -> None:
+    """The same, of a flow whose failures are told."""
 
 
 def found(client: SyncPrefectClient) -> Automation:
@@ -134,3 +143,50 @@ def test_a_server_that_has_the_faulty_rule_gets_the_mended_one_and_keeps_what_wa
     assert not mended.enabled
     asyncio.run(make_rule())
     assert found(client) == mended
+
+
+def notices(client: SyncPrefectClient) -> list[Automation]:
+    return [
+        Automation(**rule.model_dump())
+        for name in _NOTICES
+        for rule in client.read_automations_by_name(name)
+    ]
+
+
+def test_a_run_that_could_not_begin_or_fell_silent_is_told_by_the_server_once(
+    client: SyncPrefectClient,
+) -> None:
+    """And one that ran is told by its own hook, on the machine where it ran."""
+    with listening() as receiver:
+        Webhook(url=receiver.url).save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+        asyncio.run(make_notices("webhook/ops"))
+        time.sleep(2)  # the server reads its automations anew
+        ran = client.create_flow_run(retrain, name="one that ran", state=Running()).id
+        client.set_flow_run_state(ran, Failed(message="told by itself"))
+        for name in ("one that could not begin", "another in the same hour"):
+            run = client.create_flow_run(retrain, name=name, state=Pending()).id
+            client.set_flow_run_state(run, Crashed(message='not committed: ".dvc/config"'))
+        gone = client.create_flow_run(retrain, name="one whose machine is gone", state=Running())
+        client.set_flow_run_state(gone.id, Crashed(message="no sign of life for 300 s"))
+        until(lambda: len(receiver.received) >= 2, within=60)
+        time.sleep(3)  # a third one would have come
+        bodies = sorted(message["body"] for message in receiver.received)
+        assert bodies == [
+            'one that could not begin: not committed: ".dvc/config"',
+            "one whose machine is gone: no sign of life for 300 s",
+        ]
+        assert receiver.subjects() == ["retrain crashed"] * 2
+    before = notices(client)
+    assert len(before) == len(_NOTICES)
+    asyncio.run(make_notices("webhook/ops"))
+    assert notices(client) == before
+    asyncio.run(make_notices(""))  # no longer wanted
+    assert notices(client) == []
+
+
+def test_a_block_that_can_tell_nobody_is_named(client: SyncPrefectClient) -> None:
+    Secret(value="hidden").save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+    for slug, words in (("webhook/nobody", "no such block"), ("secret/ops", "sends no notif")):
+        with pytest.raises(UserError, match=f"MAMMOFLOW_NOTIFY={slug}: .*{words}"):
+            asyncio.run(make_notices(slug))
+    assert notices(client) == []

@@ -60,6 +60,7 @@ def test_progress_of_a_stage_reaches_the_console(first: Retrained) -> None:
 def test_mlflow_has_a_parent_and_a_nested_run_for_every_stage(first: Retrained) -> None:
     parent = parent_run(first.root, "1")
     assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == f"retrain {parent.data.tags['git_commit'][:7]} by hand"
     nested = {run.data.tags["stage"]: run for run in children(first.root, parent)}
     assert set(nested) == set(STAGES)
     assert all(run.info.status == "FINISHED" for run in nested.values())
@@ -83,7 +84,7 @@ def test_mlflow_has_every_param_and_every_declared_metric(first: Retrained) -> N
 def test_the_report_and_the_data_set_are_with_the_parent_run(first: Retrained) -> None:
     parent = parent_run(first.root, "1")
     artifacts = {item.path for item in store(first.root).list_artifacts(parent.info.run_id)}
-    assert {"index.html", "snapshot", "environment.json"} <= artifacts
+    assert {"index.html", "snapshot", "environment.json", "gate.html"} <= artifacts
     (data,) = parent.inputs.dataset_inputs
     md5 = yaml.safe_load((first.root / "data.dvc").read_text())["outs"][0]["md5"]
     assert data.dataset.digest == md5

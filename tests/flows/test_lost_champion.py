@@ -95,7 +95,7 @@ def test_who_comes_after_a_deleted_champion_is_challenger_and_a_person_decides(
     # Told once; the next retrain, with nothing new, is not a reason to tell it again.
     assert "not judged" not in ended(root, prefect, "retrain")
     ended(root, prefect, "promote", "2", "--reason", "the old one was bad")
-    assert aliases_of(root) == {"challenger": 2, "champion": 2}
+    assert aliases_of(root) == {"champion": 2}
     [move] = [
         text
         for name, text in registry_of(root).get_registered_model(MODEL).tags.items()
@@ -105,15 +105,14 @@ def test_who_comes_after_a_deleted_champion_is_challenger_and_a_person_decides(
 
 
 def test_a_champion_that_lost_its_tags_and_its_records_is_never_removed(
-    root: Path, one_version: Path, prefect: dict[str, str]
+    root: Path, prefect: dict[str, str]
 ) -> None:
     client = registry_of(root)
     version = client.get_model_version(MODEL, "1")
     for name in version.tags:
         client.delete_model_version_tag(MODEL, "1", name)
     client.set_tag(str(version.run_id), WORKSPACE, workspace_id(root))  # the copy's own
-    # The copy's registry has the address of the original's files.
-    snapshot = one_version / "mlruns/artifacts" / str(version.run_id) / "artifacts/snapshot"
+    snapshot = root / "mlruns/artifacts" / str(version.run_id) / "artifacts/snapshot"
     hidden = snapshot.rename(snapshot.with_name("hidden"))
     try:
         said = ended(root, prefect, "retrain")

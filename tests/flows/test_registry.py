@@ -1,6 +1,8 @@
 """A registry that does not answer is not an empty one, and what is out of reach is not gone."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from typer.testing import CliRunner
 
 from flows import aliases, recovery, registry
+from flows.cli import app
 from flows.environment import here
 from flows.provenance import find_run
 from flows.recovery import repair_registry
@@ -19,6 +23,7 @@ from flows.snapshot import git
 from flows.worker import _reachable
 from mammo.errors import UserError
 from tests.flows.conftest import store
+from tests.imports import ROOT
 
 NOBODY = "http://127.0.0.1:9"  # the port of `discard`, where nobody listens
 
@@ -117,7 +122,9 @@ def test_a_version_whose_run_is_gone_is_left_alone(root: Path, version: ModelVer
     assert registry.find(int(model.version)) is not None
     client.delete_model_version(registry.MODEL, model.version)
     git(root, "tag", "model/v2")
-    with pytest.raises(UserError, match="git has the tag model/v2 already"):
+    with pytest.raises(
+        UserError, match=r"git has the tag model/v2, and the registry sqlite.* no such version"
+    ):
         check_next_tag(root)
 
 
@@ -139,3 +146,37 @@ def test_the_tag_of_a_version_that_was_deleted_in_mlflow_stays_and_is_in_nobodys
     MlflowClient().delete_model_version(registry.MODEL, str(made))
     git(root, "tag", "--force", f"model/v{made}")
     check_next_tag(root)
+
+
+def test_another_registrys_versions_are_told_before_any_work(tmp_path: Path) -> None:
+    """A clone with a registry of its own, beside the tags of the team's."""
+    git(tmp_path, "init", "-q", "--bare", "origin.git")
+    git(tmp_path, "clone", "-q", str(tmp_path / "origin.git"), "clone")
+    root = tmp_path / "clone"
+    (root / "mlruns").mkdir()
+    store(root)
+    git(root, "-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x", "--allow-empty")
+    git(root, "push", "-q", "origin", "HEAD:main")
+    check_next_tag(root)
+    for number in (1, 2, 10):  # pushed after this clone was made
+        git(tmp_path / "origin.git", "update-ref", f"refs/tags/model/v{number}", "main")
+    git(tmp_path / "origin.git", "update-ref", "refs/tags/model/other/v77", "main")
+    with pytest.raises(UserError, match=r"tag model/v1 to v10, and the registry sqlite") as told:
+        check_next_tag(root)
+    for choice in ("MLFLOW_TRACKING_URI", "mammoflow --model NAME", "MAMMOFLOW_MODEL"):
+        assert choice in str(told.value)
+    (tmp_path / "origin.git").rename(tmp_path / "away")
+    check_next_tag(root)  # whatever is published later, is compared then
+
+
+def test_a_model_of_another_name_has_tags_of_its_own() -> None:
+    code = "from flows import registration as r; print(r.MODEL, r.EXPERIMENT, r.git_tag(3))"
+    code = code.replace("r.EXPERIMENT", "__import__('flows.registry').registry.EXPERIMENT")
+    env = {**os.environ, "MAMMOFLOW_MODEL": "ward-7"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT
+    )
+    assert said.stdout.strip() == "ward-7 mammoflow ward-7 model/ward-7/v3"
+    result = CliRunner().invoke(app, ["--model", "a/b", "retrain"])
+    assert result.exit_code == 2
+    assert "the model's name is 'a/b'" in result.output

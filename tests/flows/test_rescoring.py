@@ -79,8 +79,8 @@ def model(
     shutil.copyfile(project / "flows" / "serving.py", folder / "serving.py")
     describe(folder)
 
-    def download(uri: str, dst_path: str | None = None) -> str:
-        return str(shutil.copytree(folder, Path(dst_path) / "model") if dst_path else folder)
+    def download(uri: str, dst_path: str) -> str:
+        return str(shutil.copytree(folder, Path(dst_path) / "model"))
 
     monkeypatch.setattr(integrity.mlflow.artifacts, "download_artifacts", download)
     return folder
@@ -166,11 +166,14 @@ def test_a_model_whose_parts_lie_elsewhere_is_refused(
     model: Path,
     part: str,
     where: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    in_place = str(model)  # a copy would hold what a link leads to
+    monkeypatch.setattr(integrity.mlflow.artifacts, "download_artifacts", lambda *a, **k: in_place)
     describe(model, **{part: where})
     (model / "link").symlink_to(project)
     with pytest.raises(UserError, match=rf"the {part} of the registered model of version 3"):
-        integrity.read_model(VERSION)
+        integrity.read_model(VERSION, model)
 
 
 def test_a_commit_from_before_the_gate_is_left_to_a_person(

@@ -339,23 +339,41 @@ def test_a_killed_worker_is_started_again_and_the_next_run_ends_as_if_nothing_ha
     assert locks[0]["stages"]["orphaned"] == locks[1]["stages"]["orphaned"]
 
 
+def retrains_of(toy: Toy, commit: str) -> list[dict[str, Any]]:
+    asked = {"flows": {"name": {"any_": ["retrain"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    found = toy.ask("flow_runs/filter", asked)
+    return [run for run in found if run["parameters"].get("commit") == commit]
+
+
 def test_each_new_snapshot_is_retrained_once_on_its_own_commit(toy: Toy) -> None:
+    """One that could not begin is taken up when it can, one that was refused is not."""
     origin, worker = toy.folder / "origin", toy.folder / "worker"
+    config = worker / ".dvc" / "config"
+    before = config.read_text()
+    config.write_text(before + "# a person is at it\n")
     (origin / "in.txt").write_text("new data\n")
     command(origin, "git", "commit", "-qam", "new data")
     commit = command(origin, "git", "rev-parse", "HEAD").stdout.strip()
     for watcher in [toy.start("watch/watch") for _ in range(3)]:
         assert toy.state_at_end(watcher)["type"] == "COMPLETED"
-    runs = [
-        run
-        for run in toy.ask("flow_runs/filter", {"flows": {"name": {"any_": ["retrain"]}}})
-        if run["parameters"].get("commit") == commit
-    ]
-    assert len(runs) == 1
+    [run] = retrains_of(toy, commit)
+    assert run["name"] == f"retrain {commit[:7]} by the watch"
+    state = toy.state_at_end(run["id"])
+    assert state["type"] == "CRASHED"
+    assert "not committed: .dvc/config" in state["message"]
+
+    config.write_text(before)
+    assert toy.state_at_end(toy.start("watch/watch"))["type"] == "COMPLETED"
+    [_, again] = retrains_of(toy, commit)
     # The toy is no classifier: the retrain ends, on that commit, with the settings it lacks.
-    state = toy.state_at_end(runs[0]["id"])
+    state = toy.state_at_end(again["id"])
+    assert (state["type"], state["name"]) == ("FAILED", "Refused")
     assert "params.yaml" in state["message"]
     assert command(worker, "git", "rev-parse", "HEAD").stdout.strip() == commit
+
+    state = toy.state_at_end(toy.start("watch/watch"))
+    assert "was refused, and so would another be: " in state["message"]
+    assert len(retrains_of(toy, commit)) == 2
 
 
 def test_the_end_of_it_is_the_end_of_every_process(toy: Toy) -> None:

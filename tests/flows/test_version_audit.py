@@ -37,7 +37,7 @@ def everything(root: Path) -> dict[str, object]:
             for path in sorted((root / folder).rglob("*"))
             if path.is_file()
         },
-        "tags": {k: v for k, v in version.tags.items() if not k.startswith("audit_")},
+        "tags": {k: v for k, v in version.tags.items() if not k.startswith(("audit_", "audit."))},
         "aliases": version.aliases,
     }
 

@@ -3,12 +3,15 @@
 Its predictor is a model of three lines, so that registering takes no time either.
 """
 
+import atexit
+import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
@@ -26,9 +29,16 @@ DVC_YAML = """
         params: [seed]
         outs: [outputs/slow.bin]
       last:
-        cmd: sha256sum outputs/slow.bin > outputs/last.txt
-        deps: [outputs/slow.bin]
-        outs: [outputs/last.txt]
+        cmd: >-
+          sha256sum outputs/slow.bin > outputs/last.txt &&
+          mkdir -p outputs/evaluate && cp predictions.csv outputs/evaluate
+        deps: [outputs/slow.bin, predictions.csv]
+        outs: [outputs/last.txt, outputs/evaluate/predictions.csv]
+"""
+PREDICTIONS = """
+patient_id,image_id,laterality,view,split,target,probability
+1,1,L,CC,test,1,0.9
+1,2,R,CC,test,0,0.1
 """
 SLOW = """
     echo $$ > started
@@ -91,6 +101,7 @@ def make_toy(root: Path) -> None:
     files = {"dvc.yaml": DVC_YAML, "slow.sh": SLOW, "model.py": MODEL, "driver.py": DRIVER}
     for name, text in files.items():
         (root / name).write_text(textwrap.dedent(text))
+    (root / "predictions.csv").write_text(PREDICTIONS.lstrip())
     shutil.copy(ROOT / "params.yaml", root)
     (root / ".gitignore").write_text(
         "/outputs/\n/mlruns/\n/data/\n/started\n/hold*\n/limit\n/registering\n"
@@ -216,9 +227,24 @@ def server(health: str, *command: str, env: Mapping[str, str]) -> Iterator[Calla
         kill()
 
 
+@functools.cache
+def prefect_database() -> Path:
+    """A folder with the database of a Prefect server that nobody has used.
+
+    Its tables are made in a hundred steps, which take more than all else that a server does first.
+    """
+    home = Path(tempfile.mkdtemp(prefix="prefect-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    with prefect_server(home, free_port()):
+        return home
+
+
 @contextmanager
 def prefect_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
     """A Prefect server with its state in `home`."""
+    home.mkdir(parents=True, exist_ok=True)
+    if not any(home.iterdir()) and not home.name.startswith("prefect-"):
+        shutil.copytree(prefect_database(), home, dirs_exist_ok=True)
     address = f"http://127.0.0.1:{port}/api"
     arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     env = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
@@ -229,8 +255,8 @@ def prefect_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
 @contextmanager
 def mlflow_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
     """An MLflow server in front of a store, which can do without it as well."""
-    store = ("--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--no-serve-artifacts")
-    files = ("--default-artifact-root", (home / "artifacts").as_uri())
+    store = ("--backend-store-uri", f"sqlite:///{home}/mlflow.db")
+    files = ("--artifacts-destination", str(home / "artifacts"))
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     health = f"http://127.0.0.1:{port}/health"
     with server(health, "mlflow", "server", *store, *files, *where, env={}) as kill:
