@@ -265,6 +265,53 @@ def up(
         start_all(Path.cwd(), workers or (), typer.echo, without or ())
 
 
+@app.command()
+def gc(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove it; without, it is only shown.")
+    ] = False,
+    days: Annotated[float, typer.Option(min=0, help="Younger than this nothing goes.")] = 30.0,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Also on DVC's default remote, which others share.")
+    ] = False,
+) -> None:
+    """Show what is no longer needed, and remove it: old runs, superseded outs, leavings.
+
+    What a registered version needs to be audited stays, and what a branch, a tag or the working
+    tree names.
+    """
+    with one_sentence():
+        from flows.prune import alone, look
+        from flows.prune import remove as remove_all
+        from flows.waste import Policy
+
+        root = Path.cwd()
+        with alone(root):
+            found = look(root, Policy(days, remote))
+            _show_waste(found)
+            if yes:
+                remove_all(found, _say)
+    if not yes and any(waste.count for waste in found.wastes):
+        typer.echo("Nothing was changed; `mammoflow gc --yes` removes it.")
+
+
+def _show_waste(found: Any) -> None:
+    table = Table(title="No longer needed", title_justify="left")
+    table.add_column("what")
+    table.add_column("how many", justify="right")
+    table.add_column("MB", justify="right")
+    for waste in found.wastes:
+        if waste.count:
+            size = "" if waste.size is None else f"{waste.size / 1e6:.1f}"
+            table.add_row(Text(waste.what), str(waste.count), size)
+    if table.row_count:
+        Console().print(table)
+    else:
+        typer.echo("Everything is still needed.")
+    for note in found.notes:
+        typer.echo(printable(note))
+
+
 def _terminate_like_ctrl_c() -> None:
     """Let SIGTERM unwind the stack, so that what was begun is undone."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -82,8 +82,12 @@ def _is_server(child: psutil.Process) -> bool:
 
 
 @contextmanager
-def only_one(root: Path) -> Iterator[None]:
+def only_one(root: Path, who: str = "another retrain") -> Iterator[None]:
     """Hold the lock of a project's folder; it ends with the process, if not before.
+
+    Args:
+        root: the folder.
+        who: what others are told that is at work.
 
     Raises:
         UserError: if another process holds it, or `root` is no DVC project.
@@ -97,12 +101,13 @@ def only_one(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
+            process, _, other = file.read().partition(" ")
             raise UserError(
-                f"another retrain is at work in this folder (process {file.read().strip()}): "
-                f"wait until it has ended, then run this again"
+                f"{other or 'another retrain'} is at work in this folder (process {process}): wait "
+                f"until it has ended, then run this again"
             ) from None
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {who}")
         file.flush()
         yield
 

@@ -6,8 +6,10 @@ tree holds exactly the snapshot, so that checking it out and running `dvc repro`
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -209,9 +211,12 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
             code on its way.
     """
     _require_form(snapshot)
-    home = root / ".dvc" / "tmp" / "snapshots"
-    home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=home))
+    with _held(snapshots(root), fcntl.LOCK_SH):
+        yield from _materialised(root, snapshot)
+
+
+def _materialised(root: Path, snapshot: Snapshot) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=snapshots(root)))
     try:
         git(root, "worktree", "add", "--quiet", "--detach", str(folder), snapshot.commit)
         if filtered := filtered_files(folder, snapshot.commit):
@@ -231,6 +236,42 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
         git(root, "worktree", "prune")
 
 
+def snapshots(root: Path) -> Path:
+    """The folder that snapshots are materialised in."""
+    home = root / ".dvc" / "tmp" / "snapshots"
+    home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+@contextlib.contextmanager
+def nobody_in_a_snapshot(root: Path) -> Iterator[None]:
+    """Let nobody materialise a snapshot: what lies in their folder then is a dead process's.
+
+    Raises:
+        UserError: if somebody is in one.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_held(snapshots(root), fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(
+                f"somebody is at work with a snapshot in {snapshots(root)} (an audit, the gate or "
+                f"a worker's stage): wait until it has ended, then run this again"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _held(folder: Path, how: int) -> Iterator[None]:
+    """Hold a folder's lock, which the system lets go of however the process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _require_form(snapshot: Snapshot) -> None:
     """Once more, where files are written: not every snapshot comes from `from_json`."""
     Snapshot.from_json(snapshot.to_json(), "what is to be written")
@@ -245,7 +286,8 @@ def _share_cache(root: Path, folder: Path) -> None:
         cache, remotes = repo.cache.local.path, repo.config.get("remote", {})
         store = Path(cache).parents[1]  # without files/md5
         core = {key: x for key, x in repo.config["core"].items() if key == "remote"}
-    core |= SETTINGS["core"]
+    # DVC keeps an index for each folder that it was ever in, in /var/tmp: this one goes with it.
+    core |= {**SETTINGS["core"], "site_cache_dir": str(folder / ".dvc" / "tmp" / "site")}
     if (folder / ".dvc").is_symlink():
         raise UserError(f"the commit has a link for .dvc: {folder} would share another's settings")
     (folder / ".dvc" / Config.CONFIG_LOCAL).unlink(missing_ok=True)  # it may be a link

@@ -43,6 +43,9 @@ from mammo.errors import UserError
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SETTLED = 60.0  # seconds after which a worker has worked: if it ends then, another may fare better
 
+WATCHED = "cpu"  # the pool whose worker runs the watch and what it starts
+EVERY = 900.0  # seconds between two looks of the watch
+
 Say = Callable[[str], None]
 
 
@@ -90,6 +93,9 @@ def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()
         for pool in workers or [pool for pool in POOLS if pool not in without]:
             running.append(start(_worker(pool, environment), root, root / ".prefect" / "up"))
             say(f"worker   pool {pool}, flows run in {root}")
+            if pool == WATCHED:
+                running.append(start(_looks(environment), root, root / ".prefect" / "up"))
+                say(f"watch    looks every {EVERY / 60:g} minutes for what is to be retrained")
         say("Ctrl-C stops all of it.")
         _watch_over(running, root, say)
     except KeyboardInterrupt:
@@ -220,6 +226,11 @@ def _worker(pool: str, environment: dict[str, str]) -> Service:
     command = ["worker", "start", "--pool", pool, "--type", "process", "--name", name]
     command += ["--limit", str(limit)] if limit is not None else []
     return Service(f"worker-{pool}", _python("prefect", *command), environment)
+
+
+def _looks(environment: dict[str, str]) -> Service:
+    """What starts the watch when there is something to do, in the clone that would retrain."""
+    return Service("looks", _python("flows.looks", f"{EVERY:g}"), environment)
 
 
 def _python(module: str, *arguments: str) -> list[str]:

@@ -1,11 +1,13 @@
 """The data trigger: a retrain for every new snapshot on the branch that the clone follows.
 
-It is the deployment `watch` of prefect.yaml. New data arrive as a commit that changes data.dvc, but
-new code or settings count as well. A snapshot is done when the gate has judged a version of it, or
-when its retrain was refused for a reason that lies in the snapshot. One that came to no end, since
-it could not begin, was killed or lost a server, is taken up again.
+It is the deployment `watch` of prefect.yaml; flows/looks.py starts it when a look finds something.
+New data arrive as a commit that changes data.dvc, but new code or settings count as well. A
+snapshot is done when the gate has judged a version of it, or when its retrain was refused for a
+reason that lies in the snapshot. One that came to no end, since it could not begin, was killed or
+lost a server, is taken up again.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,31 +25,53 @@ from flows.snapshot import snapshot_of_commit
 from mammo.errors import UserError
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a look found: the followed branch's snapshot, and the retrains that it has had."""
+
+    commit: str
+    digest: str
+    earlier: list[FlowRun]  # the oldest first
+    reason: str | None  # why no retrain is to be started; None if one is
+
+
 @flow(name="watch", flow_run_name="watch")
 def watch() -> State[Any]:
     """Fetch the branch; if its snapshot is not done and nobody is at it, start a retrain.
 
     The retrain takes its worker's clone to the commit (flows/workspace.py); this clone stays.
     """
-    root = Path.cwd()
     try:
-        fetch(root)
-        commit = _followed(root)
-        digest = snapshot_of_commit(root, commit).digest
-        versions = registry.made_for(registry.open_store(root), digest)
-        done = next((int(version.version) for version in versions if judged(version)), None)
+        seen = look(Path.cwd())
     except UserError as error:
         return Failed(message=str(error))
     except registry.FAULTS as error:
         return Failed(message=registry.in_words(error))
+    if seen.reason is not None:
+        return Completed(message=f"{seen.commit}: {seen.reason}")
+    run = start(seen.commit, seen.digest, seen.earlier)
+    get_run_logger().info(
+        "retrain of %s, snapshot %s: flow run %s", seen.commit, seen.digest, run.id
+    )
+    return Completed(message=f"{seen.commit} is retrained by the flow run {run.name}")
+
+
+def look(root: Path) -> Look:
+    """Fetch the branch, and ask the registry and Prefect what became of its snapshot.
+
+    Raises:
+        UserError: if git or MLflow does not answer, or the clone follows no branch.
+        MlflowException: if MLflow fails.
+    """
+    fetch(root)
+    commit = _followed(root)
+    digest = snapshot_of_commit(root, commit).digest
+    versions = registry.made_for(registry.open_store(root), digest)
+    done = next((int(version.version) for version in versions if judged(version)), None)
     if done is not None:
-        return Completed(message=f"nothing new: {commit} became version {done}, which was judged")
+        return Look(commit, digest, [], f"nothing new: it became version {done}, which was judged")
     earlier = attempts(digest)
-    if (reason := reason_to_wait(earlier, datetime.now(UTC))) is not None:
-        return Completed(message=f"{commit}: {reason}")
-    run = start(commit, digest, earlier)
-    get_run_logger().info("retrain of %s, snapshot %s: flow run %s", commit, digest, run.id)
-    return Completed(message=f"{commit} is retrained by the flow run {run.name}")
+    return Look(commit, digest, earlier, reason_to_wait(earlier, datetime.now(UTC)))
 
 
 def reason_to_wait(earlier: list[FlowRun], now: datetime) -> str | None:

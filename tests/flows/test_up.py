@@ -226,6 +226,7 @@ def test_it_says_where_everything_is(toy: Toy) -> None:
     assert "MLFLOW_TRACKING_URI=http://127.0.0.1:" in said
     assert "pool cpu" in said
     assert "pool gpu" in said
+    assert "looks every 15 minutes" in said
 
 
 def test_prefect_has_what_prefect_yaml_declares(toy: Toy) -> None:
@@ -236,6 +237,9 @@ def test_prefect_has_what_prefect_yaml_declares(toy: Toy) -> None:
     assert retrain["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     watch = toy.ask("deployments/name/watch/watch")
     assert [x["schedule"]["cron"] for x in watch["schedules"]] == ["*/15 * * * *"]
+    nightly = toy.ask("deployments/name/gc/gc")
+    # The one is started when a look finds something, the other when somebody wants it.
+    assert [x["active"] for x in (*watch["schedules"], *nightly["schedules"])] == [False, False]
     assert toy.ask("deployments/name/run-stage/gpu")["work_pool_name"] == "gpu"
     form = toy.ask("deployments/name/audit/audit")["parameter_openapi_schema"]
     assert form["required"] == ["version"]
@@ -250,9 +254,9 @@ def test_prefect_has_what_prefect_yaml_declares(toy: Toy) -> None:
     assert rule["actions"][0]["state"] == "CRASHED"
 
 
-def test_the_schedules_make_runs(toy: Toy) -> None:
+def test_the_schedule_makes_runs(toy: Toy) -> None:
     deadline = time.monotonic() + PATIENCE
-    waiting = {"retrain", "watch"}
+    waiting = {"retrain"}
     while waiting and time.monotonic() < deadline:
         for name in sorted(waiting):
             asked = {"flows": {"name": {"any_": [name]}}}
