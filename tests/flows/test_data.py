@@ -13,15 +13,21 @@ from mammo.errors import UserError
 from tests.flows.conftest import command
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project whose data are one file; to be copied."""
+    root = tmp_path_factory.mktemp("made")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    command(root, "dvc", "init", "-q")
+    (root / "data").mkdir()
+    (root / "data" / "train.csv").write_text("patient_id\n1\n")
+    command(root, "dvc", "add", "-q", "data")
+    return root
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A DVC project whose data are one file."""
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    command(tmp_path, "dvc", "init", "-q")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train.csv").write_text("patient_id\n1\n")
-    command(tmp_path, "dvc", "add", "-q", "data")
-    return tmp_path
+def project(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """New exams come into data/ all at once or not at all."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,16 +15,21 @@ from tests.flows.conftest import command
 from tests.mammo.test_merging import everything, write_set
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A DVC project whose data are two images, committed."""
-    root = tmp_path / "project"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project whose data are two images, committed; to be copied."""
+    root = tmp_path_factory.mktemp("made") / "project"
     root.mkdir()
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     command(root, "dvc", "init", "-q")
     write_set(root / "data", {"1/11": b"one", "2/21": b"two"})
     command(root, "dvc", "add", "-q", "data")
     return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
 
 
 def state(root: Path) -> tuple[dict[str, bytes], str, list[str]]:
@@ -108,12 +114,11 @@ def imported(project: Path, tmp_path: Path, *how: str) -> Path:
     ],
     ids=["import", "import-url"],
 )
-@pytest.mark.parametrize("frozen", [True, False])
 def test_imported_data_are_not_added_to_and_the_source_is_named(
-    project: Path, tmp_path: Path, new: Path, how: tuple[str, ...], source: str, frozen: bool
+    project: Path, tmp_path: Path, new: Path, how: tuple[str, ...], source: str
 ) -> None:
     other = imported(project, tmp_path, *(word.format(project) for word in how))
-    if not frozen:
+    if how[0] == "import-url":
         command(other, "dvc", "unfreeze", "data.dvc")
     before = state(other)
     with pytest.raises(UserError) as refused:

@@ -30,10 +30,11 @@ STAGE = {
 }
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project with one stage, which starts from weights that DVC tracks, and a remote."""
-    root = tmp_path / "project"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one stage, which starts from weights that DVC tracks, and a remote beside it;
+    to be copied."""
+    root = tmp_path_factory.mktemp("made") / "project"
     (root / "weights").mkdir(parents=True)
     shutil.copyfile(ROOT / "weights/.gitkeep", root / "weights/.gitkeep")
     (root / FILE).write_text("one")
@@ -45,11 +46,16 @@ def project(tmp_path: Path) -> Path:
     command(root, "git", "config", "user.name", "Tester")
     command(root, "git", "config", "user.email", "tester@localhost")
     command(root, "dvc", "init", "-q")
-    command(root, "dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "remote"))
+    command(root, "dvc", "remote", "add", "-q", "-d", "store", "../remote")
     command(root, "dvc", "add", "-q", FILE, "data")
     command(root, "git", "add", "-A")
     command(root, "git", "commit", "-qm", "weights to start from")
     return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
 
 
 def run_and_push(root: Path) -> None:
