@@ -25,7 +25,6 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 from mlflow.tracking._tracking_service.utils import get_tracking_uri
-from sqlalchemy.engine import make_url
 
 FOLDER = "artifacts"
 
@@ -62,5 +61,7 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     """The file of a SQLite store, absolute; None if it is another kind of store."""
     if not tracking_uri.startswith("sqlite"):
         return None
+    from sqlalchemy.engine import make_url  # a client of a server has no other use for it
+
     name = make_url(tracking_uri).database
     return Path(os.path.abspath(name)) if name else None  # noqa: PTH100 - links stay as they are

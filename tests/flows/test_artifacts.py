@@ -24,7 +24,7 @@ from urllib.parse import quote
 import mlflow
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -475,6 +475,7 @@ def test_a_servers_own_registry_has_its_artifacts_beside_it(
         up._mlflow_server(tmp_path, up.Address("127.0.0.1", 1), env)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1)))
 def test_an_address_leads_into_the_folder_beside_the_file_or_nowhere(parts: list[str]) -> None:
     address = "mlflow-artifacts:/" + "/".join(map(quote, parts))
