@@ -33,7 +33,13 @@ from flows.prune import LONG_LOG, alone, look, remove
 from flows.prune_records import _delete, _old
 from flows.recovery import only_one
 from flows.registration import WHOLE
-from flows.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, snapshot_tags
+from flows.registry import (
+    EXPERIMENT,
+    MODEL,
+    SNAPSHOT_ARTIFACT,
+    open_store,
+    snapshot_tags,
+)
 from flows.run_git import git
 from flows.snapshot import Snapshot, capture, materialise, read_tag, snapshots, write_tag
 from flows.waste import Found, Policy
@@ -107,6 +113,7 @@ def register(root: Path, folder: Path) -> None:
     tags = {**snapshot_tags(snapshot), WHOLE: TAG}
     client.create_model_version(MODEL, "file:///nowhere", made_by, tags=tags)
     write_tag(root, snapshot, TAG, "version 1")
+    open_store(root)  # mends what MLflow wrote of this folder: that is no work of `mammoflow gc`
 
 
 def ended_run(

@@ -1,7 +1,8 @@
-"""A look that finds nothing starts nothing; any other starts the watch."""
+"""A look that finds nothing starts nothing; one that finds something, or fails, a flow run."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_server_that_is_away_ends_no_looking_and_is_said_once(
     def nap(seconds: float) -> None:
         assert seconds == next(naps)
 
-    monkeypatch.setattr("flows.looks.time.sleep", nap)
+    monkeypatch.setattr("flows.looks.time", SimpleNamespace(sleep=nap))
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(StopIteration),
