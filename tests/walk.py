@@ -241,9 +241,8 @@ def walk(folder: Path) -> None:
             builder.does("sed -i 's/  beta: .*/  beta: 1.0/' params.yaml")
             builder.does("git commit -qam 'another beta' && git push -q origin HEAD:main")
             builder.does("prefect deployment run watch/watch", says="Created flow run")
-            _wait_for(builder, "mammoflow audits 2")
-            _wait_for(builder, "mammoflow aliases | grep challenger")
-        builder.does("mammoflow promote 2 --reason 'the walk'", says="promoted")
+            # The server's worker takes it from here: the watch, a retrain, the gate.
+            _wait_for(builder, "mammoflow aliases | grep '2 is champion'")
 
         auditor.variables = {"MLFLOW_TRACKING_URI": servers["MLFLOW_TRACKING_URI"]}
         auditor.clones()
