@@ -4,7 +4,7 @@ BIN := .venv/bin
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env retrain test walk lock clean
+.PHONY: help env retrain test processors walk lock clean
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -24,6 +24,9 @@ test: env  ## environment, all tests and checks
 		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; \
 		echo "other processors:"; wait $$processors; processors=$$?; cat build/processors.txt; \
 		exit $$((whole + processors + rest))
+
+processors: env  ## the emulated tests, on an Intel Haswell and on an AMD Milan
+	@MAMMOFLOW_TEST_PROCESSORS="Haswell EPYC-Milan" pytest -rs -m processors
 
 walk: env  ## README's story of four machines, each blind to the others; some fifteen minutes
 	@python -m tests.walk

@@ -1,4 +1,4 @@
-"""The whole of a tiny pipeline has the same bytes on this processor and on two that are emulated.
+"""The whole of a tiny pipeline has the same bytes on this processor and on emulated ones.
 
 An emulator computes approximate instructions in a way of its own and has no AVX-512, so what hangs
 on either shows on any machine.
