@@ -32,6 +32,7 @@ from mammo.store import open_store
 
 LONG_LOG, END_OF_LOG = 10_000_000, 1_000_000  # bytes
 
+LOOSE = 2000  # objects of git for which it is worth while to pack them
 ROOM = 1_000_000  # bytes in an SQLite file for which it is worth while to write it anew
 BUSY = 60.0  # seconds that another process may hold it
 
@@ -70,7 +71,9 @@ def look(root: Path, policy: Policy) -> Found:
     found += unregistered_runs(root, before)
     found += superseded(root, before, policy.remote)
     found += Found([_worktrees(root), _checkpoints(root, before), _results(before), _logs(root)])
-    found += Found([_databases(root)])  # the last: what goes before makes room in them
+    found += Found(
+        [_loose(root), _databases(root)]
+    )  # the last: what goes before makes room in them
     return found
 
 
@@ -143,6 +146,21 @@ def _logs(root: Path) -> Waste:
 
     size = sum(path.stat().st_size - END_OF_LOG for path in logs)
     return Waste("logs of `mammoflow up`, all but the last megabyte", len(logs), size, go)
+
+
+def _loose(root: Path) -> Waste:
+    """What git has not packed: flows/run_git.py lets it do nothing by itself, in the background."""
+    counted = dict(line.split(": ") for line in git(root, "count-objects", "-v").splitlines())
+    count = int(counted["count"])
+
+    def go() -> None:
+        # Without pruning: a commit that only a record of MLflow's names stays.
+        git(root, "gc", "--quiet", "--no-prune")
+
+    if count < LOOSE:
+        return Waste("objects that git has not packed")
+    size = int(counted["size"]) * 1024
+    return Waste("objects that git has not packed", count, size, go)
 
 
 def _databases(root: Path) -> Waste:

@@ -40,7 +40,7 @@ from flows.registry import (
     open_store,
     snapshot_tags,
 )
-from flows.run_git import git
+from flows.run_git import git, has_commit
 from flows.snapshot import Snapshot, capture, materialise, read_tag, snapshots, write_tag
 from flows.waste import Found, Policy
 from mammo.errors import UserError
@@ -381,6 +381,19 @@ def test_dvc_leaves_nothing_of_a_snapshot_outside_of_its_folder(root: Path) -> N
     """By default it keeps an index in /var/tmp for each folder that it was ever in."""
     with materialise(root, read_tag(root, TAG)) as folder, Repo(str(folder)) as repo:
         assert Path(repo.site_cache_dir).is_relative_to(folder)
+
+
+def test_git_packs_its_objects_and_forgets_none(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unnamed = git(root, "commit-tree", "HEAD^{tree}", "-m", "that no branch and no tag has")
+    objects = git(root, "count-objects")
+    assert "objects that git has not packed" not in counts(gc(root, Policy()))
+    assert git(root, "count-objects") == objects
+    monkeypatch.setattr("flows.prune.LOOSE", 1)
+    assert counts(gc(root, Policy()))["objects that git has not packed"] > 1
+    assert git(root, "count-objects").startswith("1 objects")
+    assert has_commit(root, unnamed)
 
 
 def test_room_in_sqlite_files_is_given_back(root: Path) -> None:
