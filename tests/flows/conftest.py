@@ -1,10 +1,12 @@
 """A whole small project in a folder of its own: our code, real git, real DVC, tiny phantoms."""
 
+import functools
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -159,8 +161,21 @@ class Retrained:
     runs: int  # in MLflow after it
 
 
+@functools.cache
+def empty_database() -> bytes:
+    """MLflow's SQLite file before there is anything in it: to make its tables takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        MlflowClient(uri, uri).search_experiments()
+        return (Path(folder) / "mlflow.db").read_bytes()
+
+
 def store(root: Path) -> MlflowClient:
-    uri = f"sqlite:///{root}/mlruns/mlflow.db"
+    file = root / "mlruns" / "mlflow.db"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(empty_database())
+    uri = f"sqlite:///{file}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     # Kept by a run's id alone, which a copy of a project has as well.
