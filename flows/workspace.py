@@ -50,6 +50,8 @@ def enter() -> dict[str, str]:
 
 def _crash(why: str) -> None:
     """Set the flow run down as crashed, and say why: Prefect would give the process's status."""
+    if not flow_run.id:
+        return  # called by hand
     from prefect.client.orchestration import get_client
     from prefect.states import Crashed
 
