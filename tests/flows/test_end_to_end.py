@@ -184,7 +184,7 @@ def test_uncommitted_code_is_refused_before_any_work(
         result = mammoflow(third.root, "retrain", check=False, extra_env=prefect_server)
     finally:
         path.write_text(before)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "error: the code is not committed: stages/split.py" in result.stdout
     assert "Running stage" not in result.stdout
     assert len(all_runs(third.root)) == third.runs
@@ -212,7 +212,7 @@ def test_a_tag_of_another_registry_is_refused_before_any_work(
     finally:
         command(third.root, "git", "tag", "-d", "model/v3")
     assert result.returncode == 1
-    assert "error: git has the tag model/v3 already" in result.stdout
+    assert "error: git has the tag model/v3, and the registry" in result.stdout
 
 
 def test_a_failing_stage_fails_the_run_and_registers_nothing(
