@@ -258,7 +258,7 @@ def up(
 ) -> None:
     """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
     with one_sentence(status=2):
-        preflight.check_project(Path.cwd())
+        preflight.check_clone(Path.cwd())
     from flows.up import up as start_all
 
     with one_sentence():

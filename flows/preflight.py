@@ -25,6 +25,16 @@ def check_project(root: Path) -> Params:
     Raises:
         UserError: if it is none, git does not know it, or its settings are wrong.
     """
+    check_clone(root)
+    return load_params(root / "params.yaml")
+
+
+def check_clone(root: Path) -> None:
+    """Make sure that a folder is a clone of a project, whatever its settings say.
+
+    Raises:
+        UserError: if it is none, or git does not know it.
+    """
     for name in ("dvc.yaml", "params.yaml", ".dvc"):
         if not (root / name).exists():
             raise UserError(
@@ -32,7 +42,6 @@ def check_project(root: Path) -> Params:
             )
     if not succeeds(root, "rev-parse", "--quiet", "--verify", "HEAD^{commit}"):
         raise UserError(f"git has no commit in {root}: go to the folder of a clone, or commit")
-    return load_params(root / "params.yaml")
 
 
 def check_committed(root: Path) -> None:
