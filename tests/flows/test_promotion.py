@@ -29,7 +29,7 @@ from flows.dvclock import open_cache, read_lock
 from flows.notify import VARIABLE
 from flows.promote import unsettled
 from flows.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
-from flows.snapshot import Snapshot, git, write_tag
+from flows.snapshot import Snapshot, git, tag_exists, write_tag
 from tests.flows.conftest import Retrained, store
 from tests.flows.receiver import Receiver, listening
 
@@ -354,7 +354,8 @@ def record(root: Path, version: int, snapshot: Snapshot) -> None:
     run_id = str(MlflowClient().get_model_version(MODEL, str(version)).run_id)
     MlflowClient().log_text(run_id, snapshot.to_json(), SNAPSHOT_ARTIFACT)
     MlflowClient().set_model_version_tag(MODEL, str(version), "snapshot_digest", snapshot.digest)
-    git(root, "tag", "-d", f"model/v{version}")
+    if tag_exists(root, f"model/v{version}"):
+        git(root, "tag", "-d", f"model/v{version}")
     write_tag(root, snapshot, f"model/v{version}", "once more")
 
 
@@ -387,7 +388,7 @@ def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
     try:
         git(root, "tag", "-d", "model/v2")
         result = run("promote", "2")
-        assert "has the git tag model/v2" in result.output
+        assert "has the git tag model/v2" in " ".join(result.output.split())
         write_tag(root, other, "model/v2", "moved")  # the registry agrees with itself
         result = run("promote", "2")
         assert result.exit_code == 1
