@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.registry import MODEL
 from flows.snapshot import Snapshot, git, read_tag, write_tag
+from mammoflow_artifacts import FOLDER, sqlite_file
 
 KEPT = (".git", ".dvc/cache", "mlruns/artifacts", "data")
 """What may be changed, besides MLflow's database, and is put back."""
@@ -58,7 +59,13 @@ def artifact(root: Path, name: str) -> Path:
 
 
 def model_folder(number: int = 1) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{number}"))
+    """The folder of a registered model in the clone's own store; no copy of it."""
+    file = sqlite_file(mlflow.get_tracking_uri())
+    assert file is not None
+    address = MlflowClient().get_model_version_download_uri(MODEL, str(number))
+    folder = file.parent / FOLDER / urlparse(address).path.lstrip("/")
+    assert (folder / "MLmodel").is_file(), address
+    return folder
 
 
 def in_cache(root: Path, snapshot: Snapshot, path: str, inside: str | None = None) -> Path:

@@ -32,6 +32,7 @@ from flows.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
 from flows.snapshot import Snapshot, git, tag_exists, write_tag
 from tests.flows.conftest import Retrained, store
 from tests.flows.receiver import Receiver, listening
+from tests.flows.tampering import model_folder
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -406,7 +407,7 @@ def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
 def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
     root: Path, otherwise: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/1")) / "code/mammo/scoring.py"
+    path = model_folder(1) / "code/mammo/scoring.py"
     before = path.read_bytes()
     path.write_bytes(before + b"\nPRESENT = True\n")
     try:
