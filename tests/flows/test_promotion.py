@@ -87,9 +87,14 @@ def database(root: Path) -> sqlite3.Connection:
 
 
 def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, list(arguments))
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, list(arguments))  # no line is cut
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def last_of_champion() -> aliases.Move:
+    """The last move of the champion: the challenger's alias is taken away after it."""
+    return [move for move in aliases.history() if move.alias == "champion"][-1]
 
 
 def tags(version: int = 2) -> dict[str, str]:
@@ -242,7 +247,7 @@ def test_a_person_approves_and_is_on_record(
     result = run("promote", "2", "--reason", "fewer recalls in the pilot")
     assert result.exit_code == 0, result.output
     assert aliases.current() == {"champion": 2, "previous": 1}
-    move = aliases.history()[-1]
+    move = last_of_champion()
     assert (move.alias, move.version, move.before) == ("champion", 2, 1)
     assert (move.who, move.why) == ("Tester <tester@localhost>", "fewer recalls in the pilot")
     assert "scored" not in caplog.text  # the verdict was on record
@@ -302,7 +307,7 @@ def test_a_version_that_falls_short_is_refused_with_the_reason(
     finally:
         config.unlink()
     assert result.exit_code == 1, result.output
-    assert "fetching data.dvc from the remote" in caplog.text
+    assert "fetching data.dvc from DVC's remote" in caplog.text
     assert "scored: 40/40" in caplog.text
     assert "may not be below 1.000" in result.output
     assert aliases.current() == {"champion": 1, "challenger": 2}
@@ -324,8 +329,8 @@ def test_a_retrain_that_was_cut_short_at_the_gate_goes_there_the_next_time(
     assert "Nothing changed" in result.output
     assert f"{MODEL} version 2: promoted" in result.output
     assert aliases.current() == {"champion": 2, "previous": 1}
-    assert aliases.history()[-1].who == aliases.AUTOMATIC
-    assert aliases.history()[-1].why.startswith("the gate: all ")
+    assert last_of_champion().who == aliases.AUTOMATIC
+    assert last_of_champion().why.startswith("the gate: all ")
     assert receiver.subjects() == [f"{MODEL} version 2: promoted"]
     url = f"{prefect_server['PREFECT_API_URL']}/artifacts/latest/filter"
     pages = httpx.post(url, json={"artifacts": {"key": {"any_": ["gate"]}}}).json()
@@ -455,7 +460,7 @@ def test_mlflow_out_of_reach_is_one_sentence(
     finally:
         mlflow.set_tracking_uri(before)
         mlflow.set_registry_uri(before)
-    assert result.exit_code == (2 if arguments[0] in ("audit", "promote") else 1)
+    assert result.exit_code == 2
     assert "error: MLflow at http://127.0.0.1:9 failed" in result.output
     assert "Traceback" not in result.output
 
