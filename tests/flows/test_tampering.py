@@ -177,7 +177,7 @@ def test_the_git_tag_moved_to_a_commit_that_is_no_snapshot(root: Path) -> None:
 
 def test_the_git_tag_gone(root: Path) -> None:
     git(root, "tag", "-d", "model/v1")
-    assert_caught(audit(), 2, "no tag model/v1", "git fetch")
+    assert_caught(audit(), 2, "has the git tag model/v1", "mammoflow publish 1")
 
 
 def test_the_digest_of_the_version(root: Path) -> None:
@@ -256,7 +256,7 @@ def test_the_cache_gone_but_a_remote_has_it(root: Path, tmp_path: Path) -> None:
     finally:
         config.unlink()
     assert result.exit_code == 0, result.output
-    assert "fetching from the remote" in result.output
+    assert "fetching what the cache lacks from DVC's remote" in result.output
 
 
 @pytest.mark.parametrize("names", [("snapshot_digest",), ("git_commit", "data_hash", "git_tag")])
