@@ -74,7 +74,7 @@ def audit_by(monkeypatch: pytest.MonkeyPatch, **bounds: float) -> None:
     params = load_params(ROOT / "params.yaml")
     update: dict[str, Any] = {"audit": params.audit.model_copy(update=bounds)}
     changed: Params = params.model_copy(update=update)
-    monkeypatch.setattr("flows.cli.load_params", lambda: changed)
+    monkeypatch.setattr("flows.preflight.load_params", lambda path: changed)
 
 
 @pytest.fixture
