@@ -76,7 +76,7 @@ def test_every_audit_is_a_record_of_its_own(root: Path) -> None:
         assert names == {"index.html", "audit.json"}
 
 
-@pytest.mark.parametrize("rows", itertools.permutations([FULL, NOT_JUDGED, QUICK]))
+@pytest.mark.parametrize("rows", [*itertools.permutations([FULL, NOT_JUDGED, QUICK])])
 def test_a_quick_one_or_one_that_could_not_judge_hides_nothing(
     root: Path, rows: tuple[str, ...]
 ) -> None:

@@ -22,7 +22,8 @@ from mammo.errors import UserError
 from tests.flows.receiver import listening
 from tests.flows.toys import free_port, prefect_server, until
 
-pytestmark = pytest.mark.timeout(900)
+# Prefect's client in this process: forked children of later tests would not end well.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.whole]
 
 WITHIN = 20  # seconds without a sign of life
 FAULTY = {f"prefect.flow-run.prefect.flow-run.{end}" for end in ("Completed", "Failed")}

@@ -48,6 +48,9 @@ from mammo.store import Store
 from tests.flows.conftest import store
 from tests.flows.toys import make_toy, run, until
 
+# Prefect's client in this process: forked children of later tests would not end well.
+pytestmark = pytest.mark.whole
+
 OLD = time.time() - 365 * 86_400
 TAG = "model/v1"
 STAGES = """

@@ -17,6 +17,9 @@ from flows.looks import WATCH, look_once
 from flows.watch import Look
 from mammo.errors import UserError
 
+# Prefect's client in this process: forked children of later tests would not end well.
+pytestmark = pytest.mark.whole
+
 COMMIT = "4435b4e" + "0" * 33
 
 
