@@ -18,7 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows import addresses, arithmetic, environment, integrity, provenance
 from flows.audit_account import Materials, compare_metrics, put_together
 from flows.audit_record import Audit, ComparedStage, Finding
-from flows.dvclock import Cache, data_out, open_cache, read_lock, sizes
+from flows.dvclock import Cache, data_out, open_cache, outs_of, read_lock, sizes
 from flows.effect import unlike_recorded, unlike_remade
 from flows.evidence import Evidence
 from flows.exchange import fetch_objects
@@ -124,7 +124,7 @@ def _examine(
         provenance.lock_agrees(folder, got.snapshot, locked),
     )
     cache = open_cache(root)
-    outs = {path: md5 for stage in locked for path, md5 in stage.outs.items()}
+    outs = outs_of(locked)
     wanted = {data: data_hash, **first_weights, **outs}
     _say_needs(root, got.snapshot, run, cache, quick, say)
     if not _all_cached(cache, wanted):
@@ -218,10 +218,11 @@ def _say_needs(
     Raises:
         UserError: if the disk has no room for it.
     """
-    absent = sum(size for md5, size in sizes(snapshot).items() if not cache.path(md5).exists())
+    known = sizes(snapshot)
+    absent = sum(size for md5, size in known.items() if not cache.path(md5).exists())
     if absent:
         say(f"needs {gigabytes(absent)} from DVC's remote")
-    again = 0 if quick else sum(sizes(snapshot).values())
+    again = 0 if quick else sum(known.values())
     check_room(root, absent + again)
     if not quick and (minutes := provenance.minutes_of(run)):
         say(f"needs about {minutes:.0f} minutes: so long the stages ran that made the version")

@@ -63,7 +63,7 @@ def keep(root: Path, record: Audit) -> str:
     Raises:
         UserError: in MLflow's own words if it does not take them.
     """
-    folder = f"audits/{record.date.replace(':', '').removesuffix('+0000')}-{secrets.token_hex(3)}"
+    folder = f"{_folder(record.date)}-{secrets.token_hex(3)}"
     text = record.model_dump_json(indent=2) + "\n"
     made = Audited(
         date=record.date,
@@ -129,9 +129,14 @@ def _before_records(tags: Mapping[str, str]) -> Audited | None:
         verdict=tags["audit_verdict"],
         standard=tags.get("audit_standard", ""),
         snapshot_digest=tags.get("audit_snapshot_digest", ""),
-        report=f"audits/{date.replace(':', '').removesuffix('+0000')}",
+        report=_folder(date),
         report_digest=tags.get("audit_report_digest", ""),
     )
+
+
+def _folder(date: str) -> str:
+    """Where the report of an audit of this time lies, or where its name begins."""
+    return f"audits/{date.replace(':', '').removesuffix('+0000')}"
 
 
 def _shown(audits: Sequence[Audited]) -> dict[str, str]:

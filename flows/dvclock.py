@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -45,6 +45,11 @@ def read_lock(snapshot: Snapshot) -> list[LockedStage]:
         )
         for name, stage in lock.stages.items()
     ]
+
+
+def outs_of(stages: Iterable[LockedStage]) -> dict[str, str]:
+    """The outs of all these stages: path and hash."""
+    return {path: md5 for stage in stages for path, md5 in stage.outs.items()}
 
 
 def data_out(snapshot: Snapshot) -> tuple[str, str]:
@@ -215,6 +220,13 @@ class Cache:
 def _is_inside(path: str) -> bool:
     """Whether a path stays in its folder; no more is asked of the name of a woman's file."""
     return not path.startswith("/") and ".." not in path.split("/")
+
+
+def default_remote(root: Path) -> str | None:
+    """The name of DVC's default remote, or None if there is none."""
+    with Repo(str(root)) as repo:
+        name = repo.config["core"].get("remote")
+        return str(name) if name else None
 
 
 def open_cache(root: Path) -> Cache:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flows.audit_record import Finding, Points
-from flows.dvclock import Cache, LockedStage
+from flows.dvclock import Cache, LockedStage, outs_of
 from flows.evidence import missing, wrong
 from flows.process import CommandError
 from flows.registry import flatten
@@ -60,7 +60,7 @@ def unlike_recorded(
     Returns:
         The table that is further off; and what is not as recorded.
     """
-    outs = {path: md5 for stage in locked for path, md5 in stage.outs.items()}
+    outs = outs_of(locked)
     stage = next((s for s in locked if {_PREDICTIONS, _BREASTS, _METRICS} <= s.outs.keys()), None)
     if stage is None:
         return None, [missing(f"no stage of the version made {_PREDICTIONS} and {_BREASTS}")]

@@ -24,12 +24,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.checked import printable
-from flows.dvclock import Cache, data_out, is_import, open_cache, read_lock
+from flows.dvclock import data_out, default_remote, is_import, open_cache, outs_of, read_lock
 from flows.process import CommandError, follow
 from flows.registration import WHOLE, git_tag
 from flows.registry import MODEL, versions
 from flows.run_dvc import DVC
-from flows.run_git import fetch, git, succeeds
+from flows.run_git import fetch, git, remotes, succeeds
 from flows.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.weights import tracked
 from mammo.errors import UserError
@@ -81,7 +81,7 @@ def publish_pending(root: Path, say: Say) -> list[Publication]:
 
     Only those whose git tag this clone has: another's are that one's to publish.
     """
-    if git_remote(root) is None or dvc_remote(root) is None:
+    if git_remote(root) is None or default_remote(root) is None:
         return []  # as before, and each of them says so
     done: list[Publication] = []
     for version in reversed(versions()):
@@ -111,28 +111,22 @@ def git_remote(root: Path) -> str | None:
     Args:
         root: the clone.
     """
-    names = git(root, "remote").split()
+    names = remotes(root)
     if not names:
         return None
     if succeeds(root, "symbolic-ref", "--quiet", "HEAD"):
-        key = f"branch.{git(root, 'symbolic-ref', '--short', 'HEAD')}.remote"
-        if succeeds(root, "config", "--get", key) and git(root, "config", "--get", key) in names:
-            return git(root, "config", "--get", key)
+        branch = git(root, "symbolic-ref", "--short", "HEAD")
+        own = git(root, "config", "--default", "", "--get", f"branch.{branch}.remote")
+        if own in names:
+            return own
     return "origin" if "origin" in names else names[0]
-
-
-def dvc_remote(root: Path) -> str | None:
-    """DVC's default remote by its name, or None if there is none."""
-    with Repo(str(root)) as repo:
-        name = repo.config["core"].get("remote")
-        return str(name) if name else None
 
 
 def have_tag(root: Path, version: int) -> str | None:
     """Fetch a version's git tag if the clone lacks it; return why it cannot be had, if so."""
     tag = git_tag(version)
     failed = ""
-    for remote in [] if tag_exists(root, tag) else git(root, "remote").split():
+    for remote in [] if tag_exists(root, tag) else remotes(root):
         try:
             fetch(root, remote, f"refs/tags/{tag}:refs/tags/{tag}")
             break
@@ -154,7 +148,7 @@ def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> None:
         targets: outs, or .dvc files; all of the snapshot's if there are none.
         say: told of it.
     """
-    if dvc_remote(folder) is None:
+    if default_remote(folder) is None:
         return
     names = list(targets)
     say(f"fetching {', '.join(names) or 'what the cache lacks'} from DVC's remote")
@@ -173,7 +167,7 @@ def _push(root: Path, version: int, say: Say) -> Iterator[str]:
     """
     tag = git_tag(version)
     advice = f"then `mammoflow publish {version}`"
-    remote, store = git_remote(root), dvc_remote(root)
+    remote, store = git_remote(root), default_remote(root)
     lacking = [
         text
         for text, there in (
@@ -224,13 +218,15 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
         CommandError: with the last lines of what went wrong on the way.
     """
     with materialise(root, snapshot) as folder:
-        outs = {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
+        outs = outs_of(read_lock(snapshot))
         outs |= tracked(folder)
         if not is_import(snapshot):  # those have a place of their own
             outs |= [data_out(snapshot)]
     cache = open_cache(root)
     owners = {md5: out for out, top in outs.items() for _, md5 in cache.objects(out, top)}
-    unlisted = [out for out, md5 in outs.items() if md5.endswith(".dir") and not _has(cache, md5)]
+    unlisted = [
+        out for out, md5 in outs.items() if md5.endswith(".dir") and cache.state(md5) != "good"
+    ]
     if unlisted:
         raise UserError(
             f"this clone's DVC cache lacks {', '.join(sorted(unlisted))}: publish it from the clone"
@@ -245,10 +241,6 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
     if lacking:
         names = ", ".join(sorted({owners[md5] for md5 in lacking}))
         raise UserError(f"{remote} lacks {len(lacking)} files of {names}, and so does this cache")
-
-
-def _has(cache: Cache, md5: str) -> bool:
-    return cache.state(md5) == "good"
 
 
 def _store_url(root: Path, name: str) -> str:

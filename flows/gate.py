@@ -16,7 +16,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.dvclock import read_lock
+from flows.dvclock import outs_of, read_lock
 from flows.process import CommandError
 from flows.registration import NETWORKS
 from flows.registry import MODEL, find_snapshot, run_of
@@ -123,7 +123,7 @@ def not_compared(
 def networks(snapshot: Snapshot) -> dict[str, str]:
     """The files of both networks and DVC's hashes of them, as a snapshot's dvc.lock names them."""
     wanted = {f"{folder}/{name}" for folder in NETWORKS.values() for name in NETWORK_FILES}
-    outs = {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
+    outs = outs_of(read_lock(snapshot))
     return {path: md5 for path, md5 in outs.items() if path in wanted}
 
 

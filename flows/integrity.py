@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit_record import Finding
 from flows.checked import inside
-from flows.dvclock import Cache, LockedStage
+from flows.dvclock import Cache, LockedStage, outs_of
 from flows.evidence import md5_of, missing, some, wrong
 from flows.pipeline import Stage
 from flows.registration import NETWORKS, SERVING
@@ -89,7 +89,7 @@ def unlike_commit(
     Args:
         folder: the snapshot, materialised.
     """
-    outs = {path: md5 for stage in stages for path, md5 in stage.outs.items()}
+    outs = outs_of(stages)
     wanted = {
         f"{name}/{Path(path).name}": (md5, path)
         for name, source in NETWORKS.items()
@@ -132,7 +132,7 @@ def logged_numbers(
     nested = {
         r.data.tags.get("stage"): r for r in client.search_runs([run.info.experiment_id], query)
     }
-    outs = {path: md5 for stage in locked for path, md5 in stage.outs.items()}
+    outs = outs_of(locked)
     for stage in stages:
         own = nested.get(stage.name)
         if own is None:

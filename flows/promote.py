@@ -205,11 +205,13 @@ def _objection(version: ModelVersion) -> str | None:
 
     What a person decided, a person alone decides anew.
     """
-    for number, made in sorted(aliases.rolled_back().items()):
+    rolled_back = aliases.rolled_back()
+    mine = networks_of(version) if rolled_back else {}
+    for number, made in sorted(rolled_back.items()):
         if number == int(version.version):
             what = "it"
         else:
-            other, mine = registry.find(number), networks_of(version)
+            other = registry.find(number)
             if other is None or not mine or networks_of(other) != mine:
                 continue
             what = f"version {number}, whose very weights these are,"

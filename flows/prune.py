@@ -71,10 +71,8 @@ def look(root: Path, policy: Policy) -> Found:
     found += unregistered_runs(root, before)
     found += superseded(root, before, policy.remote)
     found += Found([_worktrees(root), _checkpoints(root, before), _results(before), _logs(root)])
-    found += Found(
-        [_loose(root), _databases(root)]
-    )  # the last: what goes before makes room in them
-    return found
+    # The databases last: what goes before makes room in them.
+    return found + Found([_loose(root), _databases(root)])
 
 
 def remove(found: Found, say: Say) -> None:

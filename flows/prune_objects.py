@@ -26,7 +26,7 @@ from dvc_data.hashfile.db import get_index
 from flows.exchange import have_tag
 from flows.registration import git_tag
 from flows.registry import find_snapshot, open_store, versions
-from flows.run_git import fetch, git, has_commit, listed, succeeds
+from flows.run_git import fetch, git, has_commit, listed, remotes, succeeds
 from flows.waste import Found, Waste
 from mammo.errors import UserError
 
@@ -57,7 +57,7 @@ def superseded(root: Path, before: float, remote: bool) -> Found:
         UserError: if git's remotes do not answer, which may have names of their own.
     """
     what, lack = "superseded outs in DVC's cache", "were left: "
-    if remote and listed_remotes(root):
+    if remote and remotes(root):
         fetch(root, "--all", "--tags")
     with Repo(str(root)) as repo:
         there = _remote(repo) if remote else None
@@ -79,11 +79,6 @@ def superseded(root: Path, before: float, remote: bool) -> Found:
             what = f"superseded outs on DVC's remote {name}"
             found += Found([_waste(what, there, legacy, named, before)])
         return found
-
-
-def listed_remotes(root: Path) -> list[str]:
-    """Git's remotes, by name."""
-    return git(root, "remote").split()
 
 
 def _remote(repo: Repo) -> Any:

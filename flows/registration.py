@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from flows import aliases
 from flows.registry import CHALLENGER, CHAMPION, MODEL, USUAL, snapshot_tags, versions
-from flows.run_git import git
+from flows.run_git import git, remotes
 from flows.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from mammo.errors import UserError
 from mammo.files import NETWORK_FILES
@@ -93,7 +93,7 @@ def check_next_tag(root: Path) -> None:
 def _tagged(root: Path, elsewhere: bool) -> set[int]:
     """Numbers of versions that have a git tag, here and, if wished, on the remotes that answer."""
     names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
-    for remote in git(root, "remote").split() if elsewhere else ():
+    for remote in remotes(root) if elsewhere else ():
         try:
             told = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
         except UserError:

@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.dvclock import Cache, data_out, open_cache, read_lock, require_form
+from flows.dvclock import Cache, data_out, open_cache, outs_of, read_lock, require_form
 from flows.evidence import some
 from flows.exchange import fetch_objects, have_tag
 from flows.gate import predicts_alike
@@ -140,7 +140,7 @@ def _snapshot(root: Path, version: ModelVersion) -> Snapshot:
 
 
 def _hashes(snapshot: Snapshot) -> dict[str, str]:
-    return {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
+    return outs_of(read_lock(snapshot))
 
 
 def _out(cache: Cache, snapshot: Snapshot, path: str) -> Path:

@@ -156,6 +156,11 @@ def changed_between(root: Path, one: str, other: str) -> list[str]:
     return listed(root, "diff-tree", "-r", "-z", "--name-only", "--no-renames", one, other)
 
 
+def remotes(root: Path) -> list[str]:
+    """The clone's remotes, by name."""
+    return git(root, "remote").split()
+
+
 def fetch(root: Path, *arguments: str) -> None:
     """Fetch from the clone's remotes; nothing that is here is taken away.
 

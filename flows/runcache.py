@@ -17,6 +17,7 @@ from dvc.stage.cache import _get_stage_hash
 from dvc.stage.loader import StageLoader
 from dvc_objects.fs import generic
 
+from flows.dvclock import default_remote
 from flows.process import follow
 from flows.run_dvc import DVC
 from mammo.errors import UserError
@@ -43,12 +44,11 @@ def require_remote(root: Path) -> None:
     Raises:
         UserError: if there is none.
     """
-    with Repo(str(root)) as repo:
-        if not repo.config["core"].get("remote"):
-            raise UserError(
-                "stages in a pool exchange their files through DVC's default remote, and there is "
-                "none: set one with `dvc remote add -d NAME URL`"
-            )
+    if default_remote(root) is None:
+        raise UserError(
+            "stages in a pool exchange their files through DVC's default remote, and there is "
+            "none: set one with `dvc remote add -d NAME URL`"
+        )
 
 
 def push_deps(root: Path, name: str) -> None:

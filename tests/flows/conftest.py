@@ -194,6 +194,14 @@ def retrained(root: Path, extra_env: Mapping[str, str] | None = None) -> Retrain
     return Retrained(root, said, len(all_runs(root)))
 
 
+@pytest.fixture(scope="module")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a registry in which there is nothing yet."""
+    root = tmp_path_factory.mktemp("registry")
+    store(root)
+    return root
+
+
 @pytest.fixture(scope="package", autouse=True)
 def no_store_left_behind() -> Iterator[None]:
     """`store` sets the whole process's, and a store so set outweighs the environment's."""

@@ -17,26 +17,18 @@ from mammo.errors import UserError
 from tests.flows.conftest import store
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("registry")
-    (root / "mlruns").mkdir()
-    store(root)
-    return root
-
-
 @pytest.fixture
-def three_versions(registry: Path) -> Path:
+def three_versions(empty_registry: Path) -> Path:
     """A model with three versions and no alias."""
-    client = store(registry)
+    client = store(empty_registry)
     client.create_registered_model(MODEL)
     for _ in range(3):
-        client.create_model_version(MODEL, source=str(registry))
-    yield registry
+        client.create_model_version(MODEL, source=str(empty_registry))
+    yield empty_registry
     client.delete_registered_model(MODEL)
 
 
-def test_without_a_model_there_is_no_alias_and_no_history(registry: Path) -> None:
+def test_without_a_model_there_is_no_alias_and_no_history(empty_registry: Path) -> None:
     assert aliases.current() == {}
     assert aliases.history() == []
     with pytest.raises(UserError, match="no version was ever replaced"):

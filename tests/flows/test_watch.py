@@ -143,12 +143,9 @@ def test_a_run_is_called_by_its_commit_and_who_asked_for_it(
     assert name_of("4435b4e" + "0" * 33) == name
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("registry")
-    (root / "mlruns").mkdir()
-    store(root)
-    return root
+@pytest.fixture
+def root(empty_registry: Path) -> Path:
+    return empty_registry
 
 
 @pytest.fixture
