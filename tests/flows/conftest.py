@@ -26,6 +26,7 @@ from benchmarks.overhead import SMALL
 from mammo.datasets.phantom import write_phantoms
 from mammo.params import load_params
 from mammo.split import split_of
+from tests.flows import toys
 from tests.flows.markers import UID, plant
 from tests.flows.receiver import Receiver, listening
 from tests.flows.tampering import KEPT, database, restore
@@ -130,22 +131,21 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[dict[str, str]]:
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server for all tests of a session, as what a process needs to use it.
 
-    Without it each retrain starts a temporary one, as `first` does: seconds, each time.
+    Without it each retrain starts a temporary one, as `first` does: seconds, each time. Nothing
+    is set in this process, where tests that know of no server would find it: see `prefect_here`.
     """
-    # Here, and not above: what `flows` sets for Prefect must be there when Prefect is imported.
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=180):
-        yield {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    port = toys.free_port()
+    with toys.prefect_server(tmp_path_factory.mktemp("prefect"), port):
+        yield {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
 
 @pytest.fixture
 def prefect_here(prefect_server: dict[str, str]) -> Iterator[None]:
     """The server, for flows that run in this process."""
+    # Here, and not above: what `flows` sets for Prefect must be there when Prefect is imported.
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
