@@ -35,7 +35,7 @@ _NOTICES = {
     "Mammoflow: tell of flow runs that could not begin": {"prefect.run-count": "0"},
     "Mammoflow: tell of flow runs that fell silent": {"prefect.state-message": f"{SILENCE}*"},
 }
-_TOLD = ("retrain", "watch", "promote", "audit")  # flows; of a stage's run its retrain tells
+_TOLD = ("retrain", "watch", "promote", "audit", "gc")  # flows; of a stage's run its retrain tells
 _ONCE_IN = timedelta(hours=6)  # for a deployment: the watch tries every quarter of an hour
 
 
@@ -146,6 +146,9 @@ async def make_notices(slug: str) -> None:
     from prefect.events.schemas.events import ResourceSpecification
 
     action = await _notice(slug) if slug else None
+    flows = ResourceSpecification(
+        {"prefect.resource.role": "flow", "prefect.resource.name": list(_TOLD)}
+    )
     for name, mark in _NOTICES.items():
         async with get_client() as client:
             found = await client.read_automations_by_name(name)
@@ -153,8 +156,10 @@ async def make_notices(slug: str) -> None:
             rule = Automation(**known.model_dump())
             if action is None:
                 await rule.adelete()
-            elif rule.actions != [action]:
+            elif rule.actions != [action] or _related(rule) != flows:
                 rule.actions = [action]
+                if isinstance(rule.trigger, EventTrigger):
+                    rule.trigger.match_related = flows
                 await rule.aupdate()
         if found or action is None:
             continue
@@ -163,9 +168,7 @@ async def make_notices(slug: str) -> None:
             trigger=EventTrigger(
                 expect={"prefect.flow-run.Crashed", "prefect.flow-run.Failed"},
                 match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*", **mark}),
-                match_related=ResourceSpecification(
-                    {"prefect.resource.role": "flow", "prefect.resource.name": list(_TOLD)}
-                ),
+                match_related=flows,
                 for_each={"related:deployment:prefect.resource.id"},
                 posture=Posture.Reactive,
                 threshold=1,
@@ -173,6 +176,11 @@ async def make_notices(slug: str) -> None:
             ),
             actions=[action],
         ).acreate()
+
+
+def _related(rule: Any) -> Any:
+    """Which flows a rule tells of: an earlier one knew fewer."""
+    return getattr(rule.trigger, "match_related", None)
 
 
 async def _notice(slug: str) -> Any:

@@ -10,12 +10,18 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
 from flows import registry
+from flows.notify import notify_failure
 from flows.prune import alone, look, remove
 from flows.waste import Policy
 from mammo.errors import UserError
 
 
-@flow(name="gc", flow_run_name="gc")
+@flow(
+    name="gc",
+    flow_run_name="gc",
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def gc(days: float = 30.0, remote: bool = False) -> State[Any]:
     """Remove what is no longer needed in the current folder, and of the servers' records.
 

@@ -14,6 +14,7 @@ from prefect.blocks.system import Secret
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.schemas.automations import EventTrigger
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
@@ -181,6 +182,15 @@ def test_a_run_that_could_not_begin_or_fell_silent_is_told_by_the_server_once(
     assert len(before) == len(_NOTICES)
     asyncio.run(make_notices("webhook/ops"))
     assert notices(client) == before
+    [first, _] = before  # as an earlier version made it, which knew fewer flows
+    assert isinstance(first.trigger, EventTrigger)
+    all_flows = first.trigger.match_related
+    first.trigger.match_related = ResourceSpecification({"prefect.resource.name": ["retrain"]})
+    first.update()  # type: ignore[unused-coroutine]
+    asyncio.run(make_notices("webhook/ops"))
+    [mended, _] = notices(client)
+    assert isinstance(mended.trigger, EventTrigger)
+    assert mended.trigger.match_related == all_flows
     asyncio.run(make_notices(""))  # no longer wanted
     assert notices(client) == []
 

@@ -380,6 +380,12 @@ def test_each_new_snapshot_is_retrained_once_on_its_own_commit(toy: Toy) -> None
     assert len(retrains_of(toy, commit)) == 2
 
 
+def test_what_is_no_longer_needed_is_removed_by_a_worker(toy: Toy) -> None:
+    """The nightly, started by hand; a toy has nothing yet that is old enough."""
+    state = toy.state_at_end(toy.start("gc/gc"))
+    assert (state["type"], state["message"]) == ("COMPLETED", "everything is still needed")
+
+
 def test_the_end_of_it_is_the_end_of_every_process(toy: Toy) -> None:
     family = psutil.Process(toy.up.pid).children(recursive=True)
     assert len(family) >= 4
