@@ -39,14 +39,14 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
-from mammo.breast import breast_mask
+from mammo.base.settings import load_params
+from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
-from mammo.datasets.phantom_plan import plan_women
-from mammo.datasets.phantom_view import draw_view
-from mammo.dicom import read_mammogram
-from mammo.params import load_params
-from mammo.remembered_images import prepared_picture
-from mammo.tables import image_file
+from mammo.datasets.phantom.plan import plan_women
+from mammo.datasets.phantom.view import draw_view
+from mammo.dicom.reader import read_mammogram
+from mammo.imaging.breast_mask import breast_mask
+from mammo.intake.cached_prepare import prepared_picture
 from stages import preprocess
 
 WINDOW = Window(1480, 2900)

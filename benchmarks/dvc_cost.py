@@ -5,7 +5,7 @@
 
 A git repository with the files in `data`, four or five a folder, and three stages: one makes a
 folder with as many files, the others depend on both folders, as ours do. Each command runs in a
-process of its own. `flows.dvc_status` is what `mammoflow retrain` asks.
+process of its own. `flows.pipeline.status` is what `mammoflow retrain` asks.
 """
 
 import os
@@ -73,7 +73,7 @@ def main() -> None:
             folder, "`dvc repro`, of a stage that copies them and two small ones", "dvc", "repro"
         )
         measure(folder, "`dvc status`, nothing changed", "dvc", "status")
-        measure(folder, "the same by `flows.dvc_status`", "flows.dvc_status")
+        measure(folder, "the same by `flows.pipeline.status`", "flows.pipeline.status")
         measure(folder, "`dvc repro`, nothing to do", "dvc", "repro")
         shutil.rmtree(folder / "images")
         measure(folder, "`dvc checkout` of the folder that the stage made", "dvc", "checkout")

@@ -25,10 +25,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mammo.base.settings import load_params
+from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
-from mammo.detector import save_detector, untrained_detector
-from mammo.params import load_params
-from mammo.tables import image_file
+from mammo.detector.detector import save_detector, untrained_detector
 
 COLUMNS = [
     *("site_id", "patient_id", "image_id", "laterality", "view", "age", "cancer", "biopsy"),

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from mammo.datasets.phantom import write_phantoms
+from mammo.datasets.phantom.draw import write_phantoms
 
 ROOT = Path(__file__).parents[1]
 RATIO, SECONDS = 1.10, 15.0  # of a full run; on top where all is cached

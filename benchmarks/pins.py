@@ -51,8 +51,8 @@ def measure(how: str) -> None:
     """Print the seconds of each work in WORK, in this process."""
     if how == "free":
         _let_libraries_choose()
-    from mammo import reproducibility
-    from mammo.params import load_params
+    from mammo.base import determinism as reproducibility
+    from mammo.base.settings import load_params
 
     if how == "free":
         reproducibility.check_pins = lambda: None
@@ -80,13 +80,14 @@ def _works(params: object, folder: Path) -> list[Callable[[], object]]:
     import cv2
     import numpy as np
 
-    from mammo.dataset import Pictures
-    from mammo.datasets.phantom import phantom_dicom_bytes
-    from mammo.detector_training import Example, train_detector
-    from mammo.geometry import Box
-    from mammo.params import Params
-    from mammo.preparation import prepare
-    from mammo.training import Examples, fit, predict
+    from mammo.base.settings import Params
+    from mammo.classifier.inputs import Pictures
+    from mammo.classifier.predict import predict
+    from mammo.classifier_training.fit import Examples, fit
+    from mammo.datasets.phantom.draw import phantom_dicom_bytes
+    from mammo.detector_training.trainer import Example, train_detector
+    from mammo.imaging.geometry import Box
+    from mammo.intake.prepare import prepare
 
     assert isinstance(params, Params)
     film = folder / "film.dcm"

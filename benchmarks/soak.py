@@ -38,10 +38,10 @@ LOOKS = """
 import sys
 from pathlib import Path
 import flows
-from flows.looks import look_once
+from flows.retraining.looks import look_once
 for line in sys.stdin:
     print(look_once(Path.cwd()), flush=True)
-"""  # as `python -m flows.looks`, but each when it is told to
+"""  # as `python -m flows.retraining.looks`, but each when it is told to
 REGISTER = '''
 
 def log_predictor(root: Path, run: str) -> str:
@@ -186,7 +186,7 @@ def started(folder: Path) -> Iterator[Toy]:
         shutil.copytree(ROOT / name, origin / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("prefect.yaml", "mammoflow_artifacts.py"):
         shutil.copy(ROOT / name, origin)
-    with (origin / "flows" / "registration.py").open("a") as file:
+    with (origin / "flows" / "tracking" / "register.py").open("a") as file:
         file.write(REGISTER)
     with (origin / ".gitignore").open("a") as file:
         file.write("/.prefect/\n/.cache/\n__pycache__/\n")

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import mammo  # noqa: F401  (pins what numerical libraries read, which MLflow brings along)
-from flows import proxies
+from flows.processes import proxies
 
 _DEFAULTS = {
     # Nothing phones home.

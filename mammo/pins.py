@@ -2,7 +2,7 @@
 
 Importing `mammo` sets these, so that the same computation gives the same bits on every x86-64
 processor with AVX2, Intel's or AMD's, with AVX-512 or without. What a process must do besides, once
-it runs, is `reproducibility.pin`. A library that was loaded before `mammo` has chosen already: a
+it runs, is `determinism.pin`. A library that was loaded before `mammo` has chosen already: a
 command that loads NumPy first, such as a Dask worker, is started through this module,
 
     python -m mammo.pins dask worker tcp://host:8786

@@ -4,7 +4,7 @@
 
 rois.csv says for each image which box was cut, who found it (the detector, the breast mask, or
 nobody: the whole image) and how sure the detector was. What the store remembers of the last run,
-and work spread over a Dask cluster (`mapping`), change no byte.
+and work spread over a Dask cluster (`dask_map`), change no byte.
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from mammo.errors import UserError
-from mammo.files import fresh_folder, write_bytes, write_csv, write_json
-from mammo.params import Params, load_params
-from mammo.progress import track
-from mammo.remembered_rois import LIBRARIES, Searching, found_and_cut, searching
-from mammo.reproducibility import pin, stage_seed
-from mammo.roi import Roi
-from mammo.store import Store, open_store
-from mammo.tables import MANIFEST, ROIS, read_table
-from stages.mapping import over_dask, scheduler
+from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
+from mammo.base.determinism import pin, stage_seed
+from mammo.base.errors import UserError
+from mammo.base.progress import track
+from mammo.base.settings import Params, load_params
+from mammo.compute.dask_map import over_dask, scheduler
+from mammo.compute.result_store import Store, open_store
+from mammo.cropping.cached_crop import LIBRARIES, Searching, found_and_cut, searching
+from mammo.cropping.find_breast import Roi
+from mammo.data.tables import MANIFEST, ROIS, read_table
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")

@@ -15,16 +15,16 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from mammo.classifier import load_classifier
-from mammo.errors import UserError
-from mammo.evaluation import best_threshold, by_breast, evaluate, origin_scores
-from mammo.files import fresh_folder, write_csv, write_json
-from mammo.params import Params, load_params
-from mammo.progress import say
-from mammo.reproducibility import pin, stage_seed
-from mammo.split import check, count, target_of
-from mammo.tables import MANIFEST, ROIS, SPLIT, read_table
-from mammo.training import predict
+from mammo.base.atomic_files import fresh_folder, write_csv, write_json
+from mammo.base.determinism import pin, stage_seed
+from mammo.base.errors import UserError
+from mammo.base.progress import say
+from mammo.base.settings import Params, load_params
+from mammo.classifier.network import load_classifier
+from mammo.classifier.predict import predict
+from mammo.data.splits import check, count, target_of
+from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
+from mammo.evaluation.metrics import best_threshold, by_breast, evaluate, origin_scores
 from stages.runner import run_stage
 
 MANIFEST_TABLE = Path("outputs/preprocess/manifest.csv")

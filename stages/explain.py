@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.breast import breast_mask
-from mammo.classifier import load_classifier
-from mammo.files import fresh_folder, read_json, write_bytes, write_csv, write_json
-from mammo.geometry import Box, Placement
-from mammo.params import Params, load_params
-from mammo.progress import track
-from mammo.reading import read_gray
-from mammo.reproducibility import pin, stage_seed
-from mammo.saliency import chance, heatmap, hits, overlay, peak
-from mammo.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
+from mammo.base.atomic_files import fresh_folder, read_json, write_bytes, write_csv, write_json
+from mammo.base.determinism import pin, stage_seed
+from mammo.base.progress import track
+from mammo.base.settings import Params, load_params
+from mammo.classifier.network import load_classifier
+from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
+from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
+from mammo.imaging.breast_mask import breast_mask
+from mammo.imaging.geometry import Box, Placement
+from mammo.outs.gray_images import read_gray
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")

@@ -2,7 +2,7 @@
 
     python -m stages.preprocess
 
-Works on all cores that it may use, or on a Dask cluster (`mapping`); how many that are changes no
+Works on all cores that it may use, or on a Dask cluster (`dask_map`); how many that are changes no
 byte, nor does what the store remembers of the last run. Files that cannot be read are listed in
 rejects.csv with the reason, as are those that crash or hang their decoder, and copies. The tables
 of boxes, which a collection need not have, are checked and passed on, so that later stages do not
@@ -18,9 +18,16 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from mammo.errors import UserError
-from mammo.files import fresh_folder, unfinished, write_bytes, write_csv, write_json
-from mammo.intake import (
+from mammo.base.atomic_files import fresh_folder, unfinished, write_bytes, write_csv, write_json
+from mammo.base.errors import UserError
+from mammo.base.progress import say, track
+from mammo.base.settings import Params, Preprocess, load_params
+from mammo.compute.dask_map import over_dask, scheduler
+from mammo.compute.result_store import Store, open_store
+from mammo.compute.worker_pool import Isolated, Lost, available_cores
+from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
+from mammo.intake.cached_prepare import LIBRARIES
+from mammo.intake.examine import (
     SECONDS,
     Outcome,
     examine,
@@ -30,13 +37,6 @@ from mammo.intake import (
     single_threaded,
     without_copies,
 )
-from mammo.isolation import Isolated, Lost, available_cores
-from mammo.params import Params, Preprocess, load_params
-from mammo.progress import say, track
-from mammo.remembered_images import LIBRARIES
-from mammo.store import Store, open_store
-from mammo.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
-from stages.mapping import over_dask, scheduler
 from stages.runner import run_stage
 
 DATA = Path("data")

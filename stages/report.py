@@ -15,11 +15,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from mammo import figures
-from mammo.errors import UserError
-from mammo.files import fresh_folder, read_json, write_text
-from mammo.params import Params, load_params
-from mammo.tables import REJECTS, read_table
+from mammo.base.atomic_files import fresh_folder, read_json, write_text
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
+from mammo.data.tables import REJECTS, read_table
+from mammo.reporting import figures
 from stages.runner import run_stage
 
 OUTPUTS = Path("outputs")  # of all stages

@@ -4,7 +4,7 @@ import errno
 import sys
 from collections.abc import Callable
 
-from mammo.errors import UserError
+from mammo.base.errors import UserError
 
 
 def run_stage(main: Callable[[], None]) -> None:

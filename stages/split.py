@@ -7,11 +7,11 @@ Reads the manifest of preprocess, writes split.csv (one row a woman) and metrics
 
 from pathlib import Path
 
-from mammo import tables
-from mammo.files import fresh_folder, write_csv, write_json
-from mammo.params import Params, load_params
-from mammo.progress import say
-from mammo.split import assign, check, count
+from mammo.base.atomic_files import fresh_folder, write_csv, write_json
+from mammo.base.progress import say
+from mammo.base.settings import Params, load_params
+from mammo.data import tables
+from mammo.data.splits import assign, check, count
 from stages.runner import run_stage
 
 MANIFEST = Path("outputs/preprocess/manifest.csv")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from mammo.classifier import check_weights, save_classifier
-from mammo.errors import UserError
-from mammo.files import fresh_folder, read_json, write_csv, write_json
-from mammo.params import Classifier, Params, Space, load_params
-from mammo.reproducibility import pin, stage_seed
-from mammo.training import fit, learning, read_examples
-from stages.live import stage_run
+from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
+from mammo.base.determinism import pin, stage_seed
+from mammo.base.errors import UserError
+from mammo.base.settings import Classifier, Params, Space, load_params
+from mammo.classifier.network import check_weights, save_classifier
+from mammo.classifier_training.fit import fit, learning, read_examples
+from stages.mlflow_live import stage_run
 from stages.runner import run_stage
 
 MANIFEST = Path("outputs/preprocess/manifest.csv")

@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from mammo.breast import breast_box
-from mammo.detector import Detection, save_detector
-from mammo.detector_training import Example, train_detector
-from mammo.errors import UserError
-from mammo.files import fresh_folder, write_csv, write_json
-from mammo.geometry import Box, Placement
-from mammo.params import Params, load_params
-from mammo.progress import say, track
-from mammo.reading import read_gray
-from mammo.reproducibility import pin, stage_seed
-from mammo.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
+from mammo.base.atomic_files import fresh_folder, write_csv, write_json
+from mammo.base.determinism import pin, stage_seed
+from mammo.base.errors import UserError
+from mammo.base.progress import say, track
+from mammo.base.settings import Params, load_params
+from mammo.data.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
+from mammo.detector.detector import Detection, save_detector
+from mammo.detector_training.trainer import Example, train_detector
+from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.geometry import Box, Placement
+from mammo.outs.gray_images import read_gray
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")

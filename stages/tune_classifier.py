@@ -16,13 +16,13 @@ import os
 import shutil
 from pathlib import Path
 
-from mammo.classifier import check_weights
-from mammo.files import fresh_folder, write_csv, write_json
-from mammo.params import Params, load_params
-from mammo.reproducibility import pin, stage_seed
-from mammo.training import read_examples
-from mammo.tuning import best_params, trials_table, tune
-from stages.live import trial_runs
+from mammo.base.atomic_files import fresh_folder, write_csv, write_json
+from mammo.base.determinism import pin, stage_seed
+from mammo.base.settings import Params, load_params
+from mammo.classifier.network import check_weights
+from mammo.classifier_training.fit import read_examples
+from mammo.tuning.search import best_params, trials_table, tune
+from stages.mlflow_live import trial_runs
 from stages.runner import run_stage
 
 MANIFEST = Path("outputs/preprocess/manifest.csv")
@@ -48,7 +48,7 @@ def run(
         split: table of the women.
         crops: folder of crop_rois.
         out: an existing folder.
-        storage: of a search that several workers share; see `mammo.tuning.tune`.
+        storage: of a search that several workers share; see `mammo.tuning.search.tune`.
         checkpoints: a folder to go on from, if a search in place is cut short.
     """
     settings = params.classifier

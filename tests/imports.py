@@ -1,6 +1,7 @@
 """Which modules of ours a module imports, directly or not: read from the source, not from memory.
 
-python -m tests.imports    # prints, for each stage, the modules that its deps must name
+python -m tests.imports    # for each stage the rooms that its deps must name, and which rooms stand
+                           # on which
 """
 
 import ast
@@ -53,13 +54,41 @@ def closure(path: Path) -> set[Path]:
     return seen
 
 
+def room_of(path: Path) -> str | None:
+    """The room that a file of ours is in, as `mammo/dicom`; None right under a floor."""
+    folder = path.relative_to(ROOT).parent
+    return folder.as_posix() if len(folder.parts) > 1 else None
+
+
+def deps_of(stage: str) -> set[str]:
+    """The rooms that a stage enters, and the files outside of rooms that it runs."""
+    found = closure(ROOT / "stages" / f"{stage}.py")
+    return {room_of(path) or path.relative_to(ROOT).as_posix() for path in found}
+
+
+def room_graph() -> dict[str, set[str]]:
+    """For each room the other rooms that its modules import, themselves."""
+    graph: dict[str, set[str]] = {}
+    for floor in FLOORS:
+        for path in (ROOT / floor).rglob("*.py"):
+            room = room_of(path)
+            if room is not None:
+                others = {
+                    room_of(found) for found in imports_of(path) if found.name != "__init__.py"
+                }
+                graph.setdefault(room, set()).update(other for other in others if other)
+    return {room: others - {room} for room, others in graph.items()}
+
+
 def main() -> None:
-    """Print the deps of every stage."""
+    """Print the deps of every stage, and the graph of rooms."""
     for path in sorted((ROOT / "stages").glob("*.py")):
         if "run_stage(" in path.read_text() and path.stem != "runner":
             print(f"{path.stem}:")
-            for dep in sorted(closure(path)):
-                print(f"      - {dep.relative_to(ROOT)}")
+            for dep in sorted(deps_of(path.stem)):
+                print(f"      - {dep}")
+    for room, others in sorted(room_graph().items()):
+        print(f"{room} -> {' '.join(sorted(others))}")
 
 
 if __name__ == "__main__":

@@ -1,48 +1,153 @@
-"""The rule of the house: imports go down only, and each floor keeps to its own libraries."""
+"""The rules of the house: imports go down only, and each floor and room keeps to its own."""
 
 import ast
+import importlib.metadata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.imports import FLOORS, ROOT, closure, imports_of
+from tests.imports import FLOORS, ROOT, closure, deps_of, imports_of, room_graph, room_of
 
 MAY_IMPORT = {"mammo": {"mammo"}, "stages": {"stages", "mammo"}, "flows": {"flows", "mammo"}}
 SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
+GROUND_UP = {
+    "mammo": (
+        ("base", "reporting"),
+        ("outs", "data", "imaging", "compute", "evaluation"),
+        ("dicom", "learning", "assurance", "detector", "classifier"),
+        ("intake", "detector_training", "cropping", "classifier_training", "explanation"),
+        ("tuning", "serving", "datasets"),
+        ("datasets/phantom",),
+    ),
+    "flows": (
+        ("processes",),
+        ("snapshots",),
+        ("pipeline",),
+        ("tracking",),
+        ("publishing", "remote"),
+        ("audit", "servers", "pruning"),
+        ("promotion",),
+        ("retraining",),
+        ("cli",),
+    ),
+}
+"""The rooms of each floor: a room may import those of the rows above its own."""
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+SUPERFLUOUS = 4  # modules of the rooms that a stage enters, but that it does not import
+
+
+def names_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top names of what a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=names_of)
 def test_imports_go_down_only(path: Path) -> None:
     floor = path.relative_to(ROOT).parts[0]
     reached = {found.relative_to(ROOT).parts[0] for found in imports_of(path)}
     assert reached <= MAY_IMPORT[floor]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=names_of)
 def test_the_science_knows_no_orchestration(path: Path) -> None:
-    if path.relative_to(ROOT).parts[0] != "mammo":
-        return
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
+    if path.relative_to(ROOT).parts[0] == "mammo":
+        assert not set(imported(path)) & {"dvc", "prefect", "mlflow"}
+
+
+def test_every_room_is_declared() -> None:
+    declared = {
+        f"{floor}/{room}" for floor, rows in GROUND_UP.items() for row in rows for room in row
     }
-    assert not imported & {"dvc", "prefect", "mlflow"}
+    assert declared == set(room_graph())
+
+
+@pytest.mark.parametrize("floor", GROUND_UP)
+def test_a_room_imports_only_what_it_stands_on(floor: str) -> None:
+    graph = room_graph()
+    below: set[str] = set()
+    for row in GROUND_UP[floor]:
+        for room in row:
+            ours = {other for other in graph[f"{floor}/{room}"] if other.startswith(f"{floor}/")}
+            assert ours <= below, f"{floor}/{room} imports {sorted(ours - below)}"
+        below |= {f"{floor}/{room}" for room in row}
+
+
+def public_modules(room: str) -> set[str]:
+    """The modules that a room's `__init__.py` names for others."""
+    for node in ast.parse((ROOT / room / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            named = ast.literal_eval(node.value)
+            return {name for name in named if (ROOT / room / f"{name}.py").is_file()}
+    return set()
+
+
+def test_a_room_names_what_others_use_of_it_and_nothing_else() -> None:
+    """Tests and benchmarks may look into every corner."""
+    used: dict[str, set[str]] = {room: set() for room in room_graph()}
+    for path in SOURCES:
+        for found in imports_of(path):
+            room = room_of(found)
+            if room not in (None, room_of(path)) and found.name != "__init__.py":
+                used[str(room)].add(found.stem)
+    assert used == {room: public_modules(room) for room in used}
+
+
+@pytest.mark.parametrize("room", sorted(room_graph()))
+def test_a_room_says_what_it_is_for(room: str) -> None:
+    said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
+    assert said is not None
+    assert "import" in said.split("\n\n")[1]
+
+
+def test_no_module_of_flows_is_named_like_a_package() -> None:
+    """Prefect loads a flow by its file, and the folder of that comes first on the path."""
+    packages = set(importlib.metadata.packages_distributions()) - {"flows"}
+    ours = {path.stem for path in (ROOT / "flows").rglob("*.py")} - {"__init__", "__main__"}
+    assert not ours & packages
+
+
+def test_the_public_reader_is_the_rooms_own() -> None:
+    from mammo import dicom
+    from mammo.dicom import reader
+
+    assert dicom.read_mammogram is reader.read_mammogram
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_names_every_module_that_it_imports(name: str) -> None:
-    declared = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
-    needed = {str(path.relative_to(ROOT)) for path in closure(ROOT / "stages" / f"{name}.py")}
-    assert declared == needed
+def test_a_stage_names_every_room_that_it_enters_and_no_other(name: str) -> None:
+    declared = {
+        dep
+        for dep in STAGES[name]["deps"]
+        if dep.endswith(".py") or (ROOT / dep / "__init__.py").exists()
+    }
+    assert declared == deps_of(name)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_few_modules_of_its_rooms_are_none_of_a_stages_business(name: str) -> None:
+    """Each runs the stage again when it changes, for nothing."""
+    needed = closure(ROOT / "stages" / f"{name}.py")
+    rooms = [dep for dep in STAGES[name]["deps"] if (ROOT / dep / "__init__.py").exists()]
+    there = {path for room in rooms for path in (ROOT / room).glob("*.py")}
+    assert len(there - needed) <= SUPERFLUOUS, sorted(map(names_of, there - needed))
+
+
+def test_rooms_that_a_stage_enters_have_no_folders_in_them() -> None:
+    """A dep is a folder with all that lies below it."""
+    entered = {room for name in STAGES for room in deps_of(name) if not room.endswith(".py")}
+    assert not [room for room in entered if [*(ROOT / room).glob("*/__init__.py")]]
 
 
 @pytest.mark.parametrize("name", STAGES)

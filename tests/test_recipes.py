@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mammo.errors import UserError
-from mammo.params import load_params
+from mammo.base.errors import UserError
+from mammo.base.settings import load_params
 from tests.imports import ROOT
 
 RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]

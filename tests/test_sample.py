@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from mammo.datasets.phantom import LONG_SIDE, SEED, WOMEN, plan_women
-from mammo.datasets.phantom import _train_table as train_table
-from mammo.datasets.phantom import _write_woman as write_woman
-from mammo.files import write_csv
+from mammo.base.atomic_files import write_csv
+from mammo.datasets.phantom.draw import LONG_SIDE, SEED, WOMEN, plan_women
+from mammo.datasets.phantom.draw import _train_table as train_table
+from mammo.datasets.phantom.draw import _write_woman as write_woman
 from tests.imports import ROOT
 
 KEPT = ROOT / "tests" / "sample"

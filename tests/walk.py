@@ -50,7 +50,7 @@ SMALL_SET = """
 import yaml
 from pathlib import Path
 from benchmarks.overhead import SMALL
-from mammo.datasets.phantom import write_phantoms
+from mammo.datasets.phantom.draw import write_phantoms
 path = Path("params.yaml")
 params = yaml.safe_load(path.read_text())
 for section, changes in SMALL.items():
@@ -61,7 +61,7 @@ write_phantoms(Path("data"), women=24, seed=5, long_side=256)
 """
 ASK = """
 import base64, json, sys, urllib.request
-from mammo.datasets.phantom import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import phantom_dicom_bytes
 exam = base64.b64encode(phantom_dicom_bytes(seed=3)).decode()
 asked = {"dataframe_split": {"columns": ["dicom"], "data": [[exam]]}}
 request = urllib.request.Request(sys.argv[1], json.dumps(asked).encode(),

@@ -1,1 +1,6 @@
-"""Brings collections of mammograms, and the sample made here, into the layout of `data/`."""
+"""Other collections, and new exams, brought into the layout of `data/`, and looked over first.
+
+No stage enters it. It may import `intake` and what that stands on.
+"""
+
+__all__ = ["check", "dicom_writer", "merge", "mini_mias"]

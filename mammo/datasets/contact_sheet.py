@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mammo.dicom import read_mammogram
-from mammo.errors import UserError
-from mammo.files import write_bytes
-from mammo.geometry import Box
-from mammo.tables import LESIONS, TRAIN, image_file, read_table
+from mammo.base.atomic_files import write_bytes
+from mammo.base.errors import UserError
+from mammo.data.tables import LESIONS, TRAIN, image_file, read_table
+from mammo.dicom.reader import read_mammogram
+from mammo.imaging.geometry import Box
 
 T = TypeVar("T")
 

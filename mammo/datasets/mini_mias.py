@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv
+from mammo.base.errors import UserError
+from mammo.base.progress import track
+from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, mammogram_bytes
-from mammo.errors import UserError
-from mammo.files import fresh_folder, write_bytes, write_csv
-from mammo.progress import track
-from mammo.tables import image_file
 
 COLUMNS = ("Name", "Background Tissue", "Abnormality", "Type", "x", "y", "r")
 KINDS = {

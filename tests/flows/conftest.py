@@ -23,9 +23,9 @@ from pydicom import dcmread
 
 import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
 from benchmarks.overhead import SMALL
-from mammo.datasets.phantom import write_phantoms
-from mammo.params import load_params
-from mammo.split import split_of
+from mammo.base.settings import load_params
+from mammo.data.splits import split_of
+from mammo.datasets.phantom.draw import write_phantoms
 from tests.flows import toys
 from tests.flows.markers import UID, plant
 from tests.flows.receiver import Receiver, listening

@@ -11,7 +11,7 @@ from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from mammo.dicom_header import _READ
+from mammo.dicom.header import _READ
 
 WORD, DATE, UID = "Zorgla", "18470211", "1.2.999.4711"
 

@@ -14,8 +14,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.registry import MODEL
-from flows.snapshot import Snapshot, git, read_tag, write_tag
+from flows.snapshots.snapshot import Snapshot, git, read_tag, write_tag
+from flows.tracking.registry import MODEL
 from mammoflow_artifacts import FOLDER, sqlite_file
 
 KEPT = (".git", ".dvc/cache", "mlruns/artifacts", "data")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows import aliases
-from flows.cli import app
-from flows.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
-from mammo.errors import UserError
+from flows.cli.app import app
+from flows.tracking import aliases
+from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
+from mammo.base.errors import UserError
 from tests.flows.conftest import store
 
 

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from flows import arithmetic, environment, registry
-from flows.arithmetic import made_in, measure
-from flows.environment import Environment
-from flows.pipeline import Outcome
-from flows.process import CommandError
-from flows.snapshot import Snapshot
+from flows.pipeline.graph import Outcome
+from flows.processes.follow import CommandError
+from flows.snapshots import environment
+from flows.snapshots.environment import Environment
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking import arithmetic, registry
+from flows.tracking.arithmetic import made_in, measure
 
 HERE, THERE, OLD = ({"matrix product": name} for name in ("here", "there", "old"))
 MACHINE = environment.here()

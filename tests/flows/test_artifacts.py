@@ -33,16 +33,19 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
-from flows import addresses, registration, registry, services, up
-from flows.audit import audit
-from flows.audit_history import keep
-from flows.environment import here
-from flows.registration import NETWORKS, SERVING, register
-from flows.run_git import git
-from flows.snapshot import Snapshot
-from mammo.errors import UserError
-from mammo.files import NETWORK_FILES
-from mammo.params import load_params
+from flows.audit.audit import audit
+from flows.audit.history import keep
+from flows.processes.run_git import git
+from flows.servers import supervised as services
+from flows.servers import up
+from flows.snapshots.environment import here
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking import addresses, registry
+from flows.tracking import register as registration
+from flows.tracking.register import NETWORKS, SERVING, register
+from mammo.base.atomic_files import NETWORK_FILES
+from mammo.base.errors import UserError
+from mammo.base.settings import load_params
 from mammoflow_artifacts import artifact_repository, sqlite_file
 from tests.flows.toys import environment, free_port
 from tests.imports import ROOT, imports_of
@@ -244,7 +247,7 @@ def test_a_registration_leaves_no_path_and_no_name_of_this_machine(alone: Path) 
     }
     assert [text for text in found if of_this_machine(text[2])] == []
     [model] = (alone / "mlruns/artifacts/models").glob("*/artifacts/MLmodel")
-    assert "model_code_path: flows/serving.py" in model.read_text()
+    assert "model_code_path: flows/tracking/served_model.py" in model.read_text()
     assert [line for line in model.read_text().splitlines() if of_this_machine(line)] == []
 
 

@@ -8,13 +8,13 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from flows import audit_history
-from flows.audit_history import Audited, history, keep
-from flows.audit_record import Audit
-from flows.cli import app
-from flows.environment import here
-from flows.registry import MODEL, version
-from mammo.errors import UserError
+from flows.audit import history as audit_history
+from flows.audit.history import Audited, history, keep
+from flows.audit.record import Audit
+from flows.cli.app import app
+from flows.snapshots.environment import here
+from flows.tracking.registry import MODEL, version
+from mammo.base.errors import UserError
 from tests.flows.conftest import store
 
 FULL, UNSOUND, ANOTHER = "reproduced bit for bit", "reproduced, but unsound", "not reproduced"

@@ -12,16 +12,16 @@ from mlflow.entities.model_registry import ModelVersion
 from prefect.logging import disable_run_logger
 from pydantic import ValidationError
 
-from flows import workspace
-from flows.audit_account import _who_and_when
-from flows.checked import Commit, Md5, RelativePath, RunId, checked, inside, printable
-from flows.dvclock import Cache, data_out, read_lock, require_form
-from flows.registry import run_of
-from flows.remote import Done
-from flows.run_git import git
-from flows.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
-from flows.worker import run_stage
-from mammo.errors import UserError
+from flows.audit.account import _who_and_when
+from flows.pipeline.lock_and_cache import Cache, data_out, read_lock, require_form
+from flows.processes.checked import Commit, Md5, RelativePath, RunId, checked, inside, printable
+from flows.processes.run_git import git
+from flows.remote import worker_clone as workspace
+from flows.remote.remote_stage import Done
+from flows.remote.stage_worker import run_stage
+from flows.snapshots.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
+from flows.tracking.registry import run_of
+from mammo.base.errors import UserError
 from tests.flows.test_git import project  # noqa: F401  (a fixture)
 
 HEX = "0123456789abcdef0123456789abcdef"

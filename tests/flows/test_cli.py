@@ -4,7 +4,7 @@ import tomllib
 
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from tests.imports import ROOT
 
 

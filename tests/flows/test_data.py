@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.data import ensure_data
-from mammo.datasets import phantom
-from mammo.datasets.phantom import write_phantoms
-from mammo.errors import UserError
+from flows.pipeline.ensure_data import ensure_data
+from mammo.base.errors import UserError
+from mammo.datasets.phantom import draw as phantom
+from mammo.datasets.phantom.draw import write_phantoms
 from tests.flows.conftest import command
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import data_add
-from flows.data_add import add_data
-from flows.process import CommandError
-from mammo.errors import UserError
+from flows.pipeline import add_data as data_add
+from flows.pipeline.add_data import add_data
+from flows.processes.follow import CommandError
+from mammo.base.errors import UserError
 from tests.flows.conftest import command
 from tests.mammo.test_merging import everything, write_set
 

@@ -11,8 +11,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from flows.cli import app
-from mammo.datasets.phantom import write_phantoms
+from flows.cli.app import app
+from mammo.datasets.phantom.draw import write_phantoms
 from tests.imports import ROOT
 from tests.mammo.dicoms import half_breast, plain
 

@@ -18,8 +18,8 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
-from flows.deployments import _DEAD, _NOTICES, make_notices, make_rule
-from mammo.errors import UserError
+from flows.servers.deployments import _DEAD, _NOTICES, make_notices, make_rule
+from mammo.base.errors import UserError
 from tests.flows.receiver import listening
 from tests.flows.toys import free_port, prefect_server, until
 

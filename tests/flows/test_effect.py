@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.dvclock import Cache
-from flows.effect import unlike_remade
-from mammo.evaluation import measure
-from mammo.files import write_csv, write_json
-from mammo.params import load_params
+from flows.audit.effect import unlike_remade
+from flows.pipeline.lock_and_cache import Cache
+from mammo.base.atomic_files import write_csv, write_json
+from mammo.base.settings import load_params
+from mammo.evaluation.metrics import measure
 from tests.imports import ROOT
 
 SETTINGS = load_params(ROOT / "params.yaml").audit

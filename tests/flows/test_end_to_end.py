@@ -14,8 +14,8 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from flows.registry import MODEL
-from flows.snapshot import FILES, Snapshot, read_tag
+from flows.snapshots.snapshot import FILES, Snapshot, read_tag
+from flows.tracking.registry import MODEL
 from tests.flows.conftest import Retrained, all_runs, command, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)

@@ -1,6 +1,6 @@
 """What a model was made in is recorded, and each difference is named with what it can do."""
 
-from flows.environment import Environment, compare, here, read_lock
+from flows.snapshots.environment import Environment, compare, here, read_lock
 from tests.imports import ROOT
 
 NOW = here()

@@ -7,7 +7,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.exchange import (
+from flows.audit.provenance import agreement
+from flows.processes.run_git import git
+from flows.publishing.publish import (
     PUBLISHED,
     _address,
     fetch_objects,
@@ -17,12 +19,10 @@ from flows.exchange import (
     publish,
     publish_pending,
 )
-from flows.provenance import agreement
-from flows.registration import WHOLE
-from flows.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_tags, version
-from flows.run_git import git
-from flows.snapshot import capture, materialise, write_tag
-from mammo.errors import UserError
+from flows.snapshots.snapshot import capture, materialise, write_tag
+from flows.tracking.register import WHOLE
+from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_tags, version
+from mammo.base.errors import UserError
 from tests.flows.conftest import store
 from tests.flows.toys import make_toy, run
 

@@ -26,25 +26,19 @@ from prefect.client.schemas.filters import (
 from prefect.states import Completed, Running
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.dvclock import data_out, open_cache, read_lock
-from flows.exchange import fetch_objects
-from flows.prune import LONG_LOG, alone, look, remove
-from flows.prune_records import _delete, _old
-from flows.recovery import only_one
-from flows.registration import WHOLE
-from flows.registry import (
-    EXPERIMENT,
-    MODEL,
-    SNAPSHOT_ARTIFACT,
-    open_store,
-    snapshot_tags,
-)
-from flows.run_git import git, has_commit
-from flows.snapshot import Snapshot, capture, materialise, read_tag, snapshots, write_tag
-from flows.waste import Found, Policy
-from mammo.errors import UserError
-from mammo.store import Store
+from flows.cli.app import app
+from flows.pipeline.lock_and_cache import data_out, open_cache, read_lock
+from flows.processes.folder_lock import only_one
+from flows.processes.run_git import git, has_commit
+from flows.pruning.policy import Found, Policy
+from flows.pruning.prune import LONG_LOG, alone, look, remove
+from flows.pruning.records import _delete, _old
+from flows.publishing.publish import fetch_objects
+from flows.snapshots.snapshot import Snapshot, capture, materialise, read_tag, snapshots, write_tag
+from flows.tracking.register import WHOLE
+from flows.tracking.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
+from mammo.base.errors import UserError
+from mammo.compute.result_store import Store
 from tests.flows.conftest import store
 from tests.flows.toys import make_toy, run, until
 
@@ -393,7 +387,7 @@ def test_git_packs_its_objects_and_forgets_none(
     objects = git(root, "count-objects")
     assert "objects that git has not packed" not in counts(gc(root, Policy()))
     assert git(root, "count-objects") == objects
-    monkeypatch.setattr("flows.prune.LOOSE", 1)
+    monkeypatch.setattr("flows.pruning.prune.LOOSE", 1)
     assert counts(gc(root, Policy()))["objects that git has not packed"] > 1
     assert git(root, "count-objects").startswith("1 objects")
     assert has_commit(root, unnamed)

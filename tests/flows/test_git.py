@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows import run_git as calls
-from flows.aliases import person
-from flows.run_git import changed_between, fetch, file_at, git
-from flows.snapshot import FILES, capture, materialise, read_tag, uncommitted_code, write_tag
-from flows.workspace import fast_forward
-from mammo.errors import UserError
+from flows.processes import run_git as calls
+from flows.processes.run_git import changed_between, fetch, file_at, git
+from flows.remote.worker_clone import fast_forward
+from flows.snapshots.snapshot import (
+    FILES,
+    capture,
+    materialise,
+    read_tag,
+    uncommitted_code,
+    write_tag,
+)
+from flows.tracking.aliases import person
+from mammo.base.errors import UserError
 from tests.flows.test_process import gone
 from tests.imports import ROOT
 
@@ -268,7 +275,7 @@ def test_no_other_place_calls_git_or_dvc() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if calling.search(path.read_text())
     }
-    assert found == {"flows/run_git.py"}
+    assert found == {"flows/processes/run_git.py"}
 
 
 def test_the_callers_environment_is_left_alone(project: Path) -> None:

@@ -12,10 +12,10 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
-from flows import looks
-from flows.looks import WATCH, look_once
-from flows.watch import Look
-from mammo.errors import UserError
+from flows.retraining import looks
+from flows.retraining.branch_watch import Look
+from flows.retraining.looks import WATCH, look_once
+from mammo.base.errors import UserError
 
 # Prefect's client in this process: forked children of later tests would not end well.
 pytestmark = pytest.mark.whole
@@ -91,7 +91,7 @@ def test_a_server_that_is_away_ends_no_looking_and_is_said_once(
     def nap(seconds: float) -> None:
         assert seconds == next(naps)
 
-    monkeypatch.setattr("flows.looks.time", SimpleNamespace(sleep=nap))
+    monkeypatch.setattr("flows.retraining.looks.time", SimpleNamespace(sleep=nap))
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(StopIteration),

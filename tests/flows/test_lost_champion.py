@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.recovery import workspace_id
-from flows.registry import MODEL, WORKSPACE
+from flows.retraining.recovery import workspace_id
+from flows.tracking.registry import MODEL, WORKSPACE
 from tests.flows.toys import Retrain, free_port, make_toy, prefect_server, run
 
 pytestmark = pytest.mark.timeout(900)

@@ -10,10 +10,10 @@ import pytest
 from dvc.output import Output
 from dvc.repo import Repo
 
-from flows import dvc_status
-from flows.pipeline import Meta, Stage, read_pipeline, repro, status
-from flows.process import CommandError, follow
-from mammo.errors import UserError
+from flows.pipeline import status as dvc_status
+from flows.pipeline.graph import Meta, Stage, read_pipeline, repro, status
+from flows.processes.follow import CommandError, follow
+from mammo.base.errors import UserError
 from tests.flows.toys import RUN_STAGES
 
 DVC_YAML = """

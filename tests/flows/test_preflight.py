@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows import preflight
-from flows.cli import app
-from flows.run_git import git
-from mammo.errors import UserError
+from flows.cli.app import app
+from flows.processes.run_git import git
+from flows.tracking import preflight
+from mammo.base.errors import UserError
 from tests.flows.conftest import store
 from tests.flows.test_git import project  # noqa: F401  (a fixture)
 from tests.imports import ROOT
@@ -80,13 +80,13 @@ def test_without_a_registry_there_is_nothing_to_look_at(
 def test_a_registry_that_is_silent_is_named_within_ten_seconds(
     root: Path, silent: str, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("flows.reach.ANSWER", 1.0)  # of six
+    monkeypatch.setattr("flows.processes.reach.ANSWER", 1.0)  # of six
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent)
     assert f"MLflow at {silent} failed (no answer came in time" in refused(root, *arguments)
 
 
 def test_the_whole_wait_is_less_than_ten_seconds() -> None:
-    from flows.reach import ANSWER, CONNECT
+    from flows.processes.reach import ANSWER, CONNECT
 
     assert CONNECT + ANSWER < 10
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mammo.files import read_json
-from mammo.params import load_params
-from mammo.preparation import prepare
+from mammo.base.atomic_files import read_json
+from mammo.base.settings import load_params
+from mammo.intake.prepare import prepare
 from tests.flows.conftest import Retrained
 from tests.flows.markers import needles
 

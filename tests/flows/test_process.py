@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.process import CommandError, _Child, follow, stop_all
+from flows.processes.follow import CommandError, _Child, follow, stop_all
 from tests.imports import ROOT
 
-REAPER = ROOT / "flows" / "reaper.py"
+REAPER = ROOT / "flows" / "processes" / "reaper.py"
 
 
 def alive(pid: int) -> bool:
@@ -103,7 +103,7 @@ def test_the_extra_environment_reaches_the_child(tmp_path: Path) -> None:
 
 def test_a_killed_caller_takes_the_whole_group_along(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from flows.process import follow\n"
+        "from pathlib import Path; from flows.processes.follow import follow\n"
         "follow(['bash', '-c', 'sleep 60 & echo $! > pid; echo up; wait'], Path.cwd(),"
         " lambda line: print(line, flush=True))"
     )

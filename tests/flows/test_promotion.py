@@ -23,13 +23,14 @@ from mlflow import MlflowClient
 from prefect.blocks.webhook import Webhook
 from typer.testing import CliRunner
 
-from flows import aliases, rescoring
-from flows.cli import app
-from flows.dvclock import open_cache, read_lock
+from flows.cli.app import app
 from flows.notify import VARIABLE
-from flows.promote import unsettled
-from flows.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
-from flows.snapshot import Snapshot, git, tag_exists, write_tag
+from flows.pipeline.lock_and_cache import open_cache, read_lock
+from flows.promotion import rescoring
+from flows.promotion.flow import unsettled
+from flows.snapshots.snapshot import Snapshot, git, tag_exists, write_tag
+from flows.tracking import aliases
+from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
 from tests.flows.conftest import Retrained, store
 from tests.flows.receiver import Receiver, listening
 from tests.flows.tampering import model_folder
@@ -413,7 +414,7 @@ def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
 def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
     root: Path, otherwise: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = model_folder(1) / "code/mammo/scoring.py"
+    path = model_folder(1) / "code/mammo/serving/score_files.py"
     before = path.read_bytes()
     path.write_bytes(before + b"\nPRESENT = True\n")
     try:

@@ -17,9 +17,9 @@ import pytest
 import requests
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import proxies, reach
-from flows import run_git as git
-from mammo.errors import UserError
+from flows.processes import proxies, reach
+from flows.processes import run_git as git
+from mammo.base.errors import UserError
 from tests.imports import ROOT
 
 CLOSED = "http://127.0.0.1:9"  # the port of `discard`, where nobody listens

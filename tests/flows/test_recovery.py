@@ -23,10 +23,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows.recovery import only_one, repair_dvc, workspace_id
-from flows.registry import MODEL
-from flows.snapshot import read_tag
-from mammo.errors import UserError
+from flows.processes.folder_lock import only_one
+from flows.retraining.recovery import repair_dvc, workspace_id
+from flows.snapshots.snapshot import read_tag
+from flows.tracking.registry import MODEL
+from mammo.base.errors import UserError
 from tests.flows.test_process import alive, gone
 from tests.flows.toys import (
     Retrain,
@@ -281,7 +282,10 @@ REGISTRATION = """
     os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     import driver
     import mlflow
-    from flows import environment, recovery, registration, registry, snapshot
+    from flows.retraining import recovery
+    from flows.snapshots import environment, snapshot
+    from flows.tracking import register as registration
+    from flows.tracking import registry
     from mlflow import MlflowClient
 
     root = Path.cwd()
@@ -409,7 +413,7 @@ def test_the_lock_of_a_folder_is_let_go_of(project: Path) -> None:
 
 SERVER = """
 import subprocess, sys, time
-from flows.recovery import _take_server_along
+from flows.retraining.recovery import _take_server_along
 ended = subprocess.Popen(["true"])  # a zombie is no server
 server = subprocess.Popen(["bash", "-c", "sleep 60; :", "uvicorn"], stdout=subprocess.DEVNULL)
 _take_server_along()

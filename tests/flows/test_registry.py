@@ -13,15 +13,16 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from typer.testing import CliRunner
 
-from flows import aliases, recovery, registry
-from flows.cli import app
-from flows.environment import here
-from flows.provenance import find_run
-from flows.recovery import repair_registry
-from flows.registration import check_next_tag
-from flows.snapshot import git
-from flows.worker import _reachable
-from mammo.errors import UserError
+from flows.audit.provenance import find_run
+from flows.cli.app import app
+from flows.remote.stage_worker import _reachable
+from flows.retraining import recovery
+from flows.retraining.recovery import repair_registry
+from flows.snapshots.environment import here
+from flows.snapshots.snapshot import git
+from flows.tracking import aliases, registry
+from flows.tracking.register import check_next_tag
+from mammo.base.errors import UserError
 from tests.flows.conftest import store
 from tests.imports import ROOT
 
@@ -170,8 +171,10 @@ def test_another_registrys_versions_are_told_before_any_work(tmp_path: Path) -> 
 
 
 def test_a_model_of_another_name_has_tags_of_its_own() -> None:
-    code = "from flows import registration as r; print(r.MODEL, r.EXPERIMENT, r.git_tag(3))"
-    code = code.replace("r.EXPERIMENT", "__import__('flows.registry').registry.EXPERIMENT")
+    code = (
+        "from flows.tracking import register, registry; "
+        "print(register.MODEL, registry.EXPERIMENT, register.git_tag(3))"
+    )
     env = {**os.environ, "MAMMOFLOW_MODEL": "ward-7"}
     said = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.pipeline import Meta, Stage
-from flows.remote import check_pools
-from flows.runcache import at_hand, fetch_result, push_result
-from flows.snapshot import git
-from mammo.errors import UserError
+from flows.pipeline.graph import Meta, Stage
+from flows.pipeline.run_cache import at_hand, fetch_result, push_result
+from flows.remote.remote_stage import check_pools
+from flows.snapshots.snapshot import git
+from mammo.base.errors import UserError
 from tests.flows.conftest import command
 
 TRAIN = Stage("train", (), Meta(pool="gpu"), (), (), (), (), True)

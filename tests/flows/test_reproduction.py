@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.audit_record import ComparedStage, judge
-from flows.dvclock import open_cache, read_lock
-from flows.process import CommandError
-from flows.reproduction import Tolerance, compare_stages, run_again, score_recorded
-from flows.snapshot import Snapshot, capture, git, materialise
-from mammo.equivalence import Equivalence, Outcome
+from flows.audit.record import ComparedStage, judge
+from flows.audit.reproduction import Tolerance, compare_stages, run_again, score_recorded
+from flows.pipeline.lock_and_cache import open_cache, read_lock
+from flows.processes.follow import CommandError
+from flows.snapshots.snapshot import Snapshot, capture, git, materialise
+from mammo.assurance.equivalence import Equivalence, Outcome
 from tests.flows.conftest import command
 
 DVC_YAML = f"""

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
-from flows import integrity
-from flows.process import bare_environment
-from flows.rescoring import _scored_by
-from flows.run_git import git
-from flows.snapshot import Snapshot, capture
-from mammo.errors import UserError
+from flows.audit import integrity
+from flows.processes.follow import bare_environment
+from flows.processes.run_git import git
+from flows.promotion.rescoring import _scored_by
+from flows.snapshots.snapshot import Snapshot, capture
+from mammo.base.errors import UserError
 from tests.flows.test_git import project  # noqa: F401  (a fixture)
 
 VERSION = ModelVersion("mammogram-classifier", "3", 0, run_id="0" * 32)
@@ -43,7 +43,7 @@ SECRETS = {
 
 @pytest.fixture
 def then(project: Path) -> Snapshot:  # noqa: F811
-    """A commit whose science is a toy, and a dvc.lock that names the networks it made."""
+    """A commit from before the rooms whose science is a toy, and a dvc.lock that names networks."""
     (project / "flows").mkdir()
     (project / "flows" / "serving.py").write_text("SERVED = True\n")
     (project / "mammo" / "__init__.py").write_text("")
@@ -125,7 +125,7 @@ def test_an_old_version_is_scored_by_its_own_commit(
     model: Path,
 ) -> None:
     (project / "mammo" / "serving").mkdir()
-    git(project, "mv", "mammo/scoring.py", "mammo/serving/scores.py")
+    git(project, "mv", "mammo/scoring.py", "mammo/serving/score_files.py")
     (project / "flows" / "serving.py").write_text("SERVED = 'otherwise'\n")
     git(project, "commit", "-qam", "rooms")
     assert score(project, then)[0] == [0.25, 0.25]

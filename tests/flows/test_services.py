@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.services import Running, Service, family, start, stop, terminate
+from flows.servers.supervised import Running, Service, family, start, stop, terminate
 from tests.flows.test_process import alive, gone
 
 

@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from mlflow.pyfunc import scoring_server
 
-from flows.registration import SIGNATURE
-from mammo.datasets.phantom import phantom_dicom_bytes
-from mammo.predictor import Prediction, load_predictor
+from flows.tracking.register import SIGNATURE
+from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.serving.predictor import Prediction, load_predictor
 from tests.imports import ROOT
 from tests.mammo.learning import write_untrained_predictor
 
@@ -51,7 +51,7 @@ def test_mlflows_server_answers_six_at_once_as_one(
 ) -> None:
     mlflow.pyfunc.save_model(
         tmp_path / "model",
-        python_model=str(ROOT / "flows/serving.py"),
+        python_model=str(ROOT / "flows/tracking/served_model.py"),
         artifacts={"predictor": str(predictor)},
         signature=SIGNATURE,
         pip_requirements=[],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.snapshot import (
+from flows.snapshots.snapshot import (
     FILES,
     Snapshot,
     capture,
@@ -18,7 +18,7 @@ from flows.snapshot import (
     tag_exists,
     write_tag,
 )
-from mammo.errors import UserError
+from mammo.base.errors import UserError
 from tests.flows.conftest import command
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=200)

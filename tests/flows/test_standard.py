@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment
-from flows.arithmetic import measure
-from flows.environment import Environment
-from flows.pipeline import follows_training, read_pipeline
-from flows.standard import find_standard
+from flows.audit.standard import find_standard
+from flows.pipeline.graph import follows_training, read_pipeline
+from flows.snapshots import environment
+from flows.snapshots.environment import Environment
+from flows.tracking.arithmetic import measure
 from tests.imports import ROOT
 
 CPU = {"matrix product": "a", "convolution forward": "b"}

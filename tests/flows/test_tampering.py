@@ -13,9 +13,9 @@ from click.testing import Result
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.registry import MODEL
-from flows.snapshot import git, read_tag
+from flows.cli.app import app
+from flows.snapshots.snapshot import git, read_tag
+from flows.tracking.registry import MODEL
 from tests.flows.tampering import (
     artifact,
     database,
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.fixture(autouse=True)
 def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds, and no record that is tampered with here is about it."""
-    monkeypatch.setattr("flows.arithmetic.measure", lambda folder: {"matrix product": "0"})
+    monkeypatch.setattr("flows.tracking.arithmetic.measure", lambda folder: {"matrix product": "0"})
 
 
 def audit(version: int = 1) -> Result:
@@ -87,9 +87,9 @@ def test_the_whole_model_of_another_version(root: Path) -> None:
 
 
 def test_the_code_that_travels_with_the_model(root: Path) -> None:
-    path = model_folder() / "code/mammo/roi.py"
+    path = model_folder() / "code/mammo/cropping/find_breast.py"
     path.write_text(path.read_text() + "\nMARGIN = 0\n")
-    assert_caught(audit(), 1, "other code than the commit: roi.py")
+    assert_caught(audit(), 1, "other code than the commit: cropping/find_breast.py")
 
 
 def test_a_metric_in_mlflow(root: Path) -> None:
@@ -153,11 +153,11 @@ def test_an_outs_hash_in_one_place_only(root: Path) -> None:
 
 def test_code_other_than_the_commits(root: Path) -> None:
     def change(stages: dict[str, dict[str, list[dict[str, object]]]]) -> None:
-        dep = next(d for d in stages["evaluate"]["deps"] if d["path"] == "mammo/evaluation.py")
+        dep = next(d for d in stages["evaluate"]["deps"] if d["path"] == "mammo/evaluation")
         dep["md5"] = "0" * 32
 
     forge(root, change)
-    assert_caught(audit(), 1, "evaluate ran another mammo/evaluation.py than the commit holds")
+    assert_caught(audit(), 1, "evaluate ran another mammo/evaluation than the commit holds")
 
 
 def test_a_setting_in_dvc_lock(root: Path) -> None:

@@ -300,7 +300,7 @@ def test_a_failed_or_crashed_child_fails_the_task_with_its_last_lines(toy: Toy) 
     run = toy.flow("fails", "crashes")
     said, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0
-    last = said[said.rindex("flows.process.CommandError") :]
+    last = said[said.rindex("flows.processes.follow.CommandError") :]
     assert "run-stage/gpu ended as Failed" in last
     assert "no such breast" in last
     # What it said in its last second may be lost with it.

@@ -11,15 +11,15 @@ import jsonschema
 import psutil
 import pytest
 
-from flows.audit_record import Audit
-from flows.registry import MODEL
-from flows.snapshot import git
+from flows.audit.record import Audit
+from flows.snapshots.snapshot import git
+from flows.tracking.registry import MODEL
 from tests.flows.conftest import Retrained, environment_of, mammoflow, store
 from tests.imports import ROOT
 
 pytestmark = pytest.mark.timeout(1800)
 
-SCHEMA = ROOT / "flows" / "audit.schema.json"
+SCHEMA = ROOT / "flows" / "audit" / "audit.schema.json"
 
 
 def everything(root: Path) -> dict[str, object]:

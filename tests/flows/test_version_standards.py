@@ -17,11 +17,11 @@ from click.testing import Result
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.process import CommandError
-from flows.reproduction import run_again
-from flows.snapshot import materialise, read_tag
-from mammo.params import Params, load_params
+from flows.audit.reproduction import run_again
+from flows.cli.app import app
+from flows.processes.follow import CommandError
+from flows.snapshots.snapshot import materialise, read_tag
+from mammo.base.settings import Params, load_params
 from tests.flows.conftest import Retrained
 from tests.flows.tampering import (
     artifact,
@@ -62,10 +62,10 @@ def other_bytes(remade: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         shutil.copytree(remade / "outputs", folder / "outputs", dirs_exist_ok=True)
         shutil.copy(remade / "dvc.lock", folder / "dvc.lock")
 
-    monkeypatch.setattr("flows.audit.run_again", run)
-    monkeypatch.setattr("flows.arithmetic.measure", lambda folder: HERE)
+    monkeypatch.setattr("flows.audit.audit.run_again", run)
+    monkeypatch.setattr("flows.tracking.arithmetic.measure", lambda folder: HERE)
     # Whether a stage gives the same twice on one machine is not asked here, and takes a training.
-    monkeypatch.setattr("flows.reproduction._gives_the_same_again", lambda *arguments: True)
+    monkeypatch.setattr("flows.audit.reproduction._gives_the_same_again", lambda *arguments: True)
     return root
 
 
@@ -74,7 +74,7 @@ def audit_by(monkeypatch: pytest.MonkeyPatch, **bounds: float) -> None:
     params = load_params(ROOT / "params.yaml")
     update: dict[str, Any] = {"audit": params.audit.model_copy(update=bounds)}
     changed: Params = params.model_copy(update=update)
-    monkeypatch.setattr("flows.preflight.load_params", lambda path: changed)
+    monkeypatch.setattr("flows.tracking.preflight.load_params", lambda path: changed)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_arithmetic_that_cannot_be_measured_is_another(
         raise CommandError("no GPU answers")
 
     recorded_as(other_bytes, HERE)
-    monkeypatch.setattr("flows.arithmetic.measure", fails)
+    monkeypatch.setattr("flows.tracking.arithmetic.measure", fails)
     said = ended(audit("--quick"), 0, "RECORDS AGREE")
     assert "standard: equivalence: the version's own code could not tell" in said
     assert "standard, note: this machine's arithmetic could not be measured: no GPU answers" in said
@@ -151,7 +151,9 @@ def test_other_arithmetic_and_the_same_in_use(other_bytes: Path, tmp_path: Path)
     assert "scoring the recorded weights on this machine" in said
     assert version().tags["audit_verdict"] == "reproduced in effect"
     content = json.loads((tmp_path / "audit.json").read_text())
-    jsonschema.validate(content, json.loads((ROOT / "flows" / "audit.schema.json").read_text()))
+    jsonschema.validate(
+        content, json.loads((ROOT / "flows" / "audit" / "audit.schema.json").read_text())
+    )
     assert content["standard"]["name"] == "equivalence"
     assert content["rescoring"]["largest"] == 0  # the same machine
     assert content["equivalence"]["outcome"] == "equivalent"
@@ -221,7 +223,7 @@ def test_what_is_made_before_training_must_be_as_it_was(
         lock["stages"]["split"]["outs"][-1]["md5"] = "0" * 32
         (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
 
-    monkeypatch.setattr("flows.audit.run_again", run)
+    monkeypatch.setattr("flows.audit.audit.run_again", run)
     said = ended(audit(), 1, "NOT REPRODUCED")
     assert "the stage split made another outputs/split/split.csv" in said
     assert "was validation, is train" in said

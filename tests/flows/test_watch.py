@@ -17,20 +17,22 @@ from mlflow import MlflowClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
-from flows import aliases, recovery, registry, rescoring
-from flows.attempts import name_of, not_before
-from flows.deployments import REFUSED, SILENT
-from flows.gate import PAGE, judge_first, not_compared, predicts_alike
-from flows.promote import _objection, judged, unsettled
-from flows.recovery import WHOLE
-from flows.registration import NETWORKS
-from flows.registry import CHALLENGER, MODEL
-from flows.retrain import _by_itself, _of_commit
-from flows.run_git import NoAnswerError
-from flows.snapshot import Snapshot
-from flows.watch import reason_to_wait
-from mammo.errors import UserError
-from mammo.files import NETWORK_FILES
+from flows.processes.run_git import NoAnswerError
+from flows.promotion import rescoring
+from flows.promotion.flow import _objection, judged, unsettled
+from flows.promotion.gate import PAGE, judge_first, not_compared, predicts_alike
+from flows.retraining import recovery
+from flows.retraining.attempts import name_of, not_before
+from flows.retraining.branch_watch import reason_to_wait
+from flows.retraining.flow import _by_itself, _of_commit
+from flows.retraining.recovery import WHOLE
+from flows.servers.deployments import REFUSED, SILENT
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking import aliases, registry
+from flows.tracking.register import NETWORKS
+from flows.tracking.registry import CHALLENGER, MODEL
+from mammo.base.atomic_files import NETWORK_FILES
+from mammo.base.errors import UserError
 from tests.flows.conftest import store
 from tests.mammo.test_gate import policy, women
 
@@ -139,7 +141,7 @@ def test_a_retrain_with_other_settings_than_the_commits_is_no_retrain_of_the_com
 def test_a_run_is_called_by_its_commit_and_who_asked_for_it(
     tags: list[str] | None, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.attempts.flow_run", SimpleNamespace(tags=tags))
+    monkeypatch.setattr("flows.retraining.attempts.flow_run", SimpleNamespace(tags=tags))
     assert name_of("4435b4e" + "0" * 33) == name
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.dvclock import read_lock
-from flows.provenance import lock_agrees
-from flows.reproduction import run_again
-from flows.runcache import pull_deps, push_deps
-from flows.snapshot import capture, materialise
-from flows.weights import ensure_weights, folder_hash, tracked
-from mammo.errors import UserError
-from mammo.params import load_params
+from flows.audit.provenance import lock_agrees
+from flows.audit.reproduction import run_again
+from flows.pipeline.first_weights import ensure_weights, folder_hash, tracked
+from flows.pipeline.lock_and_cache import read_lock
+from flows.pipeline.run_cache import pull_deps, push_deps
+from flows.snapshots.snapshot import capture, materialise
+from mammo.base.errors import UserError
+from mammo.base.settings import load_params
 from tests.flows.conftest import command
 from tests.imports import ROOT
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.snapshot import git
-from flows.workspace import fast_forward
-from mammo.errors import UserError
+from flows.remote.worker_clone import fast_forward
+from flows.snapshots.snapshot import git
+from mammo.base.errors import UserError
 from tests.flows.conftest import command
 
 

@@ -57,7 +57,8 @@ DRIVER = """
     import time
     import flows
     import mlflow
-    from flows import cli, registration
+    from flows.cli import app
+    from flows.tracking import register
 
     def log_predictor(root, run):
         (root / "registering").touch()
@@ -68,18 +69,19 @@ DRIVER = """
                 name="model", python_model=str(root / "model.py"), pip_requirements=[]
             ).model_uri
 
-    registration.log_predictor = log_predictor
+    register.log_predictor = log_predictor
     if __name__ == "__main__":
-        cli.app()
+        app.app()
 """
 
 RUN_STAGES = """
     import sys
     from pathlib import Path
     import flows
-    from flows import registry, retrain
-    from flows.pipeline import read_pipeline
-    from flows.snapshot import Snapshot
+    from flows.retraining import flow as retrain
+    from flows.tracking import registry
+    from flows.pipeline.graph import read_pipeline
+    from flows.snapshots.snapshot import Snapshot
     from prefect import flow
     root, pool, names = Path.cwd(), sys.argv[1:2], sys.argv[2:]
     experiment = registry.open_store(root)

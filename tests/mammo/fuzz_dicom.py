@@ -31,9 +31,9 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 
-from mammo import dicom_pixels
-from mammo.dicom import read_mammogram
-from mammo.dicom_error import UnreadableDicom
+from mammo.dicom import pixels as dicom_pixels
+from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.reader import read_mammogram
 from tests.mammo import dicoms
 from tests.mammo.dicoms import PERSON
 

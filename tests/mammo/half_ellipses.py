@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mammo.detector_training import Example
-from mammo.geometry import Box
+from mammo.detector_training.trainer import Example
+from mammo.imaging.geometry import Box
 
 
 def half_ellipse(seed: int, height: int = 80, width: int = 64) -> tuple[np.ndarray, Box]:

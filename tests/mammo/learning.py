@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 import yaml
 
-from mammo.classifier import build_classifier, save_classifier
-from mammo.detector import save_detector, untrained_detector
-from mammo.params import Classifier, load_params
-from mammo.reproducibility import pin
+from mammo.base.determinism import pin
+from mammo.base.settings import Classifier, load_params
+from mammo.classifier.network import build_classifier, save_classifier
+from mammo.detector.detector import save_detector, untrained_detector
 from tests.imports import ROOT
 
 TINY = {
@@ -46,7 +46,7 @@ def write_breasts(folder: Path, women: int, splits: dict[str, str] | None = None
     """Write two views of both breasts of each woman, the left one positive, and their table.
 
     Returns:
-        As `dataset.examples`: half of the women train, the other half validation, or as `splits`
+        As `inputs.examples`: half of the women train, the other half validation, or as `splits`
         says.
     """
     rows = []

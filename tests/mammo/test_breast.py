@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.breast import breast_box, breast_mask, turned_left
-from mammo.geometry import Box
+from mammo.imaging.breast_mask import breast_box, breast_mask, turned_left
+from mammo.imaging.geometry import Box
 
 
 def drawn(

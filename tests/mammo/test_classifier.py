@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mammo import classifier
-from mammo.classifier import (
+from mammo.base.errors import UserError
+from mammo.base.settings import Classifier as Settings
+from mammo.base.settings import load_params
+from mammo.classifier import network as classifier
+from mammo.classifier.network import (
     Classifier,
     build_classifier,
     cam_layer,
@@ -18,9 +21,6 @@ from mammo.classifier import (
     load_classifier,
     save_classifier,
 )
-from mammo.errors import UserError
-from mammo.params import Classifier as Settings
-from mammo.params import load_params
 
 DEFAULTS = load_params().classifier
 

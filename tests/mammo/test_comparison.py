@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.comparison import Comparison, compare_files, worst
+from mammo.assurance.tolerance import Comparison, compare_files, worst
 
 PIXELS = 2
 JSON = st.recursive(

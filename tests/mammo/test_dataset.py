@@ -10,8 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo import dataset
-from mammo.dataset import (
+from mammo.base.errors import UserError
+from mammo.base.settings import Augment, Classifier, load_params
+from mammo.classifier import inputs as dataset
+from mammo.classifier.inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Epoch,
@@ -24,8 +26,6 @@ from mammo.dataset import (
     repeated,
     to_input,
 )
-from mammo.errors import UserError
-from mammo.params import Augment, Classifier, load_params
 
 DEFAULTS = load_params().classifier
 STILL = Augment(**dict.fromkeys(Augment.model_fields, 0.0))

@@ -7,15 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo.detector import (
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.detector.detector import (
     Detector,
     load_detector,
     save_detector,
     to_square,
     untrained_detector,
 )
-from mammo.errors import UserError
-from mammo.reproducibility import pin
 from tests.mammo.half_ellipses import half_ellipse
 
 

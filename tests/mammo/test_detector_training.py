@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo import detector_training, params
-from mammo.detector import build_network, save_detector
-from mammo.detector_training import Training, shrunk, train_detector
-from mammo.errors import UserError
-from mammo.reproducibility import pin
+from mammo.base import settings as params
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.detector.detector import build_network, save_detector
+from mammo.detector_training import trainer as detector_training
+from mammo.detector_training.trainer import Training, shrunk, train_detector
 from tests.mammo.half_ellipses import examples, half_ellipse
 
 SETTINGS = params.Detector(
@@ -181,7 +182,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
 
 
 def test_ashrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
-    from ultralytics.utils.instance import Instances  # not before mammo.yolo
+    from ultralytics.utils.instance import Instances  # not before our adapter
 
     for seed in range(10):
         image, box = half_ellipse(seed, 128, 128)

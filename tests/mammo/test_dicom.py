@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from mammo import dicom
-from mammo.dicom import UnreadableDicom, read_mammogram
+from mammo.dicom import reader as dicom
+from mammo.dicom.reader import UnreadableDicom, read_mammogram
 from tests.mammo import dicoms
 from tests.mammo.dicoms import PERSON, half_breast, plain
 

@@ -17,11 +17,15 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
-from mammo import dicom, dicom_display, dicom_header, dicom_pixels, jpeg_heading
-from mammo.dicom import read_mammogram, read_patient
-from mammo.dicom_error import UnreadableDicom
-from mammo.params import load_params
-from mammo.preparation import prepare
+from mammo.base.settings import load_params
+from mammo.dicom import display as dicom_display
+from mammo.dicom import header as dicom_header
+from mammo.dicom import jpeg_header as jpeg_heading
+from mammo.dicom import pixels as dicom_pixels
+from mammo.dicom import reader as dicom
+from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.reader import read_mammogram, read_patient
+from mammo.intake.prepare import prepare
 from tests.mammo import dicoms
 from tests.mammo.dicoms import (
     PERSON,

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from mammo import dicom, dicom_container
-from mammo.dicom import read_mammogram
-from mammo.dicom_error import UnreadableDicom
-from mammo.dicom_header import MAX_SIDE
-from mammo.dicom_pixels import decode
-from mammo.params import load_params
-from mammo.preparation import prepare
+from mammo.base.settings import load_params
+from mammo.dicom import container as dicom_container
+from mammo.dicom import reader as dicom
+from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.header import MAX_SIDE
+from mammo.dicom.pixels import decode
+from mammo.dicom.reader import read_mammogram
+from mammo.intake.prepare import prepare
 from tests.mammo import dicoms
 from tests.mammo.dicoms import dataset, half_breast, lookup_table, plain, saved
 

@@ -21,7 +21,7 @@ from mammo.datasets.dicom_writer import (
     mammogram_bytes,
 )
 from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
-from mammo.dicom import read_mammogram
+from mammo.dicom.reader import read_mammogram
 
 ABOUT = Mammogram(
     patient_id="10011",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mammo.equivalence import (
+from mammo.assurance.equivalence import (
     Equivalence,
     Measure,
     Scored,
@@ -22,7 +22,7 @@ from mammo.equivalence import (
     other_cases,
     score_again,
 )
-from mammo.params import Audit
+from mammo.base.settings import Audit
 
 FEATURES = 6
 BOUNDS = Audit(

@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from mammo import params
-from mammo.evaluation import (
-    best_threshold,
-    by_breast,
-    evaluate,
-    measure,
-    origin_scores,
-)
+from mammo.base import settings as params
+from mammo.evaluation.metrics import best_threshold, by_breast, evaluate, measure, origin_scores
 
 # Few distinct probabilities, so that ties are common, and 0, 0.5 and 1 occur.
 CASES = st.lists(

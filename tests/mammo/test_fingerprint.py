@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mammo.fingerprint import OTHERS, TORCH, fingerprint
-from mammo.params import load_params
+from mammo.base.settings import load_params
+from mammo.learning.fingerprint import OTHERS, TORCH, fingerprint
 from tests.imports import ROOT
 
 
@@ -18,7 +18,7 @@ def with_two_threads() -> dict[str, str]:
 
 
 def test_it_is_the_same_in_another_process(with_two_threads: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "mammo.fingerprint"]
+    command = [sys.executable, "-m", "mammo.learning.fingerprint"]
     env = {**os.environ, "OMP_THREAD_LIMIT": "1"}  # or with fewer threads than it is told to take
     said = subprocess.run(
         command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
@@ -50,9 +50,9 @@ def test_numpys_own_choice_of_kernels_shows_in_its_family_alone(
 import os
 os.environ.pop("NPY_DISABLE_CPU_FEATURES", None)
 import numpy, json
-from mammo import reproducibility
-reproducibility.check_pins = lambda: None
-from mammo.fingerprint import fingerprint
+from mammo.base import determinism
+determinism.check_pins = lambda: None
+from mammo.learning.fingerprint import fingerprint
 print(json.dumps(fingerprint(2)))
 """
     command = [sys.executable, "-c", script]

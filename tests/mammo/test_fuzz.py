@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mammo.dicom_error import UnreadableDicom
+from mammo.dicom.errors import UnreadableDicom
 from tests.mammo import fuzz_dicom
 from tests.mammo.fuzz_dicom import fuzz, seeds
 

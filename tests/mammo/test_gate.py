@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.evaluation import measure
-from mammo.gate import Decision, Reason, decide, with_groups
-from mammo.paired import areas
-from mammo.params import Policy
+from mammo.assurance.paired import areas
+from mammo.assurance.promotion_rule import Decision, Reason, decide, with_groups
+from mammo.base.settings import Policy
+from mammo.evaluation.metrics import measure
 
 CASES = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(0, 3)), min_size=2, max_size=60
@@ -216,7 +216,7 @@ def test_many_breasts_are_resampled_in_parts_with_the_same_result(
 ) -> None:
     champion, challenger = women(50, 12), women(50, 13)
     at_once = decide(champion, challenger, policy())
-    monkeypatch.setattr("mammo.paired._AT_ONCE", 100 * 30)
+    monkeypatch.setattr("mammo.assurance.paired._AT_ONCE", 100 * 30)
     assert decide(champion, challenger, policy()) == at_once
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.geometry import Box, Placement
+from mammo.imaging.geometry import Box, Placement
 
 SIDES = st.integers(1, 5000)
 COORDINATES = st.floats(-1000, 6000)

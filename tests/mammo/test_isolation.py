@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mammo.errors import UserError
-from mammo.isolation import MEMORY, Isolated, Lost
+from mammo.base.errors import UserError
+from mammo.compute.worker_pool import MEMORY, Isolated, Lost
 
 
 def work(item: object) -> object:

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
-from mammo import dicom_pixels, jpeg_lossless
 from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
-from mammo.dicom import UnreadableDicom, read_mammogram
-from mammo.jpeg_heading import read_jpeg_heading
-from mammo.jpeg_lossless import lossless_rows
+from mammo.dicom import jpeg_lossless
+from mammo.dicom import pixels as dicom_pixels
+from mammo.dicom.jpeg_header import read_jpeg_heading
+from mammo.dicom.jpeg_lossless import lossless_rows
+from mammo.dicom.reader import UnreadableDicom, read_mammogram
 from tests.mammo import dicoms
 from tests.mammo.dicoms import half_breast
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.leakage import find_leaks
+from mammo.assurance.leakage import find_leaks
 
 
 def tables(women: dict[str, str], views: int = 2) -> dict[str, object]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mammo.errors import UserError
-from mammo.merging import merge
-from mammo.tables import LESIONS, TRAIN, read_table
+from mammo.base.errors import UserError
+from mammo.data.tables import LESIONS, TRAIN, read_table
+from mammo.datasets.merge import merge
 
 COLUMNS = list(TRAIN.columns)
 

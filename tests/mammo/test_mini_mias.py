@@ -8,9 +8,9 @@ import pandas as pd
 import pydicom
 import pytest
 
+from mammo.base.errors import UserError
+from mammo.data.tables import LESIONS, TRAIN, read_table
 from mammo.datasets.mini_mias import convert_mini_mias
-from mammo.errors import UserError
-from mammo.tables import LESIONS, TRAIN, read_table
 
 LABELS = """Name,Background Tissue,Abnormality,Type,x,y,r
 mdb001,G,CIRC,M,60,100,10

@@ -17,13 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mammo.datasets import phantom
+from mammo.base.errors import UserError
+from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, read_table
 from mammo.datasets.contact_sheet import MARK, contact_sheet
 from mammo.datasets.dicom_writer import TransferSyntax
-from mammo.datasets.phantom import TRAIN_COLUMNS, phantom_dicom_bytes, write_phantoms
-from mammo.datasets.phantom_anatomy import Shape, depth_under_skin, project, silhouette
-from mammo.datasets.phantom_plan import deal, plan_women
-from mammo.datasets.phantom_texture import (
+from mammo.datasets.phantom import draw as phantom
+from mammo.datasets.phantom.anatomy import Shape, depth_under_skin, project, silhouette
+from mammo.datasets.phantom.draw import TRAIN_COLUMNS, phantom_dicom_bytes, write_phantoms
+from mammo.datasets.phantom.plan import deal, plan_women
+from mammo.datasets.phantom.texture import (
     bell_noise,
     double,
     fake_angle,
@@ -32,11 +34,9 @@ from mammo.datasets.phantom_texture import (
     tile_noise,
     turn,
 )
-from mammo.datasets.phantom_view import draw_view
-from mammo.datasets.phantom_women import BENIGN_KINDS, CANCER_KINDS
-from mammo.dicom import read_mammogram
-from mammo.errors import UserError
-from mammo.tables import BREAST_BOXES, LESIONS, TRAIN, read_table
+from mammo.datasets.phantom.view import draw_view
+from mammo.datasets.phantom.women import BENIGN_KINDS, CANCER_KINDS
+from mammo.dicom.reader import read_mammogram
 
 SMALL = 256
 
@@ -184,7 +184,7 @@ def test_vector_instructions_change_no_byte(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from numpy._core._multiarray_umath import __cpu_features__ as features\n"
-        "from mammo.datasets.phantom import write_phantoms\n"
+        "from mammo.datasets.phantom.draw import write_phantoms\n"
         "write_phantoms(Path(sys.argv[1]), women=3, workers=1, long_side=192)\n"
         "print(features['X86_V3'])\n"
     )

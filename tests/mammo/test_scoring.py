@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mammo.datasets.phantom import write_phantoms
-from mammo.errors import UserError
-from mammo.predictor import load_predictor
-from mammo.scoring import main
+from mammo.base.errors import UserError
+from mammo.datasets.phantom.draw import write_phantoms
+from mammo.serving.predictor import load_predictor
+from mammo.serving.score_files import main
 from tests.imports import ROOT
 from tests.mammo.learning import write_untrained_predictor
 
@@ -35,7 +35,14 @@ def test_scores_are_the_predictors_and_an_unreadable_file_has_none(
     many = files * 15  # more than one batch: decoded by several processes
     listed, scored = tmp_path / "files.csv", tmp_path / "scores.csv"
     pd.DataFrame({"path": [str(file) for file in many]}).to_csv(listed, index=False)
-    command = [sys.executable, "-m", "mammo.scoring", str(predictor), str(listed), str(scored)]
+    command = [
+        sys.executable,
+        "-m",
+        "mammo.serving.score_files",
+        str(predictor),
+        str(listed),
+        str(scored),
+    ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert f"scored: {len(many)}/{len(many)}" in result.stdout

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.errors import UserError
-from mammo.params import Split
-from mammo.split import SPLITS, assign, check, count, place, target_of
+from mammo.base.errors import UserError
+from mammo.base.settings import Split
+from mammo.data.splits import SPLITS, assign, check, count, place, target_of
 
 SETTINGS = Split(validation=0.2, test=0.3, salt="salt")
 women = st.lists(st.text("0123456789abc", min_size=1, max_size=8), max_size=50)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mammo import store as module
-from mammo.errors import UserError
-from mammo.store import SHARDS, Store, code_version, hash_of, key_of, open_store
-from tests.imports import ROOT, closure
+from mammo.base.code_version import _BESIDE, code_version
+from mammo.base.errors import UserError
+from mammo.compute import result_store as module
+from mammo.compute.result_store import SHARDS, Store, hash_of, key_of, open_store
+from tests.imports import ROOT, closure, module_path
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_it_keeps_to_its_size_and_forgets_what_was_used_longest_ago(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from mammo.store import Store, key_of
+from mammo.compute.result_store import Store, key_of
 store = Store(Path(sys.argv[1]), 2**30)
 print("ready", flush=True)
 number = 0
@@ -143,13 +144,16 @@ def test_a_file_is_read_again_only_if_it_may_have_changed(store, tmp_path, monke
 
 
 def test_the_code_is_what_the_module_imports_but_settings_and_words(monkeypatch):
-    needed = {path.stem for path in closure(ROOT / "mammo/remembered_images.py")}
-    beside = module._BESIDE | {"__init__"}
+    needed = closure(ROOT / "mammo/intake/cached_prepare.py")
+    beside = {module_path(name) for name in _BESIDE}
     libraries = ("numpy",)
-    now = code_version("mammo.remembered_images", libraries)
-    assert now != code_version("mammo.remembered_images", ("pydicom",))
+    now = code_version("mammo.intake.cached_prepare", libraries)
+    assert now != code_version("mammo.intake.cached_prepare", ("pydicom",))
     original = Path.read_bytes
-    for name in ("dicom_pixels", "breast", "geometry", "params", "errors", "detector"):
+    for name in (
+        *("dicom/pixels", "dicom/__init__", "imaging/breast_mask", "imaging/geometry", "pins"),
+        *("base/settings", "base/errors", "detector/detector"),
+    ):
         changed = ROOT / "mammo" / f"{name}.py"
         code_version.cache_clear()
         with monkeypatch.context() as patch:
@@ -158,8 +162,8 @@ def test_the_code_is_what_the_module_imports_but_settings_and_words(monkeypatch)
                 "read_bytes",
                 lambda path, changed=changed: original(path) + b"\n# x" * (path == changed),
             )
-            then = code_version("mammo.remembered_images", libraries)
-        assert (then != now) == (name in needed - beside), name
+            then = code_version("mammo.intake.cached_prepare", libraries)
+        assert (then != now) == (changed in needed - beside), name
     code_version.cache_clear()
 
 

@@ -6,8 +6,8 @@ import pandera.pandas as pa
 import pytest
 from pandas._libs.parsers import STR_NA_VALUES  # what pandas documents of `na_values`
 
-from mammo.errors import UserError
-from mammo.tables import (
+from mammo.base.errors import UserError
+from mammo.data.tables import (
     BREAST_BOXES,
     LESIONS,
     MAX_ID_BYTES,

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from mammo import dataset, training
-from mammo.classifier import build_classifier, save_classifier
-from mammo.dataset import Pictures
-from mammo.errors import UserError
-from mammo.params import Classifier
-from mammo.reproducibility import pin
-from mammo.training import (
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.base.settings import Classifier
+from mammo.classifier import inputs as dataset
+from mammo.classifier.inputs import Pictures
+from mammo.classifier.network import build_classifier, save_classifier
+from mammo.classifier.predict import predict, predict_logits
+from mammo.classifier_training import fit as training
+from mammo.classifier_training.fit import (
     Examples,
     Fit,
     Scores,
     TrainingDivergedError,
     fit,
     gather,
-    predict,
-    predict_logits,
     rate_at,
     score,
 )

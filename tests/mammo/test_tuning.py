@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from mammo import tuning
-from mammo.errors import UserError
-from mammo.params import Space, Tune
-from mammo.reproducibility import pin
-from mammo.training import Scores, TrainingDivergedError, gather
-from mammo.tuning import (
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.base.settings import Space, Tune
+from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
+from mammo.tuning import search as tuning
+from mammo.tuning.search import (
     UNPRUNED,
     Choice,
     Report,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mammo.yolo import bbox_iou, portable_iou
+from mammo.detector.ultralytics_adapter import bbox_iou, portable_iou
 
 ROOT = Path(__file__).parents[2]
 

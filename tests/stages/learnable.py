@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mammo.params import Params, load_params
+from mammo.base.settings import Params, load_params
 from tests.mammo.learning import tiny, write_breasts
 
 

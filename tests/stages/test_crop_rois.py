@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mammo.detector import save_detector, untrained_detector
-from mammo.errors import UserError
-from mammo.files import read_json
-from mammo.params import Params, load_params
-from mammo.reproducibility import pin
-from mammo.tables import ROIS, read_table
+from mammo.base.atomic_files import read_json
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
+from mammo.data.tables import ROIS, read_table
+from mammo.detector.detector import save_detector, untrained_detector
 from stages.crop_rois import run
 from tests.stages.tiny_mammograms import write_preprocessed
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mammo import tables
-from mammo.errors import UserError
-from mammo.params import Params
+from mammo.base.errors import UserError
+from mammo.base.settings import Params
+from mammo.data import tables
 from stages.evaluate import run
 from tests.stages.tiny import tiny_params, write_tiny_outputs
 

@@ -8,9 +8,9 @@ import cv2
 import pandas as pd
 import pytest
 
-from mammo.geometry import Box
-from mammo.params import Params
-from mammo.tables import ROIS, read_table
+from mammo.base.settings import Params
+from mammo.data.tables import ROIS, read_table
+from mammo.imaging.geometry import Box
 from stages.explain import PICTURE_HEIGHT, choose, lesions_in_rois, run
 from tests.stages.tiny import HEIGHT, MARGIN, WIDTH, tiny_params, write_tiny_outputs
 

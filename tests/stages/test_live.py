@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mammo.files import write_json
-from mammo.params import Space
-from stages import live
-from stages.live import stage_run, trial_runs
+from mammo.base.atomic_files import write_json
+from mammo.base.settings import Space
+from stages import mlflow_live as live
+from stages.mlflow_live import stage_run, trial_runs
 from tests.imports import ROOT
 from tests.stages.learnable import tiny_params, write_outputs
 from tests.stages.test_train_classifier import BEST
@@ -150,8 +150,8 @@ def test_after_an_outage_the_curves_go_on_and_every_run_is_closed(
 
 HANGS = """
 import time
-from stages import live
-from stages.live import stage_run, trial_runs
+from stages import mlflow_live as live
+from stages.mlflow_live import stage_run, trial_runs
 start = time.monotonic()
 log = stage_run()
 for epoch in range(20):
@@ -179,7 +179,7 @@ def test_a_server_that_never_answers_does_not_let_a_training_stand_still() -> No
 
 def test_without_a_run_mlflow_is_not_even_imported() -> None:
     code = (
-        "import sys; from stages.live import stage_run, trial_runs\n"
+        "import sys; from stages.mlflow_live import stage_run, trial_runs\n"
         "stage_run()({'epoch': 1})\n"
         "with trial_runs() as open_run: open_run(0, {})({'epoch': 1})\n"
         "assert 'mlflow' not in sys.modules"

@@ -15,20 +15,21 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from mammo.detector import save_detector, untrained_detector
-from mammo.errors import UserError
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.compute import dask_map as mapping
+from mammo.compute.dask_map import over_dask
+from mammo.compute.result_store import Store
+from mammo.detector.detector import save_detector, untrained_detector
 from mammo.pins import PINS, X86
-from mammo.reproducibility import pin
-from mammo.store import Store
-from stages import crop_rois, mapping, preprocess
-from stages.mapping import over_dask
+from stages import crop_rois, preprocess
 from tests.imports import ROOT
 from tests.stages.holding import hold
 from tests.stages.test_preprocess import content, data, tiny
 from tests.stages.tiny_mammograms import write_preprocessed
 
 __all__ = ["data"]  # a fixture
-MODULE, LIBRARIES = "mammo.breast", ("numpy",)
+MODULE, LIBRARIES = "mammo.imaging.breast_mask", ("numpy",)
 
 
 class Cluster:

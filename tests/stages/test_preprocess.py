@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.errors import UserError
-from mammo.files import read_json
-from mammo.params import Params, load_params
-from mammo.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, read_table
+from mammo.base.atomic_files import read_json
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
+from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, read_table
 from stages import preprocess
 from tests.mammo.dicoms import PERSON, half_breast, jpeg_2000, jpeg_lossless, plain, rle
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from mammo import breast, dicom_header, intake, preparation
-from mammo.dicom import read_mammogram
-from mammo.files import read_json
-from mammo.intake import Outcome, ProgramError, patients_in_doubt
-from mammo.isolation import Isolated
-from mammo.store import Store
+from mammo.base.atomic_files import read_json
+from mammo.compute.result_store import Store
+from mammo.compute.worker_pool import Isolated
+from mammo.dicom import header as dicom_header
+from mammo.dicom.reader import read_mammogram
+from mammo.imaging import breast_mask as breast
+from mammo.intake import examine as intake
+from mammo.intake import prepare as preparation
+from mammo.intake.examine import Outcome, ProgramError, patients_in_doubt
 from stages import preprocess
 from tests.mammo.dicoms import PERSON, half_breast, plain
 from tests.stages.test_preprocess import content

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from pydicom import uid
 
-from mammo.errors import UserError
-from mammo.files import read_json
-from mammo.intake import Outcome
-from mammo.params import Params, load_params
-from mammo.tables import MANIFEST, REJECTS, read_table
+from mammo.base.atomic_files import read_json
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
+from mammo.data.tables import MANIFEST, REJECTS, read_table
+from mammo.intake.examine import Outcome
 from stages import preprocess
 from tests.mammo import dicoms
 from tests.mammo.dicoms import half_breast, plain

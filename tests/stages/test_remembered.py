@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mammo import remembered_images, remembered_rois
-from mammo.detector import save_detector, untrained_detector
-from mammo.files import read_json
-from mammo.reproducibility import pin
-from mammo.store import Store
+from mammo.base.atomic_files import read_json
+from mammo.base.determinism import pin
+from mammo.compute.result_store import Store
+from mammo.cropping import cached_crop as remembered_rois
+from mammo.detector.detector import save_detector, untrained_detector
+from mammo.intake import cached_prepare as remembered_images
 from stages import crop_rois, preprocess
 from tests.mammo.dicoms import half_breast, jpeg_2000, plain
 from tests.stages.test_preprocess import content, data, tiny

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.errors import UserError
-from mammo.params import Params, load_params
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
 from stages.report import flatten, number, run, score_names
 
 TEMPLATE = Path("stages/report.html.j2")

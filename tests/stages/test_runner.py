@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from mammo.errors import UserError
+from mammo.base.errors import UserError
 from stages.runner import run_stage
 
 

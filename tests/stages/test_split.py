@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mammo.errors import UserError
-from mammo.files import read_json
-from mammo.params import Params, load_params
-from mammo.tables import SPLIT, read_table
+from mammo.base.atomic_files import read_json
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
+from mammo.data.tables import SPLIT, read_table
 from stages import split
 from tests.stages.learnable import contents, write_outputs
 

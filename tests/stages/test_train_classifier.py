@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.classifier import load_classifier
-from mammo.errors import UserError
-from mammo.files import read_json, write_json
-from mammo.params import Params
-from mammo.reproducibility import pin
-from mammo.training import predict
+from mammo.base.atomic_files import read_json, write_json
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.base.settings import Params
+from mammo.classifier.network import load_classifier
+from mammo.classifier.predict import predict
 from stages import train_classifier
 from tests.stages.killed import run_killed
 from tests.stages.learnable import contents, tiny_params, write_outputs
@@ -100,7 +100,7 @@ KILLED = """
 import os
 import sys
 from pathlib import Path
-from mammo import training
+from mammo.classifier_training import fit as training
 from tests.stages.test_train_classifier import LONGER, run
 
 def rate_at(step, steps):

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.detector import load_detector
-from mammo.errors import UserError
-from mammo.files import read_json, write_csv
-from mammo.params import Params, load_params
-from mammo.reproducibility import pin
-from mammo.tables import BREAST_BOXES
+from mammo.base.atomic_files import read_json, write_csv
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
+from mammo.data.tables import BREAST_BOXES
+from mammo.detector.detector import load_detector
 from stages.train_detector import run
 from tests.stages.tiny_mammograms import write_preprocessed, write_split
 

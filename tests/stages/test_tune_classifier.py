@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mammo import tuning
-from mammo.errors import UserError
-from mammo.files import read_json
-from mammo.params import Params
-from mammo.reproducibility import pin
-from mammo.training import Fit
+from mammo.base.atomic_files import read_json
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.base.settings import Params
+from mammo.classifier_training.fit import Fit
+from mammo.tuning import search as tuning
 from stages import tune_classifier
 from tests.stages.killed import run_killed
 from tests.stages.learnable import contents, tiny_params, write_outputs

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mammo.classifier import build_classifier, save_classifier
-from mammo.params import Params, load_params
-from mammo.reproducibility import pin
-from mammo.tables import LESIONS
+from mammo.base.determinism import pin
+from mammo.base.settings import Params, load_params
+from mammo.classifier.network import build_classifier, save_classifier
+from mammo.data.tables import LESIONS
 
 HEIGHT, WIDTH = 64, 40  # of an ROI, in pixels
 MARGIN = 10  # the ROI begins so far right of and below the image's corner

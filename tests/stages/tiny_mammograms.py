@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import pandas as pd
 
-from mammo.files import write_csv
-from mammo.geometry import Placement
-from mammo.tables import BREAST_BOXES, MANIFEST, SPLIT
+from mammo.base.atomic_files import write_csv
+from mammo.data.tables import BREAST_BOXES, MANIFEST, SPLIT
+from mammo.imaging.geometry import Placement
 from tests.mammo.half_ellipses import half_ellipse
 
 

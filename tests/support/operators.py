@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mammo.reproducibility import pin
+from mammo.base.determinism import pin
 from tests.support.portability import Watch
 
 THREADS = 2

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 import stages  # pins what libraries read as they load
-from mammo.datasets.phantom import write_phantoms
+from mammo.datasets.phantom.draw import write_phantoms
 from tests.imports import ROOT
 
 STAGES = (

@@ -1,0 +1,164 @@
+"""Every audit of a version is kept: who judged it, when, where, how, and what came of it.
+
+    mammoflow audits 3
+
+The report goes to the artifacts of the version's run, a record to a tag of the version under a name
+of its own: nobody's audit takes the place of another's. The tags `audit_verdict`, `audit_date` and
+their like show the newest audit that ran everything again and could judge; a quick one, or one that
+could not judge, is shown only while there is no such audit.
+"""
+
+import hashlib
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.audit.page import render
+from flows.audit.record import Audit
+from flows.processes.checked import Readable, faults
+from flows.snapshots.environment import Environment
+from flows.tracking.aliases import person
+from flows.tracking.registry import FAULTS, MODEL, in_words, run_of, version
+from mammo.base.errors import UserError
+
+_PREFIX = "audit."
+
+
+class Audited(BaseModel):
+    """The record of one audit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: Readable  # ISO 8601, UTC
+    who: Readable  # by git's identity
+    where: Readable  # the machine's name
+    environment: Readable
+    quick: bool  # whether the re-run was left out
+    verdict: Readable
+    standard: Readable  # empty if there was none
+    snapshot_digest: Readable
+    report: Readable  # its folder among the artifacts of the version's run
+    report_digest: Readable  # SHA-256 of its audit.json
+
+    @property
+    def judged(self) -> bool:
+        """Whether everything was run again, and a verdict came of it."""
+        return not self.quick and self.verdict != "cannot be judged"
+
+
+def keep(root: Path, record: Audit) -> str:
+    """Write report, record and tags of an audit to MLflow; return the report's folder.
+
+    Args:
+        root: the auditor's clone.
+        record: the audit.
+
+    Raises:
+        UserError: in MLflow's own words if it does not take them.
+    """
+    folder = f"{_folder(record.date)}-{secrets.token_hex(3)}"
+    text = record.model_dump_json(indent=2) + "\n"
+    made = Audited(
+        date=record.date,
+        who=_who(root),
+        where=socket.gethostname(),
+        environment=_in_short(record.environment_now),
+        quick=record.quick,
+        verdict=record.verdict,
+        standard=record.standard.name if record.standard else "",
+        snapshot_digest=record.snapshot_digest or "",
+        report=folder,
+        report_digest=hashlib.sha256(text.encode()).hexdigest(),
+    )
+    number, client = str(record.version), MlflowClient()
+    name = f"{_PREFIX}{folder.removeprefix('audits/')}"
+    try:
+        run = run_of(version(record.version))
+        client.log_text(run, render(record), f"{folder}/index.html")
+        client.log_text(run, text, f"{folder}/audit.json")
+        client.set_model_version_tag(MODEL, number, name, made.model_dump_json())
+        # The newest that counts, whoever else has audited it meanwhile.
+        for key, value in _shown(history(version(record.version))).items():
+            client.set_model_version_tag(MODEL, number, key, value)
+    except (*FAULTS, OSError) as error:
+        said = in_words(error) if isinstance(error, MlflowException) else str(error)
+        raise UserError(f"the report could not be kept: {said}") from None
+    return folder
+
+
+def history(audited: ModelVersion) -> list[Audited]:
+    """The audits of a version, the oldest first.
+
+    Raises:
+        UserError: if a record is none: somebody has changed it.
+    """
+    found = []
+    for name, text in audited.tags.items():
+        if name.startswith(_PREFIX):
+            try:
+                found.append(Audited.model_validate_json(text))
+            except ValidationError as error:
+                raise UserError(
+                    f"the tag {name} of version {audited.version} is no record of an audit: "
+                    f"{faults(error)}; somebody changed it"
+                ) from None
+    before = _before_records(audited.tags)
+    if before is not None and before.report_digest not in {one.report_digest for one in found}:
+        found.append(before)
+    return sorted(found, key=lambda audit: (audit.date, audit.report))
+
+
+def _before_records(tags: Mapping[str, str]) -> Audited | None:
+    """The audit that the version's tags show: earlier ones left nothing else."""
+    if "audit_verdict" not in tags:
+        return None
+    date = tags.get("audit_date", "")
+    return Audited(
+        date=date,
+        who="",
+        where="",
+        environment=tags.get("audit_environment", ""),
+        quick=tags["audit_verdict"].startswith("records agree"),
+        verdict=tags["audit_verdict"],
+        standard=tags.get("audit_standard", ""),
+        snapshot_digest=tags.get("audit_snapshot_digest", ""),
+        report=_folder(date),
+        report_digest=tags.get("audit_report_digest", ""),
+    )
+
+
+def _folder(date: str) -> str:
+    """Where the report of an audit of this time lies, or where its name begins."""
+    return f"audits/{date.replace(':', '').removesuffix('+0000')}"
+
+
+def _shown(audits: Sequence[Audited]) -> dict[str, str]:
+    """What the version's tags show of its audits."""
+    chosen = ([audit for audit in audits if audit.judged] or list(audits))[-1]
+    return {
+        "audit_verdict": chosen.verdict,
+        "audit_date": chosen.date,
+        "audit_standard": chosen.standard,
+        "audit_environment": chosen.environment,
+        "audit_snapshot_digest": chosen.snapshot_digest,
+        "audit_report_digest": chosen.report_digest,
+    }
+
+
+def _who(root: Path) -> str:
+    try:
+        return person(root)
+    except UserError:
+        return "somebody whom git does not know"
+
+
+def _in_short(found: Environment) -> str:
+    gpus = ", ".join(found.gpus) or "no GPU"
+    return f"Python {found.python}, {found.processor}, {gpus}, {os.uname().sysname}"

@@ -1,0 +1,178 @@
+"""Integrity: whether model, metrics and params in MLflow are what the snapshot's stages made."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.audit.findings import missing, wrong
+from flows.audit.record import Finding
+from flows.pipeline.graph import Stage
+from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
+from flows.processes.checked import inside
+from flows.processes.words import md5_of, some
+from flows.snapshots.earlier_layout import file_of, name_in
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking.register import NETWORKS, SERVING
+from flows.tracking.registry import FAULTS, MODEL, absent, flatten, numbers
+from mammo.base.atomic_files import NETWORK_FILES, read_json
+from mammo.base.errors import UserError
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A copy of a registered model as it lies in the artifact store."""
+
+    predictor: Path  # folder
+    code: Path  # folder with the package `mammo`
+    serving: Path  # what MLflow runs to load it
+    run: Any  # that it says it came from
+
+
+def read_model(version: ModelVersion, folder: Path) -> StoredModel:
+    """Copy a registered model into a folder and find its parts; nothing of it is run.
+
+    Raises:
+        UserError: if it cannot be had, or names parts that lie elsewhere.
+    """
+    what = f"the registered model of version {version.version}"
+    try:
+        model = Path(
+            mlflow.artifacts.download_artifacts(
+                f"models:/{MODEL}/{version.version}", dst_path=str(folder)
+            )
+        )
+        described = yaml.safe_load((model / "MLmodel").read_text())
+        flavor = described["flavors"]["python_function"]
+        return StoredModel(
+            inside(model, flavor["artifacts"]["predictor"]["path"], f"the predictor of {what}"),
+            inside(model, flavor["code"], f"the code of {what}"),
+            inside(model, Path(flavor["model_code_path"]).name, f"the loader of {what}"),
+            described.get("run_id"),
+        )
+    except (*FAULTS, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        if isinstance(error, FAULTS) and not absent(error):
+            raise  # MLflow does not answer: nothing is known of the model
+        raise UserError(f"{what} cannot be read: {error}") from None
+
+
+def model_bytes(
+    version: ModelVersion, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+) -> Iterator[Finding]:
+    """The registered model holds the outs of the train stages, and the commit's code.
+
+    Args:
+        folder: the snapshot, materialised.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            model = read_model(version, Path(scratch))
+        except UserError as error:
+            yield missing(str(error))
+            return
+        if model.run != version.run_id:
+            yield wrong(f"the registered model came from the run {model.run}, not {version.run_id}")
+        yield from unlike_commit(model, folder, snapshot, stages)
+
+
+def unlike_commit(
+    model: StoredModel, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+) -> Iterator[Finding]:
+    """Weights, settings and code of a model that are not those of a snapshot.
+
+    Args:
+        folder: the snapshot, materialised.
+    """
+    outs = outs_of(stages)
+    wanted = {
+        f"{name}/{Path(path).name}": (md5, path)
+        for name, source in NETWORKS.items()
+        for path, md5 in outs.items()
+        if Path(path).parent == Path(source) and Path(path).name in NETWORK_FILES
+    }
+    settings = hashlib.md5(snapshot.files.get("params.yaml", "").encode()).hexdigest()
+    wanted["params.yaml"] = settings, "params.yaml"
+    found = _hashes(model.predictor)
+    for name, (md5, origin) in wanted.items():
+        if name not in found:
+            yield wrong(f"the registered model lacks {name}")
+        elif found[name] != md5:
+            yield wrong(f"{name} of the registered model is not the snapshot's {origin}")
+    for name in sorted(found.keys() - wanted.keys()):
+        yield wrong(f"the registered model holds {name}, which no stage made")
+    code_then, code_now = _hashes(folder / "mammo"), _hashes(model.code / "mammo")
+    other = [n for n in sorted(code_then | code_now) if code_then.get(n) != code_now.get(n)]
+    # What lies beside the package would be imported as well, and before anything installed.
+    other += sorted(name for name in _hashes(model.code) if not name.startswith("mammo/"))
+    if other:
+        yield wrong(f"the registered model carries other code than the commit: {some(other)}")
+    serving = file_of(name_in(folder, SERVING) or SERVING)
+    if not model.serving.is_file() or md5_of(model.serving) != md5_of(folder / serving):
+        yield wrong(f"{model.serving.name} of the registered model is not the commit's {serving}")
+
+
+def logged_numbers(
+    run: Run, snapshot: Snapshot, locked: list[LockedStage], stages: list[Stage], cache: Cache
+) -> Iterator[Finding]:
+    """The params and metrics in MLflow are those of the snapshot and of its outs.
+
+    Args:
+        run: the parent run.
+        stages: of the snapshot's dvc.yaml, for which outs are metrics.
+    """
+    settings = flatten(yaml.safe_load(snapshot.files["params.yaml"]))
+    yield from _params_agree("the run retrain", run, settings)
+    client = MlflowClient()
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    nested = {
+        r.data.tags.get("stage"): r for r in client.search_runs([run.info.experiment_id], query)
+    }
+    outs = outs_of(locked)
+    for stage in stages:
+        own = nested.get(stage.name)
+        if own is None:
+            yield wrong(f"MLflow has no run of the stage {stage.name} under {run.info.run_id}")
+            continue
+        used = {k: x for k, x in settings.items() if _under(k, stage.params)}
+        yield from _params_agree(f"the run {stage.name}", own, used)
+        for path in stage.metrics:
+            scores = numbers(flatten(read_json(cache.path(outs[str(path)]))))
+            for owner, holder in ((f"the run {stage.name}", own), ("the run retrain", run)):
+                for key, value in scores.items():
+                    logged = holder.data.metrics.get(f"{stage.name}/{key}")
+                    if logged != value:
+                        yield wrong(
+                            f"the metric {stage.name}/{key} of {owner} is {logged} in MLflow, but "
+                            f"{value} in {path}"
+                        )
+
+
+def _params_agree(owner: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    for key, value in settings.items():
+        logged = run.data.params.get(key)
+        if logged != str(value):
+            yield wrong(
+                f"the param {key} of {owner} is {logged} in MLflow, but {value} in params.yaml of "
+                f"the snapshot"
+            )
+
+
+def _under(key: str, parents: tuple[str, ...]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """MD5 of each file under a folder, by its path in it; no bytecode."""
+    return {
+        str(path.relative_to(folder)): md5_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }

@@ -1,0 +1,287 @@
+"""Provenance: whether registry, run, git tag, commit, dvc.lock and DVC's cache tell one story.
+
+Each function looks at one thing and returns what it found wrong or missing. None runs a stage.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from flows.audit.findings import missing, wrong
+from flows.audit.record import Finding
+from flows.pipeline.first_weights import folder_hash
+from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, hash_of_room
+from flows.processes.run_git import changed_between, has_commit
+from flows.processes.words import md5_of, some
+from flows.publishing.publish import have_tag, said_of
+from flows.snapshots.snapshot import FILES, Snapshot, read_tag
+from flows.tracking.register import git_tag
+from flows.tracking.registry import (
+    SNAPSHOT_ARTIFACT,
+    absent,
+    flatten,
+    run_of,
+    snapshot_tags,
+    stored_text,
+)
+from mammo.base.errors import UserError
+from mammo.base.settings import WEIGHTS
+from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
+
+
+def find_run(version: ModelVersion) -> Run:
+    """The run that a version came from.
+
+    Raises:
+        UserError: if it is gone, or the version names none.
+    """
+    try:
+        return MlflowClient().get_run(run_of(version))
+    except MlflowException as error:
+        if not absent(error):
+            raise
+        raise UserError(
+            f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
+        ) from None
+
+
+def minutes_of(run: Run) -> float | None:
+    """How long the stages of a retrain ran, one after the other; None if any of them did not.
+
+    Args:
+        run: the parent run.
+    """
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.stage != ''"
+    stages = MlflowClient().search_runs([run.info.experiment_id], query)
+    times = [stage.info.end_time - stage.info.start_time for stage in stages if stage.info.end_time]
+    ran = all(stage.data.tags.get("fate") == "ran" for stage in stages)
+    return sum(times) / 60_000 if times and ran else None
+
+
+def missing_tags(version: ModelVersion) -> Iterator[Finding]:
+    """The version carries the tags that registration gave it."""
+    wanted = ("snapshot_digest", "git_commit", "data_hash", "git_tag")
+    gone = [name for name in wanted if name not in version.tags]
+    if gone:
+        yield missing(
+            f"version {version.version} lacks the tags {', '.join(gone)} that registration gave it:"
+            f" somebody removed them from the registry"
+        )
+
+
+def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | None, list[Finding]]:
+    """The version's snapshot, if registry, run and git tell the same one; and where they do not.
+
+    Three parties hold it: the version's tags (a digest), the run (the text), git (the tag). Where
+    one disagrees with the other two, that one is the culprit.
+    """
+    tag = git_tag(int(version.version))
+    text = stored_text(version, SNAPSHOT_ARTIFACT)
+    findings = []
+    stored: Snapshot | None = None
+    if text is None:
+        findings.append(missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}"))
+    else:
+        try:
+            stored = Snapshot.from_json(text)
+        except UserError as error:
+            sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
+            findings.append(wrong(sentence))
+    if gone := have_tag(root, int(version.version)):
+        findings.append(missing(f"{gone}; the registry says: {said_of(version)}"))
+    if findings or stored is None:
+        return None, findings
+    if not has_commit(root, stored.commit):
+        advice = "get it with `git fetch origin`, or audit from a clone that has it"
+        return None, [missing(f"this clone lacks the commit {stored.commit}: {advice}")]
+    try:
+        tagged = read_tag(root, tag)
+    except UserError:
+        return None, [wrong(f"the git tag {tag} was moved: it holds no snapshot")]
+    # A tag that is gone is `missing_tags`' matter: it contradicts nothing.
+    digest = version.tags.get("snapshot_digest", tagged.digest)
+    if not stored.digest == tagged.digest == digest:
+        return None, list(_who_disagrees(stored, tagged, digest, tag))
+    strangers = _tree_differences(root, tagged.commit, tag)
+    if strangers:
+        files = some(strangers)
+        findings.append(wrong(f"the tag {tag} holds other code than its commit: {files}"))
+    for name, value in {**snapshot_tags(stored), "git_tag": tag}.items():
+        for owner, tags in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
+            if tags.get(name, value) != value:
+                findings.append(
+                    wrong(f"the tag {name} of the {owner} is {tags[name]!r}, not {value!r}")
+                )
+    for name, content in stored.files.items():
+        if stored_text(version, f"snapshot/{name}") != content:
+            findings.append(
+                wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
+            )
+    return stored, findings
+
+
+def _who_disagrees(stored: Snapshot, tagged: Snapshot, digest: str, tag: str) -> Iterator[Finding]:
+    if stored.digest == tagged.digest:
+        yield wrong(
+            f"the version's tag snapshot_digest was changed: it is {digest[:12]}..., but run and "
+            f"git tag {tag} hold {stored.digest[:12]}..."
+        )
+        return
+    names = ["commit"] if stored.commit != tagged.commit else []
+    names += [name for name in FILES if stored.files.get(name) != tagged.files.get(name)]
+    what = ", ".join(names)
+    if tagged.digest == digest:
+        yield wrong(f"the snapshot stored in MLflow was changed: {what} not as in git tag {tag}")
+    elif stored.digest == digest:
+        yield wrong(f"the git tag {tag} was moved: {what} not as in the snapshot in MLflow")
+    else:
+        yield wrong(
+            f"git tag {tag}, the snapshot stored in MLflow and the version's tag snapshot_digest "
+            f"all differ ({what})"
+        )
+
+
+def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> Iterator[Finding]:
+    """dvc.lock fits itself, the commit's code and params.yaml.
+
+    Args:
+        folder: the snapshot, materialised.
+    """
+    made = {path: (stage.name, md5) for stage in stages for path, md5 in stage.outs.items()}
+    path, md5 = data_out(snapshot)
+    made[path] = ("data.dvc", md5)
+    settings = flatten(yaml.safe_load(snapshot.files.get("params.yaml", "{}")) or {})
+    for stage in stages:
+        for dep, md5 in stage.deps.items():
+            if dep in made:
+                if made[dep][1] != md5:
+                    yield wrong(
+                        f"dvc.lock: {stage.name} read another {dep} than {made[dep][0]} names"
+                    )
+            elif dep == WEIGHTS and (folder / dep).is_dir():
+                if folder_hash(folder) != md5:
+                    yield wrong(
+                        f"dvc.lock: {stage.name} read other {dep}/ than the commit's .dvc files "
+                        f"name"
+                    )
+            elif not (folder / dep).exists():
+                yield wrong(f"dvc.lock: {stage.name} read {dep}, which the commit does not hold")
+            elif (hash_of_room if (folder / dep).is_dir() else md5_of)(folder / dep) != md5:
+                yield wrong(f"dvc.lock: {stage.name} ran another {dep} than the commit holds")
+        for key, value in flatten(stage.params).items():
+            if settings.get(key) != value:
+                yield wrong(
+                    f"dvc.lock: {stage.name} ran with {key} = {value}, but params.yaml of the "
+                    f"snapshot has {settings.get(key)}"
+                )
+
+
+def cached_bytes(
+    cache: Cache,
+    version: ModelVersion,
+    data: tuple[str, str],
+    outs: Mapping[str, str],
+    on_file: Callable[[], None],
+) -> Iterator[Finding]:
+    """Every file that a hash of data.dvc or dvc.lock names is in the cache, with those bytes.
+
+    Args:
+        cache: DVC's cache.
+        version: whose they are, for the advice.
+        data: the data's folder and its hash.
+        outs: those of the stages, and their hashes.
+        on_file: called after each file.
+    """
+    known = _known_files(cache, *data)
+    gone: list[str] = []
+    for out, md5 in (data, *outs.items()):
+        damaged = []
+        for path, of_file in cache.objects(out, md5):
+            state = cache.state(of_file)
+            on_file()
+            if state == "missing":
+                gone.append(path)
+            elif state == "damaged":
+                damaged.append(path)
+        if damaged:
+            names = some(_quotable(damaged, data[0], known))
+            yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
+    if gone:
+        names = some(_quotable(gone, data[0], known))
+        yield missing(
+            f"neither DVC's cache nor a remote has {names}: run `mammoflow publish "
+            f"{version.version}` where it was registered, and here `dvc remote add -d NAME URL` if "
+            f"this clone lacks the remote; the registry says: {said_of(version)}"
+        )
+
+
+def workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Finding]:
+    """The auditor's own data/, where its data.dvc is the snapshot's, is what data.dvc names.
+
+    The re-run takes the data from the cache; data that were changed beside it are still no data
+    that made this model.
+    """
+    name, md5 = data_out(snapshot)
+    folder, named = root / name, root / "data.dvc"
+    if not folder.is_dir() or not named.exists():
+        return
+    if named.read_bytes().decode() != snapshot.files["data.dvc"] or cache.state(md5) != "good":
+        return
+    listing = cache.listing(md5)
+    here = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    fates = {
+        "gone": [path for path in listing if path not in here],
+        "changed": [p for p in listing if p in here and md5_of(folder / p) != listing[p]],
+        "added": sorted(here - set(listing)),
+    }
+    known = _known_files(cache, name, md5)
+    told = [
+        f"{path.removeprefix(f'{name}/')} ({fate})"
+        for fate, paths in fates.items()
+        for path in _quotable([f"{name}/{path}" for path in paths], name, known)
+    ]
+    if told:
+        yield wrong(
+            f"{name}/ is not what data.dvc names: {some(told)}; `dvc checkout data.dvc` brings "
+            f"back what the model was made from"
+        )
+
+
+def _quotable(paths: list[str], data: str, known: set[str]) -> list[str]:
+    """The paths as a report may name them.
+
+    Files of the data that are not `known` are only counted: their names may be anything, a
+    patient's included.
+    """
+    good = [path for path in paths if not path.startswith(f"{data}/") or path in known]
+    others = len(paths) - len(good)
+    return good + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0)
+
+
+def _known_files(cache: Cache, data: str, md5: str) -> set[str]:
+    """The data's tables, and the images that its train.csv names, if the cache has it."""
+    known = {str(schema.name) for schema in (TRAIN, BREAST_BOXES, LESIONS)}
+    labels = cache.listing(md5).get(str(TRAIN.name)) if cache.state(md5) == "good" else None
+    if labels is not None and cache.state(labels) == "good":
+        known |= _named_by(cache.path(labels))
+    return {f"{data}/{path}" for path in known}
+
+
+def _named_by(labels: Path) -> set[str]:
+    """The images that a train.csv names; none if it is no such table."""
+    try:
+        rows = pd.read_csv(labels, dtype=str, usecols=["patient_id", "image_id"])
+    except ValueError:
+        return set()
+    return set(image_files(rows))
+
+
+def _tree_differences(root: Path, commit: str, tag: str) -> list[str]:
+    names = changed_between(root, commit, f"refs/tags/{tag}")
+    return [name for name in names if name not in FILES]

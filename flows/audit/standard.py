@@ -1,0 +1,91 @@
+"""Which standard a re-run is held to, decided before anything runs again.
+
+Where this machine computes as those did that made a version, the bytes must be the same. Where it
+does not, training goes another way, and the models are compared by what they do.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from flows.audit.record import Family, Machine, Standard
+from flows.snapshots.environment import Environment
+
+
+def find_standard(
+    then: Environment | None, now: Mapping[str, str], stages: Sequence[str]
+) -> Standard:
+    """Compare the arithmetic of the machines that made a version with this machine's.
+
+    Args:
+        then: what was recorded; None if nothing was.
+        now: this machine's, as `arithmetic.measure` with the snapshot's code.
+        stages: of the snapshot.
+    """
+    machines = [
+        Machine(stages=ran, recorded=bool(families), families=_families(families, now))
+        for families, ran in _machines(then, stages)
+    ]
+    reasons = [
+        f"this machine computes otherwise than {_which(machine, machines)}: {_differing(machine)}"
+        for machine in machines
+        if now and machine.recorded and not all(family.same for family in machine.families)
+    ]
+    reasons += [
+        f"no fingerprint of the arithmetic was recorded of {_which(machine, machines)}"
+        for machine in machines
+        if not machine.recorded
+    ]
+    if not now and not reasons:
+        reasons = ["the version's own code could not tell how this machine computes"]
+    if not reasons:
+        return Standard(
+            name="bit for bit",
+            sentence=f"this machine computes all {len(now)} families of kernels as "
+            f"{_which(machines[0], machines[:1])}; so every byte must be the same",
+            machines=machines,
+        )
+    return Standard(
+        name="equivalence",
+        sentence=f"{'; '.join(reasons)}; so bytes may differ from training on, and the re-made "
+        f"model must do the same for the test women",
+        machines=machines,
+    )
+
+
+def _machines(
+    then: Environment | None, stages: Sequence[str]
+) -> list[tuple[Mapping[str, str], list[str]]]:
+    """The arithmetic of each machine that ran a stage, and which it ran; equal ones count once."""
+    found: list[tuple[Mapping[str, str], list[str]]] = []
+    for stage in stages:
+        families = {} if then is None else then.elsewhere.get(stage, then.arithmetic)
+        ran = next((names for other, names in found if other == families), None)
+        if ran is None:
+            found.append((families, [stage]))
+        else:
+            ran.append(stage)
+    return found
+
+
+def _families(then: Mapping[str, str], now: Mapping[str, str]) -> list[Family]:
+    names = [*now, *(name for name in then if name not in now)]
+    return [Family(name=name, then=then.get(name), now=now.get(name)) for name in names]
+
+
+def _which(machine: Machine, machines: Sequence[Machine]) -> str:
+    """The machine in words; the stages tell it from others if there are others."""
+    if len(machines) == 1:
+        return "the one that made the version"
+    return f"the one that ran {', '.join(machine.stages)}"
+
+
+def _differing(machine: Machine) -> str:
+    states = {
+        family.name: "not there then"
+        if family.then is None
+        else "not there now"
+        if family.now is None
+        else ""
+        for family in machine.families
+        if not family.same
+    }
+    return ", ".join(f"{name} ({state})" if state else name for name, state in states.items())

@@ -1,0 +1,57 @@
+"""What the commands of the command line share."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from flows.processes.checked import printable
+from mammo.base.errors import UserError
+
+
+@contextmanager
+def one_sentence(status: int = 1) -> Iterator[None]:
+    """Print what the user can mend as one sentence, without a traceback, and exit."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(printable(f"error: {error}"), err=True)
+        raise typer.Exit(status) from None
+    except Exception as error:
+        from flows.tracking import (
+            registry,  # not for every command: it imports MLflow, which takes seconds
+        )
+
+        if not isinstance(error, registry.FAULTS):
+            raise
+        typer.echo(printable(f"error: {registry.in_words(error)}"), err=True)
+        raise typer.Exit(status) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, before any work, that files can be written into a folder; nothing is created.
+
+    Raises:
+        UserError: if not.
+    """
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: nothing can be written there: name another folder")
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """A stage's failure is told by its last lines; our own call stack adds nothing."""
+    record.exc_info = None
+    return True
+
+
+def result_of(state: Any) -> Any:
+    """What a flow returned, by its final state; a failure is one sentence and exit status 1."""
+    if not state.is_completed():
+        typer.echo(printable(f"error: {state.message}"), err=True)
+        raise typer.Exit(1)
+    return state.result()

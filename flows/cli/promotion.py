@@ -1,0 +1,131 @@
+"""The commands about who is champion: promote, rollback, aliases.
+
+mammoflow promote --help
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from flows.cli.console import one_sentence, result_of, without_traceback
+from flows.processes.checked import printable
+from flows.processes.reach import require_prefect
+from flows.tracking import preflight
+
+app = typer.Typer()
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@challenger.")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why, whatever the gate says; kept with your name.")
+    ] = None,
+) -> None:
+    """Make a model version champion, if the gate finds it good enough or you give a reason.
+
+    Exits with 0 if it is champion now or waits for approval, 1 if it was refused or not judged, 2
+    if nothing could begin.
+    """
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
+        require_prefect()
+    from flows.promotion.flow import Promotion, asked_for
+    from flows.promotion.flow import promote as promote_flow
+
+    with one_sentence(status=2):  # before anybody is notified of a failure
+        asked_for(Path.cwd(), version, reason)
+
+    logging.getLogger("prefect.task_runs").addFilter(without_traceback)
+    state = promote_flow(version, reason, return_state=True)
+    found = result_of(state)
+    assert isinstance(found, Promotion)
+    show_promotion(found)
+    raise typer.Exit(0 if found.outcome in ("promoted", "waits for approval") else 1)
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
+) -> None:
+    """Make the previous champion champion again."""
+    with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
+        preflight.check_registry()
+    from flows.promotion.flow import roll_back
+
+    with one_sentence():
+        leaves, returns = roll_back(Path.cwd(), reason)
+    typer.echo(f"version {returns} is champion again, in place of version {leaves}")
+
+
+@app.command()
+def aliases() -> None:
+    """List every move of champion, challenger and previous: when, what, who and why."""
+    with one_sentence(status=2):
+        preflight.check_registry()
+    from flows.tracking import aliases as registered
+    from flows.tracking.registry import MODEL, open_store
+
+    with one_sentence():
+        open_store(Path.cwd())
+        moves, now = registered.history(), registered.current()
+    table = Table(title=f"Aliases of {MODEL}", title_justify="left")
+    for name in ("when (UTC)", "move", "who", "why"):
+        table.add_column(name, overflow="fold")  # a record is never cut short
+    for move in moves:
+        way = _way(move)
+        when = move.date[:16].replace("T", " ")
+        # As text: what the registry holds may look like rich's markup.
+        cells = (when, f"{move.alias} {way}", move.who, move.why)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    console = Console()
+    console.print(table)
+    for alias, version in sorted(now.items()):
+        line = printable(f"{alias} is version {version}")
+        console.print(line, highlight=False, markup=False)
+    for sentence in registered.unrecorded(moves, now):
+        line = printable(f"warning: {sentence}")
+        console.print(line, style="bold", highlight=False, markup=False)
+
+
+def _way(move: Any) -> str:
+    """From which version an alias went to which."""
+    if move.kind == "taken away":
+        return f"{move.version} -> none"
+    return f"{move.version}" if move.before is None else f"{move.before} -> {move.version}"
+
+
+def show_promotion(found: Any) -> None:
+    """Print what became of a version at the gate: the conditions as a table, then the outcome."""
+    from flows.tracking.registry import MODEL
+
+    console = Console()
+    decision = found.verdict.decision if found.verdict is not None else None
+    if decision is not None:
+        against = f"the champion, version {found.champion}" if found.champion else "no champion"
+        title = f"Gate: version {found.version} against {against}"
+        table = Table(title=title, title_justify="left")
+        for name in ("condition", "champion", "challenger", "bound", "limit", ""):
+            table.add_column(name)
+        for reason in decision.reasons:
+            table.add_row(
+                reason.name,
+                "" if reason.champion is None else f"{reason.champion:.3f}",
+                f"{reason.challenger:.3f}",
+                "" if reason.bound is None else f"{reason.bound:+.3f}",
+                f"{reason.limit:+.3f}",
+                "passed" if reason.passed else "failed",
+            )
+        console.print(table)
+    console.print(f"{MODEL} version {found.version}: {found.outcome}", style="bold")
+    console.print(printable(found.sentence), highlight=False, markup=False)
+    if found.outcome in ("waits for approval", "not judged"):
+        console.print(f'approve  mammoflow promote {found.version} --reason "..."', markup=False)

@@ -1,0 +1,60 @@
+"""New exams into data/, all of them or none, and versioned.
+
+mammoflow data add DIR
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.pipeline.ensure_data import DATA, DATA_FILE, check_own, ensure_data
+from flows.processes.follow import CommandError, follow
+from flows.processes.run_dvc import DVC
+from mammo.base.atomic_files import write_bytes
+from mammo.base.errors import UserError
+from mammo.datasets.merge import merge
+
+
+def add_data(root: Path, folder: Path, say: Callable[[str], None]) -> int:
+    """Merge a folder in the layout of data/ into `root`/data and run `dvc add` on it.
+
+    The whole is made beside data/ and takes its place at once. Whatever goes wrong, data/ and
+    data.dvc are as before; killed between, data/ is there or absent, and the next
+    `mammoflow retrain` brings it back from DVC's cache.
+
+    Returns:
+        How many images were added.
+
+    Raises:
+        UserError: if data/ is not this project's own, or not what data.dvc names, or `folder`
+            cannot be merged into it.
+    """
+    check_own(root)
+    ensure_data(root, say)
+    data, merged, before = root / DATA, root / f".{DATA}.merged", root / f".{DATA}.before"
+    if before.exists():
+        shutil.rmtree(before)  # left by one that was killed: the cache has it, as ensure_data saw
+    named = (root / DATA_FILE).read_bytes()
+    shutil.rmtree(merged, ignore_errors=True)
+    try:
+        count = merge(data, folder, merged)
+        say(f"adding {count} images to {DATA}/")
+        data.replace(before)
+        merged.replace(data)
+        follow([*DVC, "--wait-for-lock", "add", "--quiet", DATA], root, lambda line: None)
+    except BaseException as error:
+        _put_back(data, before)
+        write_bytes(root / DATA_FILE, named)
+        shutil.rmtree(merged, ignore_errors=True)
+        if isinstance(error, CommandError):
+            raise UserError(f"dvc add {DATA}: {error}; everything is as before") from None
+        raise
+    shutil.rmtree(before)
+    return count
+
+
+def _put_back(data: Path, before: Path) -> None:
+    """Undo the exchange, however far it got."""
+    if before.exists():
+        shutil.rmtree(data, ignore_errors=True)
+        before.replace(data)

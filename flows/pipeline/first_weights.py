@@ -1,0 +1,88 @@
+"""Weights that a training starts from: files in weights/, each versioned by a .dvc file beside it.
+
+The stages that may start from one depend on the folder, so another file is another model. The .dvc
+files belong to the commit, and so to the snapshot.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from flows.pipeline.ensure_data import commit_to_cache
+from flows.pipeline.lock_and_cache import hash_of_files, out_of
+from flows.processes.follow import CommandError, follow
+from flows.processes.run_dvc import DVC
+from flows.processes.words import md5_of
+from mammo.base.errors import UserError
+from mammo.base.settings import WEIGHTS
+
+_GIT = (".gitignore", ".gitkeep")
+
+
+def tracked(root: Path) -> dict[str, str]:
+    """The weights of a project: path and DVC's hash of each file that a .dvc file names.
+
+    Raises:
+        UserError: if a .dvc file is not what `dvc add` of a single file writes.
+    """
+    found = {}
+    for file in sorted((root / WEIGHTS).glob("*.dvc")):
+        path, md5 = out_of(file.read_text(errors="replace"), f"{WEIGHTS}/{file.name}")
+        if f"{path}.dvc" != file.name or md5.endswith(".dir"):
+            raise UserError(
+                f"{WEIGHTS}/{file.name}: it must name the file {file.stem}: `dvc add` each file"
+            )
+        found[f"{WEIGHTS}/{path}"] = md5
+    return found
+
+
+def folder_hash(root: Path) -> str:
+    """What DVC says of weights/ as a dep, if every file is what its .dvc file names.
+
+    Args:
+        root: a project, with or without the files that DVC tracks.
+    """
+    hashes = tracked(root)
+    for path in (root / WEIGHTS).rglob("*"):
+        if path.is_file() and (name := path.relative_to(root).as_posix()) not in hashes:
+            hashes[name] = md5_of(path)
+    return hash_of_files({name.removeprefix(f"{WEIGHTS}/"): md5 for name, md5 in hashes.items()})
+
+
+def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
+    """Make `root`/weights hold what its .dvc files name, and DVC's cache too.
+
+    Raises:
+        UserError: if a file has no .dvc file, differs from what that names, or cannot be had.
+    """
+    names = tracked(root)
+    for file in sorted((root / WEIGHTS).rglob("*")):
+        name = file.relative_to(root).as_posix()
+        if file.is_file() and name not in names and file.suffix != ".dvc" and file.name not in _GIT:
+            raise UserError(f"{name} is versioned by nobody: `dvc add {name}`, or take it away")
+    if not names:
+        return
+    absent = [path for path in names if not (root / path).exists()]
+    if absent:
+        say(f"{', '.join(absent)} absent: trying `dvc pull`")
+        dvc = [*DVC, "--wait-for-lock", "pull", *(f"{path}.dvc" for path in absent)]
+        try:
+            follow(dvc, root, lambda line: None)
+        except CommandError as error:
+            raise UserError(
+                f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"
+            ) from None
+    lacking = []
+    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        for path in names:
+            [out] = repo.find_outs_by_path(str(root / path))
+            if out.changed_checksum():
+                raise UserError(
+                    f"{path} is not what {path}.dvc names: run `dvc add {path}` to version it, or "
+                    f"`dvc checkout {path}` to go back"
+                )
+            if out.changed_cache():
+                lacking.append(f"{path}.dvc")
+    if lacking:
+        commit_to_cache(root, lacking, say)

@@ -1,0 +1,183 @@
+"""dvc.yaml read through DVC's own graph, and one stage of it brought up to date.
+
+DVC says which stages exist and what each waits for, so nothing here names a stage.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import networkx
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.processes.follow import follow
+from flows.processes.run_dvc import DVC
+from mammo.base.errors import UserError
+
+
+class Meta(BaseModel):
+    """What dvc.yaml says under a stage's `meta`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pool: str = "cpu"  # the work pool that the stage wants
+    retries: int = Field(default=0, ge=0)
+    retry_delay: float = Field(default=10, ge=0)  # seconds
+    time_limit: float = Field(default=86_400, gt=0)  # seconds
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml. Paths are relative to the project."""
+
+    name: str
+    upstream: tuple[str, ...]  # stages that must be done before
+    meta: Meta
+    params: tuple[str, ...]  # the keys of params.yaml that it depends on
+    metrics: tuple[Path, ...]
+    plots: tuple[Path, ...]
+    pages: tuple[Path, ...]  # HTML files among the outs, made for people
+    trains: bool  # writes weights, and so ends elsewhere on a machine that computes otherwise
+
+
+Fate = Literal["ran", "cached", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage: it ran, was restored from the cache, or was up to date already."""
+
+    stage: str
+    fate: Fate
+    # Of the machine of another one's worker that ran it; None if it was not sent anywhere.
+    arithmetic: Mapping[str, str] | None = None
+
+
+def read_pipeline(root: Path) -> list[Stage]:
+    """The stages of `root`/dvc.yaml, each after those that it depends on.
+
+    Raises:
+        UserError: if dvc.yaml cannot be read, or a stage's `meta` is not understood.
+    """
+    try:
+        with Repo(str(root)) as repo:
+            graph = repo.index.graph
+            order = networkx.lexicographical_topological_sort(
+                graph.reverse(), key=lambda stage: str(stage.addressing)
+            )
+            return [
+                _read_stage(stage, graph.successors(stage), Path(repo.root_dir))
+                for stage in order
+                if isinstance(stage, PipelineStage)
+            ]
+    except DvcException as error:
+        raise UserError(f"dvc.yaml: DVC cannot read the pipeline: {error}") from None
+
+
+def status(root: Path) -> dict[str, Any]:
+    """What `dvc status` finds out of date: by stage, or `.dvc` file such as data.dvc, and why.
+
+    Raises:
+        UserError: with DVC's own words if it cannot tell.
+    """
+    result = subprocess.run(
+        [sys.executable, "-m", "flows.pipeline.status", "--json"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode != 0:
+        raise UserError(f"dvc status: {result.stderr.strip()}")
+    return dict(json.loads(result.stdout))
+
+
+def only_missing(found: Mapping[str, Any]) -> bool:
+    """Whether `status` has found nothing but files that are not there."""
+    return all(
+        isinstance(change, dict)
+        and all(state == "deleted" for places in change.values() for state in places.values())
+        for changes in found.values()
+        for change in changes
+    )
+
+
+def restore_outs(root: Path) -> None:
+    """Put outs that are missing back, as far as DVC's cache has them."""
+    command = [*DVC, "--wait-for-lock", "checkout", "--quiet"]
+    subprocess.run(command, cwd=root, capture_output=True)
+
+
+def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> Stage:
+    try:
+        meta = Meta.model_validate(stage.meta or {})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"dvc.yaml: meta of the stage {stage.name}: {faults}") from None
+    outs = [(Path(out.fs_path).relative_to(root), out) for out in stage.outs]
+    return Stage(
+        name=stage.name,
+        upstream=tuple(sorted(s.name for s in upstream if isinstance(s, PipelineStage))),
+        meta=meta,
+        params=tuple(sorted(key for dep in stage.params for key in dep.params)),
+        metrics=tuple(path for path, out in outs if out.metric),
+        plots=tuple(path for path, out in outs if out.plot),
+        pages=tuple(path for path, _ in outs if path.suffix == ".html"),
+        trains=any(path.suffix == ".safetensors" for path, _ in outs),
+    )
+
+
+def follows_training(pipeline: Sequence[Stage]) -> set[str]:
+    """The stages that train, and all that come after one: what they make follows its course.
+
+    Args:
+        pipeline: as `read_pipeline`, each stage after those that it depends on.
+    """
+    found: set[str] = set()
+    for stage in pipeline:
+        if stage.trains or found.intersection(stage.upstream):
+            found.add(stage.name)
+    return found
+
+
+def dvc_env() -> dict[str, str]:
+    """What a child needs so that `python` in dvc.yaml is the interpreter that we run on."""
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Callable[[str], None]) -> Fate:
+    """Bring one stage up to date with DVC; its dependencies must be.
+
+    Raises:
+        CommandError: if the stage fails or outlasts its time limit.
+    """
+    lines = follow(
+        [*DVC, "--wait-for-lock", "repro", "--single-item", "--", stage.name],
+        cwd=root,
+        on_line=on_line,
+        extra_env={**env, **dvc_env()},
+        time_limit=stage.meta.time_limit,
+    )
+    return _fate(stage.name, lines)
+
+
+def _fate(name: str, lines: Sequence[str]) -> Fate:
+    """Read from DVC's own words what it did."""
+    if f"Running stage '{name}':" in lines:
+        return "ran"
+    if any(line.startswith(f"Stage '{name}' is cached") for line in lines):
+        return "cached"
+    return "unchanged"
+
+
+def worth_showing(line: str) -> bool:
+    """Whether a line of `dvc repro` tells the reader about the stage, not about using git."""
+    hints = ("To track the changes", "To enable auto staging", "Use `dvc push`", "\tgit ", "\tdvc ")
+    return bool(line.strip()) and not line.startswith(hints)

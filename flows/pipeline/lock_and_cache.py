@@ -1,0 +1,267 @@
+"""dvc.lock and data.dvc as typed objects, and the cached bytes that they name."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.processes.checked import Md5, RelativePath, StageName, faults
+from flows.processes.words import md5_of
+from flows.snapshots.snapshot import Snapshot, snapshot_of_commit
+from mammo.base.errors import UserError
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class LockedStage:
+    """A stage as dvc.lock has it; the mappings are from paths to DVC's hashes."""
+
+    name: str
+    deps: Mapping[str, str]
+    outs: Mapping[str, str]
+    params: Mapping[str, Any]  # by key of params.yaml
+
+
+def read_lock(snapshot: Snapshot) -> list[LockedStage]:
+    """The stages of a snapshot's dvc.lock, in its order.
+
+    Raises:
+        UserError: if there is none, or it is not what DVC writes.
+    """
+    lock = _read(_Lock, snapshot.files.get("dvc.lock", ""), "dvc.lock")
+    return [
+        LockedStage(
+            name=name,
+            deps={dep.path: dep.md5 for dep in stage.deps},
+            outs={out.path: out.md5 for out in stage.outs},
+            params=stage.params.get("params.yaml", {}),
+        )
+        for name, stage in lock.stages.items()
+    ]
+
+
+def outs_of(stages: Iterable[LockedStage]) -> dict[str, str]:
+    """The outs of all these stages: path and hash."""
+    return {path: md5 for stage in stages for path, md5 in stage.outs.items()}
+
+
+def data_out(snapshot: Snapshot) -> tuple[str, str]:
+    """Path and hash of the raw data, as data.dvc names them.
+
+    Raises:
+        UserError: if data.dvc is missing or not what DVC writes.
+    """
+    return out_of(snapshot.files.get("data.dvc", ""), "data.dvc")
+
+
+def is_import(snapshot: Snapshot) -> bool:
+    """Whether the data come from another repository (`dvc import`), where DVC gets them from.
+
+    Raises:
+        UserError: if data.dvc is missing or not what DVC writes.
+    """
+    said = _read(_DvcFile, snapshot.files.get("data.dvc", ""), "data.dvc")
+    return any("repo" in dep for dep in said.deps)
+
+
+def out_of(text: str, name: str) -> tuple[str, str]:
+    """Path and hash of what a .dvc file of this text and name tracks.
+
+    Raises:
+        UserError: if it is not what DVC writes.
+    """
+    (out,) = _read(_DvcFile, text, name).outs
+    return out.path, out.md5
+
+
+def sizes(snapshot: Snapshot) -> dict[str, int]:
+    """Bytes of the data and of each out that a snapshot names, by DVC's hash, as DVC noted them.
+
+    Raises:
+        UserError: if its dvc.lock or data.dvc is not what DVC writes.
+    """
+    lock = _read(_Lock, snapshot.files.get("dvc.lock", ""), "dvc.lock")
+    data = _read(_DvcFile, snapshot.files.get("data.dvc", ""), "data.dvc")
+    outs = [*data.outs, *(out for stage in lock.stages.values() for out in stage.outs)]
+    return {out.md5: out.size for out in outs}
+
+
+def require_form(root: Path, snapshot: Snapshot) -> None:
+    """Make sure, before DVC reads a snapshot from elsewhere, that it names no place outside.
+
+    What `dvc import` wrote names a source, from which DVC would fetch: that is taken from the
+    commit alone, never from whoever handed over the snapshot.
+
+    Args:
+        root: a clone that holds the snapshot's commit.
+        snapshot: from elsewhere.
+
+    Raises:
+        UserError: if its dvc.lock or data.dvc, where there is one, is not what DVC writes, or if
+            data.dvc names a source that the commit does not name.
+    """
+    if "dvc.lock" in snapshot.files:
+        read_lock(snapshot)
+    text = snapshot.files.get("data.dvc")
+    if text is not None:
+        data_out(snapshot)
+        if text != snapshot_of_commit(root, snapshot.commit).files.get("data.dvc"):
+            _read(_OwnData, text, "data.dvc, which is not the commit's own")
+
+
+class _Object(BaseModel):
+    path: RelativePath
+    md5: Md5
+    size: Annotated[int, Field(ge=0)] = 0
+
+
+class _Stage(BaseModel):
+    deps: list[_Object] = []
+    outs: list[_Object] = []
+    params: dict[str, dict[str, Any]] = {}
+
+
+class _Lock(BaseModel):
+    stages: dict[StageName, _Stage]
+
+
+class _DvcFile(BaseModel):
+    deps: list[dict[str, Any]] = []  # a source, which only a commit's own may name
+    outs: list[_Object] = Field(min_length=1, max_length=1)
+    wdir: Literal[".", None] = None  # from where DVC would count the path
+
+
+class _OwnOut(_Object):
+    """What `dvc add` writes of a folder, and no more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nfiles: int = 0
+    hash: Literal["md5"] = "md5"
+    isexec: bool = False
+    desc: str = ""
+
+
+class _OwnData(BaseModel):
+    """A data.dvc without a source."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outs: list[_OwnOut] = Field(min_length=1, max_length=1)
+    md5: str = ""
+    desc: str = ""
+    wdir: Literal[".", None] = None
+
+
+F = TypeVar("F", _Lock, _DvcFile, _OwnData)
+
+
+def _read(form: type[F], text: str, name: str) -> F:
+    try:
+        return form.model_validate(yaml.safe_load(text), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{name}: not what DVC writes ({faults(error)})") from None
+    except (RecursionError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{name}: not what DVC writes ({error!r})") from None
+
+
+def hash_of_room(folder: Path) -> str:
+    """What DVC says of a folder of code as a dep: of every file but what Python leaves there.
+
+    Args:
+        folder: one that only a commit's files, and programs, have been in.
+    """
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return hash_of_files(
+        {
+            file.as_posix(): md5_of(folder / file)
+            for file in files
+            if "__pycache__" not in file.parts
+        }
+    )
+
+
+def hash_of_files(hashes: Mapping[str, str]) -> str:
+    """DVC's hash of a folder.
+
+    Args:
+        hashes: of each file, by its path below the folder.
+    """
+    tree = Tree()
+    for name, md5 in hashes.items():
+        tree.add(PurePosixPath(name).parts, None, HashInfo("md5", md5))
+    tree.digest()
+    return str(tree.hash_info.value)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """DVC's local cache: files named by the MD5 of their bytes, folders as lists of such files."""
+
+    folder: Path
+
+    def path(self, md5: str) -> Path:
+        """Where the object of a hash lies, if it is there."""
+        return self.folder / md5[:2] / md5[2:]
+
+    def listing(self, md5: str) -> dict[str, str]:
+        """Paths in a cached folder, and their hashes.
+
+        Raises:
+            UserError: if it is not what DVC writes, or a path leads out of the folder.
+        """
+        try:
+            found = {e["relpath"]: e["md5"] for e in json.loads(self.path(md5).read_text())}
+            good = all(_is_inside(path) and _MD5.fullmatch(hash_) for path, hash_ in found.items())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            good = False
+        if not good:
+            raise UserError(f"the list {md5} in DVC's cache is not what DVC writes")
+        return found
+
+    def objects(self, path: str, md5: str) -> Iterator[tuple[str, str]]:
+        """What an out consists of: each file's path and hash, a folder's list before its files.
+
+        Stops after a folder's list if that is missing or damaged.
+        """
+        yield path, md5
+        if md5.endswith(".dir") and self.state(md5) == "good":
+            for name, of_file in self.listing(md5).items():
+                yield f"{path}/{name}", of_file
+
+    def state(self, md5: str) -> str:
+        """`good`, `missing`, or `damaged` if the bytes are not those of the hash."""
+        try:
+            with self.path(md5).open("rb") as file:
+                found = hashlib.file_digest(file, "md5").hexdigest()
+        except OSError:
+            return "missing"
+        return "good" if found == md5.removesuffix(".dir") else "damaged"
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path stays in its folder; no more is asked of the name of a woman's file."""
+    return not path.startswith("/") and ".." not in path.split("/")
+
+
+def default_remote(root: Path) -> str | None:
+    """The name of DVC's default remote, or None if there is none."""
+    with Repo(str(root)) as repo:
+        name = repo.config["core"].get("remote")
+        return str(name) if name else None
+
+
+def open_cache(root: Path) -> Cache:
+    """The cache of the DVC project in `root`."""
+    with Repo(str(root)) as repo:
+        return Cache(Path(repo.cache.local.path))

@@ -1,0 +1,6 @@
+"""Programs that we start or talk to: child processes, git, DVC, servers, text from outside.
+
+It imports nothing of ours but `mammo.base`.
+"""
+
+__all__ = ["checked", "folder_lock", "follow", "proxies", "reach", "run_dvc", "run_git", "words"]

@@ -1,0 +1,100 @@
+"""The forms that names, paths and references from elsewhere must have before they are used.
+
+Prefect's and MLflow's servers are other machines, and what they hold may have been written by
+anybody who reaches them. A commit becomes an argument of git, a hash and a path become a file, a
+run's id becomes an address: each is held against its form here, once, where it comes in.
+"""
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
+
+from mammo.base.errors import UserError
+
+_LONGEST = 4096  # characters of a line, and of a path
+
+
+def _relative(path: str) -> str:
+    """A path that stays in its folder, written in one way only, and no option of a command."""
+    parts = PurePosixPath(path).parts
+    if path.startswith(("-", "/", "~")) or "\\" in path or not parts or ".." in parts:
+        raise ValueError("is no path inside its folder")
+    if str(PurePosixPath(path)) != path or not path.isprintable():
+        raise ValueError("is no plain path")
+    return path
+
+
+def _readable(text: str) -> str:
+    if printable(text) != text:
+        raise ValueError("has control characters")
+    return text
+
+
+Commit = Annotated[str, StringConstraints(pattern=r"\A(?:[0-9a-f]{40}|[0-9a-f]{64})\z")]
+"""A commit by its full id."""
+
+Md5 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{32}(?:\.dir)?\z")]
+"""What DVC calls a file or, with .dir, a folder."""
+
+StageName = Annotated[str, StringConstraints(pattern=r"\A\w[^\s/\\]{0,255}\z")]
+"""A stage of dvc.yaml, as an argument of DVC."""
+
+RunId = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,255}\z")]
+"""A run of MLflow."""
+
+ModelName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z][A-Za-z0-9_-]{0,99}\z")]
+"""A model of MLflow, and a folder of git's tags; `v3` would be a version, so it is none."""
+
+RelativePath = Annotated[
+    str, StringConstraints(min_length=1, max_length=_LONGEST), AfterValidator(_relative)
+]
+"""A path inside a folder that is known otherwise."""
+
+Readable = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_readable)]
+"""Words to be shown: nothing in them moves a terminal's cursor."""
+
+
+def checked(form: Any, value: Any, what: str) -> str:
+    """The value, if it has the form.
+
+    Args:
+        form: one of the forms here.
+        value: as it came.
+        what: names it for whoever reads the message, with its owner.
+
+    Raises:
+        UserError: if it has not.
+    """
+    try:
+        found: str = TypeAdapter(form).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{what} is {printable(repr(value))[:200]}: {faults(error)}") from None
+    return found
+
+
+def faults(error: ValidationError) -> str:
+    """What a form finds wrong, as half a sentence."""
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
+        for fault in error.errors()[:3]
+    )
+
+
+def inside(folder: Path, relative: Any, what: str) -> Path:
+    """A file or folder inside another, links followed.
+
+    Raises:
+        UserError: if it is not inside.
+    """
+    path = folder / checked(RelativePath, relative, what)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{what} is {relative!r}, a link that leads out of its folder")
+    return path
+
+
+def printable(text: str) -> str:
+    """A text in which control characters are spelled out; line ends and tabs stay."""
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text
+    )

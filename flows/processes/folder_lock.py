@@ -1,0 +1,42 @@
+"""The lock of a project's folder: one retrain at a time, and no gc beside it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mammo.base.errors import UserError
+
+TEMPORARY = Path(".dvc/tmp")  # DVC's own, out of git's sight
+
+
+@contextmanager
+def only_one(root: Path, who: str = "another retrain") -> Iterator[None]:
+    """Hold the lock of a project's folder; it ends with the process, if not before.
+
+    Args:
+        root: the folder.
+        who: what others are told that is at work.
+
+    Raises:
+        UserError: if another process holds it, or `root` is no DVC project.
+    """
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root}: is no project of DVC; run from the project's folder")
+    (root / TEMPORARY).mkdir(exist_ok=True)
+    # Not closed between opening and locking, and never removed: another would lock another file.
+    with (root / TEMPORARY / "retrain.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            process, _, other = file.read().partition(" ")
+            raise UserError(
+                f"{other or 'another retrain'} is at work in this folder (process {process}): wait "
+                f"until it has ended, then run this again"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} {who}")
+        file.flush()
+        yield

@@ -1,0 +1,223 @@
+"""The one place that calls git.
+
+A person's settings say how they like to work: signing, hooks, editors, pagers, line ends. Nobody is
+there to see an editor, and a hook may change what is checked out; so whatever can change or hang
+what git does here is set for each call, over the person's own files and the repository's. What it
+takes to reach a remote stays theirs: credentials, ssh, proxies, `url.*.insteadOf`,
+`safe.directory`, and their name.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flows.processes.proxies import unused_proxies
+from mammo.base.errors import UserError
+
+PATIENCE = 300.0  # seconds for one call; only a remote that does not answer takes as long
+
+_SETTINGS = {
+    # Nobody sees a question, and nobody can answer it.
+    "core.editor": "true",
+    "sequence.editor": "true",
+    "core.pager": "cat",
+    "credential.interactive": "false",
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "tag.forceSignAnnotated": "false",
+    "log.showSignature": "false",
+    "merge.verifySignatures": "false",
+    # What lies in the folder is what the commit holds, byte for byte.
+    "core.hooksPath": os.devnull,
+    "core.attributesFile": os.devnull,
+    "core.excludesFile": os.devnull,
+    "core.autocrlf": "false",
+    "core.eol": "lf",
+    "core.safecrlf": "false",
+    "core.sparseCheckout": "false",
+    "submodule.recurse": "false",
+    # What is pushed is what was named.
+    "push.followTags": "false",
+    "push.gpgSign": "false",
+    "push.recurseSubmodules": "no",
+    "worktree.useRelativePaths": "false",
+    # Nothing goes on in the background, and no index is taken for the folder.
+    "core.fsmonitor": "false",
+    "core.untrackedCache": "false",
+    "core.splitIndex": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    # What git prints is read.
+    "core.quotePath": "false",
+    "color.ui": "false",
+    "column.ui": "never",
+    "diff.renames": "false",
+    "diff.relative": "false",
+    "i18n.commitEncoding": "UTF-8",
+    "i18n.logOutputEncoding": "UTF-8",
+}
+_OPTIONS = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
+
+_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_EDITOR": "true",
+    "GIT_SEQUENCE_EDITOR": "true",
+    "GIT_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+}
+# Of git's own variables those stay that reach a remote or tell who somebody is. The others, such as
+# the GIT_DIR and GIT_INDEX_FILE that a hook leaves behind, would point it elsewhere.
+_KEPT = (
+    "GIT_ASKPASS",
+    "GIT_AUTHOR_EMAIL",
+    "GIT_AUTHOR_NAME",
+    "GIT_COMMITTER_EMAIL",
+    "GIT_COMMITTER_NAME",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_KEY_",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_VALUE_",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+    "GIT_EXEC_PATH",
+    "GIT_HTTP_",
+    "GIT_PROXY_",
+    "GIT_SSH",
+    "GIT_SSL_",
+)
+
+
+class NoAnswerError(UserError):
+    """Git did not end in time: most often a remote that does not answer. It says nothing of what
+    was asked, and the next time may be otherwise."""
+
+
+def git(
+    root: Path, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Run git in `root` and return what it prints, without the last newline.
+
+    Raises:
+        UserError: with git's own words if it fails, or if it does not end.
+    """
+    status, out, said = _run(root, arguments, stdin, env)
+    if status != 0:
+        raise UserError(f"git {' '.join(arguments)}: {_text(said).strip()}")
+    return _text(out).rstrip("\n")
+
+
+def succeeds(root: Path, *arguments: str) -> bool:
+    """Whether a call of git that asks a question says yes."""
+    return _run(root, arguments)[0] == 0
+
+
+def listed(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> list[str]:
+    """Run git with `-z` among the arguments, and return the entries that it prints.
+
+    Raises:
+        UserError: as `git`.
+    """
+    return [entry for entry in git(root, *arguments, env=env).split("\0") if entry]
+
+
+def file_at(root: Path, revision: str, name: str) -> str:
+    """A file's exact text at a revision, last newline included.
+
+    Raises:
+        UserError: if the revision has no such file, or it is no UTF-8.
+    """
+    arguments = ["cat-file", "blob", f"{revision}:{name}"]
+    status, out, said = _run(root, arguments)
+    if status != 0:
+        raise UserError(f"git {' '.join(arguments)}: {_text(said).strip()}")
+    try:
+        return out.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} of the revision {revision} is no UTF-8 text: {error}") from None
+
+
+def has_commit(root: Path, commit: str) -> bool:
+    """Whether the clone holds a commit."""
+    return succeeds(root, "cat-file", "-e", f"{commit}^{{commit}}")
+
+
+def changed_between(root: Path, one: str, other: str) -> list[str]:
+    """Files that two commits have otherwise.
+
+    Raises:
+        UserError: if one of the commits is not there.
+    """
+    return listed(root, "diff-tree", "-r", "-z", "--name-only", "--no-renames", one, other)
+
+
+def remotes(root: Path) -> list[str]:
+    """The clone's remotes, by name."""
+    return git(root, "remote").split()
+
+
+def fetch(root: Path, *arguments: str) -> None:
+    """Fetch from the clone's remotes; nothing that is here is taken away.
+
+    Raises:
+        UserError: with git's own words if it fails, or if no answer comes.
+    """
+    # By options, since `remote.NAME.prune` would outweigh a setting: tags that were not pushed yet
+    # would go.
+    here = ("--no-prune", "--no-prune-tags", "--no-recurse-submodules", "--no-auto-maintenance")
+    git(root, "fetch", "--quiet", *here, *arguments)
+
+
+def _run(
+    root: Path,
+    arguments: Sequence[str],
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> tuple[int, bytes, bytes]:
+    """Exit status, stdout and stderr.
+
+    In a session of its own: ssh and others ask for passwords at the terminal, whatever they are
+    told, and there is none in it.
+    """
+    try:
+        child = subprocess.Popen(
+            ["git", *_OPTIONS, *arguments],
+            cwd=root,
+            env={**_environment(), **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise UserError(f"git cannot be run in {root}: install git, or see to the folder") from None
+    try:
+        out, said = child.communicate((stdin or "").encode(), timeout=PATIENCE)
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise NoAnswerError(
+            f"git {arguments[0]} in {root} did not end within {PATIENCE:g} s: see to it that "
+            f"`git {arguments[0]}` ends there without asking anything (network, proxy, password)"
+        ) from None
+    return child.returncode, out, said
+
+
+def _environment() -> dict[str, str]:
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "LANGUAGE" and (not name.startswith("GIT_") or name.startswith(_KEPT))
+    }
+    return {**ours, **unused_proxies(), **_ENVIRONMENT}
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="backslashreplace")

@@ -1,0 +1,282 @@
+"""Promotion: a version against the champion, and the alias `champion` moved or left.
+
+    mammoflow promote 3                          # the gate decides, as `policy` in params.yaml says
+    mammoflow promote 3 --reason "..."           # you decide; the gate's verdict is on record
+
+A retrain does the first of the two for each version that it registers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow.entities.model_registry import ModelVersion
+from prefect import State, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Failed
+
+from flows.notify import notify, notify_failure
+from flows.processes.follow import CommandError
+from flows.promotion.gate import (
+    NOBODY,
+    Verdict,
+    judge,
+    judge_first,
+    networks_of,
+    not_compared,
+    recorded,
+)
+from flows.tracking import aliases, registry
+from flows.tracking.find_version import find_version
+from flows.tracking.register import WHOLE
+from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL
+from mammo.base.errors import UserError
+from mammo.base.settings import Policy, load_params
+
+Outcome = Literal["promoted", "waits for approval", "refused", "not judged"]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of a version at the gate."""
+
+    version: int
+    champion: int | None  # before; None if there was none
+    outcome: Outcome
+    verdict: Verdict | None  # None if there was no champion to compare with
+    sentence: str
+
+
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
+def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
+    """Let the gate judge a version, and act upon it as far as the policy allows."""
+    champion, absence = _champion()
+    number, say = int(version.version), get_run_logger().info
+    known = int(champion.version) if champion is not None else None
+    objection = _objection(version)
+    if objection is not None:
+        verdict = not_compared(version, known, "refuse", policy, objection)
+    elif champion is not None:
+        verdict = judge(root, champion, version, policy, say)
+    elif absence is None:
+        verdict = judge_first(root, version, policy, say)
+    else:
+        sentence = f"{absence}, so nothing can be compared: {_yourself(version)}"
+        verdict = not_compared(version, None, "cannot be judged", policy, sentence)
+    _show_verdict(verdict)
+    if verdict.word == "cannot be judged":
+        outcome: Outcome = "not judged"
+    elif verdict.word == "refuse":
+        outcome = "refused"
+    elif policy.approve == "manual" and champion is not None:
+        outcome = "waits for approval"
+    else:
+        outcome = "promoted"
+        try:
+            aliases.check_unmoved(number, verdict.champion)
+        except UserError as error:
+            return _told(version, verdict.champion, "not judged", verdict, str(error))
+        aliases.crown(number, aliases.AUTOMATIC, f"the gate: {verdict.sentence}")
+    return _told(version, verdict.champion, outcome, verdict, verdict.sentence)
+
+
+def judged(version: ModelVersion) -> bool:
+    """Whether a registered version has been at the gate, whatever came of it, or was champion."""
+    if WHOLE not in version.tags:
+        return False
+    if int(version.version) in aliases.ever_champion():
+        return True
+    return "gate_verdict" in version.tags and not _uncrowned(version)
+
+
+def _uncrowned(version: ModelVersion) -> bool:
+    """Whether the gate was cut short between a verdict for a version that never was champion, and
+    the promotion that was to follow by itself."""
+    against, champion = version.tags.get("gate_against"), aliases.current().get(CHAMPION)
+    if version.tags.get("gate_verdict") != "promote":
+        return False
+    if against == NOBODY:
+        return _champion() == (None, None)
+    automatic = '"approve":"automatic"' in version.tags.get("gate_policy", "")
+    return automatic and against == str(champion)
+
+
+def unsettled(version: ModelVersion) -> bool:
+    """Whether a challenger never met a champion at the gate, or was not promoted as it should have
+    been: the retrain that made it was cut short, or there was no champion then.
+
+    A verdict against an earlier champion counts: people may have gone back behind it since.
+    """
+    now = aliases.current()
+    if not now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION):
+        return False
+    if int(version.version) in aliases.ever_champion():
+        return False
+    against = version.tags.get("gate_against")
+    if against == NOBODY and _champion()[0] is not None:
+        return True
+    return against is None or _uncrowned(version)
+
+
+@flow(
+    name="promote",
+    flow_run_name="promote {version}",
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
+def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
+    """Make a model version champion, if the gate or a person says so.
+
+    Args:
+        version: a number such as 3, or an alias such as challenger.
+        reason: why you want it whatever the gate says; kept with your name by git. Without a reason
+            the gate decides, and moves the alias where `policy.approve` is automatic.
+
+    Returns:
+        What became of it; or, where the user can mend what is wrong, a failed state that says it.
+    """
+    root = Path.cwd()
+    try:
+        policy = load_params(root / "params.yaml").policy
+        found = asked_for(root, version, reason)
+        if reason is None:
+            return settle(root, found, policy)
+        return _override(root, found, policy, aliases.checked_reason(reason))
+    except (UserError, CommandError) as error:
+        return Failed(message=str(error))
+    except registry.FAULTS as error:
+        return Failed(message=registry.in_words(error))
+
+
+def asked_for(root: Path, version: str, reason: str | None) -> ModelVersion:
+    """The version that somebody wants promoted.
+
+    Raises:
+        UserError: if there is none, it is the champion already, or the reason is no decision: it
+            says nothing, or git does not know whose it is.
+    """
+    registry.open_store(root)
+    found, (champion, _) = find_version(version), _champion()
+    if champion is not None and champion.version == found.version:
+        raise UserError(f"version {found.version} is the champion already")
+    if reason is not None:
+        aliases.checked_reason(reason)
+        aliases.person(root)
+    return found
+
+
+def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) -> Promotion:
+    """A person's decision: the gate is heard, and overruled if need be."""
+    who, number = aliases.person(root), int(version.version)
+    now, (champion, _) = aliases.current().get(CHAMPION), _champion()
+    verdict = None
+    if champion is not None:
+        verdict = recorded(version, int(champion.version))
+        if verdict is None:
+            verdict = judge(root, champion, version, policy, get_run_logger().info)
+        _show_verdict(verdict)
+    aliases.check_unmoved(number, now)
+    aliases.crown(number, who, reason)
+    gate = f" (the gate: {verdict.word})" if verdict is not None else ""
+    return _told(version, now, "promoted", verdict, f"{who}: {reason}{gate}")
+
+
+def roll_back(root: Path, reason: str) -> tuple[int, int]:
+    """Return to the previous champion; return the version that leaves and the one that returns.
+
+    Raises:
+        UserError: if there is none, if git does not know who asks, or if the reason is empty.
+    """
+    why, who = aliases.checked_reason(reason), aliases.person(root)
+    registry.open_store(root)
+    leaves, returns = aliases.roll_back(who, why)
+    notify(f"{MODEL}: rolled back from version {leaves} to {returns}", f"{who}: {why}")
+    return leaves, returns
+
+
+def _champion() -> tuple[ModelVersion | None, str | None]:
+    """The champion; or None, and in words what became of it, if there ever was one."""
+    number = aliases.current().get(CHAMPION)
+    if number is not None:
+        return registry.find(number), f"the champion, version {number}, was deleted in MLflow"
+    past = [made.version for made in aliases.history() if made.alias == CHAMPION]
+    if not past:
+        return None, None
+    return None, (
+        f"there is no champion: version {past[-1]} was, until it or its alias was deleted in MLflow"
+    )
+
+
+def _objection(version: ModelVersion) -> str | None:
+    """Why the gate leaves a version alone: people went back from it, or from one with its weights.
+
+    What a person decided, a person alone decides anew.
+    """
+    rolled_back = aliases.rolled_back()
+    mine = networks_of(version) if rolled_back else {}
+    for number, made in sorted(rolled_back.items()):
+        if number == int(version.version):
+            what = "it"
+        else:
+            other = registry.find(number)
+            if other is None or not mine or networks_of(other) != mine:
+                continue
+            what = f"version {number}, whose very weights these are,"
+        return (
+            f"{what} was rolled back on {made.date[:10]} by {made.who} ({made.why}): "
+            f"{_yourself(version)}"
+        )
+    return None
+
+
+def _yourself(version: ModelVersion) -> str:
+    return f'decide yourself with `mammoflow promote {version.version} --reason "..."`'
+
+
+def _told(
+    version: ModelVersion,
+    champion: int | None,
+    outcome: Outcome,
+    verdict: Verdict | None,
+    sentence: str,
+) -> Promotion:
+    """The promotion, after everybody who listens was told of it."""
+    heading = f"{MODEL} version {version.version}: {outcome}"
+    get_run_logger().info("%s: %s", heading, sentence)
+    notify(heading, sentence)
+    return Promotion(int(version.version), champion, outcome, verdict, sentence)
+
+
+def _show_verdict(verdict: Verdict) -> None:
+    """The verdict in Prefect, under the key `gate`: a table, each condition with its numbers."""
+    against = "no champion" if verdict.champion is None else f"version {verdict.champion}"
+    text = (
+        f"## {MODEL} version {verdict.version} against {against}\n\n"
+        f"**{verdict.word}**: {verdict.sentence}\n"
+    )
+    if verdict.decision is None:
+        create_markdown_artifact(text, key="gate", description=_heading(verdict))
+        return
+    if verdict.decision.not_judged:
+        text += f"\nToo small to be judged: {'; '.join(verdict.decision.not_judged)}.\n"
+    rows = [
+        {
+            "condition": reason.name,
+            "champion": _figure(reason.champion),
+            "challenger": _figure(reason.challenger),
+            "bound": _figure(reason.bound, "+"),
+            "limit": _figure(reason.limit, "+"),
+            "": "passed" if reason.passed else "FAILED",
+        }
+        for reason in verdict.decision.reasons
+    ]
+    create_table_artifact(rows, key="gate", description=text)
+
+
+def _heading(verdict: Verdict) -> str:
+    return f"{MODEL} version {verdict.version}"
+
+
+def _figure(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.4f}"

@@ -1,0 +1,273 @@
+"""Which objects of DVC's cache, and of its default remote, nothing names any more.
+
+What is named is read from the texts that name it, every dvc.lock and .dvc file: of each commit that
+git has a name for (branches, those of the remotes, tags, DVC's experiments, worktrees), of the
+working tree, and of each version in the registry. `dvc gc` is not exact enough here: it knows the
+branches of this clone only, keeps what the dvc.yaml of a commit declares and not all that its
+dvc.lock names, takes the files of a folder whose list it cannot read, and leaves entries of the run
+cache that name what it has taken.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.repo import Repo
+from dvc_data.hashfile.db import get_index
+
+from flows.processes.run_git import fetch, git, has_commit, listed, remotes, succeeds
+from flows.pruning.policy import Found, Waste
+from flows.publishing.publish import have_tag
+from flows.tracking.register import git_tag
+from flows.tracking.registry import find_snapshot, open_store, versions
+from mammo.base.errors import UserError
+
+_HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
+_NAMES = re.compile(r"(?:.*/)?(?:dvc\.lock|[^/]+\.dvc)")  # of files whose text names objects
+_NOT_OURS = {".git", ".dvc", ".venv"}
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object as its store has it."""
+
+    md5: str
+    path: str
+    size: int
+    changed: float  # seconds since 1970
+
+
+def superseded(root: Path, before: float, remote: bool) -> Found:
+    """Objects that nothing names, last changed before a time, and run-cache entries that name them.
+
+    Args:
+        root: a clone that nobody else is at work in.
+        before: seconds since 1970.
+        remote: look on DVC's default remote as well.
+
+    Raises:
+        UserError: if git's remotes do not answer, which may have names of their own.
+    """
+    what, lack = "superseded outs in DVC's cache", "were left: "
+    if remote and remotes(root):
+        fetch(root, "--all", "--tags")
+    with Repo(str(root)) as repo:
+        there = _remote(repo) if remote else None
+        cache = repo.cache.local
+        if remote and there is None:
+            return Found(notes=["DVC has no default remote: nothing was looked for there"])
+        try:
+            named = _named(root, [odb for odb in (cache, there) if odb is not None])
+        except UserError as error:
+            return Found(notes=[f"{what} {lack}{error}"])
+        found = Found()
+        if Path(cache.path).resolve().is_relative_to(root.resolve()):
+            found += Found([_waste(what, cache, repo.cache.legacy, named, before)])
+        else:
+            found += Found(notes=[f"{what} {lack}other clones may use {cache.path}, too"])
+        if there is not None:
+            legacy = repo.cloud.get_remote_odb(None, "gc", hash_name="md5-dos2unix")
+            name = repo.config["core"]["remote"]
+            what = f"superseded outs on DVC's remote {name}"
+            found += Found([_waste(what, there, legacy, named, before)])
+        return found
+
+
+def _remote(repo: Repo) -> Any:
+    if not repo.config["core"].get("remote"):
+        return None
+    return repo.cloud.get_remote_odb(None, "gc", hash_name="md5")
+
+
+def _waste(what: str, odb: Any, legacy: Any, named: set[str], before: float) -> Waste:
+    """What goes of one store: `odb` has its objects, `legacy` its run cache."""
+    unnamed = [one for one in _objects(odb) if one.md5 not in named and one.changed < before]
+
+    def go() -> None:
+        # A folder's list before its files: cut short, no list names what is gone. And before both
+        # the entries: DVC would take the newest of them for whole.
+        _remove_entries(legacy, {one.md5 for one in unnamed})
+        for lists in (True, False):
+            paths = [one.path for one in unnamed if one.md5.endswith(".dir") is lists]
+            if paths:
+                odb.fs.remove(paths)
+        if unnamed:
+            get_index(odb).clear()  # DVC's memory of what is on a remote
+
+    return Waste(what, len(unnamed), sum(one.size for one in unnamed), go)
+
+
+def _files(odb: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path and what is known of each file in a folder of a store."""
+    files = odb.fs.fs.fs if odb.fs.protocol == "local" else odb.fs.fs  # DVC's own gives no details
+    if odb.fs.exists(folder):
+        yield from files.find(folder, detail=True).items()
+
+
+def _objects(odb: Any) -> Iterator[_Object]:
+    for path, info in _files(odb, odb.path):
+        try:
+            md5 = odb.path_to_oid(path)
+        except ValueError:
+            continue  # none of DVC's
+        yield _Object(md5, path, int(info["size"] or 0), _changed(info))
+
+
+def _changed(info: dict[str, Any]) -> float:
+    """When a file was last changed; a store that does not tell has none that is old."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        at = info.get(key)
+        if isinstance(at, str):
+            at = datetime.fromisoformat(at)
+        if isinstance(at, datetime):
+            return at.timestamp()
+        if isinstance(at, int | float):
+            return float(at)
+    return float("inf")
+
+
+def _remove_entries(legacy: Any, gone: set[str]) -> None:
+    """Remove entries of the run cache by which DVC would put back an out that is gone."""
+    if not gone:
+        return
+    fs = legacy.fs
+    entries = [path for path, _ in _files(legacy, fs.join(legacy.path, "runs"))]
+
+    def stale(path: str) -> bool:
+        with fs.open(path, encoding="utf-8") as file:
+            try:
+                entry = yaml.safe_load(file)
+                return any(out.get("md5") in gone for out in entry.get("outs", []))
+            except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+                return False  # DVC removes it when it meets it
+
+    with ThreadPoolExecutor(8) as pool:
+        old = [
+            path
+            for path, is_stale in zip(entries, pool.map(stale, entries), strict=True)
+            if is_stale
+        ]
+    if old:
+        fs.remove(old)
+
+
+def _named(root: Path, stores: list[Any]) -> set[str]:
+    """The hashes of all objects that something names, those in folders included.
+
+    Args:
+        root: the clone.
+        stores: where the lists of folders may be, the nearest first.
+
+    Raises:
+        UserError: if what a registered version needs cannot be told.
+    """
+    named: set[str] = set()
+    for text in (*_texts_of_commits(root, _commits(root)), *_texts_of_folder(root)):
+        named |= set(_HASH.findall(text))
+    owners: dict[str, str] = {}
+    for owner, text in _texts_of_versions(root):
+        named |= set(_HASH.findall(text))
+        owners = dict.fromkeys(_outs(text), owner) | owners  # the first one's, for all
+    for md5 in [md5 for md5 in named if md5.endswith(".dir")]:
+        members = _members(md5, stores)
+        if members is not None:
+            named |= members
+        elif md5 in owners:
+            raise UserError(
+                f"what {owners[md5]} consists of cannot be told: the list {md5} of a folder is "
+                f"neither in DVC's cache nor on a remote that was looked at; `dvc fetch` it, or "
+                f"run `mammoflow publish` in the clone that registered it and then this with "
+                f"--remote"
+            )
+    return named
+
+
+def _outs(text: str) -> set[str]:
+    """The hashes of the outs of a dvc.lock or .dvc file. Its deps need not be DVC's."""
+    try:
+        found = yaml.safe_load(text)
+        stages = [*found.get("stages", {}).values(), found]
+        return {str(out["md5"]) for stage in stages for out in stage.get("outs", [])}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return set(_HASH.findall(text))
+
+
+def _commits(root: Path) -> list[str]:
+    """The commits that git has a name for."""
+    names = git(root, "for-each-ref", "--format=%(objectname)").split()
+    trees = git(root, "worktree", "list", "--porcelain").splitlines()
+    names += [line.split()[1] for line in trees if line.startswith("HEAD ")]
+    return [*dict.fromkeys(name for name in names if set(name) != {"0"})]
+
+
+def _texts_of_commits(root: Path, commits: Iterable[str]) -> Iterator[str]:
+    """The texts that name objects, each once."""
+    seen: set[str] = set()
+    for commit in commits:
+        if not succeeds(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}"):
+            continue  # a tag of a file
+        for entry in listed(root, "ls-tree", "-r", "-z", "--full-tree", f"{commit}^{{tree}}"):
+            made, _, path = entry.partition("\t")
+            blob = made.split()[2]
+            if _NAMES.fullmatch(path) and blob not in seen:
+                seen.add(blob)
+                yield git(root, "cat-file", "blob", blob)
+
+
+def _texts_of_folder(root: Path) -> Iterator[str]:
+    """Those of the working tree, whatever git makes of them."""
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if name not in _NOT_OURS]
+        for file in files:
+            if _NAMES.fullmatch(file):
+                yield (Path(folder) / file).read_text(errors="replace")
+
+
+def _texts_of_versions(root: Path) -> Iterator[tuple[str, str]]:
+    """The texts of registered versions, and whose they are: by git's tags, and by MLflow.
+
+    Raises:
+        UserError: if a version has neither.
+    """
+    open_store(root)
+    for version in versions():
+        owner, number = f"version {version.version}", int(version.version)
+        try:
+            snapshot = find_snapshot(version)
+        except UserError:
+            snapshot = None  # what somebody put in its place needs nothing
+        if have_tag(root, number) is not None:
+            if snapshot is None or not has_commit(root, snapshot.commit):
+                raise UserError(
+                    f"what {owner} needs cannot be told: neither this clone nor a remote of it has "
+                    f"the git tag {git_tag(number)} or its commit; run `mammoflow publish {number}`"
+                    f" in the clone that registered it, then this again"
+                )
+            yield from ((owner, text) for text in _texts_of_commits(root, [snapshot.commit]))
+        if snapshot is not None:
+            yield from (
+                (owner, text) for name, text in snapshot.files.items() if _NAMES.fullmatch(name)
+            )
+    for tag in git(root, "for-each-ref", "--format=%(refname)", "refs/tags/model").split():
+        yield from ((tag, text) for text in _texts_of_commits(root, [tag]))
+
+
+def _members(md5: str, stores: list[Any]) -> set[str] | None:
+    """The hashes of a folder's files, or None if no store has its list, whole."""
+    for odb in stores:
+        try:
+            with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
+                content = file.read()
+        except OSError:
+            continue
+        if hashlib.md5(content).hexdigest() == md5.removesuffix(".dir"):
+            return {str(entry["md5"]) for entry in json.loads(content)}
+    return None

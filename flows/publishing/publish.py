@@ -1,0 +1,262 @@
+"""What a version needs in another clone: published when it is registered, fetched where it is
+audited.
+
+    mammoflow publish 3
+
+That is the git tag `model/v3`, with the commits below it, on a remote of git; and, on DVC's default
+remote, data, first weights and every out that the tag's dvc.lock names. After the push both are
+asked whether they have it. The version's tag `published` says where it can be had, or why it
+cannot; what failed is tried again by the next retrain.
+"""
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dvc.repo import Repo
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.pipeline.first_weights import tracked
+from flows.pipeline.lock_and_cache import (
+    data_out,
+    default_remote,
+    is_import,
+    open_cache,
+    outs_of,
+    read_lock,
+)
+from flows.processes.checked import printable
+from flows.processes.follow import CommandError, follow
+from flows.processes.run_dvc import DVC
+from flows.processes.run_git import fetch, git, remotes, succeeds
+from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
+from flows.tracking.register import WHOLE, git_tag
+from flows.tracking.registry import MODEL, versions
+from mammo.base.atomic_files import write_json
+from mammo.base.errors import UserError
+
+Say = Callable[[str], None]
+
+PUBLISHED = "published"
+"""The tag of a version that says where else it can be had: `yes: ...` or `no: ...`."""
+
+_YES, _NO = "yes: ", "no: "
+_LONGEST = 2000  # characters of a sentence in the tag
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Whether a version can be had elsewhere, in a sentence that says where, or why not."""
+
+    version: int
+    complete: bool
+    sentence: str
+
+
+def publish(root: Path, version: int, say: Say) -> Publication:
+    """Push what a version needs elsewhere, ask for it there, and record what came of it.
+
+    Args:
+        root: a clone with the version's git tag and, in DVC's cache, what the remote lacks.
+        version: its number.
+        say: told of the progress.
+
+    Raises:
+        MlflowException: if MLflow does not answer.
+    """
+    try:
+        places = " and ".join(_push(root, version, say))
+        found = Publication(
+            version, True, f"{places}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        )
+    except (UserError, CommandError) as error:
+        found = Publication(version, False, " ".join(str(error).split()))
+    text = (_YES if found.complete else _NO) + printable(found.sentence)
+    MlflowClient().set_model_version_tag(MODEL, str(version), PUBLISHED, text[:_LONGEST])
+    return found
+
+
+def publish_pending(root: Path, say: Say) -> list[Publication]:
+    """Publish the versions of which it failed before; it ends with the first that fails again.
+
+    Only those whose git tag this clone has: another's are that one's to publish.
+    """
+    if git_remote(root) is None or default_remote(root) is None:
+        return []  # as before, and each of them says so
+    done: list[Publication] = []
+    for version in reversed(versions()):
+        pending = version.tags.get(PUBLISHED, "").startswith(_NO) and WHOLE in version.tags
+        if not pending or not tag_exists(root, git_tag(int(version.version))):
+            continue
+        done.append(publish(root, int(version.version), say))
+        if not done[-1].complete:
+            break
+    return done
+
+
+def in_words(found: Publication) -> str:
+    """A publication, or that there is none, as one line."""
+    fate = "published" if found.complete else "not published"
+    return f"version {found.version} is {fate}: {found.sentence}"
+
+
+def said_of(version: ModelVersion) -> str:
+    """Where a version can be had, as its registry knows."""
+    return str(version.tags.get(PUBLISHED, "it was never published"))
+
+
+def git_remote(root: Path) -> str | None:
+    """The remote that the branch goes to, else `origin`, else the first one; None if there is none.
+
+    Args:
+        root: the clone.
+    """
+    names = remotes(root)
+    if not names:
+        return None
+    if succeeds(root, "symbolic-ref", "--quiet", "HEAD"):
+        branch = git(root, "symbolic-ref", "--short", "HEAD")
+        own = git(root, "config", "--default", "", "--get", f"branch.{branch}.remote")
+        if own in names:
+            return own
+    return "origin" if "origin" in names else names[0]
+
+
+def have_tag(root: Path, version: int) -> str | None:
+    """Fetch a version's git tag if the clone lacks it; return why it cannot be had, if so."""
+    tag = git_tag(version)
+    failed = ""
+    for remote in [] if tag_exists(root, tag) else remotes(root):
+        try:
+            fetch(root, remote, f"refs/tags/{tag}:refs/tags/{tag}")
+            break
+        except UserError as error:
+            failed = f" ({' '.join(str(error).split())})"
+    if tag_exists(root, tag):
+        return None
+    return (
+        f"neither this clone nor a remote of it has the git tag {tag}{failed}: run `mammoflow "
+        f"publish {version}` in the clone that registered it, then this again"
+    )
+
+
+def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> None:
+    """Get what DVC's cache lacks of a snapshot; what stays missing is the caller's to say.
+
+    Args:
+        folder: the snapshot, materialised.
+        targets: outs, or .dvc files; all of the snapshot's if there are none.
+        say: told of it.
+    """
+    if default_remote(folder) is None:
+        return
+    names = list(targets)
+    say(f"fetching {', '.join(names) or 'what the cache lacks'} from DVC's remote")
+    try:
+        follow([*DVC, "fetch", "--", *names], folder, lambda line: None)
+    except CommandError as error:
+        say(f"the remote did not have all of it: {error}")
+
+
+def _push(root: Path, version: int, say: Say) -> Iterator[str]:
+    """Push a version's git tag and its objects; say of each where it is then.
+
+    Raises:
+        UserError: if that cannot be, with what to do.
+        CommandError: with DVC's last lines.
+    """
+    tag = git_tag(version)
+    advice = f"then `mammoflow publish {version}`"
+    remote, store = git_remote(root), default_remote(root)
+    lacking = [
+        text
+        for text, there in (
+            ("git has no remote: `git remote add origin URL`", remote),
+            ("DVC has no default remote: `dvc remote add -d NAME URL`", store),
+        )
+        if there is None
+    ]
+    if lacking:
+        raise UserError(f"it can only be audited here ({'; '.join(lacking)}; {advice})")
+    assert remote is not None
+    if not tag_exists(root, tag):
+        raise UserError(f"this clone has no git tag {tag}: publish it from the one that has it")
+    say(f"publishing {tag}: to {remote}")
+    yield _push_tag(root, remote, tag)
+    say(f"publishing {tag}: its data and outs to DVC's remote {store}")
+    _push_objects(root, read_tag(root, tag), f"the remote {store}")
+    yield f"data and outs on DVC's remote {store}{_address(_store_url(root, str(store)))}"
+
+
+def _push_tag(root: Path, remote: str, tag: str) -> str:
+    """Push a tag, if need be, and see it there.
+
+    Raises:
+        UserError: if the remote has another one of this name, or does not take it.
+    """
+    own = git(root, "rev-parse", f"refs/tags/{tag}")
+
+    def there() -> str:
+        return git(root, "ls-remote", remote, f"refs/tags/{tag}").partition("\t")[0]
+
+    if not (found := there()):
+        git(root, "push", "--quiet", remote, f"refs/tags/{tag}:refs/tags/{tag}")
+        found = there()
+    if found != own:
+        raise UserError(
+            f"{remote} has another {tag}, of another registry: use that registry "
+            f"(MLFLOW_TRACKING_URI), or register under another name (MAMMOFLOW_MODEL)"
+        )
+    return f"git tag {tag} on {remote}{_address(git(root, 'remote', 'get-url', remote))}"
+
+
+def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
+    """Push all that a snapshot's data.dvc, weights and dvc.lock name, and ask whether it is there.
+
+    Raises:
+        UserError: naming what the remote lacks.
+        CommandError: with the last lines of what went wrong on the way.
+    """
+    with materialise(root, snapshot) as folder:
+        outs = outs_of(read_lock(snapshot))
+        outs |= tracked(folder)
+        if not is_import(snapshot):  # those have a place of their own
+            outs |= [data_out(snapshot)]
+    cache = open_cache(root)
+    owners = {md5: out for out, top in outs.items() for _, md5 in cache.objects(out, top)}
+    unlisted = [
+        out for out, md5 in outs.items() if md5.endswith(".dir") and cache.state(md5) != "good"
+    ]
+    if unlisted:
+        raise UserError(
+            f"this clone's DVC cache lacks {', '.join(sorted(unlisted))}: publish it from the clone"
+            f" that registered it"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        hashes = Path(scratch) / "hashes.json"
+        write_json(hashes, sorted(owners))
+        command = [sys.executable, "-m", "flows.publishing.push_objects", str(hashes)]
+        said = follow(command, root, lambda line: None, {"PYTHONPATH": os.pathsep.join(sys.path)})
+    lacking = json.loads(said[-1])
+    if lacking:
+        names = ", ".join(sorted({owners[md5] for md5 in lacking}))
+        raise UserError(f"{remote} lacks {len(lacking)} files of {names}, and so does this cache")
+
+
+def _store_url(root: Path, name: str) -> str:
+    with Repo(str(root)) as repo:
+        return str(repo.config["remote"][name]["url"])
+
+
+def _address(url: str) -> str:
+    """An address for others to read: no password, and nothing that is a path of this machine."""
+    if not re.match(r"[\w+.-]+://|[\w.-]+@?[\w.-]*:(?!/?/)", url) or url.startswith("file:"):
+        return ""
+    return f" ({re.sub(r'//[^/@]*@', '//', url)})"

@@ -1,0 +1,99 @@
+"""A stage run by a worker of its pool instead of in place, with the same dvc.lock in the end.
+
+Deps go to DVC's default remote, the deployment `run-stage/<pool>` runs the stage of the snapshot
+in the worker's own clone, and what it made comes back through the run cache.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dvc.repo import Repo
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.pipeline.graph import Fate, Outcome, Stage, repro
+from flows.pipeline.run_cache import at_hand, fetch_result, push_deps, require_remote
+from flows.processes.checked import Readable
+from flows.processes.follow import CommandError
+from flows.remote.child_runs import run_child
+from flows.snapshots.snapshot import capture
+from mammo.base.errors import UserError
+
+
+class Done(BaseModel):
+    """What a worker says of a stage that it has brought up to date: its final message, as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fate: Fate
+    arithmetic: Mapping[Readable, Readable]  # of its machine: see `arithmetic.measure`
+
+
+def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> None:
+    """Make sure, before any work, that stages can run in these pools.
+
+    Raises:
+        UserError: if no stage wants a pool, or server, deployment or DVC remote is missing.
+    """
+    if not pools:
+        return
+    wanted = sorted({stage.meta.pool for stage in stages})
+    for pool in pools:
+        if pool not in wanted:
+            raise UserError(f"no stage of dvc.yaml wants the pool {pool}, only {', '.join(wanted)}")
+    require_remote(root)
+    if not PREFECT_API_URL.value():
+        raise UserError(
+            "stages in a pool need a Prefect server that their workers know: run `mammoflow up`, "
+            "and set PREFECT_API_URL to the address that it prints"
+        )
+    with get_client(sync_client=True) as client:
+        for pool in pools:
+            try:
+                client.read_deployment_by_name(_deployment(pool))
+            except ObjectNotFound:
+                raise UserError(
+                    f"Prefect has no deployment {_deployment(pool)}: run `prefect deploy --all`"
+                ) from None
+
+
+def run_elsewhere(
+    stage: Stage, root: Path, mlflow_run: str, on_line: Callable[[str], None]
+) -> Outcome:
+    """Bring one stage up to date through a worker of its pool; its dependencies must be.
+
+    What is up to date or in the cache is not sent anywhere.
+
+    Raises:
+        CommandError: if the child does not complete, with the last lines of its log.
+    """
+    try:
+        if at_hand(root, stage.name):
+            return Outcome(stage.name, repro(stage, root, {}, on_line))
+        push_deps(root, stage.name)
+        with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+            snapshot = capture(root)  # while no other stage writes to dvc.lock
+        said = run_child(
+            _deployment(stage.meta.pool),
+            {"stage": stage.name, "snapshot": snapshot.to_json(), "mlflow_run": mlflow_run},
+            stage.meta.time_limit,
+            on_line,
+        )
+        fetch_result(root, stage.name)
+        repro(stage, root, {}, lambda line: None)
+    except UserError as error:
+        raise CommandError(str(error)) from error
+    try:
+        done = Done.model_validate_json(said)
+    except ValidationError as error:
+        raise CommandError(
+            f"{_deployment(stage.meta.pool)} ended with words that this code does not know: bring"
+            f" its worker's clone to this commit and start it anew ({error.errors()[0]['msg']})"
+        ) from None
+    return Outcome(stage.name, done.fate, done.arithmetic)
+
+
+def _deployment(pool: str) -> str:
+    return f"run-stage/{pool}"

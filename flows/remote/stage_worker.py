@@ -1,0 +1,113 @@
+"""What a worker does for a retrain elsewhere: one stage of a snapshot, in the worker's own clone.
+
+It is the deployment `run-stage/gpu` of prefect.yaml; `mammoflow up --workers gpu` starts a worker.
+Files come and go through DVC's default remote, and nothing of the clone changes but its cache.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from prefect import State, flow, get_run_logger
+from prefect.states import Completed, Failed
+
+from flows.pipeline.graph import Stage, read_pipeline, repro, worth_showing
+from flows.pipeline.lock_and_cache import require_form
+from flows.pipeline.run_cache import pull_deps, push_result
+from flows.processes.checked import RunId, checked
+from flows.processes.follow import CommandError
+from flows.processes.reach import require_mlflow
+from flows.processes.run_git import fetch, has_commit
+from flows.remote.remote_stage import Done
+from flows.snapshots.snapshot import Snapshot, materialise
+from flows.tracking.arithmetic import measure_or_say
+from flows.tracking.registry import FAULTS
+from mammo.base.errors import UserError
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+
+@flow(name="run-stage", flow_run_name="{stage}")
+def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
+    """Run one stage of a snapshot and push its outs and its entry of the run cache.
+
+    Args:
+        stage: its name in dvc.yaml.
+        snapshot: as JSON; its dvc.lock names the deps, which must be in the remote.
+        mlflow_run: id of the run that live curves go to, if this worker reaches its server.
+
+    Returns:
+        A completed state whose message is a `Done` as JSON, or a failed one that says why.
+    """
+    root, logger = Path.cwd(), get_run_logger()
+
+    def say(line: str) -> None:
+        if worth_showing(line):
+            logger.info(line)
+
+    try:
+        wanted = Snapshot.from_json(snapshot, "the run's parameter `snapshot`")
+        _have_commit(root, wanted.commit)
+        require_form(root, wanted)
+        with materialise(root, wanted) as folder:
+            declared = _declared(folder, stage)
+            pull_deps(folder, stage)
+            environment = {
+                "PYTHONPATH": str(folder),
+                "MLFLOW_RUN_ID": _reachable(mlflow_run),
+                # The folder goes when the run ends; a training that is cut short goes on from here.
+                "MAMMOFLOW_CHECKPOINTS": os.environ.get(
+                    "MAMMOFLOW_CHECKPOINTS", str(root / "checkpoints")
+                ),
+            }
+            fate = repro(declared, folder, environment, say)
+            push_result(folder, stage)
+            done = Done(fate=fate, arithmetic=measure_or_say(folder, logger.warning))
+    except (UserError, CommandError) as error:
+        return Failed(message=str(error))
+    return Completed(message=done.model_dump_json())
+
+
+def _declared(folder: Path, name: str) -> Stage:
+    """The stage of the commit's own dvc.yaml.
+
+    Raises:
+        UserError: if it has none of this name.
+    """
+    stages = {stage.name: stage for stage in read_pipeline(folder)}
+    if name not in stages:
+        raise UserError(f"dvc.yaml of the commit has no stage {name!r}, only {', '.join(stages)}")
+    return stages[name]
+
+
+def _have_commit(root: Path, commit: str) -> None:
+    """Fetch a commit if the clone lacks it.
+
+    Raises:
+        UserError: if it is on no remote of the clone.
+    """
+    if not has_commit(root, commit):
+        fetch(root, "--all")
+    if not has_commit(root, commit):
+        raise UserError(
+            f"the worker's clone {root} cannot fetch the commit {commit}: push it to where the "
+            f"worker's clone comes from"
+        )
+
+
+def _reachable(run: str) -> str:
+    """The run, if this worker's MLFLOW_TRACKING_URI knows it and answers at once, else nothing."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"  # MLflow's own go on for minutes, and no curve is worth them
+    try:
+        require_mlflow()
+        known = checked(RunId, run, "the run's parameter `mlflow_run`") if run else ""
+        return str(MlflowClient().get_run(known).info.run_id) if known else ""
+    except (*FAULTS, UserError):
+        return ""
+    finally:
+        if before is None:
+            del os.environ[RETRIES]
+        else:
+            os.environ[RETRIES] = before

@@ -1,0 +1,110 @@
+"""Where a worker runs flows: in its own clone, brought to a commit first if the run asks for one.
+
+`enter` is the pull step of prefect.yaml. Prefect runs it in a process of its own, so a flow always
+loads the code that the step has checked out.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+from uuid import UUID
+
+from prefect.runtime import flow_run
+
+from flows.processes.checked import Commit, checked
+from flows.processes.run_dvc import DVC
+from flows.processes.run_git import changed_between, fetch, git, succeeds
+from flows.snapshots.snapshot import changed_files, index_of
+from mammo.base.atomic_files import write_text
+from mammo.base.errors import UserError
+
+CLONE = "MAMMOFLOW_CLONE"
+"""The environment variable that tells a worker's flow runs where its clone is."""
+
+_LOCK, _DATA = "dvc.lock", "data.dvc"
+
+
+def enter() -> dict[str, str]:
+    """Go to the worker's clone, and take it to the run's parameter `commit`, if it has one.
+
+    Raises:
+        UserError: if the worker knows no clone, or the clone cannot go there without losing work.
+    """
+    clone = os.environ.get(CLONE)
+    if clone is None:
+        raise UserError(f"the worker does not know its clone ({CLONE}): start it with mammoflow up")
+    os.chdir(clone)
+    commit = flow_run.get_parameters().get("commit")
+    if commit:
+        from flows.processes.folder_lock import (
+            only_one,  # brings MLflow along, which other runs need not
+        )
+
+        try:
+            there = checked(Commit, commit, "the run's parameter `commit`")
+            with only_one(Path(clone)):
+                fast_forward(Path(clone), there)
+        except UserError as error:
+            _crash(str(error))
+            raise
+    return {"directory": clone}
+
+
+def _crash(why: str) -> None:
+    """Set the flow run down as crashed, and say why: Prefect would give the process's status."""
+    if not flow_run.id:
+        return  # called by hand
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run.id), Crashed(message=why))
+
+
+def fast_forward(root: Path, commit: str) -> None:
+    """Take the branch of a clone forward to a commit, and data/ with it.
+
+    A dvc.lock that the last retrain wrote is no work to lose: it stays where the commits between do
+    not change it, and gives way where they do, since the cache keeps what it names. A clone that is
+    at the commit, or past it, stays as it is.
+
+    Raises:
+        UserError: if there are other changes that are not committed, or the branch went elsewhere.
+    """
+    fetch(root, "--all")
+    if _is_ancestor(root, commit, "HEAD"):
+        return
+    with index_of(root, "HEAD") as index:
+        status = changed_files(root, index)
+    changed = [name for name in status if name != _LOCK]
+    if changed:
+        raise UserError(
+            f"the clone {root} cannot go to the commit {commit}: not committed: "
+            f"{', '.join(changed)}; commit or discard them there"
+        )
+    moved = set(changed_between(root, "HEAD", commit))
+    lock = root / _LOCK
+    written = lock.read_bytes().decode() if len(status) and lock.exists() else None
+    if written is not None:
+        git(root, "checkout", "--quiet", "HEAD", "--", _LOCK)
+    try:
+        # By options: `branch.NAME.mergeOptions` would outweigh a setting.
+        only = ("--ff-only", "--no-squash", "--no-autostash", "--no-verify-signatures")
+        git(root, "merge", "--quiet", *only, commit)
+    finally:
+        if written is not None and not (_LOCK in moved and _is_ancestor(root, commit, "HEAD")):
+            write_text(lock, written)
+    if _DATA in moved:
+        _pull_data(root)
+
+
+def _pull_data(root: Path) -> None:
+    """Bring data/ to the new data.dvc; DVC refuses if that would lose files."""
+    pull = [*DVC, "--wait-for-lock", "pull", _DATA]
+    result = subprocess.run(pull, cwd=root, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise UserError(f"dvc pull {_DATA}, in {root}: {result.stderr.strip()}")
+
+
+def _is_ancestor(root: Path, one: str, other: str) -> bool:
+    return succeeds(root, "merge-base", "--is-ancestor", one, other)

@@ -1,0 +1,237 @@
+"""Everything that retraining by itself needs: Prefect server, MLflow server, one worker per pool.
+
+    mammoflow up                     # all of it, in this clone, until Ctrl-C
+    mammoflow up --workers gpu       # on another machine: only that worker, for PREFECT_API_URL
+
+The programs' own variables are respected: PREFECT_SERVER_API_HOST and _PORT, MLFLOW_HOST and _PORT,
+PREFECT_API_DATABASE_CONNECTION_URL, MLFLOW_BACKEND_STORE_URI. State stays in the clone, where
+`mammoflow retrain` has it too: .prefect/ and mlruns/; what the programs say is in .prefect/up/.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import psutil
+
+from flows.processes import proxies
+from flows.processes.reach import require_prefect
+from flows.remote.worker_clone import CLONE
+from flows.servers.deployments import HEARTBEAT, POOLS, set_up
+from flows.servers.supervised import (
+    Running,
+    Service,
+    check_alive,
+    family,
+    require_free,
+    start,
+    stop,
+    terminate,
+    wait_until_ready,
+)
+from mammo.base.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SETTLED = 60.0  # seconds after which a worker has worked: if it ends then, another may fare better
+
+WATCHED = "cpu"  # the pool whose worker runs the watch and what it starts
+EVERY = 900.0  # seconds between two looks of the watch
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and where its own machine finds it."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Without a path."""
+        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{local}:{self.port}"
+
+
+def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()) -> None:
+    """Start servers and workers, or only the named workers, and wait for the end of it all.
+
+    Args:
+        root: the clone, in which the workers run their flows.
+        workers: pools; if given, no server is started.
+        say: told line by line what runs where.
+        without: pools whose workers are on other machines.
+
+    Raises:
+        UserError: if something cannot start or does not answer, or ends by itself, with its last
+            lines.
+    """
+    if not (root / "prefect.yaml").exists():
+        raise UserError(f"{root} has no prefect.yaml: start this in a clone of the project")
+    unknown = sorted({*workers, *without} - set(POOLS))
+    if unknown:
+        raise UserError(f"there is no pool {', '.join(unknown)}, only {', '.join(POOLS)}")
+    api = os.environ.get("PREFECT_API_URL", "")
+    if workers and not api:
+        raise UserError("a worker alone needs PREFECT_API_URL: the address of a Prefect server")
+    if workers:
+        require_prefect()
+    before = [signal.signal(number, _interrupt) for number in SIGNALS]
+    running: list[Running] = []
+    try:
+        environment = _environment(root) if workers else _start_servers(root, running, say)
+        for pool in workers or [pool for pool in POOLS if pool not in without]:
+            running.append(start(_worker(pool, environment), root, root / ".prefect" / "up"))
+            say(f"worker   pool {pool}, flows run in {root}")
+            if pool == WATCHED:
+                running.append(start(_looks(environment), root, root / ".prefect" / "up"))
+                say(f"watch    looks every {EVERY / 60:g} minutes for what is to be retrained")
+        say("Ctrl-C stops all of it.")
+        _watch_over(running, root, say)
+    except KeyboardInterrupt:
+        say("stopping")
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave half of it running
+        stop(running)
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _watch_over(running: list[Running], root: Path, say: Say) -> NoReturn:
+    """See that everything runs: a worker that was killed is started again, a server never.
+
+    What the worker's flow runs have started goes with it: nobody could cancel them any more.
+
+    Raises:
+        UserError: if a server, or a worker as soon as it was started, ends.
+    """
+    families: dict[str, list[psutil.Process]] = {}
+    while True:
+        time.sleep(1)
+        for place, one in enumerate(running):
+            status = one.process.poll()
+            if status is None:
+                if one.service.answers is None:  # a worker
+                    families[one.name] = family(one)
+                continue
+            if one.service.answers or time.monotonic() - one.since < SETTLED:
+                check_alive(one)
+            terminate(families.get(one.name, []))
+            running[place] = start(one.service, root, one.log.parent)
+            say(f"{one.name} ended with status {status}: started again, see {one.log}")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """What servers and workers inherit: ours, and where the clone and its code are."""
+    return {
+        **os.environ,
+        CLONE: str(root),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(root),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{HEARTBEAT:g}",
+    }
+
+
+def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, str]:
+    """Start both servers, make pools and deployments, and return the workers' environment."""
+    prefect = _address("PREFECT_SERVER_API", 4200)
+    mlflow = _address("MLFLOW", 5000)
+    require_free(prefect.host, prefect.port, "PREFECT_SERVER_API_PORT")
+    require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
+    proxies.exempt(urlsplit(address.url).hostname or "" for address in (prefect, mlflow))
+    environment = _environment(root)
+    say(f"starting MLflow and Prefect; what they say is in {root / '.prefect' / 'up'}")
+    services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
+    for service in services:
+        running.append(start(service, root, root / ".prefect" / "up"))
+    for one in running:
+        wait_until_ready(one)
+    environment["PREFECT_API_URL"] = f"{prefect.url}/api"
+    environment["MLFLOW_TRACKING_URI"] = mlflow.url
+    set_up(root, environment, say)
+    say(f"Prefect  {prefect.url}    export PREFECT_API_URL={prefect.url}/api")
+    say(f"MLflow   {mlflow.url}    export MLFLOW_TRACKING_URI={mlflow.url}")
+    return environment
+
+
+def _address(prefix: str, port: int) -> Address:
+    host = os.environ.get(f"{prefix}_HOST", "127.0.0.1")
+    return Address(host, int(os.environ.get(f"{prefix}_PORT", port)))
+
+
+def _prefect_server(address: Address, environment: dict[str, str]) -> Service:
+    command = ["server", "start", "--host", address.host, "--port", str(address.port)]
+    # The pages ask the address that they came from, whatever name the user has for it.
+    env = {**environment, "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL", "/api")}
+    env.pop("PREFECT_API_URL", None)
+    return Service("prefect", _python("prefect", *command), env, f"{address.url}/api/health")
+
+
+def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) -> Service:
+    """A server of the registry that `mammoflow retrain` uses by itself, or of the user's store."""
+    env = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    env.setdefault("MLFLOW_WORKERS", "1")  # four by default, each of which takes memory
+    env.pop("MLFLOW_TRACKING_URI", None)
+    artifacts = str(root / "mlruns" / "artifacts")
+    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", artifacts)
+    if "MLFLOW_BACKEND_STORE_URI" not in env:
+        if env["MLFLOW_ARTIFACTS_DESTINATION"] != artifacts:
+            raise UserError(
+                f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, but the "
+                f"artifacts of the clone's own registry are in mlruns/artifacts: set "
+                f"MLFLOW_BACKEND_STORE_URI as well, or neither"
+            )
+        store = f"sqlite:///{root}/mlruns/mlflow.db"
+        _open_local_store(root, store)
+        env["MLFLOW_BACKEND_STORE_URI"] = store
+    if env["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:") and find_spec("boto3") is None:
+        # The server would start, and fail at each artifact.
+        raise UserError(
+            f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, which takes "
+            f"the package boto3: run `uv pip install boto3`"
+        )
+    command = ["server", "--host", address.host, "--port", str(address.port)]
+    return Service("mlflow", _python("mlflow", *command), env, f"{address.url}/health")
+
+
+def _open_local_store(root: Path, store: str) -> None:
+    """Mend the addresses of a registry that was elsewhere, before anybody is served them."""
+    import mlflow
+
+    from flows.tracking import registry
+
+    mlflow.set_tracking_uri(store)
+    registry.open_store(root)
+    mlflow.set_tracking_uri("")
+
+
+def _worker(pool: str, environment: dict[str, str]) -> Service:
+    limit = POOLS[pool]
+    name = f"{pool} on {socket.gethostname()}"
+    command = ["worker", "start", "--pool", pool, "--type", "process", "--name", name]
+    command += ["--limit", str(limit)] if limit is not None else []
+    return Service(f"worker-{pool}", _python("prefect", *command), environment)
+
+
+def _looks(environment: dict[str, str]) -> Service:
+    """What starts the watch when there is something to do, in the clone that would retrain."""
+    return Service("looks", _python("flows.retraining.looks", f"{EVERY:g}"), environment)
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]

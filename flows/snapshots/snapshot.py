@@ -1,0 +1,325 @@
+"""The snapshot: what defines a model.
+
+The git commit of the code (dvc.yaml included) and the text of params.yaml, data.dvc and dvc.lock.
+A registered version carries its snapshot's digest, and git the tag `model/v<N>`: a commit whose
+tree holds exactly the snapshot, so that checking it out and running `dvc repro` is all it takes.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from dvc.config import Config
+from dvc.repo import Repo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from flows.processes.checked import Commit, faults
+from flows.processes.run_dvc import SETTINGS
+from flows.processes.run_git import file_at, git, listed, succeeds
+from mammo.base.atomic_files import write_text
+from mammo.base.errors import UserError
+
+FILES = ("params.yaml", "data.dvc", "dvc.lock")
+CODE = (
+    *("mammo", "stages", "flows", "weights"),
+    *("dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc"),
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A commit and the text of each of FILES; a file that did not exist has no entry."""
+
+    commit: str
+    files: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, as hex, over the canonical form."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The canonical form: sorted keys, no spaces."""
+        content = {"commit": self.commit, "files": dict(self.files)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str, what: str = "the text") -> "Snapshot":
+        """The inverse of `to_json`.
+
+        Args:
+            text: from wherever; nothing is taken for granted.
+            what: names it in a message, with its owner.
+
+        Raises:
+            UserError: if it is no snapshot: another key, another file, something that is no commit.
+        """
+        try:
+            stored = _Stored.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(f"{what} is no snapshot: {faults(error)}") from None
+        return Snapshot(stored.commit, stored.files)
+
+
+def _known(name: str) -> str:
+    if name not in FILES:
+        raise ValueError(f"is none of {', '.join(FILES)}")
+    return name
+
+
+class _Stored(BaseModel):
+    """A snapshot as JSON may have it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    commit: Commit
+    files: dict[Annotated[str, AfterValidator(_known)], str]
+
+
+def uncommitted_code(root: Path) -> list[str]:
+    """Files of CODE that differ from the commit checked out, new ones included.
+
+    What counts is the folder and the commit's own .gitignore: a person's index may hide a file
+    (`git update-index --assume-unchanged`), and so may their private lists of what to ignore and
+    the filters of .git/info/attributes.
+    """
+    with index_of(root, "HEAD") as index:
+        new = ("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *CODE)
+        changed = [*changed_files(root, index, *CODE), *filtered_files(root, "HEAD")]
+        return [*dict.fromkeys(changed), *listed(root, *new, env=index)]
+
+
+def filtered_files(folder: Path, commit: str) -> list[str]:
+    """Files of CODE whose bytes in a folder are not the commit's, whatever git's filters say."""
+    entries = listed(folder, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *CODE)
+    ids = {
+        path: made.split()[2]
+        for made, path in (entry.split("\t", 1) for entry in entries)
+        if made.startswith("100") and (folder / path).is_file()
+    }
+    found = git(folder, "hash-object", "--no-filters", "--stdin-paths", stdin="\n".join(ids))
+    pairs = zip(ids.items(), found.splitlines(), strict=True)
+    return [path for (path, wanted), had in pairs if had != wanted]
+
+
+def changed_files(root: Path, index: Mapping[str, str], *paths: str) -> list[str]:
+    """Files of HEAD that the folder has otherwise, or not at all.
+
+    Args:
+        root: the clone.
+        index: of HEAD, by `index_of`.
+        paths: only under these, if any are given.
+    """
+    git(root, "update-index", "-q", "--refresh", env=index)
+    command = ("diff-index", "-z", "--name-only", "--no-renames", "HEAD", "--", *paths)
+    return listed(root, *command, env=index)
+
+
+def capture(root: Path) -> Snapshot:
+    """The snapshot of a working tree.
+
+    Raises:
+        UserError: as `require_committed`.
+    """
+    require_committed(root)
+    files = {name: (root / name).read_bytes().decode() for name in FILES if (root / name).exists()}
+    return Snapshot(git(root, "rev-parse", "--verify", "HEAD"), files)
+
+
+def require_committed(root: Path) -> None:
+    """Make sure that the code is that of the commit checked out.
+
+    Raises:
+        UserError: if there is no commit, or code differs from the commit: a model made from code
+            that nobody can find again proves nothing.
+    """
+    changed = uncommitted_code(root)
+    if changed:
+        shown = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
+        raise UserError(
+            f"the code is not committed: {shown}; commit or stash it (weights: `dvc add` each file "
+            "first), then run this again"
+        )
+
+
+def tag_exists(root: Path, tag: str) -> bool:
+    """Whether git has this tag."""
+    return succeeds(root, "show-ref", "--verify", "--quiet", f"refs/tags/{tag}")
+
+
+def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
+    """Tag a new commit on top of the snapshot's whose tree holds the snapshot; return its id.
+
+    Neither the working tree, nor the index, nor any branch changes.
+
+    Raises:
+        UserError: if the tag exists.
+    """
+    _require_form(snapshot)
+    with index_of(root, snapshot.commit) as index:
+        for name, text in sorted(snapshot.files.items()):
+            blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
+            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
+        tree = git(root, "write-tree", env=index)
+    identity = _identity(root)
+    commit = git(
+        root, "commit-tree", tree, "-p", snapshot.commit, stdin=message + "\n", env=identity
+    )
+    git(root, "tag", tag, commit)
+    return commit
+
+
+def read_tag(root: Path, tag: str) -> Snapshot:
+    """The snapshot that `write_tag` stored under a tag: the inverse of it.
+
+    Raises:
+        UserError: if there is no such tag.
+    """
+    commit = git(root, "rev-parse", "--verify", f"refs/tags/{tag}^")
+    return Snapshot(commit, _files_at(root, f"refs/tags/{tag}"))
+
+
+def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
+    """The snapshot of a commit with its own files, whatever the working tree holds.
+
+    Raises:
+        UserError: if there is no such commit.
+    """
+    return Snapshot(
+        git(root, "rev-parse", "--verify", f"{commit}^{{commit}}"), _files_at(root, commit)
+    )
+
+
+@contextlib.contextmanager
+def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
+    """A clean directory that holds exactly the snapshot; it is gone afterwards.
+
+    It is a git worktree under .dvc/tmp, where DVC keeps worktrees of its own: on the cache's disk,
+    and out of sight of `root`'s git. It shares the cache and the remotes of `root`, whose working
+    tree, index and branches stay as they are.
+
+    Raises:
+        UserError: with git's own words, if the commit is not there; or if a filter of git changes
+            code on its way.
+    """
+    _require_form(snapshot)
+    with _held(snapshots(root), fcntl.LOCK_SH):
+        yield from _materialised(root, snapshot)
+
+
+def _materialised(root: Path, snapshot: Snapshot) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=snapshots(root)))
+    try:
+        git(root, "worktree", "add", "--quiet", "--detach", str(folder), snapshot.commit)
+        if filtered := filtered_files(folder, snapshot.commit):
+            raise UserError(
+                f"git checks out {filtered[0]} otherwise than the commit holds it: a line of "
+                f".git/info/attributes or of .gitattributes changes it; take that line away"
+            )
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        for name, text in snapshot.files.items():
+            write_text(folder / name, text)
+        _share_cache(root, folder)
+        yield folder
+    finally:
+        # DVC leaves folders of its own in it, which `git worktree remove` would not touch.
+        shutil.rmtree(folder, ignore_errors=True)
+        git(root, "worktree", "prune")
+
+
+def snapshots(root: Path) -> Path:
+    """The folder that snapshots are materialised in."""
+    home = root / ".dvc" / "tmp" / "snapshots"
+    home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+@contextlib.contextmanager
+def nobody_in_a_snapshot(root: Path) -> Iterator[None]:
+    """Let nobody materialise a snapshot: what lies in their folder then is a dead process's.
+
+    Raises:
+        UserError: if somebody is in one.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_held(snapshots(root), fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(
+                f"somebody is at work with a snapshot in {snapshots(root)} (an audit, the gate or "
+                f"a worker's stage): wait until it has ended, then run this again"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _held(folder: Path, how: int) -> Iterator[None]:
+    """Hold a folder's lock, which the system lets go of however the process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _require_form(snapshot: Snapshot) -> None:
+    """Once more, where files are written: not every snapshot comes from `from_json`."""
+    Snapshot.from_json(snapshot.to_json(), "what is to be written")
+
+
+def _share_cache(root: Path, folder: Path) -> None:
+    """Point the DVC project in `folder` to the cache and the remotes of the one in `root`.
+
+    Written out in full: relative paths of the configuration start from where it lies.
+    """
+    with Repo(str(root)) as repo:
+        cache, remotes = repo.cache.local.path, repo.config.get("remote", {})
+        store = Path(cache).parents[1]  # without files/md5
+        core = {key: x for key, x in repo.config["core"].items() if key == "remote"}
+    # DVC keeps an index for each folder that it was ever in, in /var/tmp: this one goes with it.
+    core |= {**SETTINGS["core"], "site_cache_dir": str(folder / ".dvc" / "tmp" / "site")}
+    if (folder / ".dvc").is_symlink():
+        raise UserError(f"the commit has a link for .dvc: {folder} would share another's settings")
+    (folder / ".dvc" / Config.CONFIG_LOCAL).unlink(missing_ok=True)  # it may be a link
+    config = Config(str(folder / ".dvc"), validate=False)
+    with config.edit("local") as local:
+        local["cache"] = {"dir": str(store)}
+        local["remote"] = {name: dict(remote) for name, remote in remotes.items()}
+        local["core"] = core
+
+
+@contextlib.contextmanager
+def index_of(root: Path, commit: str) -> Iterator[dict[str, str]]:
+    """An index of a commit beside the clone's own, as what git must find in its environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", commit, env=index)
+        yield index
+
+
+def _files_at(root: Path, revision: str) -> dict[str, str]:
+    present = listed(root, "ls-tree", "-z", "--name-only", revision, "--", *FILES)
+    return {name: file_at(root, revision, name) for name in present}
+
+
+def _identity(root: Path) -> dict[str, str]:
+    """Who commits: git's configured identity, or Mammoflow where there is none (a bare machine)."""
+    if all(succeeds(root, "var", f"GIT_{role}_IDENT") for role in ("AUTHOR", "COMMITTER")):
+        return {}
+    name, email = "Mammoflow", "mammoflow@localhost"
+    return {
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": email,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": email,
+    }

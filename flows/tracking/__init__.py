@@ -1,0 +1,14 @@
+"""MLflow: runs, registered versions and their aliases, and where their artifacts are.
+
+It may import `pipeline` and what that stands on.
+"""
+
+__all__ = [
+    "addresses",
+    "aliases",
+    "arithmetic",
+    "find_version",
+    "preflight",
+    "register",
+    "registry",
+]

@@ -1,0 +1,269 @@
+"""The aliases of the registered model, and their history: what serves, since when, who said so.
+
+Each move is a tag of the registered model under a name of its own, written before the alias is set:
+MLflow keeps tags as single rows, so two writers never overwrite each other's, and a move that
+nobody recorded, made by hand in MLflow, shows as a difference between history and alias.
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+from pydantic import TypeAdapter, ValidationError
+
+from flows.processes.checked import faults
+from flows.processes.run_git import git
+from flows.tracking import registry
+from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
+from mammo.base.errors import UserError
+
+AUTOMATIC = "mammoflow"
+"""Who moved an alias where no person did."""
+
+LONGEST_REASON = 2000  # characters
+_PREFIX = "alias_move."
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of an alias, as it was recorded."""
+
+    date: str  # ISO 8601, UTC
+    alias: str
+    version: int
+    before: int | None  # the version that had the alias
+    who: str  # a person by git's identity, or AUTOMATIC
+    why: str
+    kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: `before` was no good
+
+
+def current() -> dict[str, int]:
+    """Each alias and the version that has it; empty where there is no model yet."""
+    model = _model()
+    return {name: int(version) for name, version in model.aliases.items()} if model else {}
+
+
+def move(
+    alias: str, version: int, who: str, why: str, kind: Literal["set", "rolled back"] = "set"
+) -> Move:
+    """Record a move and make it."""
+    made = _record(alias, version, who, why, kind)
+    client = MlflowClient()
+    try:
+        client.set_registered_model_alias(MODEL, alias, str(version))
+    except MlflowException:
+        # Where two writers set an alias that nobody had, the database takes one row of the two.
+        if alias not in current():
+            raise
+        client.set_registered_model_alias(MODEL, alias, str(version))
+    return made
+
+
+def take_away(alias: str, who: str, why: str) -> None:
+    """Record that nobody has an alias any more, and take it from the version that has it."""
+    version = current().get(alias)
+    if version is not None:
+        _record(alias, version, who, why, "taken away")
+        MlflowClient().delete_registered_model_alias(MODEL, alias)
+
+
+def _record(
+    alias: str, version: int, who: str, why: str, kind: Literal["set", "taken away", "rolled back"]
+) -> Move:
+    now = datetime.now(UTC)
+    date, before = now.isoformat(timespec="seconds"), current().get(alias)
+    made = Move(date, alias, version, before, who, why, kind)
+    # The name sorts by time; its end tells apart what happens in the same microsecond.
+    name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
+    MlflowClient().set_registered_model_tag(MODEL, name, json.dumps(asdict(made)))
+    return made
+
+
+def check_unmoved(version: int, champion: int | None) -> None:
+    """Make sure, before a version is crowned, that the champion is the one it was compared with.
+
+    MLflow cannot compare and set at once: what happens between this and the move goes unnoticed.
+
+    Raises:
+        UserError: if somebody has moved the alias meanwhile, or deleted the version.
+    """
+    now = current().get(CHAMPION)
+    if now != champion:
+        raise UserError(
+            f"{CHAMPION} was {_version(champion)} when this was decided, and is {_version(now)} "
+            f"now: somebody moved the alias meanwhile; run `mammoflow promote {version}` again"
+        )
+    if registry.find(version) is None:
+        raise UserError(f"{MODEL} version {version} was deleted in MLflow meanwhile")
+
+
+def crown(version: int, who: str, why: str) -> None:
+    """Make a version champion; the one before it, if it still exists, stays as `previous`.
+
+    The new champion is challenger no longer. One that was rolled back from is no `previous`.
+    """
+    now = current()
+    champion = now.get(CHAMPION)
+    if champion == version:
+        return
+    if champion is not None and registry.find(champion) is not None:
+        move(PREVIOUS, champion, who, f"gave way to version {version}")
+    move(CHAMPION, version, who, why)
+    if now.get(CHALLENGER) == version:
+        take_away(CHALLENGER, who, f"version {version} is {CHAMPION}")
+
+
+def ever_champion() -> set[int]:
+    """The versions that are or have been champion, as far as alias and history tell."""
+    now = current()
+    return {made.version for made in history() if made.alias == CHAMPION} | (
+        {now[CHAMPION]} if CHAMPION in now else set()
+    )
+
+
+def rolled_back() -> dict[int, Move]:
+    """The versions that people went back from, with the move that did it.
+
+    One that a person made champion again since is none of them any more, nor is one that people
+    went back to.
+    """
+    found: dict[int, Move] = {}
+    for made in history():
+        if made.alias != CHAMPION:
+            continue
+        found.pop(made.version, None)
+        if made.kind == "rolled back" and made.before is not None:
+            found[made.before] = made
+    return found
+
+
+def roll_back(who: str, why: str) -> tuple[int, int]:
+    """Return to the previous champion; return the version that leaves and the one that returns.
+
+    What leaves is remembered as rolled back. `previous` then names the champion before: another
+    rollback goes on to that one, and never brings back what was rolled back.
+
+    Raises:
+        UserError: if there is nothing to return to.
+    """
+    now = current()
+    champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
+    if previous is not None and registry.find(previous) is None:
+        raise UserError(f"version {previous}, the `{PREVIOUS}` of {MODEL}, was deleted in MLflow")
+    if champion is None and previous is not None:
+        raise UserError(
+            f"{MODEL} has no champion to roll back from: make the one before it champion with "
+            f'`mammoflow promote {previous} --reason "..."`'
+        )
+    if champion is not None and previous in rolled_back():
+        previous = _champion_before(champion)  # somebody set the alias by hand
+    if champion is None or previous is None or champion == previous:
+        raise UserError(
+            f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
+            f'rolled back since; make one champion with `mammoflow promote N --reason "..."`'
+        )
+    move(CHAMPION, previous, who, why, "rolled back")
+    further = _champion_before(previous)
+    if further is None:
+        take_away(PREVIOUS, who, f"there was no good champion before version {previous}")
+    else:
+        move(PREVIOUS, further, who, f"was champion before version {previous}")
+    return champion, previous
+
+
+def _champion_before(version: int) -> int | None:
+    """The last champion that made way for a version, if it still exists and nobody went back from
+    it; or the one before that, and so on."""
+    bad, now = rolled_back(), version
+    for made in reversed(history()):
+        # A rollback returned to what was there already; how that came to be stands further back.
+        if made.alias != CHAMPION or made.kind == "rolled back" or made.version != now:
+            continue
+        if made.before is None:
+            return None
+        now = made.before
+        if now != version and now not in bad and registry.find(now) is not None:
+            return now
+    return None
+
+
+def history() -> list[Move]:
+    """Every recorded move, the oldest first.
+
+    Raises:
+        UserError: if a record was changed into something else.
+    """
+    model = _model()
+    tags = sorted(model.tags.items()) if model else []
+    return [_recorded(name, text) for name, text in tags if name.startswith(_PREFIX)]
+
+
+def _recorded(tag: str, text: str) -> Move:
+    try:
+        return TypeAdapter(Move).validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"the tag {tag} of {MODEL} in MLflow is no record of a move ({faults(error)}): "
+            f"somebody changed it; bring it back, or delete the tag"
+        ) from None
+
+
+def unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
+    """Aliases that do not stand where the last recorded move put them, as sentences."""
+    last = {made.alias: None if made.kind == "taken away" else made.version for made in moves}
+    return [
+        f"{alias} is {_version(now.get(alias))}, but the history says {_version(last.get(alias))}: "
+        f"nobody recorded that move"
+        for alias in sorted(last.keys() | now.keys())
+        if last.get(alias) != now.get(alias)
+    ]
+
+
+def person(root: Path) -> str:
+    """Who acts, by git's identity.
+
+    Raises:
+        UserError: if git has none: an unsigned decision is worth nothing later.
+    """
+    # Without useConfigOnly git would make a name up from the machine's.
+    try:
+        found = git(root, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    except UserError:
+        raise UserError(
+            "git does not know who you are, and the decision is recorded with your name: set it "
+            "with `git config user.name` and `git config user.email`"
+        ) from None
+    return found.rsplit(" ", 2)[0]  # without the time
+
+
+def checked_reason(reason: str) -> str:
+    """A reason as it is recorded.
+
+    Raises:
+        UserError: if it says nothing, or is too long for a record.
+    """
+    if not reason.strip():
+        raise UserError("the reason is empty: say why, for whoever asks later")
+    if len(reason) > LONGEST_REASON:
+        raise UserError(f"the reason has {len(reason)} characters: {LONGEST_REASON} is the most")
+    return reason.strip()
+
+
+def _model() -> RegisteredModel | None:
+    try:
+        return MlflowClient().get_registered_model(MODEL)
+    except MlflowException as error:
+        if registry.absent(error):
+            return None
+        raise
+
+
+def _version(number: int | None) -> str:
+    return "not set" if number is None else f"version {number}"

@@ -1,0 +1,98 @@
+"""The fingerprint of a machine's arithmetic, as the code of a given snapshot computes it, and which
+machine's made the outs of a stage."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from flows.pipeline.graph import Outcome
+from flows.pipeline.lock_and_cache import LockedStage, read_lock
+from flows.processes.follow import CommandError, follow
+from flows.snapshots import environment
+from flows.snapshots.earlier_layout import name_in
+from flows.snapshots.environment import Environment
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking import registry
+from mammo.base.errors import UserError
+
+Arithmetic = Mapping[str, str]
+"""A hash for each family of kernels, by its name; empty if it is not known."""
+
+
+def measure(folder: Path) -> dict[str, str]:
+    """The arithmetic of this machine: see `mammo.learning.fingerprint`.
+
+    In a process of its own, with the pins and threads of the project's own stages.
+
+    Args:
+        folder: a project, or a snapshot that was materialised: its code and params.yaml count.
+
+    Returns:
+        Nothing if the folder's code is older than the fingerprint.
+
+    Raises:
+        CommandError: if it cannot be computed, with the last lines of what it said.
+    """
+    module = name_in(folder, "mammo.learning.fingerprint")
+    if module is None:
+        return {}
+    command = [sys.executable, "-m", module]
+    lines = follow(command, folder, lambda line: None, {"PYTHONPATH": str(folder)})
+    found = json.loads(lines[-1])
+    return {str(family): str(digest) for family, digest in found.items()}
+
+
+def measure_or_say(folder: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """As `measure`, but what is trained is not lost for it: if it fails, nothing is known."""
+    try:
+        return measure(folder)
+    except CommandError as error:
+        say(f"the fingerprint of the arithmetic is not recorded: {error}")
+        return {}
+
+
+def made_in(
+    root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Callable[[str], None]
+) -> Environment:
+    """This machine, and for each stage that did not run on it the arithmetic that made its outs.
+
+    Args:
+        root: the project, after a retrain.
+        snapshot: what the retrain ended with.
+        outcomes: what became of each stage.
+        say: told if something cannot be measured.
+    """
+    ran_here = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
+    elsewhere = {
+        o.stage: o.arithmetic for o in outcomes if o.fate == "ran" and o.arithmetic is not None
+    }
+    rest = [s for s in read_lock(snapshot) if s.name not in ran_here and s.name not in elsewhere]
+    here = environment.here().model_copy(update={"arithmetic": measure_or_say(root, say)})
+    for stage, arithmetic in _of_older_versions(rest):
+        if arithmetic != here.arithmetic:
+            elsewhere[stage] = arithmetic
+    return here.model_copy(update={"elsewhere": dict(sorted(elsewhere.items()))})
+
+
+def _of_older_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Arithmetic]]:
+    """What made the outs of stages that did not run: the newest version with these very outs tells.
+
+    Nothing is known of outs that came from a cache and belong to no version.
+    """
+    wanted = {stage.name: stage for stage in stages}
+    for version in registry.versions() if wanted else ():
+        try:
+            locked = read_lock(registry.snapshot_of(version))
+        except UserError:
+            continue  # a version whose records are damaged tells nothing
+        made = registry.environment_of(version)
+        for stage in locked:
+            if stage.name in wanted and wanted[stage.name].outs == stage.outs:
+                del wanted[stage.name]
+                known = made.elsewhere.get(stage.name, made.arithmetic) if made else {}
+                yield stage.name, known
+        if not wanted:
+            return
+    for name in wanted:
+        yield name, {}

@@ -1,0 +1,34 @@
+"""Which model version somebody means."""
+
+import re
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from flows.tracking.registry import MODEL
+from mammo.base.errors import UserError
+
+
+def find_version(reference: str) -> ModelVersion:
+    """The model version that `3`, `champion` or `mammogram-classifier@champion` means.
+
+    Raises:
+        UserError: if there is none.
+    """
+    match = re.fullmatch(rf"(?:{re.escape(MODEL)}[@/])?@?(\w[\w-]*)", reference)
+    if match is None:
+        raise UserError(f"{reference!r} is no version: write a number or {MODEL}@champion")
+    name = match[1]
+    client = MlflowClient()
+    try:
+        if name.isdigit():
+            return client.get_model_version(MODEL, name)
+        return client.get_model_version_by_alias(MODEL, name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(
+            f"the registry {mlflow.get_tracking_uri()} has no {MODEL} {reference}: {error.message}"
+        ) from None

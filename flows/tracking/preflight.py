@@ -1,0 +1,113 @@
+"""What commands look at before anything is started, created or logged: exit status 2, one sentence.
+
+It takes less than two seconds where everything answers: nothing here imports MLflow or torch.
+"""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from flows.processes.reach import CONNECT, require_server
+from flows.processes.run_git import succeeds
+from mammo.base.errors import UserError
+from mammo.base.settings import Params, load_params
+
+ROOM = 500_000_000  # bytes that a run needs at least, for its logs, models and databases
+
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def check_project(root: Path) -> Params:
+    """The settings of the project in a folder.
+
+    Raises:
+        UserError: if it is none, git does not know it, or its settings are wrong.
+    """
+    check_clone(root)
+    return load_params(root / "params.yaml")
+
+
+def check_clone(root: Path) -> None:
+    """Make sure that a folder is a clone of a project, whatever its settings say.
+
+    Raises:
+        UserError: if it is none, or git does not know it.
+    """
+    for name in ("dvc.yaml", "params.yaml", ".dvc"):
+        if not (root / name).exists():
+            raise UserError(
+                f"{root} is no project of Mammoflow, it has no {name}: go to the folder of a clone"
+            )
+    if not succeeds(root, "rev-parse", "--quiet", "--verify", "HEAD^{commit}"):
+        raise UserError(f"git has no commit in {root}: go to the folder of a clone, or commit")
+
+
+def check_committed(root: Path) -> None:
+    """Make sure that a version could be registered from this folder.
+
+    Raises:
+        UserError: naming the code that differs from the commit.
+    """
+    from flows.snapshots.snapshot import require_committed  # it imports DVC
+
+    require_committed(root)
+
+
+def check_registry(begin: bool = False) -> None:
+    """Make sure that whatever holds the registry is there.
+
+    Args:
+        begin: let a file that is not there pass, since it will be made.
+
+    Raises:
+        UserError: within ten seconds, if it is not.
+    """
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme in ("http", "https"):
+        require_server(uri, "MLflow")
+    elif scheme == "sqlite":
+        _check_file(Path(unquote(parts.path)[1:]), begin)
+    elif scheme in _PORTS and parts.hostname:
+        try:
+            socket.create_connection(
+                (parts.hostname, parts.port or _PORTS[scheme]), CONNECT
+            ).close()
+        except OSError as error:
+            raise UserError(
+                f"the registry's database at {parts.hostname} does not answer ({error}); once it "
+                f"is back, run this again"
+            ) from None
+
+
+def check_room(root: Path, wanted: int) -> None:
+    """Make sure that the disk has room for some bytes more, and for what any run writes.
+
+    Raises:
+        UserError: if it has not.
+    """
+    free = shutil.disk_usage(root).free
+    if free < wanted + ROOM:
+        raise UserError(
+            f"the disk of {root} has {gigabytes(free)} free, and this may take "
+            f"{gigabytes(wanted + ROOM)}: make room"
+        )
+
+
+def gigabytes(count: int) -> str:
+    """Bytes, as people say it."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _check_file(database: Path, begin: bool) -> None:
+    if not database.exists() and not begin:
+        raise UserError(
+            f"there is no registry {database.absolute()}: set MLFLOW_TRACKING_URI to the team's, or"
+            f" begin one with `mammoflow retrain`"
+        )
+    there = next(path for path in (database, *database.absolute().parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{database.absolute()}: cannot be written: see to its permissions")

@@ -1,0 +1,191 @@
+"""Registering the predictor as a new version of the model, tied to its snapshot."""
+
+import re
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
+from packaging.requirements import Requirement
+
+from flows.processes.run_git import git, remotes
+from flows.snapshots.earlier_layout import file_of
+from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
+from flows.tracking import aliases
+from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, USUAL, snapshot_tags, versions
+from mammo.base.atomic_files import NETWORK_FILES
+from mammo.base.errors import UserError
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, "dicom")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.double, "probability"),
+            *(ColSpec(DataType.double, name) for name in ("x1", "y1", "x2", "y2")),
+            ColSpec(DataType.string, "found_by"),
+            ColSpec(DataType.binary, "heatmap"),
+        ]
+    ),
+)
+
+NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
+"""The parts of a predictor and the folders that they come from."""
+
+WHOLE = "git_tag"
+"""The tag of a version that is written last: one without it is half-registered."""
+
+_TAGS = "model" if MODEL == USUAL else f"model/{MODEL}"
+
+SERVING = "flows.tracking.served_model"
+"""What MLflow runs to load the model."""
+
+# What MLflow would put in their place: the machine's account, and a path of it.
+_MADE_BY = {MLFLOW_USER: aliases.AUTOMATIC, MLFLOW_SOURCE_NAME: "mammoflow retrain"}
+
+# What runs the pipeline, but no part of a prediction.
+_NOT_FOR_SERVING = {
+    "prefect",
+    "fastapi",
+    "dvc",
+    "psutil",
+    "sqlalchemy",
+    "optuna",
+    "scikit-learn",
+    "jinja2",
+    "typer",
+}
+
+
+def git_tag(version: int) -> str:
+    """The git tag of a model version."""
+    return f"{_TAGS}/v{version}"
+
+
+def check_next_tag(root: Path) -> None:
+    """Make sure, before any work, that git's tags and the registry belong together.
+
+    A registry that has no version yet is held against the tags of git's remote, too: a clone gets
+    those only when it is made.
+
+    Raises:
+        UserError: if there are versions that the registry never gave; it says what can be done.
+    """
+    # MLflow never gives a number twice; of versions that were deleted, the aliases' history tells.
+    known = {int(found.version) for found in versions()} | {m.version for m in aliases.history()}
+    strange = sorted(_tagged(root, elsewhere=not known) - set(range(max(known, default=0) + 1)))
+    if strange:
+        named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
+        raise UserError(
+            f"git has the tag {named}, and the registry {mlflow.get_tracking_uri()} has no such "
+            f"version of {MODEL}: those were registered elsewhere. Use that registry "
+            f"(MLFLOW_TRACKING_URI), or give your model a name of its own (`mammoflow --model NAME "
+            f"...` or MAMMOFLOW_MODEL), or, if that registry is gone for good, delete the tags"
+        )
+
+
+def _tagged(root: Path, elsewhere: bool) -> set[int]:
+    """Numbers of versions that have a git tag, here and, if wished, on the remotes that answer."""
+    names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
+    for remote in remotes(root) if elsewhere else ():
+        try:
+            told = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
+        except UserError:
+            continue  # publishing will say what is wrong with it
+        names += [line.partition("\t")[2] for line in told.splitlines()]
+    found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
+    return {int(match[1]) for match in found if match}
+
+
+def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
+    """Log the predictor to a run and register it; return the version and the alias it got."""
+    uri = log_predictor(root, run)
+    MlflowClient().update_run(run, "RUNNING")  # logging a model has ended it, but much is to come
+    # The registry numbers versions, so the version comes before its git tag.
+    made = mlflow.register_model(uri, MODEL, tags=snapshot_tags(snapshot))
+    return int(made.version), complete(root, snapshot, int(made.version))
+
+
+def complete(root: Path, snapshot: Snapshot, version: int) -> str:
+    """Make a version of the registry whole and return its alias; what is done already stays.
+
+    It gets its git tag and its alias (challenger: the gate makes champions, the first one too), and
+    last the tag that says it is whole: whatever is cut short before can be done again.
+
+    Raises:
+        UserError: if git has this tag for another snapshot, or the snapshot's commit is not there.
+    """
+    tag = git_tag(version)
+    if not tag_exists(root, tag):
+        write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
+    elif read_tag(root, tag) != snapshot:
+        raise UserError(f"git has the tag {tag} already, for another snapshot: delete the tag")
+    alias = CHAMPION if aliases.current().get(CHAMPION) == version else CHALLENGER
+    if aliases.current().get(alias) != version:
+        aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
+    MlflowClient().set_model_version_tag(MODEL, str(version), WHOLE, tag)
+    return alias
+
+
+def log_predictor(root: Path, run: str) -> str:
+    """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
+    # Not before: a retrain with nothing to do has no use for it.
+    from mammo.datasets.phantom.draw import phantom_dicom_bytes
+
+    with tempfile.TemporaryDirectory() as scratch:
+        predictor = Path(scratch) / "predictor"
+        gather_predictor(root, predictor)
+        with mlflow.start_run(run_id=run):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(root / file_of(SERVING)),
+                artifacts={"predictor": str(predictor)},
+                code_paths=[str(root / "mammo")],
+                signature=SIGNATURE,
+                input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
+                pip_requirements=serving_requirements(),
+                tags=_MADE_BY,
+            )
+        _name_no_place(info, Path(scratch))
+    return str(info.model_uri)
+
+
+def _name_no_place(info: ModelInfo, scratch: Path) -> None:
+    """Take out of a logged model the paths that its parts had here: MLflow notes, and never uses,
+    them."""
+    where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
+    file = Path(mlflow.artifacts.download_artifacts(where, dst_path=str(scratch)))
+    described = yaml.safe_load(file.read_text())
+    flavor = described["flavors"]["python_function"]
+    flavor["model_code_path"] = file_of(SERVING)  # it is loaded by its last part
+    for name, part in flavor["artifacts"].items():
+        part["uri"] = name
+    file.write_text(yaml.safe_dump(described))
+    MlflowClient().log_model_artifact(info.model_id, str(file))
+
+
+def gather_predictor(root: Path, folder: Path) -> None:
+    """Copy what a predictor consists of into `folder`, as `load_predictor` reads it:
+    weights, architectures and settings."""
+    for part, source in NETWORKS.items():
+        (folder / part).mkdir(parents=True)
+        for file in NETWORK_FILES:
+            shutil.copyfile(root / source / file, folder / part / file)
+    shutil.copyfile(root / "params.yaml", folder / "params.yaml")
+
+
+def serving_requirements() -> list[str]:
+    """Packages that a prediction needs, at the versions that trained the model."""
+    names = [
+        requirement.name
+        for requirement in map(Requirement, metadata.requires("mammoflow") or [])
+        if requirement.marker is None and requirement.name not in _NOT_FOR_SERVING
+    ]
+    return [f"{name}=={metadata.version(name)}" for name in sorted(names)]

@@ -1,0 +1,299 @@
+"""Whether a model that was trained again is, for the women of the test set, the model it was.
+
+On a machine that computes otherwise, training ends with other weights: rounding decides early
+where it goes, and it ends as far off as with another seed. Weights and losses then tell nothing.
+What the model is for it must still do: score the same women as well, rank their breasts alike, and
+decide alike at its operating point. Each is held against a bound, with its interval over the women,
+so that a small test set cannot pass for a proof.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from mammo.assurance.paired import areas, rounded, weightings
+from mammo.base.settings import Audit
+from mammo.data.splits import BREAST
+from mammo.evaluation.metrics import Floats
+
+Outcome = Literal["equivalent", "not equivalent", "too small to tell"]
+
+_SHOWN = 3  # breasts that are named
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one model says of the test women's breasts.
+
+    `breasts` has one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
+    At and above `threshold`, which the model's own validation women chose, it calls for recall.
+    """
+
+    breasts: pd.DataFrame
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One of the four, with every number that it rests on."""
+
+    name: str
+    then: float | None  # of the recorded model and of the re-made; None for what is of both
+    now: float | None
+    value: float  # the difference now - then of a score; else the correlation, or the share
+    low: float  # its percentile interval over resamples of the women
+    high: float
+    bound: float  # a score's value must lie within +-bound, any other at or above it
+    holds: bool
+    refuted: bool  # the interval lies wholly beyond the bound
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """How far the recorded predictions are from what the recorded weights give on this machine."""
+
+    cases: int
+    largest: float  # difference of probabilities
+    where: str  # the case with the largest
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether only rounding tells them apart."""
+        return self.largest <= self.bound
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """What the four come to."""
+
+    outcome: Outcome
+    reason: str  # why not equivalent, or why nobody can tell; empty if equivalent
+    measures: tuple[Measure, ...]
+    women: int
+    breasts: int
+    positives: int  # women with a positive breast
+
+
+def other_cases(then: pd.DataFrame, now: pd.DataFrame) -> str:
+    """How the breasts of two tables, or their targets, differ, in words; empty if they do not.
+
+    Args:
+        then: columns of `Scored.breasts`.
+        now: the same of the re-made model.
+    """
+    one, other = (table.set_index(BREAST)["target"] for table in (then, now))
+    for name, index in (("recorded", one.index), ("re-made", other.index)):
+        if index.has_duplicates:
+            return f"the {name} predictions hold a breast more than once"
+    for what, only in (
+        ("are not in the re-made predictions", one.index.difference(other.index)),
+        ("are new in the re-made predictions", other.index.difference(one.index)),
+    ):
+        if len(only):
+            return f"{len(only)} of the test breasts {what}: {_named(list(only))}"
+    turned = one.index[one != other.reindex(one.index)]
+    if len(turned):
+        return f"{len(turned)} of the test breasts have another label: {_named(list(turned))}"
+    return ""
+
+
+def compare_models(then: Scored, now: Scored, settings: Audit) -> Equivalence:
+    """Hold the re-made model against the recorded one.
+
+    Two one-sided tests in the form of an interval (Schuirmann, J Pharmacokinet Biopharm 1987): the
+    paired difference of auROC, and of average precision, is shown to be small if its interval of
+    confidence 1 - 2 alpha lies within the margin. Spearman's correlation of the breasts'
+    probabilities and the share of equal decisions must reach their bounds. The intervals are
+    percentiles over resamples of the women (Efron & Tibshirani 1993, ch. 13), the same for all.
+
+    * equivalent: both intervals lie within their margins, and both bounds are reached.
+    * not equivalent: a difference is proven. An interval lies wholly beyond its margin or bound;
+      or both scores' lie within, so that the women are enough, and a bound is not reached.
+    * too small to tell: neither. The interval of a score holds differences within its margin and
+      beyond, because it is wider than the margin or comes near its end; more women would decide it.
+      (To call the latter a difference would be wrong more often than not: of two simulated models
+      of the same quality, in 18 of 20 pairs where half the width is three quarters of the margin.)
+
+    A bootstrap that has seen few cases does not know how far they vary, and its intervals are too
+    narrow. So with fewer than `settings.women` women who have a positive breast, or who have none,
+    the scores prove nothing either way; correlation and agreement, which rest on all breasts, prove
+    nothing with fewer women altogether.
+
+    Args:
+        then: the recorded model.
+        now: the re-made one, on the same breasts, in any order.
+        settings: the bounds.
+
+    Raises:
+        ValueError: if `other_cases` finds a difference, or all breasts are of one class.
+    """
+    if difference := other_cases(then.breasts, now.breasts):
+        raise ValueError(difference)
+    old, new = (_in_order(scored.breasts) for scored in (then, now))
+    target = old["target"].to_numpy(dtype=np.int64)
+    if len(set(target)) != 2:
+        raise ValueError("all test breasts are of one class")
+    before, after = (table["probability"].to_numpy(dtype=np.float64) for table in (old, new))
+    # Decisions are taken on the probabilities as they are.
+    agrees = (_exact(then) >= then.threshold) == (_exact(now) >= now.threshold)
+
+    def measured(weights: Floats) -> Floats:
+        """Differences of average precision and auROC, correlation and agreement: (4, R)."""
+        return np.vstack(
+            [
+                areas(target, after, weights) - areas(target, before, weights),
+                _rank_correlation(before, after, weights),
+                weights @ agrees / weights.sum(axis=1),
+            ]
+        )
+
+    whole = np.ones((1, len(target)))
+    precision, auroc, correlation, agreement = measured(whole)[:, 0]
+    draws = np.concatenate(
+        [measured(w) for w in weightings(old["patient_id"], target, settings.bootstrap)], axis=1
+    )
+    tail = (1 - settings.confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=1)
+    scores = np.column_stack([areas(target, before, whole), areas(target, after, whole)])
+    measures = (
+        _margin("auROC", scores[1], auroc, low[1], high[1], settings.auroc_margin),
+        _margin(
+            "average precision",
+            scores[0],
+            precision,
+            low[0],
+            high[0],
+            settings.average_precision_margin,
+        ),
+        _at_least("rank correlation", correlation, low[2], high[2], settings.rank_correlation),
+        _at_least("equal decisions", agreement, low[3], high[3], settings.agreement),
+    )
+    sick = old.groupby("patient_id")["target"].max()
+    positives, women = int(sick.sum()), len(sick)
+    outcome, reason = _judge(measures, positives, women - positives, settings.women)
+    return Equivalence(outcome, reason, measures, women, len(old), positives)
+
+
+def score_again(recorded: pd.DataFrame, again: pd.DataFrame, bound: float) -> Rescoring:
+    """Hold recorded predictions against those that the recorded weights give now.
+
+    Args:
+        recorded: a column `probability`, in [0, 1]; the others say of which case.
+        again: the same cases in the same order.
+        bound: that a probability may be off by.
+
+    Raises:
+        ValueError: if they are of other cases, or say something else about them.
+    """
+    of_what = [name for name in recorded.columns if name != "probability"]
+    if not recorded[of_what].equals(again.drop(columns="probability")):
+        raise ValueError("they are of other cases, or label them otherwise")
+    difference = (recorded["probability"] - again["probability"]).abs().to_numpy()
+    at = int(np.argmax(difference))
+    then, now = (table["probability"].iloc[at] for table in (recorded, again))
+    ids = [name for name in of_what if name in ("patient_id", "image_id", "laterality")]
+    case = " ".join(str(recorded[name].iloc[at]) for name in ids)
+    where = f"{case} was {then:.6g}, is {now:.6g}"
+    return Rescoring(len(recorded), float(difference[at]), where, bound)
+
+
+def _judge(
+    measures: Sequence[Measure], positives: int, negatives: int, least: int
+) -> tuple[Outcome, str]:
+    scores, bounds = measures[:2], measures[2:]
+    refuted = [measure for measure in bounds if measure.refuted]
+    if refuted and positives + negatives >= least:
+        return "not equivalent", _sentence(refuted[0])
+    if min(positives, negatives) < least:
+        return "too small to tell", (
+            f"{positives} of the test women have a positive breast and {negatives} have none, and "
+            f"of either there must be {least}"
+        )
+    missed = [measure for measure in scores if not measure.holds]
+    if proof := [measure for measure in missed if measure.refuted]:
+        return "not equivalent", _sentence(proof[0])
+    if missed:
+        return "too small to tell", _sentence(missed[0])
+    if below := [measure for measure in bounds if not measure.holds]:
+        return "not equivalent", _sentence(below[0])
+    return "equivalent", ""
+
+
+def _margin(
+    name: str, scores: Floats, value: float, low: float, high: float, margin: float
+) -> Measure:
+    holds, refuted = bool(-margin <= low and high <= margin), bool(low > margin or high < -margin)
+    then, now = map(float, scores)
+    return Measure(name, then, now, float(value), float(low), float(high), margin, holds, refuted)
+
+
+def _at_least(name: str, value: float, low: float, high: float, bound: float) -> Measure:
+    holds, refuted = bool(value >= bound), bool(high < bound)
+    return Measure(name, None, None, float(value), float(low), float(high), bound, holds, refuted)
+
+
+def _sentence(measure: Measure) -> str:
+    if measure.then is None:
+        interval = f"({measure.low:.3f} to {measure.high:.3f})"
+        return (
+            f"{measure.name} {measure.value:.3f} {interval}, where {measure.bound:g} is asked for"
+        )
+    return (
+        f"{measure.name} was {measure.then:.3f} and is {measure.now:.3f}: the interval of the "
+        f"difference, {measure.low:+.3f} to {measure.high:+.3f}, is not within +-{measure.bound:g}"
+    )
+
+
+def _in_order(breasts: pd.DataFrame) -> pd.DataFrame:
+    """The breasts as both tables have them, with probabilities as `rounded`."""
+    return breasts.assign(probability=rounded(breasts["probability"])).sort_values(
+        BREAST, ignore_index=True
+    )
+
+
+def _exact(scored: Scored) -> Floats:
+    return scored.breasts.sort_values(BREAST)["probability"].to_numpy(dtype=np.float64)
+
+
+def _rank_correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
+    """Spearman's rho of weighted cases: Pearson's correlation of their ranks, ties at the middle.
+
+    Where a model gives all cases the same rank there is no order to share: 0, or 1 if neither model
+    tells any from another.
+
+    Args:
+        one: (N,) of the first model.
+        other: (N,) of the second.
+        weights: (R, N), not negative whole numbers: how often a case is there.
+
+    Returns:
+        An array (R,).
+    """
+    x, y = (_ranks(values, weights) for values in (one, other))
+    total = weights.sum(axis=1, keepdims=True)
+    x -= (weights * x).sum(axis=1, keepdims=True) / total
+    y -= (weights * y).sum(axis=1, keepdims=True) / total
+    both, of_x, of_y = ((weights * a * b).sum(axis=1) for a, b in ((x, y), (x, x), (y, y)))
+    scale = np.sqrt(of_x * of_y)
+    flat = np.where((of_x == 0) & (of_y == 0), 1.0, 0.0)
+    return np.divide(both, scale, out=flat, where=scale > 0)
+
+
+def _ranks(values: Floats, weights: Floats) -> Floats:
+    """The middle of the ranks that each case's ties take: (R, N)."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
+    sizes = np.add.reduceat(weights[:, order], starts, axis=1)
+    middle = np.cumsum(sizes, axis=1) - (sizes - 1) / 2
+    return middle[:, group]
+
+
+def _named(breasts: list[tuple[str, str]]) -> str:
+    shown = [f"{woman} {laterality}" for woman, laterality in breasts[:_SHOWN]]
+    more = f" and {len(breasts) - _SHOWN} more" if len(breasts) > _SHOWN else ""
+    return ", ".join(shown) + more

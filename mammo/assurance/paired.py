@@ -1,0 +1,81 @@
+"""Two models on the same breasts: the women resampled, with the same draw for both.
+
+The pairs make the difference of two models known far better than either's own score, and whole
+women are drawn because the breasts of one woman are not independent.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from mammo.evaluation.metrics import Floats, Ints
+
+_SEED = 20  # of the draws
+_DIGITS = 5  # significant, of a probability: beyond lies what another batch or process rounds
+_AT_ONCE = 2_000_000  # weights drawn at once: 16 MB
+
+
+def rounded(probability: "pd.Series[float]") -> list[float]:
+    """Probabilities without what only rounding decides.
+
+    Two models that say the same of every breast, if for the sixth digit, must not be told apart by
+    the order in which that digit puts them.
+    """
+    return [float(f"{value:.{_DIGITS}g}") for value in probability]
+
+
+def weightings(women: "pd.Series[str]", target: Ints, resamples: int) -> Iterator[Floats]:
+    """How often each breast counts in each resample of the women, many resamples at a time.
+
+    As many women as there are get drawn with replacement; a woman drawn twice counts twice, with
+    both her breasts. The same women give the same draws.
+
+    Args:
+        women: (N,) the woman of each breast.
+        target: (N,) of 0 and 1.
+        resamples: how many; those whose breasts are all of one class are left out.
+
+    Yields:
+        Arrays (R, N), whose R add up to at most `resamples`.
+    """
+    codes, names = pd.factorize(women, sort=True)
+    generator = np.random.default_rng(_SEED)
+    size = max(1, _AT_ONCE // len(target))
+    for start in range(0, resamples, size):
+        weights = _drawn(generator, min(size, resamples - start), len(names))[:, codes]
+        positives = weights @ target
+        yield weights[(positives > 0) & (positives < weights.sum(axis=1))]
+
+
+def areas(target: Ints, probability: Floats, weights: Floats) -> Floats:
+    """Average precision and auROC of many weightings at once; the formulas are `measure`'s.
+
+    Args:
+        target: (N,) of 0 and 1.
+        probability: (N,), in any order.
+        weights: (R, N), not negative; in each row both targets have some.
+
+    Returns:
+        An array (2, R).
+    """
+    order = np.argsort(-probability, kind="stable")
+    target, probability, weights = target[order], probability[order], weights[:, order]
+    ends = np.append(np.flatnonzero(np.diff(probability)), len(probability) - 1)
+    hits = np.cumsum(weights * target, axis=1)[:, ends]
+    alarms = np.cumsum(weights * (1 - target), axis=1)[:, ends]
+    called = hits + alarms
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    recall, false_rate = hits / hits[:, -1:], alarms / alarms[:, -1:]
+    steps = np.diff(recall, axis=1, prepend=0.0)
+    start = np.zeros((len(weights), 1))
+    auroc = np.trapezoid(np.hstack([start, recall]), np.hstack([start, false_rate]), axis=1)
+    return np.stack([np.sum(steps * precision, axis=1), auroc])
+
+
+def _drawn(generator: np.random.Generator, resamples: int, women: int) -> Floats:
+    """How often each woman was drawn: (resamples, women)."""
+    drawn = generator.integers(0, women, size=(resamples, women))
+    cells = (drawn + women * np.arange(resamples)[:, None]).ravel()
+    counts = np.bincount(cells, minlength=resamples * women)
+    return counts.reshape(resamples, women).astype(np.float64)

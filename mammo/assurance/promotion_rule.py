@@ -1,0 +1,238 @@
+"""The promotion gate: may a challenger take the champion's place?
+
+`decide` compares the predictions of two models for the same breasts of the same test women. It is a
+pure function: the same tables and the same policy give the same decision.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mammo.assurance.paired import areas, rounded, weightings
+from mammo.base.settings import Margin, Policy
+from mammo.data.splits import BREAST
+from mammo.evaluation.metrics import Floats, measure
+
+AREAS = ("average_precision", "auroc")
+SENSITIVITY = "sensitivity_at_90_specificity"
+UNKNOWN = "unknown"
+ONE_CLASS = "all test breasts are of one class"
+
+_AGE_BANDS = {"under 50": -np.inf, "50 to 59": 50, "60 to 69": 60, "70 and over": 70}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One comparison, with every number that it rests on."""
+
+    check: str  # a key of `metrics.measure`
+    group: str | None  # of women, such as "density C"; None for all of them
+    champion: float | None  # None if there is none
+    challenger: float
+    bound: float | None  # lower one-sided bound of challenger - champion, where one was asked for
+    limit: float  # what bound, challenger or difference is held against: see `sentence`
+    passed: bool
+    sentence: str
+
+    @property
+    def name(self) -> str:
+        """What was compared, in words."""
+        return self.check.replace("_", " ") + (f", {self.group}" if self.group else "")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the challenger may replace the champion, and why."""
+
+    promote: bool  # every reason passed
+    reasons: tuple[Reason, ...]
+    not_judged: tuple[str, ...]  # groups that are too small, with their size
+    women: int
+    breasts: int
+    positives: int
+    resamples_skipped: int  # had breasts of one class only
+
+    @property
+    def failures(self) -> tuple[Reason, ...]:
+        """What speaks against the challenger."""
+        return tuple(reason for reason in self.reasons if not reason.passed)
+
+
+def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> Decision:
+    """Hold a challenger against the champion.
+
+    Average precision and auROC: the women are resampled with replacement, the same draw for both
+    models, and the lower one-sided percentile bound of the difference is held against the margin
+    (Efron & Tibshirani 1993, ch. 13; non-inferiority as in Piaggio et al., JAMA 2012). The floor of
+    sensitivity, the loss in a group and calibration are held against the scores themselves.
+    Probabilities that differ by rounding only are ties.
+
+    Args:
+        champion: one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
+        challenger: the same breasts with the same targets, in any order, and a column of text for
+            each group of `policy.subgroups.by`: see `with_groups`.
+        policy: the limits.
+
+    Raises:
+        ValueError: if the tables are not of the same breasts, or all are of one class.
+    """
+    old, new = (
+        table.assign(probability=rounded(table["probability"])).sort_values(
+            BREAST, ignore_index=True
+        )
+        for table in (champion, challenger)
+    )
+    columns = [*BREAST, "target"]
+    if not old[columns].equals(new[columns]) or new.duplicated(BREAST).any():
+        raise ValueError("champion and challenger were not scored on the same breasts")
+    if new["target"].nunique() != 2:
+        raise ValueError(ONE_CLASS)
+    before, after = _scores(old), _scores(new)
+    differences = _resampled_differences(old, new, policy.bootstrap)
+    reasons = []
+    for area, draws in zip(AREAS, differences, strict=True):
+        bound = float(np.quantile(draws, 1 - policy.confidence))
+        reasons.append(_area(area, before[area], after[area], bound, policy))
+    reasons.append(_floor(before[SENSITIVITY], after[SENSITIVITY], policy))
+    reasons.append(_calibration(before, after, policy))
+    not_judged = []
+    for group, members in _groups(new, policy.subgroups.by):
+        positives = int(new.loc[members, "target"].sum())
+        if min(positives, members.sum() - positives) < policy.subgroups.positives:
+            not_judged.append(f"{group}: {members.sum()} breasts, {positives} positive")
+        else:
+            pair = _scores(old[members])["auroc"], _scores(new[members])["auroc"]
+            reasons.append(_loss(group, *pair, policy))
+    return Decision(
+        promote=all(reason.passed for reason in reasons),
+        reasons=tuple(reasons),
+        not_judged=tuple(not_judged),
+        women=int(new["patient_id"].nunique()),
+        breasts=len(new),
+        positives=int(new["target"].sum()),
+        resamples_skipped=policy.bootstrap - differences.shape[1],
+    )
+
+
+def floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
+    """Hold a version for which there is no champion against what the policy asks of any version.
+
+    Args:
+        breasts: one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
+        policy: the limits.
+
+    Raises:
+        ValueError: if all breasts are of one class.
+    """
+    if breasts["target"].nunique() != 2:
+        raise ValueError(ONE_CLASS)
+    found = _scores(breasts.assign(probability=rounded(breasts["probability"])))
+    reasons = (_floor(None, found[SENSITIVITY], policy),)
+    return Decision(
+        promote=all(reason.passed for reason in reasons),
+        reasons=reasons,
+        not_judged=(),
+        women=int(breasts["patient_id"].nunique()),
+        breasts=len(breasts),
+        positives=int(breasts["target"].sum()),
+        resamples_skipped=0,
+    )
+
+
+def with_groups(breasts: pd.DataFrame, images: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Add to each breast the groups that it belongs to, as text.
+
+    Args:
+        breasts: patient_id, laterality and more, one row a breast.
+        images: patient_id, laterality, age, density, implant and machine_id, one row an image.
+        by: columns of `images`. Ages become bands of ten years; of images that disagree the first
+            counts, and an implant in any of them; what is not given is "unknown".
+
+    Returns:
+        `breasts` with a column for each of `by`.
+    """
+    groups = images.sort_values("implant", ascending=False, kind="stable").groupby(BREAST)
+    found = groups[["age", "density", "implant", "machine_id"]].first()
+    edges = [*_AGE_BANDS.values(), np.inf]
+    found["age"] = pd.cut(found["age"], edges, right=False, labels=list(_AGE_BANDS))
+    found["implant"] = found["implant"].map({0: "no", 1: "yes"})
+    text = found[list(by)].astype(object).where(found[list(by)].notna(), UNKNOWN).astype(str)
+    return breasts.merge(text, left_on=BREAST, right_index=True, how="left", validate="one_to_one")
+
+
+def _resampled_differences(old: pd.DataFrame, new: pd.DataFrame, resamples: int) -> Floats:
+    """Challenger less champion in each resample of the women: (2, R'), rows as AREAS.
+
+    Resamples whose breasts are all of one class are left out.
+    """
+    target = new["target"].to_numpy(dtype=np.int64)
+    before, after = (table["probability"].to_numpy(dtype=np.float64) for table in (old, new))
+    return np.concatenate(
+        [
+            areas(target, after, weights) - areas(target, before, weights)
+            for weights in weightings(new["patient_id"], target, resamples)
+        ],
+        axis=1,
+    )
+
+
+def _scores(cases: pd.DataFrame) -> dict[str, float]:
+    """`metrics.measure` of unweighted cases; what needs a threshold is of no interest here."""
+    ranked = cases.sort_values("probability", ascending=False, kind="stable")
+    target = ranked["target"].to_numpy(dtype=np.int64)
+    probability = ranked["probability"].to_numpy(dtype=np.float64)
+    return measure(target, probability, np.ones(len(ranked)), threshold=0.5, beta=1.0)
+
+
+def _groups(breasts: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    for column in by:
+        for value in sorted(breasts[column].unique()):
+            yield f"{column} {value}", (breasts[column] == value).to_numpy()
+
+
+def _area(name: str, before: float, after: float, bound: float, policy: Policy) -> Reason:
+    rule: Margin = getattr(policy, name)
+    if rule.test == "superiority":
+        limit, passed, must = rule.margin, bound > rule.margin, "must exceed"
+    else:
+        limit, passed, must = -rule.margin, bound >= -rule.margin, "may not be below"
+    sentence = (
+        f"{_words(name)} {after:.3f} against {before:.3f}: the difference is at least {bound:+.3f} "
+        f"({policy.confidence:.0%} confidence) and {must} {limit:+.3f}"
+    )
+    return Reason(name, None, before, after, bound, limit, passed, sentence)
+
+
+def _floor(before: float | None, after: float, policy: Policy) -> Reason:
+    limit = policy.sensitivity_floor
+    against = "" if before is None else f" against {before:.3f}"
+    sentence = (
+        f"sensitivity at 90 % specificity {after:.3f}{against}: it may not be below {limit:.3f}"
+    )
+    return Reason(SENSITIVITY, None, before, after, None, limit, after >= limit, sentence)
+
+
+def _calibration(before: dict[str, float], after: dict[str, float], policy: Policy) -> Reason:
+    name, margin = policy.calibration.score, policy.calibration.margin
+    worse = after[name] - before[name]
+    sentence = (
+        f"{_words(name)} {after[name]:.4f} against {before[name]:.4f}: it is worse by {worse:+.4f} "
+        f"and may be by {margin:.4f}"
+    )
+    return Reason(name, None, before[name], after[name], None, margin, worse <= margin, sentence)
+
+
+def _loss(group: str, before: float, after: float, policy: Policy) -> Reason:
+    limit = policy.subgroups.loss
+    sentence = (
+        f"{group}: auROC {after:.3f} against {before:.3f}: it is lower by {before - after:+.3f} "
+        f"and may be by {limit:.3f}"
+    )
+    return Reason("auroc", group, before, after, None, limit, before - after <= limit, sentence)
+
+
+def _words(name: str) -> str:
+    return {"auroc": "auROC", "brier": "Brier score"}.get(name, name.replace("_", " "))

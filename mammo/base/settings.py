@@ -1,0 +1,267 @@
+"""params.yaml as typed, validated objects.
+
+Every key is required and an unknown key is an error: what a model was made with stands in one file
+and nowhere else. `recipes/*.yaml` are whole files of the same form.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mammo.base.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+TargetColumn = Literal["cancer", "biopsy", "invasive", "difficult_negative_case"]
+
+
+WEIGHTS = "weights"
+"""The folder of weights to start from. DVC tracks what is in it, so that a snapshot names them."""
+
+_WEIGHTS_FILE = re.compile(WEIGHTS + r"/\w[\w.-]*\.safetensors")
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, strict about keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Preprocess(Section):
+    """DICOM to 8-bit PNG."""
+
+    long_side: Positive  # pixels of the longer side of the image written
+    full_decode: bool  # at full resolution, and scaled in one step; for comparison
+    max_reject_fraction: Fraction  # the stage fails if more of the files are unreadable
+
+
+class Split(Section):
+    """Shares of the women; the rest is for training."""
+
+    validation: Fraction
+    test: Fraction
+    salt: str  # another salt is another division of the women
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nobody for training")
+        return self
+
+
+class Detector(Section):
+    """The YOLO breast detector."""
+
+    architecture: str  # an ultralytics model file, such as yolo11n.yaml
+    weights: str  # "none", or weights/NAME.safetensors to start from
+    image_size: Annotated[int, Field(gt=0, multiple_of=32)]
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+
+class Crop(Section):
+    """Cutting the breast out."""
+
+    confidence: Fraction  # a detection below this does not count
+    margin: Fraction  # of the box's longer side, added on each side
+
+
+class Augment(Section):
+    """Random changes of a training image; 0 switches one off."""
+
+    horizontal_flip: Fraction  # probability; the breast then hangs from the right edge
+    vertical_flip: Fraction  # probability
+    rotation: Annotated[float, Field(ge=0, le=45)]  # degrees, uniform in +-rotation
+    zoom: Annotated[float, Field(ge=0, lt=1)]  # scale uniform in 1 +- zoom
+    shift: Annotated[float, Field(ge=0, lt=1)]  # of the side, uniform in +-shift
+    brightness: Annotated[float, Field(ge=0, lt=1)]  # factor uniform in 1 +- brightness
+    contrast: Annotated[float, Field(ge=0, lt=1)]  # factor uniform in 1 +- contrast
+
+
+class Classifier(Section):
+    """The network and how it is trained; tuning replaces head_width, dropout, learning_rate."""
+
+    target: list[TargetColumn] = Field(min_length=1)  # a positive has any of these
+    image_height: Positive  # pixels
+    image_width: Positive
+    backbone: str  # efficientnet_lite0 or a torchvision classification model
+    weights: str  # "imagenet", "none", or weights/NAME.safetensors to start from
+    trainable_layers: Literal["all"] | Annotated[int, Field(ge=0)]  # last leaf layers of it
+    freeze_batch_norm: bool
+    head_width: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    backbone_rate: Annotated[float, Field(gt=0, le=1)]  # learning rate of the backbone, relative
+    weight_decay: Annotated[float, Field(ge=0)]
+    batch_size: Positive
+    epochs: Positive
+    patience: Positive  # epochs without improvement before training stops
+    select_by: Literal["auroc", "average_precision", "loss"]  # on validation
+    # The network that is scored and kept averages the trained one's weights: this share of the
+    # average stays at each step (Polyak & Juditsky 1992, exponentially). 0: the trained one itself.
+    average: Annotated[float, Field(ge=0, lt=1)]
+    balance: Literal["none", "upsample", "weight"]  # of positives
+    balance_factor: Annotated[float, Field(gt=0)]  # times over
+    augment: Augment
+
+
+class Space(Section):
+    """What Optuna may choose from: lists are choices, pairs are ranges."""
+
+    head_width: list[Positive] = Field(min_length=1)
+    dropout: tuple[Fraction, Fraction]  # uniform
+    learning_rate: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]  # log
+
+    @model_validator(mode="after")
+    def _ranges_run_upwards(self) -> "Space":
+        for name in ("dropout", "learning_rate"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must run from low to high, not from {low} to {high}")
+        return self
+
+
+class Tune(Section):
+    """The search for head width, dropout and learning rate."""
+
+    trials: Positive
+    epochs: Positive  # of each trial
+    pruning: bool  # stop a trial that is worse than the median so far
+    space: Space
+
+
+class Evaluate(Section):
+    """Scoring."""
+
+    target: list[TargetColumn] = Field(min_length=1)
+    aggregate: Literal["max", "mean"]  # of the views of a breast
+    beta: Annotated[float, Field(gt=0)]
+    bootstrap: Annotated[int, Field(ge=100)]  # resamples of the women
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
+
+
+class Explain(Section):
+    """Grad-CAM."""
+
+    images: Positive  # of each kind: true positives, false positives, missed cancers
+    kinds: list[str] = Field(min_length=1)  # of lesions.csv: what marks a cancer
+    tolerance: Annotated[float, Field(ge=0)]  # pixels around a lesion that still count as a hit
+
+
+class Audit(Section):
+    """How far a re-run on a machine that computes otherwise may differ and still be the same model.
+
+    On a machine with the same arithmetic none of it counts: there the bytes must be the same. No
+    stage depends on it.
+    """
+
+    pixels: Annotated[int, Field(ge=0, le=255)]  # grey levels, of an image made before training
+    probability: Fraction  # that the recorded weights give an image here, against the recorded one
+    auroc_margin: Fraction  # of the difference of the two models
+    average_precision_margin: Fraction
+    rank_correlation: Annotated[float, Field(ge=-1, le=1)]  # at least: Spearman's, of the breasts
+    agreement: Fraction  # at least: the breasts of which both models decide alike
+    women: Positive  # with fewer that have, or that have no positive breast: too small to tell
+    bootstrap: Annotated[int, Field(ge=100)]  # paired resamples of the women
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
+
+
+class Margin(Section):
+    """A score that the challenger must keep (within `margin`), or better (by more than it)."""
+
+    test: Literal["non-inferiority", "superiority"]
+    margin: Fraction
+
+
+class Subgroups(Section):
+    """Groups of women none of whom may pay for a gain elsewhere."""
+
+    by: list[Literal["age", "density", "implant", "machine_id"]]  # age in bands of ten years
+    positives: Positive  # a group with fewer positive or fewer negative breasts is not judged
+    loss: Fraction  # the largest of auROC
+
+
+class Calibration(Section):
+    """How much worse the probabilities may fit the outcomes."""
+
+    score: Literal["brier", "calibration_error"]
+    margin: Fraction
+
+
+class Policy(Section):
+    """When a challenger replaces the champion. No stage depends on it."""
+
+    approve: Literal["automatic", "manual"]  # manual: `mammoflow promote 3 --reason "..."`
+    bootstrap: Annotated[int, Field(ge=100)]  # paired resamples of the women
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the one-sided bounds
+    average_precision: Margin
+    auroc: Margin
+    sensitivity_floor: Fraction  # at 90 % specificity
+    subgroups: Subgroups
+    calibration: Calibration
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    threads: Positive  # of torch; another count gives other bits
+    preprocess: Preprocess
+    split: Split
+    detector: Detector
+    crop: Crop
+    classifier: Classifier
+    tune: Tune
+    evaluate: Evaluate
+    explain: Explain
+    audit: Audit
+    policy: Policy
+
+    @model_validator(mode="after")
+    def _keep_weights_where_dvc_tracks_them(self) -> "Params":
+        for key, value in (
+            ("detector.weights", self.detector.weights),
+            ("classifier.weights", self.classifier.weights),
+        ):
+            if value not in ("none", "imagenet") and not _WEIGHTS_FILE.fullmatch(value):
+                raise ValueError(
+                    f"{key} = {value!r} is in no snapshot: put the file into {WEIGHTS}/, run "
+                    f"`dvc add {WEIGHTS}/NAME.safetensors` and name it so"
+                )
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        UserError: naming the file and each key that is missing, unknown or out of range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; run from the project's folder") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        faults = "; ".join(_describe(fault) for fault in error.errors())
+        raise UserError(f"{path}: {faults}") from None
+
+
+def _describe(fault: object) -> str:
+    """One pydantic error as a phrase that begins with the key's path in the file."""
+    assert isinstance(fault, dict)
+    key = ".".join(str(part) for part in fault["loc"]) or "the file"
+    if fault["type"] == "extra_forbidden":
+        return f"{key} is not a known setting"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    if not fault["loc"]:  # a rule about several settings names them itself
+        return str(fault["ctx"]["error"]) if "ctx" in fault else f"the file: {fault['msg']}"
+    return f"{key} = {fault['input']!r}: {fault['msg']}"

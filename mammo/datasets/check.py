@@ -1,0 +1,162 @@
+"""All that can be said of a data folder before it is versioned: what preprocess would, and more."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+
+from mammo.base.errors import UserError
+from mammo.base.progress import track
+from mammo.base.settings import Preprocess
+from mammo.compute.worker_pool import Isolated, Lost
+from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, check_table
+from mammo.dicom.header import GREYS
+from mammo.intake.examine import (
+    SECONDS,
+    Outcome,
+    examine,
+    files_without_row,
+    lost,
+    patients_in_doubt,
+    single_threaded,
+    without_copies,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of thing that a data manager should know."""
+
+    what: str
+    where: tuple[str, ...]  # lines of a table, images as patient/image, or files
+    mend: bool  # or it is only to be known
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A data folder, looked at."""
+
+    rows: int  # of train.csv that are in order themselves
+    read: int  # images
+    patients: int  # with an image that was read
+    findings: tuple[Finding, ...]  # what must be mended first, each part by frequency
+
+    @property
+    def in_order(self) -> bool:
+        """Whether there is nothing to mend."""
+        return not any(finding.mend for finding in self.findings)
+
+
+def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
+    """Check the tables and read every image, with `workers` processes.
+
+    Raises:
+        UserError: there is no train.csv, or it is no table, or has no rows.
+    """
+    rows, faults = check_table(data / "train.csv", TRAIN)
+    if rows.empty and not faults:
+        raise UserError(f"{data / 'train.csv'}: there are no images in the table")
+    findings = [*_grouped(((f"train.csv: {f.text}", _line(f.line)) for f in faults), mend=True)]
+    for schema in (BREAST_BOXES, LESIONS):
+        findings += _boxes(data / str(schema.name), schema, rows)
+    # Without these columns nobody knows which files are meant; without others they can be read.
+    named = {"patient_id", "image_id"} <= set(rows.columns)
+    if not named:
+        findings += _some("not looked at: train.csv does not name them", ["all images"], mend=True)
+    records = rows.reindex(columns=list(TRAIN.columns)).to_dict("records") if named else []
+    outcomes = without_copies(
+        records, track(_outcomes(records, settings, data, workers), "reading", len(records))
+    )
+    looked_at = list(zip(records, outcomes, strict=True))
+    rejects = ((outcome.reason, _name(row)) for row, outcome in looked_at if not outcome.facts)
+    findings += _grouped(rejects, mend=True)
+    # A row at fault above names its file all the same.
+    if not faults:
+        extra = [path.relative_to(data).as_posix() for path in files_without_row(data, rows)]
+        findings += _some("a file that no row of train.csv names", extra, mend=True)
+    for what, is_so in NOTES.items():
+        images = [_name(row) for row, outcome in looked_at if outcome.facts and is_so(outcome)]
+        findings += _some(what, images, mend=False)
+    for doubt in patients_in_doubt(records, outcomes):
+        findings += _some(doubt.sentence, list(doubt.patients), mend=False)
+    read = [row for row, outcome in looked_at if outcome.facts]
+    findings.sort(key=lambda finding: (not finding.mend, -len(finding.where)))
+    patients = len({row["patient_id"] for row in read})
+    return Checked(len(rows), len(read), patients, tuple(findings))
+
+
+def _ignores(what: str, outcome: Outcome) -> bool:
+    return what in outcome.ignored
+
+
+NOTES: dict[str, Callable[[Outcome], bool]] = {
+    "its header names another view than train.csv": lambda outcome: outcome.view_differs,
+    "a secondary capture, such as a scanned film": lambda outcome: outcome.secondary_capture,
+    "a 2D image that was calculated from a tomosynthesis": lambda outcome: outcome.generated_2d,
+    "its header says that text is burnt into the pixels: they may name the patient": (
+        lambda outcome: outcome.burned_in is True
+    ),
+    "its header does not say whether text is burnt into the pixels: look at some": (
+        lambda outcome: outcome.burned_in is None
+    ),
+    **{
+        f"its header's {what} makes no sense beside its pixels, and is not used": (
+            partial(_ignores, what)
+        )
+        for what in GREYS
+    },
+}
+
+
+def _outcomes(
+    records: list[dict[Hashable, Any]], settings: Preprocess, data: Path, workers: int
+) -> Iterator[Outcome]:
+    work = partial(_look, settings=settings, data=data)
+    pool = Isolated(work, workers, SECONDS, single_threaded, preload=(examine.__module__,))
+    for outcome in pool.map(records):
+        yield lost(outcome) if isinstance(outcome, Lost) else outcome
+
+
+def _look(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Outcome:
+    return examine(row, settings, data)[0]
+
+
+def _boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Finding]:
+    """What is wrong with a table that a collection need not have."""
+    if not path.exists():
+        return []
+    try:
+        table, faults = check_table(path, schema)
+    except UserError as error:
+        return [Finding(str(error), (path.name,), mend=True)]
+    both = "image_id" in table and "image_id" in rows
+    unknown = sorted(set(table["image_id"]) - set(rows["image_id"])) if both else []
+    return [
+        *_grouped(((f"{path.name}: {f.text}", _line(f.line)) for f in faults), mend=True),
+        *_some(f"{path.name} has a box of an image that train.csv lacks", unknown, mend=False),
+    ]
+
+
+def _line(number: int | None) -> str:
+    return "the header" if number is None else f"line {number}"
+
+
+def _name(row: dict[Hashable, Any]) -> str:
+    return f"{row['patient_id']}/{row['image_id']}"
+
+
+def _some(what: str, where: list[str], mend: bool) -> list[Finding]:
+    return [Finding(what, tuple(where), mend)] if where else []
+
+
+def _grouped(found: Iterable[tuple[str, str]], mend: bool) -> list[Finding]:
+    """Things of one kind together, in the order of the first."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for what, where in found:
+        groups[what].append(where)
+    return [Finding(what, tuple(places), mend) for what, places in groups.items()]

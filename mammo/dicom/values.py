@@ -1,0 +1,131 @@
+"""Single values of a DICOM header. Each is parsed when it is asked for, and may be damaged.
+
+pydicom meets damage with a dozen kinds of error. They are caught here, round its own code and
+nothing else: an error of ours stays one.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import pydicom
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from mammo.dicom.errors import UnreadableDicom
+
+PARSING = (
+    ArithmeticError,  # a decimal string that is no decimal number, or too large a one
+    AssertionError,
+    AttributeError,  # a sequence whose items are none; a name where a number is expected
+    BytesLengthException,  # a number whose length is no multiple of its size
+    EOFError,
+    InvalidDicomError,
+    LookupError,  # an unknown tag in an implicit VR, an unknown character set
+    OSError,  # pydicom's word for a file that is cut short
+    RuntimeError,  # an unknown VR (NotImplementedError), sequences within sequences without end
+    TypeError,
+    ValueError,  # a number that is none, text that is no text
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises on a damaged file, as its source shows and the fuzzer found. So many, because
+it parses what is there without asking first. MemoryError is not among them: it is told apart."""
+
+
+def value(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """The value of an element; None if it is not there or is empty.
+
+    Raises:
+        UnreadableDicom: it cannot be read.
+    """
+    try:
+        found = dataset[keyword].value if keyword in dataset else None
+    except PARSING:
+        raise unreadable(keyword) from None
+    return None if found is None or found == "" else found
+
+
+def value_if_readable(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """As `value`, for what is not needed: None if it cannot be read."""
+    try:
+        return value(dataset, keyword)
+    except UnreadableDicom:
+        return None
+
+
+def text(dataset: pydicom.Dataset, keyword: str) -> str:
+    """The first value as text in capitals, without spaces around it; empty if there is none."""
+    found = first(value_if_readable(dataset, keyword))
+    return "" if found is None or isinstance(found, bytes) else str(found).strip().upper()
+
+
+def whole(dataset: pydicom.Dataset, keyword: str) -> int | None:
+    """The first value as a whole number; None if there is none.
+
+    Raises:
+        UnreadableDicom: it is no whole number.
+    """
+    found = number(dataset, keyword)
+    if found is None:
+        return None
+    if not found.is_integer():  # nor is what is not finite
+        raise unreadable(keyword)
+    return int(found)
+
+
+def number(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """The first value as a number; None if there is none.
+
+    Raises:
+        UnreadableDicom: it is no number.
+    """
+    found = first(value(dataset, keyword))
+    if found is None:
+        return None
+    try:
+        return float(found)
+    except (TypeError, ValueError, OverflowError):
+        raise unreadable(keyword) from None
+
+
+def number_if_readable(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """As `number`, for what is not needed."""
+    try:
+        return number(dataset, keyword)
+    except UnreadableDicom:
+        return None
+
+
+def is_said(dataset: pydicom.Dataset, keyword: str) -> bool:
+    """Whether an element has a value, be it readable or not."""
+    try:
+        found = value(dataset, keyword)
+    except UnreadableDicom:
+        return True
+    return found is not None and not (isinstance(found, Sequence) and len(found) == 0)
+
+
+def items(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    """The items of a sequence; none if it is not there, or damaged."""
+    found = value_if_readable(dataset, keyword)
+    if not isinstance(found, pydicom.Sequence):
+        return []
+    try:
+        return list(found)
+    except PARSING:
+        return []
+
+
+def first(found: Any) -> Any:
+    """The first of possibly several values; None if there is none."""
+    if isinstance(found, Sequence) and not isinstance(found, str | bytes):
+        found = found[0] if len(found) else None
+    return None if found is None or found == "" else found
+
+
+def unreadable(keyword: str) -> UnreadableDicom:
+    """Of a value that is needed."""
+    return UnreadableDicom(
+        f"its header's {keyword} cannot be read, and without it the image cannot be understood"
+    )

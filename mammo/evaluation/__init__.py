@@ -1,0 +1,6 @@
+"""How good predictions are.
+
+It may import `base`.
+"""
+
+__all__ = ["metrics"]

@@ -1,0 +1,146 @@
+"""Where the classifier looked (Grad-CAM), and how often that is where the lesion is."""
+
+import copy
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
+from torch import nn
+
+from mammo.base.settings import Classifier as Settings
+from mammo.classifier.inputs import input_scale, to_input
+from mammo.classifier.network import cam_layer
+from mammo.imaging.geometry import Box
+
+Gray = NDArray[np.uint8]
+Heat = NDArray[np.float32]
+
+HEAT_OPACITY = 0.55  # at the heatmap's maximum, so that the breast stays visible below
+PEAK_SHARE = 0.9
+LESION_COLOUR = (90, 255, 160)  # RGB: not in the heat's colour map
+PEAK_COLOUR = (255, 255, 255)
+
+
+def heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
+    """Grad-CAM of the positive logit (Selvaraju et al. 2017).
+
+    Any number of threads may ask at once, of one network: it is not changed.
+
+    Args:
+        model: as from `network.load_classifier`, in eval mode.
+        roi: (H, W) of 0..255.
+        settings: those the model was made with; they give its input size.
+
+    Returns:
+        (H, W) in [0, 1], of the ROI's size. The maximum is 1, except that the map is 0 throughout
+        if no part of the image speaks for the positive class.
+    """
+    height, width = roi.shape
+    scale = input_scale(width, height, settings.image_height, settings.image_width)
+    device = next(model.parameters()).device
+    inputs = to_input(roi, settings.image_height, settings.image_width)[None].to(device)
+    # Gradients must reach the layer even if every parameter before it is frozen.
+    inputs.requires_grad_(True)
+    twin = _twin(model)
+    with torch.enable_grad(), GradCAM(twin, [cam_layer(twin)]) as cam:
+        heat = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
+    # The rest of the input is padding.
+    part = heat[: max(1, round(height * scale)), : max(1, round(width * scale))]
+    full = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    highest = full.max()
+    return (full / highest if highest > 0 else full).astype(np.float32)
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """The network in modules of its own, with the same tensors for weights.
+
+    Grad-CAM hangs hooks on modules and gradients on weights. On the network itself they would
+    catch what another thread sends through it, which may be another woman's image.
+    """
+    weights = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, {**weights, **{id(b): b for b in model.buffers()}})
+
+
+def overlay(
+    roi: Gray,
+    heat: Heat,
+    lesions: Sequence[Box] = (),
+    peak_at: tuple[float, float] | None = None,
+) -> NDArray[np.uint8]:
+    """The image under its heat; the hotter, the more opaque, so that cold parts stay gray.
+
+    Args:
+        roi: (H, W) of 0..255.
+        heat: (H, W) in [0, 1].
+        lesions: outlined, in pixels of the ROI.
+        peak_at: (x, y) marked with a cross, in pixels of the ROI.
+
+    Returns:
+        (H, W, 3) RGB of 0..255.
+    """
+    colours = cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+    colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB).astype(np.float32)
+    opacity = HEAT_OPACITY * heat[..., None]
+    mixed = roi[..., None] * (1 - opacity) + colours * opacity
+    picture = np.ascontiguousarray(mixed.round().astype(np.uint8))
+    stroke = max(1, round(roi.shape[0] / 320))
+    for lesion in lesions:
+        first = round(lesion.x1), round(lesion.y1)
+        last = round(lesion.x2) - 1, round(lesion.y2) - 1
+        cv2.rectangle(picture, first, last, LESION_COLOUR, stroke)
+    if peak_at is not None:
+        centre = int(peak_at[0]), int(peak_at[1])
+        size = 10 * stroke
+        cv2.drawMarker(picture, centre, PEAK_COLOUR, cv2.MARKER_CROSS, size, stroke, cv2.LINE_AA)
+    return picture
+
+
+def peak(heat: Heat) -> tuple[float, float] | None:
+    """The middle (x, y) of the hottest spot, in pixels; None if the map is 0 throughout.
+
+    A lesion lights up several cells of the coarse grid that the map is enlarged from, all but
+    equally where an activation saturates: which of them is the highest is noise, and may lie at the
+    spot's rim. So the spot is what hangs together with the maximum and has PEAK_SHARE of it.
+    """
+    if heat.max() <= 0:
+        return None
+    top, left = np.unravel_index(int(heat.argmax()), heat.shape)
+    hottest = (heat >= heat.max() * PEAK_SHARE).astype(np.uint8)
+    _, labels, _, centres = cv2.connectedComponentsWithStats(hottest)
+    x, y = centres[labels[top, left]]
+    return float(x), float(y)
+
+
+def hits(peak_at: tuple[float, float] | None, lesions: Sequence[Box], tolerance: float) -> bool:
+    """The pointing game (Zhang et al. 2016): whether the peak lies in a lesion's box.
+
+    Args:
+        peak_at: (x, y) in pixels; None never hits.
+        lesions: in the same pixels.
+        tolerance: pixels around a box that still count.
+    """
+    return peak_at is not None and any(
+        lesion.grown(tolerance).contains(*peak_at) for lesion in lesions
+    )
+
+
+def chance(mask: NDArray[np.bool_], lesions: Sequence[Box], tolerance: float) -> float:
+    """How often a point drawn evenly from the mask would hit: the game's rate for guessing.
+
+    Args:
+        mask: (H, W), where the breast is; at least one pixel.
+        lesions: in pixels of the mask.
+        tolerance: pixels around a box that still count.
+    """
+    height, width = mask.shape
+    inside = np.zeros_like(mask)
+    for lesion in lesions:
+        box = lesion.grown(tolerance).clipped(width, height)
+        # A pixel counts as `contains` counts it: by its corner's whole coordinates.
+        rows = slice(int(np.ceil(box.y1)), int(np.ceil(box.y2)))
+        inside[rows, int(np.ceil(box.x1)) : int(np.ceil(box.x2))] = True
+    return float((inside & mask).sum() / mask.sum())

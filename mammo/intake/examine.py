@@ -1,0 +1,260 @@
+"""Letting images in: each is looked at by itself, then all of them for copies.
+
+The preprocess stage and `mammoflow data check` ask the same questions here, in the same way.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pandas as pd
+
+from mammo.base.errors import UserError
+from mammo.base.settings import Preprocess
+from mammo.compute.result_store import Store
+from mammo.compute.worker_pool import Lost
+from mammo.data.tables import IMAGES, image_file, image_files
+from mammo.dicom.errors import UnreadableDicom
+from mammo.intake.cached_prepare import prepared_picture
+from mammo.intake.prepare import Prepared
+
+SECONDS = 300.0
+"""That a file may take: some 300 times what the largest mammogram takes on a machine at rest, so
+that what is rejected does not hang on what else the machine has to do."""
+
+LOST = {
+    "crashed": "reading it crashes the decoder, twice",
+    "hung": f"reading it does not end within {SECONDS:.0f} seconds",
+}
+SHARED = 4
+"""Ids of train.csv that may be one woman's. A PatientID that more of them share was written by an
+anonymiser for everybody."""
+
+_SIDES = {"L": "left", "R": "right"}
+_IN_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: facts for the manifest, or the reason against it."""
+
+    facts: dict[str, object] | None
+    reason: str
+    side_differs: bool = False  # the header names another side than train.csv
+    view_differs: bool = False
+    secondary_capture: bool = False
+    generated_2d: bool = False
+    burned_in: bool | None = False  # the pixels may name the patient; None: it does not say
+    ignored: tuple[str, ...] = ()  # of header.GREYS: what the header says, and is of no use
+    instance: str | None = None  # a hash of SOPInstanceUID
+    patient: str | None = field(default=None, repr=False)  # a hash of PatientID: for memory only
+    picture: str | None = None  # a hash of the prepared image
+    copy: bool = False  # of an image further up in train.csv
+
+
+class ProgramError(RuntimeError):
+    """A fault of this program, met at one file: it ends the stage, and no film is blamed for it.
+
+    Its traceback says where; what the error itself said is left out, since it may quote a header.
+    """
+
+
+def examine(
+    row: dict[Hashable, Any], settings: Preprocess, data: Path, store: Store | None = None
+) -> tuple[Outcome, bytes | None]:
+    """Read and prepare the image of a row of train.csv; a PNG, or None if it is rejected.
+
+    Raises:
+        ProgramError: something that is not the file's fault.
+    """
+    folder, name = str(row["patient_id"]), str(row["image_id"])
+    path = data / image_file(folder, name)
+    try:
+        _refuse_links_out(path, data)
+        picture = prepared_picture(path, settings, store)
+    except UnreadableDicom as error:
+        return Outcome(None, error.reason), None
+    except MemoryError:
+        return Outcome(None, "reading it takes more memory than a mammogram should"), None
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise ProgramError(
+            f"{type(error).__name__} at {folder}/{name}: a fault of this program, not of the file; "
+            "the lines above say where"
+        ).with_traceback(error.__traceback__) from None
+    prepared = picture.prepared
+    if prepared is None:
+        return Outcome(None, picture.reason), None
+    if _differ(prepared.laterality, row["laterality"]):
+        here, there = _SIDES[str(prepared.laterality)], _SIDES[row["laterality"]]
+        reason = (
+            f"its header says {here} breast, train.csv says {there}: mend the one that is wrong"
+        )
+        return Outcome(None, reason, side_differs=True), None
+    return _accepted(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
+
+
+def _differ(header: str | None, table: object) -> bool:
+    """Whether both say something, and not the same: a table may lack the column."""
+    return header is not None and isinstance(table, str) and header != table
+
+
+def single_threaded() -> None:
+    """Keep OpenCV to one thread: there is a process on every core already."""
+    cv2.setNumThreads(1)
+
+
+def lost(how: Lost) -> Outcome:
+    """Of a file that took its process along."""
+    return Outcome(None, LOST[how.how])
+
+
+def without_copies(
+    records: Sequence[dict[Hashable, Any]], outcomes: Iterable[Outcome]
+) -> list[Outcome]:
+    """Reject each image that is there already, by SOPInstanceUID or pixel for pixel.
+
+    The first in the order of train.csv stays. A copy under another patient would be a woman in two
+    splits, whichever of the two is right.
+    """
+    seen: dict[str, dict[Hashable, Any]] = {}
+    checked = []
+    for row, outcome in zip(records, outcomes, strict=True):
+        keys = [key for key in (outcome.instance, outcome.picture) if key is not None]
+        known = next((key for key in keys if key in seen), None)
+        first = row if known is None else seen[known]
+        if outcome.facts is not None:
+            seen |= {key: first for key in keys if key not in seen}
+        if outcome.facts is None or known is None:
+            checked.append(outcome)
+        else:
+            checked.append(_copy(outcome, row, first, by_uid=known == outcome.instance))
+    return checked
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Women of train.csv who may be one, or one who may be several."""
+
+    sentence: str
+    patients: tuple[str, ...]  # ids of train.csv
+
+
+def patients_in_doubt(
+    records: Sequence[dict[Hashable, Any]], outcomes: Sequence[Outcome]
+) -> list[Doubt]:
+    """Where the headers' PatientID and train.csv's patient_id do not agree who is who.
+
+    A woman under two ids may be in two splits. Nothing is rejected for it: which of the two is
+    right only the hospital knows, and headers are often rewritten. What says nothing is left out:
+    a PatientID that all ids share, or more than SHARED (an anonymiser's constant); one that is
+    shared across sites, which number their patients from 1 on; and several PatientIDs under one id
+    where that is so for most ids that have several images (one was given to each exam or file).
+
+    Args:
+        records: rows of train.csv.
+        outcomes: one a record; only images that were accepted count.
+    """
+    ids: dict[tuple[str, str], set[str]] = defaultdict(set)  # by site and PatientID
+    names: dict[str, set[str]] = defaultdict(set)  # PatientIDs by id
+    images: dict[str, int] = defaultdict(int)
+    for row, outcome in zip(records, outcomes, strict=True):
+        if outcome.facts is None or outcome.patient is None:
+            continue
+        patient = str(row["patient_id"])
+        ids[str(row["site_id"]), outcome.patient].add(patient)
+        names[patient].add(outcome.patient)
+        images[patient] += 1
+    shared = {tuple(sorted(group)) for group in ids.values() if 1 < len(group) <= SHARED} - {
+        tuple(sorted(names))
+    }
+    found = [
+        Doubt(
+            f"the headers give one PatientID to the patients {', '.join(group)} of train.csv: they "
+            "may be one woman, in two splits; find out, and give her one patient_id",
+            group,
+        )
+        for group in sorted(shared)
+    ]
+    several = sorted(patient for patient, known in names.items() if len(known) > 1)
+    could = sum(count > 1 for count in images.values())
+    if 2 * len(several) > could:
+        return found
+    return found + [
+        Doubt(
+            f"the headers give {len(names[patient])} PatientIDs to the images of patient {patient} "
+            "of train.csv: they may be of several women; find out whose they are",
+            (patient,),
+        )
+        for patient in several
+    ]
+
+
+def files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
+    """Files in the images' folder that no row of train.csv names, hidden ones aside; sorted.
+
+    Their names may be anything, a patient's included: they must not leave the data's folder.
+    """
+    named = set(image_files(rows))
+    found = (path for path in (data / IMAGES).rglob("*") if path.is_file() or path.is_symlink())
+    return sorted(
+        path
+        for path in found
+        if not path.name.startswith(".") and path.relative_to(data).as_posix() not in named
+    )
+
+
+def _refuse_links_out(path: Path, data: Path) -> None:
+    """What lies elsewhere may change without DVC's notice. DVC's own links may stay."""
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):  # a loop
+        raise UnreadableDicom("the file is a symbolic link that leads nowhere") from None
+    inside = target.is_relative_to(data.resolve()) or _IN_DVC_CACHE.search(target.as_posix())
+    if not inside:
+        raise UnreadableDicom(
+            "the file is a symbolic link out of the data folder: put the file itself there"
+        )
+
+
+def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Outcome:
+    place = prepared.placement
+    facts: dict[str, object] = {
+        "path": path,
+        "stored_width": place.stored_width,
+        "stored_height": place.stored_height,
+        "width": place.width,
+        "height": place.height,
+        "flipped": int(place.flipped),
+        "transfer_syntax": prepared.transfer_syntax,
+        "photometric": prepared.photometric,
+    }
+    return Outcome(
+        facts,
+        "",
+        view_differs=_differ(prepared.view, row["view"]),
+        secondary_capture=prepared.secondary_capture,
+        generated_2d=prepared.generated_2d,
+        burned_in=prepared.burned_in,
+        ignored=prepared.ignored,
+        instance=prepared.instance,
+        patient=prepared.patient,
+        picture=hashlib.sha256(png).hexdigest()[:32],  # equal pixels are equal bytes
+    )
+
+
+def _copy(
+    outcome: Outcome, row: dict[Hashable, Any], first: dict[Hashable, Any], by_uid: bool
+) -> Outcome:
+    what = "has the SOP Instance UID of" if by_uid else "shows, pixel for pixel, the picture of"
+    same_woman = row["patient_id"] == first["patient_id"]
+    whose = "" if same_woman else f" of another patient, {first['patient_id']}"
+    advice = "take the copy out of train.csv" if same_woman else "find out whose it is"
+    reason = f"it {what} {first['image_id']}{whose}: {advice}"
+    return replace(outcome, facts=None, reason=reason, copy=True)

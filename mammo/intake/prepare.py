@@ -1,0 +1,68 @@
+"""From a DICOM file to the image that every later step works on.
+
+The training stages and the predictor call the same function, so a model never sees an image made
+in another way than those it learnt from.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.base.settings import Preprocess
+from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.reader import read_mammogram
+from mammo.imaging.breast_mask import SMALLEST, is_page, small_mask, turned_left
+from mammo.imaging.geometry import Placement
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mammogram, windowed, scaled, the breast at the left edge."""
+
+    image: NDArray[np.uint8]  # (height, width)
+    placement: Placement  # where the stored image's pixels went
+    laterality: str | None  # L or R, as the header says; turning the image does not change it
+    view: str | None
+    transfer_syntax: str  # UID
+    photometric: str  # MONOCHROME1 or MONOCHROME2
+    instance: str | None  # a hash of SOPInstanceUID
+    patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
+    secondary_capture: bool
+    generated_2d: bool  # calculated from a tomosynthesis
+    burned_in: bool | None  # BurnedInAnnotation; None: it does not say
+    ignored: tuple[str, ...]  # of header.GREYS: what the header says, and is of no use
+
+
+def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
+    """Read a mammogram and turn the breast to the left.
+
+    Raises:
+        UnreadableDicom: see `read_mammogram`; or no breast is to be seen, but text perhaps.
+    """
+    mammogram = read_mammogram(source, settings.long_side, settings.full_decode)
+    name = str(source) if isinstance(source, Path) else None
+    mask = small_mask(mammogram.pixels)
+    if mask.mean() < SMALLEST:
+        raise UnreadableDicom("no breast can be seen in it", name)
+    if is_page(mammogram.pixels):
+        raise UnreadableDicom("it is a page of text, not a mammogram", name)
+    image, flipped = turned_left(mammogram.pixels, mask)
+    height, width = image.shape
+    placement = Placement(mammogram.stored_width, mammogram.stored_height, width, height, flipped)
+    return Prepared(
+        image=image,
+        placement=placement,
+        laterality=mammogram.laterality,
+        view=mammogram.view,
+        transfer_syntax=mammogram.transfer_syntax,
+        photometric=mammogram.photometric,
+        instance=mammogram.instance,
+        patient=mammogram.patient,
+        secondary_capture=mammogram.secondary_capture,
+        generated_2d=mammogram.generated_2d,
+        burned_in=mammogram.burned_in,
+        ignored=mammogram.ignored,
+    )

@@ -1,0 +1,69 @@
+"""The whole chain: a DICOM file in; probability of cancer, breast box and heatmap out."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from torch import nn
+
+from mammo.base.settings import Classifier, Params, load_params
+from mammo.classifier.network import load_classifier
+from mammo.classifier.predict import predict
+from mammo.cropping.find_breast import cut, find_roi
+from mammo.detector.detector import Detector, load_detector
+from mammo.explanation import grad_cam
+from mammo.imaging.geometry import Box
+from mammo.intake.prepare import prepare
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the predictor says of one image."""
+
+    probability: float  # of the target, in [0, 1]
+    box: Box  # of the breast, in stored coordinates
+    found_by: str  # detector, mask or whole
+    heatmap: bytes  # PNG: the breast, turned to the left, under Grad-CAM's heat
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Detector, classifier and the settings that they were made with."""
+
+    params: Params
+    detector: Detector
+    classifier: nn.Module
+    classifier_settings: Classifier
+
+    def predict(self, dicom: bytes) -> Prediction:
+        """Score one mammogram.
+
+        Args:
+            dicom: the content of a DICOM file.
+
+        Raises:
+            mammo.dicom.reader.UnreadableDicom: if it holds no mammogram that we can read.
+        """
+        prepared = prepare(io.BytesIO(dicom), self.params.preprocess)
+        roi = find_roi(self.detector, prepared.image, self.params.crop)
+        breast = cut(prepared.image, roi.box)
+        probability = float(predict(self.classifier, [breast], self.classifier_settings)[0])
+        heat = grad_cam.heatmap(self.classifier, breast, self.classifier_settings)
+        _, png = cv2.imencode(
+            ".png", cv2.cvtColor(grad_cam.overlay(breast, heat), cv2.COLOR_RGB2BGR)
+        )
+        return Prediction(
+            probability=probability,
+            box=prepared.placement.to_stored(roi.box),
+            found_by=roi.found_by,
+            heatmap=png.tobytes(),
+        )
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """Load a predictor: params.yaml, and the folders detector/ and classifier/ as their stages
+    wrote them. No pickle is involved."""
+    params = load_params(folder / "params.yaml")
+    classifier, settings = load_classifier(folder / "classifier")
+    return Predictor(params, load_detector(folder / "detector"), classifier, settings)

@@ -1,0 +1,354 @@
+"""The search for head width, dropout and learning rate, with Optuna.
+
+In place, each trial's sampler is seeded from the seed and the trial's number, so thirty trials at
+once and fifteen and fifteen more propose the same. So a search that is cut short can go on with the
+trials that it had ended. Several workers can share one search in a database instead: what is
+proposed then depends on who is faster.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import torch
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from mammo.base.atomic_files import read_json, write_json
+from mammo.base.determinism import stage_seed
+from mammo.base.errors import UserError
+from mammo.base.progress import say
+from mammo.base.settings import Classifier, Space, Tune
+from mammo.classifier.network import build_classifier
+from mammo.classifier_training.fit import (
+    Examples,
+    Scores,
+    TrainingDivergedError,
+    contents,
+    fit,
+    rank,
+)
+from mammo.learning.checkpoint import key, machinery
+
+HEARTBEAT, GRACE = 20, 80  # seconds: a worker's sign of life, and how long it may be missing
+UNPRUNED = 3  # trials that run to their end before the median means something
+
+Choice = dict[str, Any]
+Report = Callable[[Scores], None]
+Objective = Callable[[int, Choice, Report], float]
+
+
+def new_study(select_by: str, pruning: bool) -> optuna.Study:
+    """An empty study, in memory."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(direction=_direction(select_by), pruner=_pruner(pruning))
+
+
+def _direction(select_by: str) -> StudyDirection:
+    return StudyDirection.MINIMIZE if select_by == "loss" else StudyDirection.MAXIMIZE
+
+
+def _pruner(pruning: bool) -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(UNPRUNED) if pruning else optuna.pruners.NopPruner()
+
+
+def propose(trial: optuna.Trial, space: Space) -> Choice:
+    """Values for the settings that are tuned."""
+    return {
+        "head_width": trial.suggest_categorical("head_width", space.head_width),
+        "dropout": trial.suggest_float("dropout", *space.dropout),
+        "learning_rate": trial.suggest_float("learning_rate", *space.learning_rate, log=True),
+    }
+
+
+def search(
+    study: optuna.Study,
+    objective: Objective,
+    space: Space,
+    select_by: str,
+    trials: int,
+    seed: int,
+    keep: Callable[[optuna.Study], None] = lambda study: None,
+) -> None:
+    """Run trials until the study holds `trials` of them.
+
+    Args:
+        study: from `new_study`; the trials that it already holds count.
+        objective: (trial number, choice, report) to the trial's value. It calls report with the
+            scores of each epoch, which raises `optuna.TrialPruned` if going on is not worth it.
+        space: to choose from.
+        select_by: which of an epoch's scores is compared.
+        trials: how many in all.
+        seed: the study's.
+        keep: called after each trial.
+    """
+
+    run = _runner(objective, space, select_by)
+    for number in range(len(study.trials), trials):
+        study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
+        study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
+        trial = study.trials[number]
+        say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
+        keep(study)
+
+
+def save_trials(study: optuna.Study, path: Path) -> None:
+    """Write down the trials of a study, in place of what was written before.
+
+    A disk that is full ends no search: it is told, and what was written before stays.
+    """
+    trials = [
+        {
+            "state": trial.state.name,
+            "value": trial.value,
+            "params": trial.params,
+            "distributions": {
+                name: distribution_to_json(space) for name, space in trial.distributions.items()
+            },
+            "epochs": list(trial.intermediate_values.items()),
+        }
+        for trial in study.trials
+    ]
+    try:
+        write_json(path, trials)
+    except (OSError, ValueError) as error:
+        say(f"the trials could not be kept in {path.parent}: {error}")
+
+
+def load_trials(path: Path, study: optuna.Study) -> None:
+    """Give an empty study the trials that `save_trials` wrote, if any can be read."""
+    if not path.exists():
+        return
+    try:
+        trials = [
+            create_trial(
+                state=TrialState[kept["state"]],
+                value=kept["value"],
+                params=kept["params"],
+                distributions={
+                    name: json_to_distribution(space)
+                    for name, space in kept["distributions"].items()
+                },
+                intermediate_values={int(epoch): float(x) for epoch, x in kept["epochs"]},
+            )
+            for kept in read_json(path)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        say(f"{path}: cannot be read ({error}); the search starts from its beginning")
+        return
+    study.add_trials(trials)
+    say(f"going on after trial {len(trials) - 1}: those before it were kept")
+
+
+def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optuna.Study:
+    """The study of this name in a database, made if need be.
+
+    Raises:
+        UserError: if the database cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    try:
+        return optuna.create_study(
+            storage=_database(storage),
+            study_name=name,
+            direction=_direction(select_by),
+            pruner=_pruner(pruning),
+            # Else workers that start together would all try the same.
+            sampler=optuna.samplers.TPESampler(constant_liar=True),
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"OPTUNA_STORAGE: its database cannot be used ({reason}); start it, or unset the"
+            f" variable to tune in place"
+        ) from None
+
+
+def _database(storage: str) -> optuna.storages.RDBStorage:
+    """Open a database for shared studies; an empty one gets its tables."""
+    attempts = 3
+    while True:
+        attempts -= 1
+        try:
+            return optuna.storages.RDBStorage(
+                storage,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
+            )
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+            # Workers that start together all make the tables, and PostgreSQL lets one succeed.
+            if not attempts:
+                raise
+            time.sleep(1)
+
+
+def share(
+    study: optuna.Study, objective: Objective, space: Space, select_by: str, trials: int
+) -> None:
+    """Run trials of a shared study until all workers together have ended `trials` of them.
+
+    A trial whose worker dies is tried once more, by whoever finds it; twice, if two find it at the
+    same moment. Of workers that start the last trial at the same moment, one gives its own up.
+    """
+    run = _runner(objective, space, select_by)
+
+    def run_if_wanted(trial: optuna.Trial) -> float:
+        found = study.get_trials(deepcopy=False)
+        retry = RetryHeartbeatStaleTrialCallback.retried_trial_number(found[trial.number])
+        if retry is None and _first_tries(found[: trial.number]) >= trials:
+            raise optuna.TrialPruned
+        return run(trial)
+
+    while True:
+        optuna.storages.fail_stale_trials(study)
+        found = study.get_trials(deepcopy=False)
+        states = [trial.state for trial in found]
+        if TrialState.WAITING in states or _first_tries(found) < trials:
+            study.optimize(run_if_wanted, n_trials=1, catch=(TrainingDivergedError,))
+        elif TrialState.RUNNING in states:
+            time.sleep(HEARTBEAT)
+        else:
+            return
+
+
+def _first_tries(found: list[FrozenTrial]) -> int:
+    """How many trials are not another's second try."""
+    number_of = RetryHeartbeatStaleTrialCallback.retried_trial_number
+    return sum(number_of(trial) is None for trial in found)
+
+
+def _runner(objective: Objective, space: Space, select_by: str) -> Callable[[optuna.Trial], float]:
+    """What Optuna calls for each trial."""
+
+    def run(trial: optuna.Trial) -> float:
+        if isinstance(trial.storage, BaseHeartbeat):
+            # Optuna's own thread may be late: a trial without any sign of life is never found dead.
+            trial.storage.record_heartbeat(trial._trial_id)
+
+        def report(scores: Scores) -> None:
+            trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        return objective(trial.number, propose(trial, space), report)
+
+    return run
+
+
+def tune(
+    classifier: Classifier,
+    settings: Tune,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    watch: Callable[[int, Choice], Report] = lambda number, choice: lambda scores: None,
+    storage: str = "",
+    checkpoints: Path | None = None,
+) -> optuna.Study:
+    """Search with trainings of `tune.epochs` epochs; a trial's value is its best epoch's.
+
+    Every training has the same seed, so that trials differ by what they try only.
+
+    Args:
+        classifier: the settings that are not tuned.
+        settings: the search.
+        train: to learn from.
+        validation: to compare on.
+        seed: of the samplers and the trainings.
+        watch: called with each trial's number and choice; what it returns is called with the
+            scores of each of its epochs.
+        storage: address of a database, as SQLAlchemy has it, where every worker that is given the
+            same search does its share; without it, the search is this process's alone.
+        checkpoints: a folder for the trials that have ended. Without it a search in place that is
+            cut short starts again; the result is the same. It holds what nobody needs once the
+            result is safe.
+
+    Raises:
+        UserError: if the database cannot be reached.
+    """
+
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        say(f"trial {number} of {settings.trials}: {choice}")
+        tell = watch(number, choice)
+
+        def on_epoch(scores: Scores) -> None:
+            tell(scores)
+            report(scores)
+
+        tried = classifier.model_copy(update={**choice, "epochs": settings.epochs})
+        result = fit(tried, train, validation, stage_seed(seed, "fit"), on_epoch)
+        best = max(result.history, key=lambda scores: rank(scores, tried))
+        return best[f"validation_{tried.select_by}"]
+
+    if storage:
+        facts = [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
+        name = f"mammoflow-{key(__name__, facts, contents(train, validation), {})[:32]}"
+        study = shared_study(storage, name, classifier.select_by, settings.pruning)
+        share(study, objective, settings.space, classifier.select_by, settings.trials)
+    else:
+        study = new_study(classifier.select_by, settings.pruning)
+        wanted = (settings.space, classifier.select_by, settings.trials, seed)
+        if checkpoints is None:
+            search(study, objective, *wanted)
+        else:
+            torch.manual_seed(stage_seed(seed, "fit"))
+            weights = build_classifier(classifier).state_dict()
+            facts = [
+                classifier.model_dump(mode="json"),
+                settings.model_dump(mode="json"),
+                seed,
+                machinery() | {"optuna": optuna.__version__},
+            ]
+            name = key(__name__, facts, contents(train, validation), weights)
+            path = checkpoints / f"{name}.json"
+            load_trials(path, study)
+            search(study, objective, *wanted, lambda study: save_trials(study, path))
+    return study
+
+
+def trials_table(study: optuna.Study) -> pd.DataFrame:
+    """One row a trial: number, what it tried, its value, state and epochs; nothing of the clock.
+
+    A pruned trial's value is its last; one that diverged, or whose worker died, has none.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "number": trial.number,
+                **{name: trial.params.get(name) for name in Space.model_fields},
+                "value": trial.value,
+                "state": trial.state.name.lower(),
+                "epochs": len(trial.intermediate_values),
+            }
+            for trial in study.trials
+        ]
+    )
+
+
+def best_params(study: optuna.Study) -> Choice:
+    """head_width, dropout, learning_rate and value of the best trial; of equals, the first.
+
+    Raises:
+        UserError: if no trial came to its end.
+    """
+    done: list[FrozenTrial] = study.get_trials(states=(TrialState.COMPLETE,))
+    if not done:
+        raise UserError(
+            "no trial of the tuning came to its end, all diverged: lower the range of"
+            " tune.space.learning_rate in params.yaml"
+        )
+    # Not study.best_trial: of equals, a database gives any.
+    sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+    best = max(done, key=lambda trial: sign * float(trial.values[0]))
+    return {**{name: best.params[name] for name in Space.model_fields}, "value": best.value}

@@ -1,0 +1,126 @@
+"""Live curves in MLflow while a stage runs, if the environment names a run to log them to.
+
+The flow sets MLFLOW_RUN_ID (and MLFLOW_TRACKING_URI). Without it nothing is logged, MLflow is not
+even imported, and the stage's outs are the same. So they are if MLflow does not answer: hours of
+training are worth more than a curve.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mammo.base.progress import say
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Log = Callable[[Mapping[str, float]], None]
+Answer = TypeVar("Answer")
+
+PAUSE = 300.0
+"""Seconds for which MLflow is not asked again after it has failed: each time may take its limit."""
+
+_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""MLflow's own would let a training stand still for minutes, or for as long as a server says."""
+
+
+def stage_run() -> Log:
+    """What logs the scores of an epoch to the run that the environment names."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    return _Mlflow().log_to(run_id) if run_id else _log_nowhere
+
+
+@contextmanager
+def trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
+    """Yield a function that opens a run for a trial, nested under the one of the environment.
+
+    It takes the trial's number and what it tries, and returns what logs the scores of its epochs.
+    A run ends when the next one begins. A trial that MLflow did not open a run for has no curves.
+    """
+    parent = os.environ.get("MLFLOW_RUN_ID")
+    if not parent:
+        yield lambda number, choice: _log_nowhere
+        return
+    from mlflow.entities import Param
+
+    mlflow = _Mlflow()
+    current: list[str] = []
+    ended: list[tuple[str, str]] = []  # runs and their status, which MLflow has yet to be told
+
+    def close(status: str) -> None:
+        ended.extend((run, status) for run in current)
+        current.clear()
+        for run in list(ended):
+            if mlflow.ask("the end of a trial", partial(_end, *run)):
+                ended.remove(run)
+
+    def open_run(number: int, choice: Mapping[str, Any]) -> Log:
+        close("FINISHED")
+        params = [Param(name, str(value)) for name, value in choice.items()]
+
+        def start(client: "MlflowClient") -> str:
+            experiment = client.get_run(parent).info.experiment_id
+            tags = {"mlflow.parentRunId": parent}
+            run = client.create_run(experiment, tags=tags, run_name=f"trial {number}")
+            current.append(run.info.run_id)
+            client.log_batch(run.info.run_id, params=params)
+            return str(run.info.run_id)
+
+        run_id = mlflow.ask(f"trial {number}", start)
+        return mlflow.log_to(run_id) if run_id else _log_nowhere
+
+    try:
+        yield open_run
+    except BaseException:
+        close("FAILED")
+        raise
+    close("FINISHED")
+
+
+def _end(run_id: str, status: str, client: "MlflowClient") -> bool:
+    client.set_terminated(run_id, status)
+    return True
+
+
+class _Mlflow:
+    """MLflow's client, for what a stage can do without."""
+
+    def __init__(self) -> None:
+        for name, value in _LIMITS.items():
+            os.environ.setdefault(name, value)
+        self._again = 0.0  # time.monotonic() from which on it is asked
+
+    def ask(self, what: str, request: Callable[["MlflowClient"], Answer]) -> Answer | None:
+        """What MLflow answers, or None if it does not; then it is left alone for a while."""
+        if time.monotonic() < self._again:
+            return None
+        # The client only: the fluent functions keep a current run for the whole process.
+        from mlflow import MlflowClient
+
+        try:
+            return request(MlflowClient())
+        except Exception as error:  # of MLflow, of requests, of a database, of a proxy's page
+            self._again = time.monotonic() + PAUSE
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            say(f"MLflow did not take {what}: {first}; the stage goes on")
+            return None
+
+    def log_to(self, run_id: str) -> Log:
+        """What logs the scores of an epoch to a run."""
+        from mlflow.entities import Metric
+
+        def log(scores: Mapping[str, float]) -> None:
+            now, step = int(time.time() * 1000), int(scores["epoch"])
+            metrics = [Metric(n, x, now, step) for n, x in scores.items() if n != "epoch"]
+            self.ask(
+                f"the scores of epoch {step}", lambda client: client.log_batch(run_id, metrics)
+            )
+
+        return log
+
+
+def _log_nowhere(scores: Mapping[str, float]) -> None:
+    """Nobody is watching."""
