@@ -18,7 +18,7 @@ from flows.audit.record import (
     Setting,
     Standard,
     Verdict,
-    judge,
+    verdict_of,
 )
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock_and_cache import Cache, data_out
@@ -82,7 +82,7 @@ def put_together(
 ) -> Audit:
     """The record, with the verdict that the findings come to."""
     snapshot, number = got.snapshot, int(version.version)
-    verdict = judge(seen.findings, got.stages, got.equivalence, quick)
+    verdict = verdict_of(seen.findings, got.stages, got.equivalence, quick)
     previous, settings = _settings_against_previous(version, snapshot)
     commit = snapshot.commit if snapshot else version.tags.get("git_commit")
     author, date = _who_and_when(root, commit)

@@ -28,6 +28,7 @@ from flows.pipeline.lock_and_cache import Cache, data_out, open_cache, outs_of, 
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.run_git import file_at
+from flows.processes.words import Say
 from flows.publishing.publish import fetch_objects
 from flows.snapshots import environment
 from flows.snapshots.snapshot import Snapshot, materialise
@@ -38,8 +39,6 @@ from flows.tracking.registry import MODEL, environment_of
 from mammo.assurance.leakage import find_leaks
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
-
-Say = Callable[[str], None]
 
 
 def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
@@ -65,7 +64,9 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     got.snapshot, disagreements = provenance.agreement(root, version, run)
     seen.look("provenance", "registry, run and git tag hold one snapshot", disagreements)
     if got.snapshot is not None:
-        lock = environment.read_lock(_at(root, got.snapshot.commit, "requirements.lock") or "")
+        lock = environment.locked_packages(
+            _at(root, got.snapshot.commit, "requirements.lock") or ""
+        )
         got.differences = environment.compare(got.then, got.now, lock)
         with materialise(root, got.snapshot) as folder:
             _find_standard(folder, seen, got, say)

@@ -5,7 +5,7 @@ The first keeps a record honest that bytes cannot: weights that were exchanged a
 everything that names them, would otherwise be judged by predictions that are not theirs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from flows.audit.record import Finding, Points
 from flows.audit.reproduction import score_recorded
 from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
 from flows.processes.follow import CommandError
+from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot, materialise
 from flows.tracking.registry import flatten
 from mammo.assurance.equivalence import (
@@ -45,7 +46,7 @@ def unlike_recorded(
     locked: Sequence[LockedStage],
     cache: Cache,
     bound: float,
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[Rescoring | None, list[Finding]]:
     """Score the recorded classifier on this machine, and hold the recorded predictions against it.
 

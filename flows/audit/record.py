@@ -185,7 +185,7 @@ class Audit(Record):
     splits: Mapping[str, Mapping[str, int]]  # women and images of each
 
 
-def judge(
+def verdict_of(
     findings: Sequence[Finding],
     stages: Sequence[ComparedStage],
     equivalence: Equivalence | None,

@@ -1,6 +1,6 @@
 """Running a snapshot's pipeline again, and comparing what comes out with the record."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from flows.pipeline.graph import dvc_env, worth_showing
 from flows.pipeline.lock_and_cache import Cache, LockedStage, read_lock
 from flows.processes.follow import follow
 from flows.processes.run_dvc import DVC
+from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot
 from mammo.assurance.tolerance import Comparison, compare_files, worst
 
@@ -25,7 +26,7 @@ class Tolerance:
     pixels: int  # grey levels, of images that other stages made
 
 
-def run_again(folder: Path, data: str, say: Callable[[str], None]) -> None:
+def run_again(folder: Path, data: str, say: Say) -> None:
     """Run every stage by force in `folder`, a materialised snapshot.
 
     Only raw data are pulled, and weights that a training starts from.
@@ -37,9 +38,7 @@ def run_again(folder: Path, data: str, say: Callable[[str], None]) -> None:
     _dvc(folder, say, "repro", "--force", "--no-run-cache")
 
 
-def score_recorded(
-    folder: Path, stage: LockedStage, made: Container[str], say: Callable[[str], None]
-) -> None:
+def score_recorded(folder: Path, stage: LockedStage, made: Container[str], say: Say) -> None:
     """Let a stage do once more what it did then, with the inputs that were recorded.
 
     Args:
@@ -61,7 +60,7 @@ def compare_stages(
     locked: Sequence[LockedStage],
     cache: Cache,
     tolerance: Tolerance | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[ComparedStage]:
     """Every out of every stage, then and now.
 
@@ -163,7 +162,7 @@ def _differences(
     return found
 
 
-def _gives_the_same_again(folder: Path, stage: LockedStage, say: Callable[[str], None]) -> bool:
+def _gives_the_same_again(folder: Path, stage: LockedStage, say: Say) -> bool:
     _dvc(folder, say, "repro", "--force", "--no-run-cache", "--single-item", "--", stage.name)
     third = {stage.name: stage for stage in _read_lock(folder)}
     return third[stage.name].outs == stage.outs
@@ -173,7 +172,7 @@ def _read_lock(folder: Path) -> list[LockedStage]:
     return read_lock(Snapshot("", {"dvc.lock": (folder / "dvc.lock").read_text()}))
 
 
-def _dvc(folder: Path, say: Callable[[str], None], *arguments: str) -> None:
+def _dvc(folder: Path, say: Say, *arguments: str) -> None:
     follow(
         [*DVC, "--wait-for-lock", *arguments],
         folder,

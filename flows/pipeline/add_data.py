@@ -4,18 +4,18 @@ mammoflow data add DIR
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from flows.pipeline.ensure_data import DATA, DATA_FILE, check_own, ensure_data
 from flows.processes.follow import CommandError, follow
 from flows.processes.run_dvc import DVC
+from flows.processes.words import Say
 from mammo.base.atomic_files import write_bytes
 from mammo.base.errors import UserError
 from mammo.datasets.merge import merge
 
 
-def add_data(root: Path, folder: Path, say: Callable[[str], None]) -> int:
+def add_data(root: Path, folder: Path, say: Say) -> int:
     """Merge a folder in the layout of data/ into `root`/data and run `dvc add` on it.
 
     The whole is made beside data/ and takes its place at once. Whatever goes wrong, data/ and

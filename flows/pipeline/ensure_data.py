@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from voluptuous import Invalid
 
 from flows.processes.follow import CommandError, follow
 from flows.processes.run_dvc import DVC
+from flows.processes.words import Say
 from mammo.base.errors import UserError
 
 DATA = "data"
 DATA_FILE = "data.dvc"
 
 
-def ensure_data(root: Path, say: Callable[[str], None]) -> None:
+def ensure_data(root: Path, say: Say) -> None:
     """Make `root`/data hold what data.dvc names: as it is, pulled, or the sample made anew.
 
     Afterwards DVC's cache holds it too, so that a snapshot's data can be found again.
@@ -55,7 +56,7 @@ def ensure_data(root: Path, say: Callable[[str], None]) -> None:
         )
 
 
-def commit_to_cache(root: Path, files: Sequence[str], say: Callable[[str], None]) -> None:
+def commit_to_cache(root: Path, files: Sequence[str], say: Say) -> None:
     """Put what .dvc files name, and the folder holds, into DVC's cache.
 
     Raises:
@@ -148,7 +149,7 @@ def _compare(root: Path) -> tuple[bool, bool]:
         return not out.changed_checksum(), not out.changed_cache()
 
 
-def _pull(root: Path, say: Callable[[str], None]) -> str | None:
+def _pull(root: Path, say: Say) -> str | None:
     """Let `dvc pull` bring the data, from the cache or a remote; return why it did not."""
     say(f"{DATA}/ is absent: trying `dvc pull`")
     lines: list[str] = []

@@ -4,7 +4,6 @@ The stages that may start from one depend on the folder, so another file is anot
 files belong to the commit, and so to the snapshot.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from dvc.repo import Repo
@@ -13,7 +12,7 @@ from flows.pipeline.ensure_data import commit_to_cache
 from flows.pipeline.lock_and_cache import hash_of_files, out_of
 from flows.processes.follow import CommandError, follow
 from flows.processes.run_dvc import DVC
-from flows.processes.words import md5_of
+from flows.processes.words import Say, md5_of
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
 
@@ -50,7 +49,7 @@ def folder_hash(root: Path) -> str:
     return hash_of_files({name.removeprefix(f"{WEIGHTS}/"): md5 for name, md5 in hashes.items()})
 
 
-def ensure_weights(root: Path, say: Callable[[str], None]) -> None:
+def ensure_weights(root: Path, say: Say) -> None:
     """Make `root`/weights hold what its .dvc files name, and DVC's cache too.
 
     Raises:

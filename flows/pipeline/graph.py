@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.processes.follow import follow
 from flows.processes.run_dvc import DVC
+from flows.processes.words import Say
 from mammo.base.errors import UserError
 
 
@@ -152,7 +153,7 @@ def dvc_env() -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Callable[[str], None]) -> Fate:
+def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Say) -> Fate:
     """Bring one stage up to date with DVC; its dependencies must be.
 
     Raises:

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
+from flows.processes.words import Say
 from mammo.pins import PINS
 
 GRACE = 10.0  # seconds between asking a process group to stop and killing it
@@ -84,7 +85,7 @@ class _Child:
 def follow(
     command: Sequence[str],
     cwd: Path,
-    on_line: Callable[[str], None],
+    on_line: Say,
     extra_env: Mapping[str, str] | None = None,
     time_limit: float | None = None,
     env: Mapping[str, str] | None = None,

@@ -1,7 +1,11 @@
 """What several rooms say or ask of files in the same way."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+
+Say = Callable[[str], None]
+"""Tells whoever watches, line by line."""
 
 SHOWN = 5  # culprits named in one sentence
 

@@ -5,7 +5,6 @@ decides. The verdict stands in the version's tags, its table and the predictions
 of the version's run.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -20,6 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.pipeline.lock_and_cache import outs_of, read_lock
 from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
+from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import NETWORKS
 from flows.tracking.registry import MODEL, find_snapshot, run_of
@@ -30,7 +30,6 @@ from mammo.base.settings import Policy
 if TYPE_CHECKING:
     from mammo.assurance.promotion_rule import Decision
 
-Say = Callable[[str], None]
 Word = Literal["promote", "refuse", "cannot be judged"]
 
 _SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that a predictor reads

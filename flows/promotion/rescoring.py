@@ -8,7 +8,7 @@ just these. That runs in a process of its own, which gets nothing of ours: no pa
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ from flows.pipeline.lock_and_cache import (
     require_form,
 )
 from flows.processes.follow import bare_environment, follow
-from flows.processes.words import some
+from flows.processes.words import Say, some
 from flows.promotion.gate import predicts_alike
 from flows.publishing.publish import fetch_objects, have_tag
 from flows.snapshots.earlier_layout import name_in
@@ -39,8 +39,6 @@ from mammo.base.atomic_files import write_csv
 from mammo.base.errors import UserError
 from mammo.data import tables
 from mammo.evaluation.metrics import by_breast
-
-Say = Callable[[str], None]
 
 PREDICTIONS = "outputs/evaluate/predictions.csv"
 MANIFEST = "outputs/preprocess/manifest.csv"

@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from httpx import HTTPError
 
 from flows.processes.folder_lock import only_one
 from flows.processes.run_git import git
+from flows.processes.words import Say
 from flows.pruning.objects import superseded
 from flows.pruning.policy import Found, Policy, Waste
 from flows.pruning.records import old_flow_runs, unregistered_runs
@@ -35,8 +36,6 @@ LONG_LOG, END_OF_LOG = 10_000_000, 1_000_000  # bytes
 LOOSE = 2000  # objects of git for which it is worth while to pack them
 ROOM = 1_000_000  # bytes in an SQLite file for which it is worth while to write it anew
 BUSY = 60.0  # seconds that another process may hold it
-
-Say = Callable[[str], None]
 
 
 @contextmanager

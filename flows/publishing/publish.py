@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,13 +36,12 @@ from flows.processes.checked import printable
 from flows.processes.follow import CommandError, follow
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import fetch, git, remotes, succeeds
+from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.tracking.register import WHOLE, git_tag
 from flows.tracking.registry import MODEL, versions
 from mammo.base.atomic_files import write_json
 from mammo.base.errors import UserError
-
-Say = Callable[[str], None]
 
 PUBLISHED = "published"
 """The tag of a version that says where else it can be had: `yes: ...` or `no: ...`."""

@@ -6,7 +6,6 @@ cancelled is not noticed before it ends, and a caller that is cancelled leaves i
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -21,6 +20,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Crashed
 
 from flows.processes.follow import CommandError
+from flows.processes.words import Say
 
 POLL = 2.0  # seconds between two looks at a child
 OUTAGE = 600.0  # seconds that Prefect's server may be away
@@ -31,9 +31,7 @@ _running: set[UUID] = set()
 _cancelled = threading.Event()  # a task that Prefect retries after that starts no other child
 
 
-def run_child(
-    deployment: str, parameters: dict[str, Any], limit: float, on_line: Callable[[str], None]
-) -> str:
+def run_child(deployment: str, parameters: dict[str, Any], limit: float, on_line: Say) -> str:
     """Run a deployment, hand each line of its log to `on_line`, and return its final message.
 
     Args:
@@ -86,7 +84,7 @@ class _Log:
 
     client: SyncPrefectClient
     child: UUID
-    on_line: Callable[[str], None]
+    on_line: Say
     lines: list[str] = field(default_factory=list)
     _seen: int = 0
 

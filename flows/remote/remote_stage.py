@@ -4,7 +4,7 @@ Deps go to DVC's default remote, the deployment `run-stage/<pool>` runs the stag
 in the worker's own clone, and what it made comes back through the run cache.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dvc.repo import Repo
@@ -17,6 +17,7 @@ from flows.pipeline.graph import Fate, Outcome, Stage, repro
 from flows.pipeline.run_cache import at_hand, fetch_result, push_deps, require_remote
 from flows.processes.checked import Readable
 from flows.processes.follow import CommandError
+from flows.processes.words import Say
 from flows.remote.child_runs import run_child
 from flows.snapshots.snapshot import capture
 from mammo.base.errors import UserError
@@ -59,9 +60,7 @@ def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> No
                 ) from None
 
 
-def run_elsewhere(
-    stage: Stage, root: Path, mlflow_run: str, on_line: Callable[[str], None]
-) -> Outcome:
+def run_elsewhere(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outcome:
     """Bring one stage up to date through a worker of its pool; its dependencies must be.
 
     What is up to date or in the cache is not sent anywhere.

@@ -69,7 +69,7 @@ class Summary:
 
 
 @task(cache_policy=NO_CACHE)  # DVC knows better what has to be done again
-def run_stage(
+def bring_up_to_date(
     stage: Stage, root: Path, experiment: str, parent: str, elsewhere: bool = False
 ) -> Outcome:
     """Bring one stage up to date and log to MLflow what dvc.yaml declares for it.
@@ -117,7 +117,7 @@ def run_pipeline(
     futures: dict[str, PrefectFuture[Outcome]] = {}
     try:
         for stage in stages:
-            configured = run_stage.with_options(
+            configured = bring_up_to_date.with_options(
                 name=stage.name,
                 task_run_name=stage.name,
                 retries=stage.meta.retries,

@@ -10,7 +10,6 @@ where it cannot be told: it looks once more, and what it does or fails at is see
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from httpx import HTTPError
@@ -26,6 +25,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
 
+from flows.processes.words import Say
 from flows.retraining.branch_watch import look
 from flows.tracking.registry import FAULTS, in_words
 from mammo.base.errors import UserError
@@ -75,7 +75,7 @@ def _idle() -> str | None:
     return f"the watch's flow run {ahead[0].id} has not ended" if ahead else None
 
 
-def keep_looking(root: Path, every: float, say: Callable[[str], None]) -> None:
+def keep_looking(root: Path, every: float, say: Say) -> None:
     """Look once in so many seconds; what is found is said when it changes."""
     before = ""
     while True:

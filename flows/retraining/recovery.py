@@ -31,6 +31,7 @@ from voluptuous import Invalid
 
 from flows.processes.folder_lock import TEMPORARY, only_one
 from flows.processes.run_git import file_at, has_commit
+from flows.processes.words import Say
 from flows.snapshots.snapshot import read_tag, tag_exists
 from flows.tracking.aliases import ever_champion
 from flows.tracking.register import WHOLE, complete, git_tag
@@ -40,7 +41,6 @@ from mammo.base.errors import UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Say = Callable[[str], None]
 
 LOCK = "dvc.lock"
 REAPER = Path(__file__).parents[1] / "processes" / "reaper.py"

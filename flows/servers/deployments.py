@@ -3,13 +3,13 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from flows.notify import VARIABLE
 from flows.processes.follow import CommandError, follow
+from flows.processes.words import Say
 from mammo.base.errors import UserError
 
 POOLS = {"cpu": None, "gpu": 1}
@@ -39,7 +39,7 @@ _TOLD = ("retrain", "watch", "promote", "audit", "gc")  # flows; of a stage's ru
 _ONCE_IN = timedelta(hours=6)  # for a deployment: the watch tries every quarter of an hour
 
 
-def set_up(root: Path, environment: dict[str, str], say: Callable[[str], None]) -> None:
+def set_up(root: Path, environment: dict[str, str], say: Say) -> None:
     """Make pools, deployments and rules where they do not exist; mend the rules.
 
     Args:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,7 @@ import psutil
 
 from flows.processes import proxies
 from flows.processes.reach import require_prefect
+from flows.processes.words import Say
 from flows.remote.worker_clone import CLONE
 from flows.servers.deployments import HEARTBEAT, POOLS, set_up
 from flows.servers.supervised import (
@@ -45,8 +46,6 @@ SETTLED = 60.0  # seconds after which a worker has worked: if it ends then, anot
 
 WATCHED = "cpu"  # the pool whose worker runs the watch and what it starts
 EVERY = 900.0  # seconds between two looks of the watch
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def compare(
     Args:
         then: None if it was not recorded; the lock file still tells the packages.
         now: as `here`.
-        lock: as `read_lock`.
+        lock: as `locked_packages`.
     """
     found = []
     if then is not None:
@@ -116,7 +116,7 @@ def compare(
     return found
 
 
-def read_lock(text: str) -> dict[str, str]:
+def locked_packages(text: str) -> dict[str, str]:
     """Packages and versions that a requirements.lock names."""
     pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE)
     return {canonicalize_name(name): version for name, version in pins}

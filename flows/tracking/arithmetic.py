@@ -3,12 +3,13 @@ machine's made the outs of a stage."""
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flows.pipeline.graph import Outcome
 from flows.pipeline.lock_and_cache import LockedStage, read_lock
 from flows.processes.follow import CommandError, follow
+from flows.processes.words import Say
 from flows.snapshots import environment
 from flows.snapshots.earlier_layout import name_in
 from flows.snapshots.environment import Environment
@@ -43,7 +44,7 @@ def measure(folder: Path) -> dict[str, str]:
     return {str(family): str(digest) for family, digest in found.items()}
 
 
-def measure_or_say(folder: Path, say: Callable[[str], None]) -> dict[str, str]:
+def measure_or_say(folder: Path, say: Say) -> dict[str, str]:
     """As `measure`, but what is trained is not lost for it: if it fails, nothing is known."""
     try:
         return measure(folder)
@@ -52,9 +53,7 @@ def measure_or_say(folder: Path, say: Callable[[str], None]) -> dict[str, str]:
         return {}
 
 
-def made_in(
-    root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Callable[[str], None]
-) -> Environment:
+def made_in(root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Say) -> Environment:
     """This machine, and for each stage that did not run on it the arithmetic that made its outs.
 
     Args:

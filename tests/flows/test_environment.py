@@ -1,10 +1,10 @@
 """What a model was made in is recorded, and each difference is named with what it can do."""
 
-from flows.snapshots.environment import Environment, compare, here, read_lock
+from flows.snapshots.environment import Environment, compare, here, locked_packages
 from tests.imports import ROOT
 
 NOW = here()
-LOCK = read_lock((ROOT / "requirements.lock").read_text())
+LOCK = locked_packages((ROOT / "requirements.lock").read_text())
 
 
 def test_nothing_differs_from_itself() -> None:
@@ -64,4 +64,4 @@ def test_a_lock_file_is_read_by_canonical_names() -> None:
     text = (
         "# comment\nTyping_Extensions==4.1 \\\n    --hash=sha256:0\nfoo.bar==2 ; python_version\n"
     )
-    assert read_lock(text) == {"typing-extensions": "4.1", "foo-bar": "2"}
+    assert locked_packages(text) == {"typing-extensions": "4.1", "foo-bar": "2"}

@@ -261,5 +261,6 @@ def mlflow_server(home: Path, port: int) -> Iterator[Callable[[], None]]:
     files = ("--artifacts-destination", str(home / "artifacts"))
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     health = f"http://127.0.0.1:{port}/health"
-    with server(health, "mlflow", "server", *store, *files, *where, env={}) as kill:
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # five processes that nobody needs
+    with server(health, "mlflow", "server", *store, *files, *where, env=env) as kill:
         yield kill
