@@ -1,10 +1,13 @@
 # `make` alone prints the targets.
-PYTHON ?= python3.11
+# The first that will do: `make retrain PYTHON=python3.13` takes another.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c "$(FITS)" 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env retrain test processors walk lock clean
+.PHONY: help env retrain test processors pythons walk lock clean
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,6 +31,9 @@ test: env  ## environment, all tests and checks
 processors: env  ## the emulated tests, on an Intel Haswell and on an AMD Milan
 	@MAMMOFLOW_TEST_PROCESSORS="Haswell EPYC-Milan" pytest -rs -m processors
 
+pythons: env  ## the other Pythons of this machine: import everything, and the same bytes
+	@python -m tests.pythons
+
 walk: env  ## README's story of four machines, each blind to the others; some fifteen minutes
 	@python -m tests.walk
 
@@ -40,6 +46,7 @@ clean:  ## remove the environment; data, outputs and models stay
 
 # The environment's own uv is as good as the machine's; without either, pip brings it.
 .venv/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 was found: install one" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
 	@uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
