@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from flows.dvclock import open_cache
 from flows.exchange import (
     PUBLISHED,
     _address,
@@ -17,7 +18,7 @@ from flows.exchange import (
     publish,
     publish_pending,
 )
-from flows.provenance import agreement
+from flows.provenance import agreement, cached_bytes
 from flows.registration import WHOLE
 from flows.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_tags, version
 from flows.run_git import git
@@ -146,6 +147,60 @@ def test_a_remote_that_lost_what_the_cache_lacks_too_is_named(
     assert publish(builder, 1, print).sentence == (
         "this clone's DVC cache lacks data: publish it from the clone that registered it"
     )
+
+
+def test_a_remote_that_takes_nothing_is_not_one_that_lacks_what_the_cache_lacks(
+    builder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "remote" / "files").mkdir(parents=True)
+    (tmp_path / "remote" / "files" / "md5").write_text("no folder")
+    found = publish(builder, 1, print)
+    assert not found.complete
+    assert found.sentence.startswith("the remote team ")
+    assert "NotADirectoryError" in found.sentence or "FileExistsError" in found.sentence
+    assert "so does this cache" not in found.sentence
+
+
+def with_unusable_remote(root: Path) -> None:
+    """A kind of remote for which nobody has the package: not in the lock, nor in docs/team.md."""
+    (root / ".dvc" / "config").write_text(
+        "[core]\n    remote = team\n['remote \"team\"']\n    url = hdfs://namenode/dvc\n"
+    )
+
+
+UNUSABLE = (
+    "cannot be used from here: it takes the package dvc-hdfs: run `uv pip install --constraint "
+    "requirements.lock dvc-hdfs`"
+)
+
+
+def test_a_remote_that_takes_a_package_says_which_to_the_builder(builder: Path) -> None:
+    with_unusable_remote(builder)
+    found = publish(builder, 1, print)
+    assert found.sentence == f"the remote team {UNUSABLE}"
+    assert said() == f"no: {found.sentence}"
+
+
+def test_a_remote_that_takes_a_package_says_which_to_the_auditor(builder: Path) -> None:
+    with_unusable_remote(builder)
+    shutil.rmtree(builder / ".dvc" / "cache")
+    told: list[str] = []
+    why = fetch_objects(builder, [], told.append)
+    assert why == f"DVC's remote team {UNUSABLE}"
+    assert told[-1] == why
+    [finding] = cached_bytes(
+        open_cache(builder), version(1), ("data", "0" * 32), {}, lambda: None, why
+    )
+    assert finding.kind == "missing"
+    assert finding.sentence == f"DVC's cache lacks data, and {why}"
+
+
+def test_a_remote_that_answers_and_lacks_files_is_not_called_unusable(
+    builder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "remote").mkdir()
+    shutil.rmtree(builder / ".dvc" / "cache")
+    assert fetch_objects(builder, [], print) == ""
 
 
 @pytest.mark.parametrize("lacking", ["git", "dvc", "both"])
