@@ -265,8 +265,10 @@ def _ask(root: Path, hashes: Sequence[str]) -> Answer:
     with tempfile.TemporaryDirectory() as scratch:
         names, answer = Path(scratch) / "hashes.json", Path(scratch) / "answer.json"
         write_json(names, hashes)
-        command = [sys.executable, "-m", "flows.push_objects", str(names), str(answer)]
-        follow(command, root, lambda line: None, {"PYTHONPATH": os.pathsep.join(sys.path)})
+        # Ours: the folder may be another commit's, with a module of this name.
+        command = [sys.executable, "-P", "-m", "flows.push_objects", str(names), str(answer)]
+        ours = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        follow(command, root, lambda line: None, {"PYTHONPATH": ours})
         return Answer(**read_json(answer))
 
 

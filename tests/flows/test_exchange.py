@@ -184,6 +184,9 @@ def test_a_remote_that_takes_a_package_says_which_to_the_builder(builder: Path) 
 def test_a_remote_that_takes_a_package_says_which_to_the_auditor(builder: Path) -> None:
     with_unusable_remote(builder)
     shutil.rmtree(builder / ".dvc" / "cache")
+    (builder / "flows").mkdir(exist_ok=True)  # the folder is an older commit's, with its own code
+    for name in ("__init__", "push_objects"):
+        (builder / "flows" / f"{name}.py").write_text("raise SystemExit(1)")
     told: list[str] = []
     why = fetch_objects(builder, [], told.append)
     assert why == f"DVC's remote team {UNUSABLE}"
