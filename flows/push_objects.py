@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dvc.repo import Repo
-from dvc_data.hashfile import transfer as dvc_transfer
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 
@@ -41,9 +40,9 @@ def push(root: Path, hashes: list[str]) -> Answer:
         cache, remote = repo.cache.local, repo.cloud.get_remote_odb(None, "push")
         absent = set(hashes) - set(remote.oids_exist(hashes))
         here = {md5 for md5 in absent if cache.exists(md5)}
-        refused = set()
+        refused: set[str] = set()
         if here:
-            dvc_transfer.logger.addHandler(faults)
+            logging.getLogger(transfer.__module__).addHandler(faults)
             transfer(cache, remote, [HashInfo("md5", md5) for md5 in here])
             refused = here - set(remote.oids_exist(sorted(here)))
     return Answer(sorted(absent - here), sorted(refused), faults.last if refused else "")

@@ -152,13 +152,15 @@ def test_a_remote_that_lost_what_the_cache_lacks_too_is_named(
 def test_a_remote_that_takes_nothing_is_not_one_that_lacks_what_the_cache_lacks(
     builder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "remote" / "files").mkdir(parents=True)
-    (tmp_path / "remote" / "files" / "md5").write_text("no folder")
+    store = tmp_path / "remote" / "files" / "md5"
+    store.mkdir(parents=True)
+    for prefix in range(256):
+        (store / f"{prefix:02x}").symlink_to("nowhere")  # nothing is there or can be put there
     found = publish(builder, 1, print)
     assert not found.complete
-    assert found.sentence.startswith("the remote team ")
-    assert "NotADirectoryError" in found.sentence or "FileExistsError" in found.sentence
-    assert "so does this cache" not in found.sentence
+    assert found.sentence.startswith("the remote team did not take ")
+    assert "data" in found.sentence
+    assert "Error: " in found.sentence
 
 
 def with_unusable_remote(root: Path) -> None:
