@@ -131,14 +131,18 @@ def _examine(
     outs = outs_of(locked)
     wanted = {data: data_hash, **first_weights, **outs}
     _say_needs(root, got.snapshot, run, cache, quick, say)
-    if not _all_cached(cache, wanted):
-        fetch_objects(folder, [], say)
+    unusable = "" if _all_cached(cache, wanted) else fetch_objects(folder, [], say)
     say("checking the bytes of data and outs in DVC's cache")
     good = seen.look(
         "provenance",
         "the cache holds data and outs, with the bytes of their hashes",
         provenance.cached_bytes(
-            cache, version, (data, data_hash), {**first_weights, **outs}, _counter(say)
+            cache,
+            version,
+            (data, data_hash),
+            {**first_weights, **outs},
+            _counter(say),
+            unusable,
         ),
     )
     seen.look(

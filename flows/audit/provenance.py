@@ -188,6 +188,7 @@ def cached_bytes(
     data: tuple[str, str],
     outs: Mapping[str, str],
     on_file: Callable[[], None],
+    unusable: str = "",
 ) -> Iterator[Finding]:
     """Every file that a hash of data.dvc or dvc.lock names is in the cache, with those bytes.
 
@@ -197,6 +198,7 @@ def cached_bytes(
         data: the data's folder and its hash.
         outs: those of the stages, and their hashes.
         on_file: called after each file.
+        unusable: why a remote could not be asked, if so.
     """
     known = _known_files(cache, *data)
     gone: list[str] = []
@@ -214,6 +216,9 @@ def cached_bytes(
             yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
     if gone:
         names = some(_quotable(gone, data[0], known))
+        if unusable:
+            yield missing(f"DVC's cache lacks {names}, and {unusable}")
+            return
         yield missing(
             f"neither DVC's cache nor a remote has {names}: run `mammoflow publish "
             f"{version.version}` where it was registered, and here `dvc remote add -d NAME URL` if "

@@ -9,12 +9,11 @@ asked whether they have it. The version's tag `published` says where it can be h
 cannot; what failed is tried again by the next retrain.
 """
 
-import json
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,14 +36,18 @@ from flows.processes.follow import CommandError, follow
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import fetch, git, remotes, succeeds
 from flows.processes.words import Say
+from flows.publishing.push_objects import Answer
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.tracking.register import WHOLE, git_tag
 from flows.tracking.registry import MODEL, versions
-from mammo.base.atomic_files import write_json
+from mammo.base.atomic_files import read_json, write_json
 from mammo.base.errors import UserError
 
 PUBLISHED = "published"
 """The tag of a version that says where else it can be had: `yes: ...` or `no: ...`."""
+
+NOBODYS = "0" * 32
+"""An object that no store has: asking for it tells whether a store answers."""
 
 _YES, _NO = "yes: ", "no: "
 _LONGEST = 2000  # characters of a sentence in the tag
@@ -146,22 +149,33 @@ def have_tag(root: Path, version: int) -> str | None:
     )
 
 
-def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> None:
+def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> str:
     """Get what DVC's cache lacks of a snapshot; what stays missing is the caller's to say.
 
     Args:
         folder: the snapshot, materialised.
         targets: outs, or .dvc files; all of the snapshot's if there are none.
         say: told of it.
+
+    Returns:
+        Why the remote cannot be used from here; nothing if it can, or if there is none.
     """
-    if default_remote(folder) is None:
-        return
+    remote = default_remote(folder)
+    if remote is None:
+        return ""
     names = list(targets)
     say(f"fetching {', '.join(names) or 'what the cache lacks'} from DVC's remote")
     try:
         follow([*DVC, "fetch", "--", *names], folder, lambda line: None)
     except CommandError as error:
+        # DVC's words are the same for what is not there and for a remote that it cannot ask.
+        fault = _ask(folder, [NOBODYS]).fault
+        if fault:
+            unusable = f"DVC's remote {remote} cannot be used from here: {fault}"
+            say(unusable)
+            return unusable
         say(f"the remote did not have all of it: {error}")
+    return ""
 
 
 def _push(root: Path, version: int, say: Say) -> Iterator[str]:
@@ -220,7 +234,7 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
     """Push all that a snapshot's data.dvc, weights and dvc.lock name, and ask whether it is there.
 
     Raises:
-        UserError: naming what the remote lacks.
+        UserError: naming what the remote lacks or did not take, or why it cannot be used.
         CommandError: with the last lines of what went wrong on the way.
     """
     with materialise(root, snapshot) as folder:
@@ -238,15 +252,42 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
             f"this clone's DVC cache lacks {', '.join(sorted(unlisted))}: publish it from the clone"
             f" that registered it"
         )
+    answer = _ask(root, sorted(owners))
+    if answer.lacking:
+        raise UserError(f"{remote} lacks {_count(answer.lacking, owners)}, and so does this cache")
+    if answer.refused:
+        reason = answer.fault or "it gives no reason"
+        raise UserError(f"{remote} did not take {_count(answer.refused, owners)}: {reason}")
+    if answer.fault:
+        raise UserError(f"{remote} cannot be used from here: {answer.fault}")
+
+
+def _ask(root: Path, hashes: Sequence[str]) -> Answer:
+    """Push objects and ask for them, in a process of its own.
+
+    Raises:
+        CommandError: if that process is ended.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        hashes = Path(scratch) / "hashes.json"
-        write_json(hashes, sorted(owners))
-        command = [sys.executable, "-m", "flows.publishing.push_objects", str(hashes)]
-        said = follow(command, root, lambda line: None, {"PYTHONPATH": os.pathsep.join(sys.path)})
-    lacking = json.loads(said[-1])
-    if lacking:
-        names = ", ".join(sorted({owners[md5] for md5 in lacking}))
-        raise UserError(f"{remote} lacks {len(lacking)} files of {names}, and so does this cache")
+        names, answer = Path(scratch) / "hashes.json", Path(scratch) / "answer.json"
+        write_json(names, hashes)
+        # Ours: the folder may be another commit's, with a module of this name.
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "flows.publishing.push_objects",
+            str(names),
+            str(answer),
+        ]
+        ours = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        follow(command, root, lambda line: None, {"PYTHONPATH": ours})
+        return Answer(**read_json(answer))
+
+
+def _count(hashes: Sequence[str], owners: Mapping[str, str]) -> str:
+    names = ", ".join(sorted({owners[md5] for md5 in hashes}))
+    return f"{len(hashes)} files of {names}"
 
 
 def _store_url(root: Path, name: str) -> str:

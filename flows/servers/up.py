@@ -202,7 +202,7 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
         # The server would start, and fail at each artifact.
         raise UserError(
             f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, which takes "
-            f"the package boto3: run `uv pip install boto3`"
+            f"the package boto3: run `uv pip install --constraint requirements.lock boto3`"
         )
     command = ["server", "--host", address.host, "--port", str(address.port)]
     return Service("mlflow", _python("mlflow", *command), env, f"{address.url}/health")

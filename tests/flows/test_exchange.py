@@ -7,7 +7,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit.provenance import agreement
+from flows.audit.provenance import agreement, cached_bytes
+from flows.pipeline.lock_and_cache import open_cache
 from flows.processes.run_git import git
 from flows.publishing.publish import (
     PUBLISHED,
@@ -146,6 +147,65 @@ def test_a_remote_that_lost_what_the_cache_lacks_too_is_named(
     assert publish(builder, 1, print).sentence == (
         "this clone's DVC cache lacks data: publish it from the clone that registered it"
     )
+
+
+def test_a_remote_that_takes_nothing_is_not_one_that_lacks_what_the_cache_lacks(
+    builder: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "remote" / "files" / "md5"
+    store.mkdir(parents=True)
+    for prefix in range(256):
+        (store / f"{prefix:02x}").symlink_to("nowhere")  # nothing is there or can be put there
+    found = publish(builder, 1, print)
+    assert not found.complete
+    assert found.sentence.startswith("the remote team did not take ")
+    assert "data" in found.sentence
+    assert "Error: " in found.sentence
+
+
+def with_unusable_remote(root: Path) -> None:
+    """A kind of remote for which nobody has the package: not in the lock, nor in docs/team.md."""
+    (root / ".dvc" / "config").write_text(
+        "[core]\n    remote = team\n['remote \"team\"']\n    url = hdfs://namenode/dvc\n"
+    )
+
+
+UNUSABLE = (
+    "cannot be used from here: it takes the package dvc-hdfs: run `uv pip install --constraint "
+    "requirements.lock dvc-hdfs`"
+)
+
+
+def test_a_remote_that_takes_a_package_says_which_to_the_builder(builder: Path) -> None:
+    with_unusable_remote(builder)
+    found = publish(builder, 1, print)
+    assert found.sentence == f"the remote team {UNUSABLE}"
+    assert said() == f"no: {found.sentence}"
+
+
+def test_a_remote_that_takes_a_package_says_which_to_the_auditor(builder: Path) -> None:
+    with_unusable_remote(builder)
+    shutil.rmtree(builder / ".dvc" / "cache")
+    (builder / "flows").mkdir(exist_ok=True)  # the folder is an older commit's, with its own code
+    for name in ("__init__", "push_objects"):
+        (builder / "flows" / f"{name}.py").write_text("raise SystemExit(1)")
+    told: list[str] = []
+    why = fetch_objects(builder, [], told.append)
+    assert why == f"DVC's remote team {UNUSABLE}"
+    assert told[-1] == why
+    [finding] = cached_bytes(
+        open_cache(builder), version(1), ("data", "0" * 32), {}, lambda: None, why
+    )
+    assert finding.kind == "missing"
+    assert finding.sentence == f"DVC's cache lacks data, and {why}"
+
+
+def test_a_remote_that_answers_and_lacks_files_is_not_called_unusable(
+    builder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "remote").mkdir()
+    shutil.rmtree(builder / ".dvc" / "cache")
+    assert fetch_objects(builder, [], print) == ""
 
 
 @pytest.mark.parametrize("lacking", ["git", "dvc", "both"])
