@@ -17,19 +17,22 @@ env: .venv/installed  ## build .venv from requirements.lock
 retrain: env  ## environment, sample data, the whole flow, a registered model
 	@mammoflow retrain
 
-# Three groups at once. The tests of whole projects build on each other and use one core; those under
+EMULATED := tests/test_processors.py tests/mammo/test_portable_operators.py
+
+# Three groups at once, each of which looks only where its tests are (tests/conftest.py makes sure).
+# The tests of whole projects build on each other and use one core; those under
 # emulated processors mostly wait for two processes, which give way to the others.
 test: env  ## environment, all tests and checks
 	@ruff check . && ruff format --check . && mypy
-	@mkdir -p build; pytest -m whole > build/whole.txt 2>&1 & whole=$$!; \
-		nice -n 4 pytest -rs -m processors > build/processors.txt 2>&1 & processors=$$!; \
+	@mkdir -p build; pytest -m whole tests/flows > build/whole.txt 2>&1 & whole=$$!; \
+		nice -n 4 pytest -rs -m processors $(EMULATED) > build/processors.txt 2>&1 & processors=$$!; \
 		pytest -m "not whole and not processors"; rest=$$?; \
 		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; \
 		echo "other processors:"; wait $$processors; processors=$$?; cat build/processors.txt; \
 		exit $$((whole + processors + rest))
 
 processors: env  ## the emulated tests, on an Intel Haswell and on an AMD Milan
-	@MAMMOFLOW_TEST_PROCESSORS="Haswell EPYC-Milan" pytest -rs -m processors
+	@MAMMOFLOW_TEST_PROCESSORS="Haswell EPYC-Milan" pytest -rs -m processors $(EMULATED)
 
 pythons: env  ## the other Pythons of this machine: import everything, and the same bytes
 	@python -m tests.pythons

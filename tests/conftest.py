@@ -4,6 +4,20 @@ import signal
 
 import pytest
 
+FOLDERS = {"whole": ("tests/flows/",), "processors": ("tests/test_proc", "tests/mammo/test_port")}
+"""Where the tests of a group are: the Makefile looks nowhere else."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make sure that every test is in a group's folder, or in none of the groups."""
+    for item in items:
+        for group, folders in FOLDERS.items():
+            if item.get_closest_marker(group) and not item.nodeid.startswith(folders):
+                raise pytest.UsageError(
+                    f"{item.nodeid}: marked {group}, where make test does not look"
+                )
+
 
 @pytest.hookimpl
 def pytest_sessionstart() -> None:
