@@ -423,7 +423,7 @@ def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
         path.write_bytes(before)
     assert result.exit_code == 1
     assert "nothing of it was run" in result.output
-    assert "other code than the commit: scoring.py" in result.output
+    assert "other code than the commit: serving/score_files.py" in result.output
     assert "scored:" not in caplog.text
     assert tags()["gate_verdict"] == "cannot be judged"
 
