@@ -38,10 +38,10 @@ from flows.audit.history import keep
 from flows.processes.run_git import git
 from flows.servers import supervised as services
 from flows.servers import up
+from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.environment import here
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses, registry
-from flows.tracking import register as registration
 from flows.tracking.register import NETWORKS, SERVING, register
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
@@ -92,7 +92,7 @@ DATA = "outs:\n- md5: d41d8cd98f00b204e9800998ecf8427e.dir\n  path: data\n"
 def make_project(root: Path) -> None:
     """What a registration reads, and git."""
     files = {
-        SERVING: textwrap.dedent(MODEL),
+        file_of(SERVING): textwrap.dedent(MODEL),
         "mammo/__init__.py": '"""The code that travels."""\n',
         "params.yaml": (ROOT / "params.yaml").read_text(),
         "data.dvc": DATA,
@@ -513,4 +513,4 @@ def test_a_sqlite_store_has_a_file_and_another_has_none(
 
 def test_the_plugin_brings_nothing_of_ours_into_a_process_that_loads_a_model() -> None:
     assert imports_of(ROOT / "mammoflow_artifacts.py") == set()
-    assert registration.SERVING not in (ROOT / "mammoflow_artifacts.py").read_text()
+    assert file_of(SERVING) not in (ROOT / "mammoflow_artifacts.py").read_text()

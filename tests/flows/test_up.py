@@ -381,9 +381,10 @@ def test_each_new_snapshot_is_retrained_once_on_its_own_commit(toy: Toy) -> None
 
 
 def test_what_is_no_longer_needed_is_removed_by_a_worker(toy: Toy) -> None:
-    """The nightly, started by hand; a toy has nothing yet that is old enough."""
-    state = toy.state_at_end(toy.start("gc/gc"))
-    assert (state["type"], state["message"]) == ("COMPLETED", "everything is still needed")
+    """The nightly, started by hand; but for folders of the killed nothing is old enough yet."""
+    states = [toy.state_at_end(toy.start("gc/gc")) for _ in range(2)]
+    assert {state["type"] for state in states} == {"COMPLETED"}
+    assert states[-1]["message"] == "everything is still needed"
 
 
 def test_the_end_of_it_is_the_end_of_every_process(toy: Toy) -> None:

@@ -214,7 +214,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from mammo import tuning
 from tests.mammo.test_tuning import work
 
 address, fate, folder = sys.argv[1:]

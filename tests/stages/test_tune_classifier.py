@@ -85,7 +85,7 @@ KILLED = """
 import os
 import sys
 from pathlib import Path
-from mammo import tuning
+from mammo.tuning import search as tuning
 from tests.stages.test_tune_classifier import LONGER, run
 
 def fit(*arguments):
