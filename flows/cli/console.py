@@ -22,9 +22,8 @@ def one_sentence(status: int = 1) -> Iterator[None]:
         typer.echo(printable(f"error: {error}"), err=True)
         raise typer.Exit(status) from None
     except Exception as error:
-        from flows.tracking import (
-            registry,  # not for every command: it imports MLflow, which takes seconds
-        )
+        # Not for every command: it imports MLflow, which takes seconds.
+        from flows.tracking import registry
 
         if not isinstance(error, registry.FAULTS):
             raise

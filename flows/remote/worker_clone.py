@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect.runtime import flow_run
 
 from flows.processes.checked import Commit, checked
+from flows.processes.folder_lock import only_one
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import changed_between, fetch, git, succeeds
 from flows.snapshots.snapshot import changed_files, index_of
@@ -36,10 +37,6 @@ def enter() -> dict[str, str]:
     os.chdir(clone)
     commit = flow_run.get_parameters().get("commit")
     if commit:
-        from flows.processes.folder_lock import (
-            only_one,  # brings MLflow along, which other runs need not
-        )
-
         try:
             there = checked(Commit, commit, "the run's parameter `commit`")
             with only_one(Path(clone)):

@@ -156,10 +156,13 @@ async def make_notices(slug: str) -> None:
             rule = Automation(**known.model_dump())
             if action is None:
                 await rule.adelete()
-            elif rule.actions != [action] or _related(rule) != flows:
+                continue
+            trigger = rule.trigger
+            fewer = isinstance(trigger, EventTrigger) and trigger.match_related != flows
+            if rule.actions != [action] or fewer:
                 rule.actions = [action]
-                if isinstance(rule.trigger, EventTrigger):
-                    rule.trigger.match_related = flows
+                if isinstance(trigger, EventTrigger):
+                    trigger.match_related = flows
                 await rule.aupdate()
         if found or action is None:
             continue
@@ -176,11 +179,6 @@ async def make_notices(slug: str) -> None:
             ),
             actions=[action],
         ).acreate()
-
-
-def _related(rule: Any) -> Any:
-    """Which flows a rule tells of: an earlier one knew fewer."""
-    return getattr(rule.trigger, "match_related", None)
 
 
 async def _notice(slug: str) -> Any:
