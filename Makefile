@@ -37,7 +37,7 @@ processors: env  ## the emulated tests, on an Intel Haswell and on an AMD Milan
 pythons: env  ## the other Pythons of this machine: import everything, and the same bytes
 	@python -m tests.pythons
 
-walk: env  ## README's story of four machines, each blind to the others; some fifteen minutes
+walk: env  ## docs/team.md's story of four machines, each blind to the others; some fifteen minutes
 	@python -m tests.walk
 
 lock:  ## compile requirements.lock from pyproject.toml

@@ -424,7 +424,7 @@ def test_bell_noise_has_unit_variance() -> None:
     assert noise.std() == pytest.approx(1, abs=0.02)
 
 
-# The picture for the README
+# The picture for docs/first-run.md
 
 
 def test_the_contact_sheet_shows_women_and_frames_the_cancers(sample: Path, tmp_path: Path) -> None:
