@@ -1,4 +1,4 @@
-"""The story that README tells of several machines, walked from its beginning to its end.
+"""The story that docs/team.md tells of several machines, walked from its beginning to its end.
 
     make walk
 
