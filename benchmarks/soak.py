@@ -75,12 +75,18 @@ class Toy:
         data = None if body is None else json.dumps(body).encode()
         header = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.api}/{path}", data, header)
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code != 503:  # its database is busy
+            except (urllib.error.HTTPError, TimeoutError) as error:
+                # Its database is busy, or the whole machine. What was not answered may have been
+                # done, so only questions are asked again then.
+                busy = getattr(error, "code", 503) == 503 and (
+                    not isinstance(error, TimeoutError) or not path.endswith("create_flow_run")
+                )
+                if not busy or time.monotonic() > deadline:
                     raise
                 time.sleep(1)
 
