@@ -26,11 +26,11 @@ from benchmarks.overhead import SMALL
 from mammo.base.settings import load_params
 from mammo.data.splits import split_of
 from mammo.datasets.phantom.draw import write_phantoms
-from tests.flows import toys
-from tests.flows.markers import UID, plant
-from tests.flows.receiver import Receiver, listening
-from tests.flows.tampering import KEPT, database, restore
 from tests.imports import ROOT
+from tests.support import toys
+from tests.support.markers import UID, plant
+from tests.support.receiver import Receiver, listening
+from tests.support.tampering import KEPT, database, restore
 
 TINY = {
     **SMALL,

@@ -12,7 +12,7 @@ from prefect.blocks.webhook import Webhook
 from prefect.states import Failed
 
 from flows.notify import VARIABLE, notify, notify_failure
-from tests.flows.receiver import Receiver, listening
+from tests.support.receiver import Receiver, listening
 
 
 @pytest.fixture

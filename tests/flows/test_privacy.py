@@ -11,7 +11,7 @@ from mammo.base.atomic_files import read_json
 from mammo.base.settings import load_params
 from mammo.intake.prepare import prepare
 from tests.flows.conftest import Retrained
-from tests.flows.markers import needles
+from tests.support.markers import needles
 
 pytestmark = pytest.mark.timeout(1800)
 

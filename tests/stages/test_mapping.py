@@ -24,9 +24,9 @@ from mammo.detector.detector import save_detector, untrained_detector
 from mammo.pins import PINS, X86
 from stages import crop_rois, preprocess
 from tests.imports import ROOT
-from tests.stages.holding import hold
 from tests.stages.test_preprocess import content, data, tiny
-from tests.stages.tiny_mammograms import write_preprocessed
+from tests.support.holding import hold
+from tests.support.tiny_mammograms import write_preprocessed
 
 __all__ = ["data"]  # a fixture
 MODULE, LIBRARIES = "mammo.imaging.breast_mask", ("numpy",)

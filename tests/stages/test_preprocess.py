@@ -13,7 +13,7 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, read_table
 from stages import preprocess
-from tests.mammo.dicoms import PERSON, half_breast, jpeg_2000, jpeg_lossless, plain, rle
+from tests.support.dicoms import PERSON, half_breast, jpeg_2000, jpeg_lossless, plain, rle
 
 WRITERS = (plain, jpeg_2000, jpeg_lossless, rle)
 

@@ -18,9 +18,9 @@ from mammo.intake import examine as intake
 from mammo.intake import prepare as preparation
 from mammo.intake.examine import Outcome, ProgramError, patients_in_doubt
 from stages import preprocess
-from tests.mammo.dicoms import PERSON, half_breast, plain
 from tests.stages.test_preprocess import content
 from tests.stages.test_preprocess_rejects import Collection, made_of, settings
+from tests.support.dicoms import PERSON, half_breast, plain
 
 FOR_PROCESSING = {
     "SOPClassUID": uid.DigitalMammographyXRayImageStorageForProcessing,

@@ -19,8 +19,8 @@ from mammo.base.settings import Params, load_params
 from mammo.data.tables import MANIFEST, REJECTS, read_table
 from mammo.intake.examine import Outcome
 from stages import preprocess
-from tests.mammo import dicoms
-from tests.mammo.dicoms import half_breast, plain
+from tests.support import dicoms
+from tests.support.dicoms import half_breast, plain
 
 HEADER = (
     "site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,density,"

@@ -12,9 +12,9 @@ from mammo.cropping import cached_crop as remembered_rois
 from mammo.detector.detector import save_detector, untrained_detector
 from mammo.intake import cached_prepare as remembered_images
 from stages import crop_rois, preprocess
-from tests.mammo.dicoms import half_breast, jpeg_2000, plain
 from tests.stages.test_preprocess import content, data, tiny
-from tests.stages.tiny_mammograms import write_preprocessed
+from tests.support.dicoms import half_breast, jpeg_2000, plain
+from tests.support.tiny_mammograms import write_preprocessed
 
 __all__ = ["data"]  # a fixture
 

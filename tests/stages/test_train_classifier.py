@@ -13,8 +13,8 @@ from mammo.base.settings import Params
 from mammo.classifier.network import load_classifier
 from mammo.classifier.predict import predict
 from stages import train_classifier
-from tests.stages.killed import run_killed
-from tests.stages.learnable import contents, tiny_params, write_outputs
+from tests.support.killed import run_killed
+from tests.support.learnable import contents, tiny_params, write_outputs
 
 BEST = {"head_width": 6, "dropout": 0.2, "learning_rate": 0.002, "value": 0.9}
 

@@ -13,8 +13,8 @@ from mammo.base.settings import Params
 from mammo.classifier_training.fit import Fit
 from mammo.tuning import search as tuning
 from stages import tune_classifier
-from tests.stages.killed import run_killed
-from tests.stages.learnable import contents, tiny_params, write_outputs
+from tests.support.killed import run_killed
+from tests.support.learnable import contents, tiny_params, write_outputs
 
 
 @pytest.fixture(scope="module")
