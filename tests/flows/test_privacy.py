@@ -10,8 +10,8 @@ import pytest
 from mammo.base.atomic_files import read_json
 from mammo.base.settings import load_params
 from mammo.intake.prepare import prepare
-from tests.flows.conftest import Retrained
 from tests.support.markers import needles
+from tests.support.small_project import Retrained
 
 pytestmark = pytest.mark.timeout(1800)
 

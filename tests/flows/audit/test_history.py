@@ -15,7 +15,7 @@ from flows.cli.app import app
 from flows.snapshots.environment import here
 from flows.tracking.registry import MODEL, version
 from mammo.base.errors import UserError
-from tests.flows.conftest import store
+from tests.support.small_project import store
 
 FULL, UNSOUND, ANOTHER = "reproduced bit for bit", "reproduced, but unsound", "not reproduced"
 NOT_JUDGED, QUICK = "cannot be judged", "records agree, not re-run"

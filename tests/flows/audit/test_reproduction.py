@@ -13,7 +13,7 @@ from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.processes.follow import CommandError
 from flows.snapshots.snapshot import Snapshot, capture, git, materialise
 from mammo.assurance.equivalence import Equivalence, Outcome
-from tests.flows.conftest import command
+from tests.support.small_project import command
 
 DVC_YAML = f"""
     stages:

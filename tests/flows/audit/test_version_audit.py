@@ -14,8 +14,8 @@ import pytest
 from flows.audit.record import Audit
 from flows.snapshots.snapshot import git
 from flows.tracking.registry import MODEL
-from tests.flows.conftest import Retrained, environment_of, mammoflow, store
 from tests.imports import ROOT
+from tests.support.small_project import Retrained, environment_of, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)
 

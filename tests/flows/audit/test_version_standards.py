@@ -22,8 +22,8 @@ from flows.cli.app import app
 from flows.processes.follow import CommandError
 from flows.snapshots.snapshot import materialise, read_tag
 from mammo.base.settings import Params, load_params
-from tests.flows.conftest import Retrained
 from tests.imports import ROOT
+from tests.support.small_project import Retrained
 from tests.support.tampering import (
     artifact,
     forge,

@@ -11,8 +11,8 @@ from flows.pipeline import add_data as data_add
 from flows.pipeline.add_data import add_data
 from flows.processes.follow import CommandError
 from mammo.base.errors import UserError
-from tests.flows.conftest import command
 from tests.mammo.datasets.test_merge import everything, write_set
+from tests.support.small_project import command
 
 
 @pytest.fixture(scope="module")

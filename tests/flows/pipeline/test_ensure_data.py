@@ -10,7 +10,7 @@ from flows.pipeline.ensure_data import ensure_data
 from mammo.base.errors import UserError
 from mammo.datasets.phantom import draw as phantom
 from mammo.datasets.phantom.draw import write_phantoms
-from tests.flows.conftest import command
+from tests.support.small_project import command
 
 
 @pytest.fixture(scope="module")

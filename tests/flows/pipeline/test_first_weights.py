@@ -15,8 +15,8 @@ from flows.pipeline.run_cache import pull_deps, push_deps
 from flows.snapshots.snapshot import capture, materialise
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
-from tests.flows.conftest import command
 from tests.imports import ROOT
+from tests.support.small_project import command
 
 FILE = "weights/first.safetensors"
 STAGE = {

@@ -8,8 +8,8 @@ from dvc.repo import Repo
 from flows.pipeline.lock_and_cache import hash_of_room, read_lock
 from flows.snapshots.earlier_layout import file_of, name_in
 from flows.snapshots.snapshot import Snapshot
-from tests.flows.conftest import command
 from tests.imports import ROOT
+from tests.support.small_project import command
 
 LEAVES_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 PIPELINE = """

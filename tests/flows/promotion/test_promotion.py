@@ -31,8 +31,8 @@ from flows.promotion.flow import unsettled
 from flows.snapshots.snapshot import Snapshot, git, tag_exists, write_tag
 from flows.tracking import aliases
 from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
-from tests.flows.conftest import Retrained, store
 from tests.support.receiver import Receiver, listening
+from tests.support.small_project import Retrained, store
 from tests.support.tampering import model_folder
 
 pytestmark = pytest.mark.timeout(1800)

@@ -39,7 +39,7 @@ from flows.tracking.register import WHOLE
 from flows.tracking.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
 from mammo.base.errors import UserError
 from mammo.compute.result_store import Store
-from tests.flows.conftest import store
+from tests.support.small_project import store
 from tests.support.toys import make_toy, run, until
 
 # Prefect's client in this process: forked children of later tests would not end well.

@@ -24,7 +24,7 @@ from flows.snapshots.snapshot import capture, materialise, write_tag
 from flows.tracking.register import WHOLE
 from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_tags, version
 from mammo.base.errors import UserError
-from tests.flows.conftest import store
+from tests.support.small_project import store
 from tests.support.toys import make_toy, run
 
 TAG = "model/v1"

@@ -11,7 +11,7 @@ from flows.pipeline.run_cache import at_hand, fetch_result, push_result
 from flows.remote.remote_stage import check_pools
 from flows.snapshots.snapshot import git
 from mammo.base.errors import UserError
-from tests.flows.conftest import command
+from tests.support.small_project import command
 
 TRAIN = Stage("train", (), Meta(pool="gpu"), (), (), (), (), True)
 

@@ -7,7 +7,7 @@ import pytest
 from flows.remote.worker_clone import fast_forward
 from flows.snapshots.snapshot import git
 from mammo.base.errors import UserError
-from tests.flows.conftest import command
+from tests.support.small_project import command
 
 
 @pytest.fixture

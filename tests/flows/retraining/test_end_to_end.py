@@ -16,7 +16,7 @@ from mlflow.entities import Run
 
 from flows.snapshots.snapshot import FILES, Snapshot, read_tag
 from flows.tracking.registry import MODEL
-from tests.flows.conftest import Retrained, all_runs, command, mammoflow, store
+from tests.support.small_project import Retrained, all_runs, command, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)
 

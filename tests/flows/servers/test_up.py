@@ -24,9 +24,9 @@ import psutil
 import pytest
 import yaml
 
-from tests.flows.conftest import command
 from tests.flows.processes.test_follow import gone
 from tests.imports import ROOT
+from tests.support.small_project import command
 from tests.support.toys import RUN_STAGES, free_port
 
 pytestmark = pytest.mark.timeout(1200)

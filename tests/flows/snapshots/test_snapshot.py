@@ -19,7 +19,7 @@ from flows.snapshots.snapshot import (
     write_tag,
 )
 from mammo.base.errors import UserError
-from tests.flows.conftest import command
+from tests.support.small_project import command
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=200)
 snapshots = st.builds(

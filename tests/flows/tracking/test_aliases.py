@@ -14,7 +14,7 @@ from flows.cli.app import app
 from flows.tracking import aliases
 from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
 from mammo.base.errors import UserError
-from tests.flows.conftest import store
+from tests.support.small_project import store
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from flows.cli.app import app
 from flows.processes.run_git import git
 from flows.tracking import preflight
 from mammo.base.errors import UserError
-from tests.flows.conftest import store
 from tests.flows.processes.test_run_git import project  # noqa: F401  (a fixture)
 from tests.imports import ROOT
+from tests.support.small_project import store
 
 COMMANDS = [
     ("retrain",),

@@ -23,8 +23,8 @@ from flows.snapshots.snapshot import git
 from flows.tracking import aliases, registry
 from flows.tracking.register import check_next_tag
 from mammo.base.errors import UserError
-from tests.flows.conftest import store
 from tests.imports import ROOT
+from tests.support.small_project import store
 
 NOBODY = "http://127.0.0.1:9"  # the port of `discard`, where nobody listens
 
