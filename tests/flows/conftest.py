@@ -1,10 +1,7 @@
 """A whole small project through its history, for the tests that need one: see HISTORY."""
 
-import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -19,8 +16,14 @@ from mammo.data.splits import split_of
 from tests.support import toys
 from tests.support.markers import UID
 from tests.support.receiver import Receiver, listening
-from tests.support.small_project import Retrained, command, make_project, retrained, store
-from tests.support.tampering import KEPT, database, restore
+from tests.support.small_project import (
+    Retrained,
+    command,
+    in_order_of_history,
+    make_project,
+    retrained,
+    store,
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,11 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the small project, so that it can run beside the rest: see the Makefile.
 
     What uses Prefect's server in this process goes there too: its threads draw from `random`, and
-    tests of trainings count on being alone.
+    tests of trainings count on being alone. Wherever the tests of the project lie, they run in the
+    order of its history.
     """
     for item in items:
         if {"small_project", "prefect_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("whole")
+    items[:] = in_order_of_history(items)
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +52,9 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server for all tests of a session, as what a process needs to use it.
 
-    Without it each retrain starts a temporary one, as `first` does: seconds, each time. Nothing
-    is set in this process, where tests that know of no server would find it: see `prefect_here`.
+    Without it each retrain starts a temporary one, as `registered` does: seconds, each time.
+    Nothing is set in this process, where tests that know of no server would find it: see
+    `prefect_here`.
     """
     port = toys.free_port()
     with toys.prefect_server(tmp_path_factory.mktemp("prefect"), port):
@@ -82,51 +88,56 @@ def no_store_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def first(small_project: Path) -> Retrained:
-    """With Prefect's temporary server; the others use one that runs.
+def registered(small_project: Path) -> Retrained:
+    """Retrained once: version 1 is champion.
 
-    And with proxies that lead nowhere: all of it is on loopback.
+    With Prefect's temporary server; the others use one that runs. And with proxies that lead
+    nowhere: all of it is on loopback.
     """
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
-    return retrained(small_project, nowhere)
+    return retrained("registered", small_project, nowhere)
 
 
 @pytest.fixture(scope="session")
-def second(first: Retrained, prefect_server: dict[str, str]) -> Retrained:
-    return retrained(first.root, prefect_server)
+def unchanged_again(registered: Retrained, prefect_server: dict[str, str]) -> Retrained:
+    """Retrained again with nothing to do. What comes later does not need it."""
+    return retrained("unchanged_again", registered.root, prefect_server)
 
 
 @pytest.fixture(scope="session")
-def receiver_of_third() -> Iterator[Receiver]:
-    """Gets the notifications of the third retrain."""
+def receiver_of_challenger() -> Iterator[Receiver]:
+    """Gets the notifications of `challenged`."""
     with listening() as receiver:
         yield receiver
 
 
 @pytest.fixture(scope="session")
-def third(
-    second: Retrained, prefect_server: dict[str, str], receiver_of_third: Receiver
+def challenged(
+    registered: Retrained, prefect_server: dict[str, str], receiver_of_challenger: Receiver
 ) -> Retrained:
-    path = second.root / "params.yaml"
+    """A changed setting of `evaluate`: version 2 is challenger."""
+    root = registered.root
+    path = root / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["evaluate"]["beta"] = 1.0
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     make_block = (
         "import flows; from prefect.blocks.webhook import Webhook; "
-        f"Webhook(url={receiver_of_third.url!r}).save('third')"
+        f"Webhook(url={receiver_of_challenger.url!r}).save('challenger')"
     )
-    command(second.root, sys.executable, "-c", make_block, extra_env=prefect_server)
-    return retrained(second.root, {**prefect_server, "MAMMOFLOW_NOTIFY": "webhook/third"})
+    command(root, sys.executable, "-c", make_block, extra_env=prefect_server)
+    notify = {"MAMMOFLOW_NOTIFY": "webhook/challenger"}
+    return retrained("challenged", root, {**prefect_server, **notify})
 
 
 @pytest.fixture(scope="session")
-def fourth(third: Retrained, prefect_server: dict[str, str]) -> Retrained:
+def leaking(challenged: Retrained, prefect_server: dict[str, str]) -> Retrained:
     """New data and another seed, committed: a woman of the training set is there once more.
 
     Her images are in the test set under another name: other bytes, the same pixels. The code is
     one that does not look for copies: an audit must not rely on the pipeline that it judges.
     """
-    root = third.root
+    root = challenged.root
     labels = pd.read_csv(root / "data" / "train.csv", dtype=str, keep_default_na=False)
     shares = load_params(root / "params.yaml").split
     woman = next(name for name in labels["patient_id"] if split_of(name, shares) == "train")
@@ -148,29 +159,4 @@ def fourth(third: Retrained, prefect_server: dict[str, str]) -> Retrained:
     assert looking in path.read_text()
     path.write_text(path.read_text().replace(looking, not_looking))
     command(root, "git", "commit", "-qam", "new data")
-    return retrained(root, prefect_server)
-
-
-@pytest.fixture(scope="module")
-def pristine(fourth: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of everything that a test may tamper with."""
-    backup = tmp_path_factory.mktemp("pristine")
-    for name in KEPT:
-        shutil.copytree(fourth.root / name, backup / name)
-    with closing(database(fourth.root)) as live, closing(sqlite3.connect(backup / "db")) as copy:
-        live.backup(copy)
-    return backup
-
-
-@pytest.fixture
-def root(fourth: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The project, to tamper with."""
-    root = fourth.root
-    monkeypatch.chdir(root)
-    store(root)
-    yield root
-    for name in KEPT:
-        restore(pristine / name, root / name)
-    # Into the file as it is: MLflow keeps connections to it.
-    with closing(database(root)) as live, closing(sqlite3.connect(pristine / "db")) as copy:
-        copy.backup(live)
+    return retrained("leaking", root, prefect_server)

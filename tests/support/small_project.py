@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -26,6 +27,8 @@ TINY = {
     **SMALL,
     "policy": {"approve": "manual", "bootstrap": 200, "sensitivity_floor": 0.0},
 }
+HISTORY = ("registered", "unchanged_again", "challenged", "leaking")
+"""The project's states, by their fixtures, from the youngest to the oldest."""
 CODE = (
     *("mammo", "stages", "flows", "weights"),
     *("dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore", ".dvcignore"),
@@ -137,6 +140,38 @@ def all_runs(root: Path) -> list[Run]:
     return list(client.search_runs(ids, max_results=1000))
 
 
-def retrained(root: Path, extra_env: Mapping[str, str] | None = None) -> Retrained:
-    said = mammoflow(root, "retrain", extra_env=extra_env).stdout
-    return Retrained(root, said, len(all_runs(root)))
+def retrained(state: str, root: Path, extra_env: Mapping[str, str] | None = None) -> Retrained:
+    """Retrain a project, for the fixture of that name.
+
+    A failure is told in few lines, since each test that needs the fixture shows them; pytest shows
+    all that was said with the first of these tests.
+    """
+    result = mammoflow(root, "retrain", check=False, extra_env=extra_env)
+    if result.returncode != 0:
+        print(result.stdout)
+        last = "\n".join(result.stdout.splitlines()[-12:])
+        pytest.fail(
+            f"no {state!r} project: its `mammoflow retrain` ended with status {result.returncode} "
+            f"(all that it said is with the first test that needs it), at last with\n{last}",
+            pytrace=False,
+        )
+    return Retrained(root, result.stdout, len(all_runs(root)))
+
+
+def state_of(item: pytest.Item) -> int:
+    """How old the project must be for a test, as an index of HISTORY; -1 if it needs none."""
+    names = getattr(item, "fixturenames", ())
+    return max((HISTORY.index(name) for name in names if name in HISTORY), default=-1)
+
+
+def in_order_of_history(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests, and where the last of those stands that need a project in a state: all of these.
+
+    There is one project, and it does not grow younger: what needs an earlier state comes first.
+    """
+    needing = [item for item in items if state_of(item) >= 0]
+    if not needing:
+        return items
+    end = items.index(needing[-1])
+    before = [item for item in items[:end] if state_of(item) < 0]
+    return [*before, *sorted(needing, key=state_of), *items[end + 1 :]]

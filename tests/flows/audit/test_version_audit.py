@@ -43,9 +43,9 @@ def everything(root: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def audited(fourth: Retrained, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def audited(leaking: Retrained, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Version 1, audited from a later commit's checkout, with another thread count outside."""
-    root, report = fourth.root, tmp_path_factory.mktemp("audit")
+    root, report = leaking.root, tmp_path_factory.mktemp("audit")
     before = everything(root)
     arguments = ("audit", "1", "--report", str(report))
     said = mammoflow(root, *arguments, extra_env={"OMP_NUM_THREADS": "3"}).stdout
@@ -77,7 +77,7 @@ def test_the_json_is_what_its_schema_says(audited: tuple[str, Path]) -> None:
     assert sum(split["women"] for split in content["splits"].values()) == 24
 
 
-def test_the_schema_is_the_records(fourth: Retrained) -> None:
+def test_the_schema_is_the_records(leaking: Retrained) -> None:
     assert json.loads(SCHEMA.read_text()) == Audit.model_json_schema()
 
 
@@ -94,8 +94,8 @@ def test_the_page_stands_alone_and_says_the_verdict_first(audited: tuple[str, Pa
     assert places == sorted(places)
 
 
-def test_the_report_is_with_the_versions_run(audited: tuple[str, Path], fourth: Retrained) -> None:
-    client = store(fourth.root)
+def test_the_report_is_with_the_versions_run(audited: tuple[str, Path], leaking: Retrained) -> None:
+    client = store(leaking.root)
     version = client.get_model_version(MODEL, "1")
     assert version.tags["audit_verdict"] == "reproduced bit for bit"
     assert version.tags["audit_snapshot_digest"] == version.tags["snapshot_digest"]
@@ -104,8 +104,8 @@ def test_the_report_is_with_the_versions_run(audited: tuple[str, Path], fourth: 
     assert names == {"index.html", "audit.json"}
 
 
-def test_stopped_midway_it_leaves_nothing_behind(fourth: Retrained) -> None:
-    root = fourth.root
+def test_stopped_midway_it_leaves_nothing_behind(leaking: Retrained) -> None:
+    root = leaking.root
     before = everything(root)
     child = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "audit", "1"],

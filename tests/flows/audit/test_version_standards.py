@@ -41,10 +41,10 @@ ELSEWHERE = {"matrix product": "a1", "convolution forward": "c3", "convolution o
 
 
 @pytest.fixture(scope="module")
-def remade(fourth: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def remade(leaking: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What version 1's pipeline makes with another seed: outputs/ and dvc.lock."""
     kept = tmp_path_factory.mktemp("remade")
-    with materialise(fourth.root, read_tag(fourth.root, "model/v1")) as folder:
+    with materialise(leaking.root, read_tag(leaking.root, "model/v1")) as folder:
         params = folder / "params.yaml"
         assert "seed: 20" in params.read_text()
         params.write_text(params.read_text().replace("seed: 20", "seed: 33"))

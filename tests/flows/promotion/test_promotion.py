@@ -1,7 +1,7 @@
 """Who becomes champion: the gate after a retrain, a person against it, and the way back.
 
-On a copy of a whole small project after its third retrain: version 1 is champion, version 2 gives
-the same scores and waits for approval.
+On a copy of a whole small project, `challenged`: version 1 is champion, version 2 gives the same
+scores and waits for approval.
 """
 
 import hashlib
@@ -39,10 +39,10 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
-def original(third: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(challenged: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project whose registry points to its own files."""
     root = tmp_path_factory.mktemp("promotion") / "project"
-    shutil.copytree(third.root, root, symlinks=True)
+    shutil.copytree(challenged.root, root, symlinks=True)
     with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for (table,) in tables:
@@ -50,7 +50,7 @@ def original(third: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path
                 database.execute(
                     f"UPDATE {table} SET {column[1]} = replace({column[1]}, ?, ?) "
                     f"WHERE {column[1]} LIKE ?",
-                    (str(third.root), str(root), f"%{third.root}%"),
+                    (str(challenged.root), str(root), f"%{challenged.root}%"),
                 )
         database.commit()
     return root
@@ -231,12 +231,12 @@ def test_the_table_and_both_models_predictions_are_with_the_run(
 
 
 def test_the_console_and_the_receiver_were_told(
-    third: Retrained, receiver_of_third: Receiver
+    challenged: Retrained, receiver_of_challenger: Receiver
 ) -> None:
-    assert "Gate: version 2 against the champion, version 1" in third.said
-    assert "approve  mammoflow promote 2 --reason" in third.said
-    assert "Traceback" not in third.said
-    assert receiver_of_third.subjects() == [
+    assert "Gate: version 2 against the champion, version 1" in challenged.said
+    assert "approve  mammoflow promote 2 --reason" in challenged.said
+    assert "Traceback" not in challenged.said
+    assert receiver_of_challenger.subjects() == [
         f"{MODEL} version 2: registered as challenger",
         f"{MODEL} version 2: waits for approval",
     ]
