@@ -18,7 +18,6 @@ from mammo.base.settings import load_params
 from mammo.classifier.inputs import Pictures
 from mammo.classifier.network import build_classifier
 from mammo.classifier.predict import predict
-from mammo.classifier_training import fit as training
 from mammo.classifier_training.fit import Examples, fit
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import heatmap
@@ -91,7 +90,7 @@ def line_of(function: object, text: str) -> int:
 def test_an_optimiser_that_is_not_fused_is_caught_with_its_line(how, operator, monkeypatch) -> None:
     adamw = torch.optim.AdamW
     monkeypatch.setattr(
-        training.torch.optim, "AdamW", lambda *args, **kwargs: adamw(*args, **{**kwargs, **how})
+        torch.optim, "AdamW", lambda *args, **kwargs: adamw(*args, **{**kwargs, **how})
     )
     line = line_of(fit, "optimizer.step()")
     assert f"{operator}, called at mammo/classifier_training/fit.py:{line}" in train_classifier(

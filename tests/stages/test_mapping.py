@@ -17,7 +17,7 @@ from distributed import Client
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
-from mammo.compute import dask_map as mapping
+from mammo.compute import dask_map
 from mammo.compute.dask_map import over_dask
 from mammo.compute.result_store import Store
 from mammo.detector.detector import save_detector, untrained_detector
@@ -148,14 +148,14 @@ def test_a_cluster_without_workers_is_told(cluster, tmp_path, monkeypatch):
     for process in cluster.processes[1:]:
         process.kill()
         process.wait()
-    monkeypatch.setattr(mapping, "PATIENCE", 1.0)
+    monkeypatch.setattr(dask_map, "PATIENCE", 1.0)
     work = partial(hold, folder=tmp_path)
     with pytest.raises(UserError, match="has no workers; start some"):
         list(over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
 
 
 def test_no_scheduler_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapping, "CONNECT", 1.0)
+    monkeypatch.setattr(dask_map, "CONNECT", 1.0)
     with socket.socket() as bound:  # taken, and nobody listens
         bound.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
@@ -178,8 +178,8 @@ def test_a_worker_without_the_pins_refuses(tmp_path):
 
 def test_a_worker_that_is_not_like_us_refuses(tmp_path):
     with pytest.raises(UserError, match="other code or other libraries"):
-        mapping._alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
-    ours = mapping.code_version(MODULE, LIBRARIES)
+        dask_map._alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
+    ours = dask_map.code_version(MODULE, LIBRARIES)
     with pytest.raises(UserError, match=r"does not see .*nowhere"):
-        mapping._alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
-    assert mapping._alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3
+        dask_map._alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
+    assert dask_map._alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3

@@ -100,7 +100,7 @@ KILLED = """
 import os
 import sys
 from pathlib import Path
-from mammo.classifier_training import fit as training
+from mammo.classifier_training import fit
 from tests.stages.test_train_classifier import LONGER, run
 
 def rate_at(step, steps):
@@ -108,7 +108,7 @@ def rate_at(step, steps):
         os.kill(os.getpid(), 9)
     return usual(step, steps)
 
-usual, training.rate_at = training.rate_at, rate_at
+usual, fit.rate_at = fit.rate_at, rate_at
 outputs, out, checkpoints = map(Path, sys.argv[1:])
 run(LONGER, outputs, out, checkpoints)
 """

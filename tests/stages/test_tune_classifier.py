@@ -11,7 +11,7 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
 from mammo.classifier_training.fit import Fit
-from mammo.tuning import search as tuning
+from mammo.tuning import search
 from stages import tune_classifier
 from tests.support.killed import run_killed
 from tests.support.learnable import contents, tiny_params, write_outputs
@@ -85,7 +85,7 @@ KILLED = """
 import os
 import sys
 from pathlib import Path
-from mammo.tuning import search as tuning
+from mammo.tuning import search
 from tests.stages.test_tune_classifier import LONGER, run
 
 def fit(*arguments):
@@ -95,7 +95,7 @@ def fit(*arguments):
     return usual(*arguments)
 
 trained = []
-usual, tuning.fit = tuning.fit, fit
+usual, search.fit = search.fit, fit
 outputs, out, checkpoints = map(Path, sys.argv[1:])
 run(LONGER, outputs, out, checkpoints=checkpoints)
 """
@@ -115,13 +115,13 @@ def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
     undisturbed = run(LONGER, outputs, tmp_path / "undisturbed")
     assert "pruned" in undisturbed["trials.csv"].decode()
     trained = []
-    usual = tuning.fit
+    usual = search.fit
 
     def fit(*arguments: Any) -> Fit:
         trained.append(arguments)
         return usual(*arguments)
 
-    monkeypatch.setattr(tuning, "fit", fit)
+    monkeypatch.setattr(search, "fit", fit)
     capsys.readouterr()
     assert run(LONGER, outputs, tmp_path / "resumed", "", checkpoints) == undisturbed
     assert "going on after trial 3" in capsys.readouterr().out

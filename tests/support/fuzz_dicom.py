@@ -31,7 +31,7 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 
-from mammo.dicom import pixels as dicom_pixels
+from mammo import dicom
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.reader import read_mammogram
 from tests.support import dicoms
@@ -289,7 +289,7 @@ def _batch(
     faulthandler.enable()
     sources = seeds()[syntax]
     if syntax == LARGE:
-        dicom_pixels._LARGE = 1
+        dicom.pixels._LARGE = 1
     for source in sources:
         read_mammogram(source, LONG_SIDE)  # whatever is imported late
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

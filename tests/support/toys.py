@@ -78,7 +78,7 @@ RUN_STAGES = """
     import sys
     from pathlib import Path
     import flows
-    from flows.retraining import flow as retrain
+    from flows.retraining.flow import run_pipeline
     from flows.tracking import registry
     from flows.pipeline.graph import read_pipeline
     from flows.snapshots.snapshot import Snapshot
@@ -90,7 +90,7 @@ RUN_STAGES = """
     @flow
     def toy():
         stages = [stage for stage in read_pipeline(root) if not names or stage.name in names]
-        for outcome in retrain.run_pipeline(stages, root, experiment, parent, pool):
+        for outcome in run_pipeline(stages, root, experiment, parent, pool):
             print(outcome.stage, outcome.fate)
 
     toy()

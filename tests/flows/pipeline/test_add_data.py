@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.pipeline import add_data as data_add
 from flows.pipeline.add_data import add_data
 from flows.processes.follow import CommandError
 from mammo.base.errors import UserError
@@ -73,7 +72,7 @@ def test_an_end_in_the_middle_of_dvc_add_leaves_everything_as_it_was(
         (root / "data.dvc").write_text("half written")
         raise error
 
-    monkeypatch.setattr(data_add, "follow", end)
+    monkeypatch.setattr("flows.pipeline.add_data.follow", end)
     with pytest.raises((UserError, KeyboardInterrupt)):
         add_data(project, new, print)
     assert state(project) == before

@@ -8,7 +8,7 @@ import pytest
 
 from flows.pipeline.ensure_data import ensure_data
 from mammo.base.errors import UserError
-from mammo.datasets.phantom import draw as phantom
+from mammo.datasets.phantom import draw
 from mammo.datasets.phantom.draw import write_phantoms
 from tests.support.small_project import command
 
@@ -33,7 +33,7 @@ def project(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample at a size that is made in seconds."""
-    monkeypatch.setattr(phantom, "write_phantoms", lambda to: write_phantoms(to, 2, long_side=128))
+    monkeypatch.setattr(draw, "write_phantoms", lambda to: write_phantoms(to, 2, long_side=128))
 
 
 def test_absent_data_come_from_the_cache(project: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from dvc.output import Output
 from dvc.repo import Repo
 
-from flows.pipeline import status as dvc_status
 from flows.pipeline.graph import Meta, Stage, read_pipeline, repro, status
+from flows.pipeline.status import once
 from flows.processes.follow import CommandError, follow
 from mammo.base.errors import UserError
 from tests.imports import ROOT
@@ -142,7 +142,7 @@ def test_status_is_dvcs_own_and_looks_at_each_place_once(toy: Path) -> None:
     with Repo(str(toy)) as repo:
         deps = [dep for stage in repo.index.stages for dep in stage.deps]
         files = [dep for dep in deps if dep.fs_path.endswith("in.txt")]
-        remembered = dvc_status.once(get_hash)
+        remembered = once(get_hash)
         assert [remembered(file) for file in files] == [1, 1]
     assert looked == [str(toy / "in.txt")]
 

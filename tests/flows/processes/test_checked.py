@@ -16,7 +16,7 @@ from flows.audit.account import _who_and_when
 from flows.pipeline.lock_and_cache import Cache, data_out, read_lock, require_form
 from flows.processes.checked import Commit, Md5, RelativePath, RunId, checked, inside, printable
 from flows.processes.run_git import git
-from flows.remote import worker_clone as workspace
+from flows.remote import worker_clone
 from flows.remote.remote_stage import Done
 from flows.remote.stage_worker import run_stage
 from flows.snapshots.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
@@ -340,12 +340,12 @@ def test_a_run_may_not_ask_for_what_is_no_commit(
     project: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(workspace.CLONE, str(project))
+    monkeypatch.setenv(worker_clone.CLONE, str(project))
     monkeypatch.chdir(project)
     asked = {"commit": "--upload-pack=touch x"}
-    monkeypatch.setattr(workspace.flow_run, "get_parameters", lambda: asked)
+    monkeypatch.setattr(worker_clone.flow_run, "get_parameters", lambda: asked)
     with pytest.raises(UserError, match="the run's parameter `commit` is '--upload-pack"):
-        workspace.enter()
+        worker_clone.enter()
 
 
 def test_control_characters_are_spelled_out() -> None:

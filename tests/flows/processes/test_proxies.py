@@ -17,8 +17,7 @@ import pytest
 import requests
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.processes import proxies, reach
-from flows.processes import run_git as git
+from flows.processes import proxies, reach, run_git
 from mammo.base.errors import UserError
 from tests.imports import ROOT
 
@@ -126,7 +125,7 @@ def test_a_socks_proxy_without_its_package_is_left_to_git(
     proxies.leave_out_socks()
     assert httpx.get(address).is_success
     assert "ALL_PROXY" not in os.environ
-    assert git._environment()["ALL_PROXY"] == f"{scheme}://127.0.0.1:9"
+    assert run_git._environment()["ALL_PROXY"] == f"{scheme}://127.0.0.1:9"
     assert "ALL_PROXY is not used: a SOCKS proxy takes the package" in proxies.in_words()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.processes import run_git as calls
+from flows.processes import run_git
 from flows.processes.run_git import changed_between, fetch, file_at, git
 from flows.remote.worker_clone import fast_forward
 from flows.snapshots.snapshot import (
@@ -159,7 +159,7 @@ def hostile(
             file.write(settings)
     for key, value in {**STRAY, "GIT_SEQUENCE_EDITOR": "sleep 1000"}.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(calls, "PATIENCE", 60.0)
+    monkeypatch.setattr(run_git, "PATIENCE", 60.0)
     with (clone / ".git" / "config").open("a") as file:
         file.write("[user]\n    name = Jörg Tester\n    email = tester@localhost\n")
     yield clone
@@ -254,7 +254,7 @@ def test_a_remote_that_does_not_answer_is_one_sentence_and_leaves_no_process(
     git(clone, "config", "core.sshCommand", str(tmp_path / "ssh"))
     git(clone, "config", "ssh.variant", "simple")
     git(clone, "remote", "set-url", "origin", "ssh://hospital/code")
-    monkeypatch.setattr(calls, "PATIENCE", 3.0)
+    monkeypatch.setattr(run_git, "PATIENCE", 3.0)
     with pytest.raises(UserError, match=r"git fetch in .*clone did not end within 3 s: .*password"):
         fetch(clone, "--all")
     assert gone(int((tmp_path / "pid").read_text()))

@@ -284,8 +284,7 @@ REGISTRATION = """
     import mlflow
     from flows.retraining import recovery
     from flows.snapshots import environment, snapshot
-    from flows.tracking import register as registration
-    from flows.tracking import registry
+    from flows.tracking import register, registry
     from mlflow import MlflowClient
 
     root = Path.cwd()
@@ -302,29 +301,29 @@ REGISTRATION = """
     register_model = mlflow.register_model
     POINTS = {
         "registered": (mlflow, "register_model", killed),
-        "tagged in git": (registration, "write_tag", killed),
+        "tagged in git": (register, "write_tag", killed),
         "given an alias": (MlflowClient, "set_registered_model_alias", killed),
         "marked as whole": (MlflowClient, "set_model_version_tag", killed),
         "told to be done": (registry, "end_run", killed),
         "asked for twice": (mlflow, "register_model", twice),
     }
 
-    def register(point, workspace):
+    def register_until(point, workspace):
         experiment = registry.open_store(root)
         before = snapshot.capture(root)
         run = registry.start_retrain(experiment, before, workspace=workspace)
         registry.log_snapshot(root, run, before, environment.here())
         setattr(*POINTS[point])
-        registration.register(root, before, run)
+        register.register(root, before, run)
         registry.end_run(run, succeeded=True)
 
     def look():
         recovery.repair_registry(root, registry.open_store(root), say)
-        registration.check_next_tag(root)
+        register.check_next_tag(root)
         client = MlflowClient()
         found = []
         for version in client.search_model_versions(f"name = '{registry.MODEL}'"):
-            tag = registration.git_tag(int(version.version))
+            tag = register.git_tag(int(version.version))
             one = {
                 "version": int(version.version),
                 "whole": version.tags.get("git_tag") == tag,
@@ -352,9 +351,9 @@ REGISTRATION = """
     registry.open_store(root)
     registry.latest_version()
     for point in sys.argv[1:]:
-        assert child(register, point, recovery.workspace_id(root)) == -9
+        assert child(register_until, point, recovery.workspace_id(root)) == -9
         assert child(look) == 0
-    assert child(register, "tagged in git", "of another folder") == -9
+    assert child(register_until, "tagged in git", "of another folder") == -9
     assert child(look) == 0
 """
 

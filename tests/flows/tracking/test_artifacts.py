@@ -36,8 +36,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from flows.audit.audit import audit
 from flows.audit.history import keep
 from flows.processes.run_git import git
-from flows.servers import supervised as services
-from flows.servers import up
+from flows.servers import supervised, up
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.environment import here
 from flows.snapshots.snapshot import Snapshot
@@ -142,16 +141,16 @@ def at_work_in(folder: Path, uri: str | None = None) -> Iterator[None]:
 def served(root: Path) -> Iterator[str]:
     """The registry of a clone, served as `mammoflow up` does; its address."""
     address = up.Address("127.0.0.1", free_port())
-    running = services.start(
+    running = supervised.start(
         up._mlflow_server(root, address, environment({"PYTHONPATH": str(root)})),
         root,
         root / ".prefect" / "up",
     )
     try:
-        services.wait_until_ready(running)
+        supervised.wait_until_ready(running)
         yield address.url
     finally:
-        services.stop([running])
+        supervised.stop([running])
 
 
 def says(version: int) -> float:

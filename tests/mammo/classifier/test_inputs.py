@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Augment, Classifier, load_params
-from mammo.classifier import inputs as dataset
 from mammo.classifier.inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -159,7 +158,7 @@ def test_an_epoch_depends_on_its_seeds_only(monkeypatch: pytest.MonkeyPatch) -> 
     assert not same(first, batches(wanted, 5, 2))
     assert not same(first, batches(wanted, 6, 1))
     # Images read by worker processes, not from memory.
-    monkeypatch.setattr(dataset, "CACHE_BYTES", 0)
+    monkeypatch.setattr("mammo.classifier.inputs.CACHE_BYTES", 0)
     assert same(first, batches(wanted, 5, 1))
 
 

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import load_params
-from mammo.classifier import network as classifier
+from mammo.classifier import network
 from mammo.classifier.network import (
     Classifier,
     build_classifier,
@@ -114,7 +114,7 @@ def test_imagenet_weights_in_torchs_cache_are_used_if_they_are_torchvisions(
     with pytest.raises(UserError, match=rf"{name}: is not what torchvision published"):
         build_classifier(wanted)
     digest = hashlib.sha256((cache / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(classifier, "_digest_in", lambda path: digest[:8])
+    monkeypatch.setattr(network, "_digest_in", lambda path: digest[:8])
     model = build_classifier(wanted)
     assert torch.equal(
         model.backbone.get_parameter("features.0.0.weight"), net.features[0][0].weight

@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier
-from mammo.classifier import inputs as dataset
+from mammo.classifier import inputs
 from mammo.classifier.inputs import Pictures
 from mammo.classifier.network import build_classifier, save_classifier
 from mammo.classifier.predict import predict, predict_logits
-from mammo.classifier_training import fit as training
 from mammo.classifier_training.fit import (
     Examples,
     Fit,
@@ -71,7 +71,7 @@ def test_trained_twice_it_is_the_same_to_the_byte(
     other = fit(wanted, *sets, seed=2)
     assert weights(one, tmp_path / "1") != weights(other, tmp_path / "other")
     # Nor does it matter who loads the images.
-    monkeypatch.setattr(dataset, "CACHE_BYTES", 0)
+    monkeypatch.setattr(inputs, "CACHE_BYTES", 0)
     uncached = [
         Examples(Pictures(part.pictures.rois, wanted), part.targets, part.breasts) for part in sets
     ]
@@ -84,13 +84,13 @@ def test_the_average_of_the_weights_over_the_steps_is_scored_and_kept(
     sets: tuple[Examples, Examples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[torch.Tensor] = []
-    usual = training.AveragedModel.update_parameters
+    usual = AveragedModel.update_parameters
 
-    def update(self: training.AveragedModel, model: Classifier) -> None:
+    def update(self: AveragedModel, model: Classifier) -> None:
         steps.append(model.head[0].weight.detach().clone())
         usual(self, model)
 
-    monkeypatch.setattr(training.AveragedModel, "update_parameters", update)
+    monkeypatch.setattr(AveragedModel, "update_parameters", update)
     wanted = tiny(epochs=1, average=0.75)
     result = fit(wanted, *sets, seed=1)
     expected = steps[0]
@@ -118,8 +118,8 @@ def scripted(
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return np.zeros(1)
 
-    monkeypatch.setattr(training, "predict_logits", logits)
-    monkeypatch.setattr(training, "score", lambda *_: next(left))
+    monkeypatch.setattr("mammo.classifier_training.fit.predict_logits", logits)
+    monkeypatch.setattr("mammo.classifier_training.fit.score", lambda *_: next(left))
     return fit(wanted, *sets, seed=1), seen
 
 

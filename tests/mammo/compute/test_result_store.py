@@ -11,7 +11,7 @@ import pytest
 
 from mammo.base.code_version import _BESIDE, code_version
 from mammo.base.errors import UserError
-from mammo.compute import result_store as module
+from mammo.compute import result_store
 from mammo.compute.result_store import SHARDS, Store, hash_of, key_of, open_store
 from tests.imports import ROOT, closure, module_path
 
@@ -101,7 +101,7 @@ def test_killed_writers_leave_only_whole_entries(store):
 def test_a_store_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     store = Store(tmp_path / "file", 2**30)
-    module._complain.cache_clear()
+    result_store._complain.cache_clear()
     for name in "ab":
         store.put(key_of(name), 1)
         assert store.get(key_of(name)) is None
@@ -114,7 +114,7 @@ def test_a_damaged_entry_of_a_store_that_may_only_be_read_is_none(store, monkeyp
     for path in entries(store):
         path.write_bytes(path.read_bytes()[:-1])
     before = entries(store)
-    module._complain.cache_clear()
+    result_store._complain.cache_clear()
 
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -133,7 +133,7 @@ def test_a_file_is_read_again_only_if_it_may_have_changed(store, tmp_path, monke
     path.write_bytes(b"one")
     assert hash_of(path, store)[1] == b"one"
     assert hash_of(path, store)[1] == b"one"  # it is too young to be trusted
-    monkeypatch.setattr(module, "SETTLED", -1)
+    monkeypatch.setattr(result_store, "SETTLED", -1)
     digest, content = hash_of(path, store)
     assert content == b"one"
     assert hash_of(path, store) == (digest, None)

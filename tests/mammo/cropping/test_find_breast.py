@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.base import settings as params
+from mammo.base.settings import Crop
 from mammo.cropping.find_breast import cut, find_roi
 from mammo.detector.detector import Detection
 from mammo.imaging.breast_mask import breast_box
 from mammo.imaging.geometry import Box
 from tests.support.half_ellipses import half_ellipse
 
-SETTINGS = params.Crop(confidence=0.3, margin=0.1)
+SETTINGS = Crop(confidence=0.3, margin=0.1)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def test_below_the_confidence_the_mask_is_asked() -> None:
 
 def test_without_a_detection_the_mask_finds_the_breast() -> None:
     image, box = half_ellipse(1)
-    roi = find_roi(Says(None), image, params.Crop(confidence=0.3, margin=0))
+    roi = find_roi(Says(None), image, Crop(confidence=0.3, margin=0))
     assert roi.found_by == "mask"
     assert roi.box.iou(box) > 0.85
 
@@ -72,7 +72,7 @@ def test_the_box_is_whole_pixels_of_the_image_around_what_was_found(
 ) -> None:
     image = np.zeros((80, 64), np.uint8)
     found = Box(x1, y1, x1 + width, y1 + height).clipped(64, 80)
-    settings = params.Crop(confidence=0, margin=margin)
+    settings = Crop(confidence=0, margin=margin)
     box = find_roi(Says(Detection(found, 1.0)), image, settings).box
     assert all(float(side).is_integer() for side in (box.x1, box.y1, box.x2, box.y2))
     assert 0 <= box.x1 <= found.x1 < found.x2 <= box.x2 <= 64

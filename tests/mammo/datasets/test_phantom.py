@@ -21,7 +21,7 @@ from mammo.base.errors import UserError
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, read_table
 from mammo.datasets.contact_sheet import MARK, contact_sheet
 from mammo.datasets.dicom_writer import TransferSyntax
-from mammo.datasets.phantom import draw as phantom
+from mammo.datasets.phantom import draw
 from mammo.datasets.phantom.anatomy import Shape, depth_under_skin, project, silhouette
 from mammo.datasets.phantom.draw import TRAIN_COLUMNS, phantom_dicom_bytes, write_phantoms
 from mammo.datasets.phantom.plan import deal, plan_women
@@ -239,7 +239,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
             raise OSError("disk full")
         return draw_view(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(phantom, "draw_view", fail_later)
+    monkeypatch.setattr(draw, "draw_view", fail_later)
     with pytest.raises(OSError, match="disk full"):
         write_phantoms(tmp_path / "data", women=1, workers=1, long_side=128)
     assert list(tmp_path.iterdir()) == []

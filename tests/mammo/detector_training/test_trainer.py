@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo.base import settings as params
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
+from mammo.base.settings import Detector
 from mammo.detector.detector import build_network, save_detector
-from mammo.detector_training import trainer as detector_training
+from mammo.detector_training import trainer
 from mammo.detector_training.trainer import Training, shrunk, train_detector
 from tests.support.half_ellipses import examples, half_ellipse
 
-SETTINGS = params.Detector(
+SETTINGS = Detector(
     architecture="yolo11n.yaml",
     weights="none",
     image_size=64,
@@ -68,7 +68,7 @@ def test_images_are_shrunk_but_in_the_last_epochs(
         seen.append(labels["im_file"])
         return shrunk(labels)
 
-    monkeypatch.setattr(detector_training, "shrunk", counted)
+    monkeypatch.setattr(trainer, "shrunk", counted)
     train(tmp_path, epochs=12)
     assert len(seen) == 2 * 8
 
@@ -78,7 +78,7 @@ def test_cut_short_several_times_it_goes_on_to_the_same_bytes(
 ) -> None:
     # ultralytics makes its loader anew ten epochs before the end: before, then and after.
     undisturbed = train(tmp_path / "images", epochs=12)
-    tell = detector_training.say
+    tell = trainer.say
     for last, after in ((2, 0), (3, 1), (6, 2)):
         heard: list[str] = []
 
@@ -87,13 +87,13 @@ def test_cut_short_several_times_it_goes_on_to_the_same_bytes(
             if f"epoch {last}/" in line:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(detector_training, "say", interrupted)
+        monkeypatch.setattr(trainer, "say", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "images", checkpoints=tmp_path / "checkpoints", epochs=12)
         going_on = [line for line in heard if "going on after epoch" in line]
         expected = f"detector: going on after epoch {after}, from a checkpoint"
         assert going_on == ([expected] if after else [])
-    monkeypatch.setattr(detector_training, "say", tell)
+    monkeypatch.setattr(trainer, "say", tell)
     for _ in range(2):  # the second time there is nothing left to train
         resumed = train(tmp_path / "images", checkpoints=tmp_path / "checkpoints", epochs=12)
         assert resumed.curves.equals(undisturbed.curves)

@@ -17,12 +17,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
+from mammo import dicom
 from mammo.base.settings import load_params
-from mammo.dicom import display as dicom_display
-from mammo.dicom import header as dicom_header
-from mammo.dicom import jpeg_header as jpeg_heading
-from mammo.dicom import pixels as dicom_pixels
-from mammo.dicom import reader as dicom
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.reader import read_mammogram, read_patient
 from mammo.intake.prepare import prepare
@@ -342,7 +338,7 @@ def with_frame(content: bytes, change: Callable[[bytes], bytes], **tags: Any) ->
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("large", [2**22, 1], ids=["small", "large"])
 def test_what_follows_the_end_of_a_stream_is_none_of_its_business(write, after, large, monkeypatch):
-    monkeypatch.setattr(dicom_pixels, "_LARGE", large)  # then by our own decoder, if it is lossless
+    monkeypatch.setattr(dicom.pixels, "_LARGE", large)  # then by our own decoder, if it is lossless
     content = with_frame(write(BREAST, **WINDOW), lambda frame: frame + after)
     assert likeness(content) == 0
 
@@ -372,7 +368,7 @@ def extended(values: np.ndarray, **tags: Any) -> bytes:
 def test_a_stream_of_12_bits_is_believed_whatever_the_header_says(
     write, stored, large, monkeypatch
 ):
-    monkeypatch.setattr(dicom_pixels, "_LARGE", large)
+    monkeypatch.setattr(dicom.pixels, "_LARGE", large)
     bright = BREAST.copy()
     bright[140:160, 40:60] = 4090  # beyond 10 bits
     expected = pixels(plain(bright, **WINDOW))
@@ -543,9 +539,9 @@ def test_a_mask_in_jpeg_2000_of_which_levels_are_left_out():
 
 
 def test_a_film_in_jpeg_2000_is_decoded_once(monkeypatch):
-    decoded, decode = [], dicom_pixels._jpeg_2000
+    decoded, decode = [], dicom.pixels._jpeg_2000
     monkeypatch.setattr(
-        dicom_pixels, "_jpeg_2000", lambda *about: decoded.append(about) or decode(*about)
+        dicom.pixels, "_jpeg_2000", lambda *about: decoded.append(about) or decode(*about)
     )
     read_mammogram(dicoms.jpeg_2000(half_breast(1200, 900)), 300)
     assert len(decoded) == 1
@@ -575,8 +571,8 @@ def test_a_film_in_lossy_jpeg_is_no_mask_for_its_label():
 def test_the_sample_of_a_film_that_is_halved_has_values_as_they_are_stored():
     film = half_breast(640, 512)
     content = io.BytesIO(plain(film))
-    header, ds = dicom_header.read_header(content)
-    small, some = dicom_pixels.decode(header, ds, content, 160)
+    header, ds = dicom.header.read_header(content)
+    small, some = dicom.pixels.decode(header, ds, content, 160)
     assert small.shape == (160, 128)
     np.testing.assert_array_equal(some, film[::2, ::2])
 
@@ -926,18 +922,18 @@ def test_bits_that_cannot_be_read_do_not_matter_to_a_stream(keyword):
 @pytest.mark.parametrize(
     ("module", "name", "write"),
     [
-        (dicom_header, "_header", plain),
-        (dicom_header, "view", plain),
-        (dicom_header, "read_voi_lut", plain),
-        (dicom, "scaled", plain),
-        (dicom, "windowed", plain),
-        (dicom_pixels, "_extended", plain),
-        (dicom_pixels, "_frame", dicoms.jpeg_lossless),
-        (dicom_pixels, "read_jpeg_heading", dicoms.jpeg_lossless),
-        (dicom_pixels, "_extended", dicoms.jpeg_lossless),
-        (dicom_pixels, "_rows_of", dicoms.rle),
-        (jpeg_heading, "_huffman_tables", dicoms.jpeg_lossless),
-        (dicom_pixels, "get_j2k_parameters", dicoms.jpeg_2000),
+        (dicom.header, "_header", plain),
+        (dicom.header, "view", plain),
+        (dicom.header, "read_voi_lut", plain),
+        (dicom.reader, "scaled", plain),
+        (dicom.reader, "windowed", plain),
+        (dicom.pixels, "_extended", plain),
+        (dicom.pixels, "_frame", dicoms.jpeg_lossless),
+        (dicom.pixels, "read_jpeg_heading", dicoms.jpeg_lossless),
+        (dicom.pixels, "_extended", dicoms.jpeg_lossless),
+        (dicom.pixels, "_rows_of", dicoms.rle),
+        (dicom.jpeg_header, "_huffman_tables", dicoms.jpeg_lossless),
+        (dicom.pixels, "get_j2k_parameters", dicoms.jpeg_2000),
     ],
 )
 @pytest.mark.parametrize(
@@ -956,7 +952,7 @@ def test_a_fault_of_ours_is_not_taken_for_one_of_the_file(module, name, write, e
 
 def test_a_fault_of_ours_in_a_lookup_table_too(monkeypatch):
     content = plain(BREAST, VOILUTSequence=[lookup_table(RAMP, 0, 12)])
-    monkeypatch.setattr(dicom_display, "_bits", lambda *arguments: {}["no such key"])
+    monkeypatch.setattr(dicom.display, "_bits", lambda *arguments: {}["no such key"])
     with pytest.raises(KeyError):
         read_mammogram(content, 64)
 
@@ -968,7 +964,7 @@ def test_a_disk_that_fails_while_a_file_is_read(tmp_path: Path, monkeypatch):
     def fails(*arguments: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(dicom, "decode", fails)
+    monkeypatch.setattr(dicom.reader, "decode", fails)
     with pytest.raises(UnreadableDicom, match="cannot be read \\(Input/output error\\)"):
         read_mammogram(path, 64)
 

@@ -14,7 +14,6 @@ from pydicom import uid
 
 from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
 from mammo.dicom import jpeg_lossless
-from mammo.dicom import pixels as dicom_pixels
 from mammo.dicom.jpeg_header import read_jpeg_heading
 from mammo.dicom.jpeg_lossless import lossless_rows
 from mammo.dicom.reader import UnreadableDicom, read_mammogram
@@ -243,7 +242,7 @@ def test_a_large_film_shows_the_same_picture(monkeypatch, bits, long_side):
     tags = {"BitsStored": bits, "HighBit": bits - 1}
     content = dicoms.encapsulated(pixels, uid.JPEGLosslessSV1, frame, **tags)
     by_others = read_mammogram(content, long_side).pixels
-    monkeypatch.setattr(dicom_pixels, "_LARGE", 1)
+    monkeypatch.setattr("mammo.dicom.pixels._LARGE", 1)
     monkeypatch.delattr(imagecodecs, "jpeg_decode")
     np.testing.assert_array_equal(read_mammogram(content, long_side).pixels, by_others)
     cut = dicoms.encapsulated(pixels, uid.JPEGLosslessSV1, frame[:3000] + frame[-2:], **tags)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from mammo.dicom import reader as dicom
+from mammo.dicom import reader
 from mammo.dicom.reader import UnreadableDicom, read_mammogram
 from tests.support import dicoms
 from tests.support.dicoms import PERSON, half_breast, plain
@@ -185,12 +185,12 @@ def test_windows_agree_with_pydicom(function, center, width, slope, intercept, s
     expected = reference(content)
     if np.rint(expected).min() == np.rint(expected).max():
         return  # a window beside the data: the next test
-    with patch.object(dicom, "is_of_use", return_value=True):
+    with patch.object(reader, "is_of_use", return_value=True):
         assert np.abs(read_mammogram(content, 64).pixels - expected).max() <= 0.5 + 1e-2
 
 
 def test_window_of_width_one_is_a_step(monkeypatch):
-    monkeypatch.setattr(dicom, "is_of_use", lambda *about: True)
+    monkeypatch.setattr(reader, "is_of_use", lambda *about: True)
     pixels = half_breast()
     content = plain(pixels, WindowCenter=1000.5, WindowWidth=1)
     np.testing.assert_array_equal(

@@ -13,8 +13,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from mammo.base.settings import load_params
-from mammo.dicom import container as dicom_container
-from mammo.dicom import reader as dicom
+from mammo.dicom import container, reader
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import MAX_SIDE
 from mammo.dicom.pixels import decode
@@ -179,7 +178,7 @@ def test_a_small_file_that_unpacks_to_a_large_one(monkeypatch):
     ds = dicoms.dataset(half_breast(), uid.DeflatedExplicitVRLittleEndian)
     content = dicoms.saved(ds)
     read_mammogram(content, 64)
-    monkeypatch.setattr(dicom_container, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(container, "MAX_BYTES", 100_000)
     assert len(content) < 100_000
     assert "larger than" in reason(content)
 
@@ -192,7 +191,7 @@ def test_a_deflated_file_cut_short():
 def test_a_large_file_is_not_even_read(tmp_path):
     path = tmp_path / "large.dcm"
     with path.open("wb") as file:
-        file.truncate(dicom_container.MAX_BYTES + 1)  # takes no room
+        file.truncate(container.MAX_BYTES + 1)  # takes no room
     with pytest.raises(UnreadableDicom, match="larger than 512 MiB"):
         read_mammogram(path, 64)
 
@@ -210,7 +209,7 @@ def test_a_file_cut_short_while_it_is_read(tmp_path, monkeypatch, write, share):
         os.truncate(path, int(share * path.stat().st_size))
         return decode(*arguments)
 
-    monkeypatch.setattr(dicom, "decode", cut_short)
+    monkeypatch.setattr(reader, "decode", cut_short)
     with pytest.raises(UnreadableDicom) as caught:
         read_mammogram(path, 350)
     assert caught.value.reason == "its pixel data are damaged or cut short"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from mammo.base import settings as params
+from mammo.base.settings import Evaluate
 from mammo.evaluation.metrics import best_threshold, by_breast, evaluate, measure, origin_scores
 
 # Few distinct probabilities, so that ties are common, and 0, 0.5 and 1 occur.
@@ -21,9 +21,9 @@ CASES = st.lists(
 THRESHOLD = st.integers(0, 20).map(lambda part: part / 20)
 
 
-def settings_with(**changes: object) -> params.Evaluate:
+def settings_with(**changes: object) -> Evaluate:
     values = {"target": ["cancer"], "aggregate": "max", "beta": 2.0, "bootstrap": 200}
-    return params.Evaluate.model_validate({**values, "confidence": 0.95, **changes})
+    return Evaluate.model_validate({**values, "confidence": 0.95, **changes})
 
 
 def arrays(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from mammo.base.determinism import pin
 from mammo.base.settings import Classifier, load_params
 from mammo.classifier.inputs import to_input
 from mammo.classifier.network import build_classifier, cam_layer
-from mammo.explanation import grad_cam as saliency
+from mammo.explanation import grad_cam
 from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
 from mammo.imaging.geometry import Box
 
@@ -46,7 +46,7 @@ class BrightSpots(nn.Module):
 
 @pytest.fixture
 def bright_spots(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    monkeypatch.setattr(saliency, "cam_layer", lambda model: model.map)
+    monkeypatch.setattr(grad_cam, "cam_layer", lambda model: model.map)
     return BrightSpots().eval()
 
 

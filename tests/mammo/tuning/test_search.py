@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from mammo import tuning
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
-from mammo.tuning import search as tuning
 from mammo.tuning.search import (
     UNPRUNED,
     Choice,
@@ -223,7 +223,7 @@ work(address, fate, Path(folder))
 
 def work(address: str, name: str, folder: Path) -> optuna.Study:
     """Take part in a search of six trials. Two workers wait for each other in their first one."""
-    tuning.HEARTBEAT, tuning.GRACE = 1, 3
+    tuning.search.HEARTBEAT, tuning.search.GRACE = 1, 3
 
     def objective(number: int, choice: Choice, report: Report) -> float:
         if name == "dies":
@@ -243,7 +243,8 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HEARTBEAT", "GRACE"):
-        monkeypatch.setattr(tuning, name, getattr(tuning, name))  # put back afterwards
+        kept = getattr(tuning.search, name)
+        monkeypatch.setattr(tuning.search, name, kept)  # put back afterwards
     address = os.environ.get("MAMMOFLOW_TEST_STORAGE") or f"sqlite:///{tmp_path}/study.db"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
