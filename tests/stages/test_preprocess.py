@@ -117,7 +117,7 @@ def test_rejects_are_listed(data, tmp_path):
     assert (metrics["images"], metrics["rejects"]) == (10, 2)
 
 
-def test_too_many_rejects(data, tmp_path, capsys):
+def test_too_many_rejects_end_the_stage(data, tmp_path, capsys):
     for path in sorted((data / "train_images" / "28").iterdir()):
         path.write_bytes(b"not an image")
     next((data / "train_images" / "29").iterdir()).unlink()
@@ -145,7 +145,7 @@ def test_another_view_in_the_header_is_counted(data, tmp_path):
     assert read_json(tmp_path / "out" / "metrics.json")["view_differs"] == 2
 
 
-def test_empty_table(data, tmp_path):
+def test_an_empty_table_is_refused(data, tmp_path):
     header = (data / "train.csv").read_text().splitlines()[0]
     (data / "train.csv").write_text(header + "\n")
     with pytest.raises(UserError, match=r"train\.csv: there are no images"):

@@ -150,7 +150,7 @@ def test_bad_files_are_rejected_each_with_its_reason_and_the_good_ones_are_as_ev
     assert metrics["side_differs"] == 1
 
 
-def test_odd_files_that_are_read_all_the_same(collection, tmp_path):
+def test_odd_files_are_read_all_the_same(collection, tmp_path):
     good = breast(3)
     signed = breast(4).astype(np.int16) - 2048
     table = dicoms.lookup_table(np.arange(4096, dtype=np.uint16), 0, 12)

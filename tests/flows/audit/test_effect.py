@@ -64,7 +64,7 @@ def cached(folder: Path, cache: Path) -> Mapping[str, str]:
     return outs
 
 
-def test_two_seeds_do_the_same(tmp_path: Path) -> None:
+def test_the_models_of_two_seeds_are_equivalent(tmp_path: Path) -> None:
     outs = cached(written(tmp_path / "then", breasts(1)), tmp_path / "cache")
     now = written(tmp_path / "now", breasts(2))
     found, points, findings = unlike_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
@@ -102,7 +102,7 @@ def test_other_labels_or_women_are_named(tmp_path: Path, change: str) -> None:
     )
 
 
-def test_a_recorded_score_that_the_predictions_do_not_give(tmp_path: Path) -> None:
+def test_a_recorded_score_that_the_predictions_do_not_give_is_wrong(tmp_path: Path) -> None:
     outs = cached(written(tmp_path / "then", breasts(1), auroc=0.5), tmp_path / "cache")
     now = written(tmp_path / "now", breasts(2))
     _, _, (finding,) = unlike_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)

@@ -104,7 +104,7 @@ def test_an_audit_from_before_there_were_records_is_not_hidden_either(root: Path
     assert [one.verdict for one in history(version(1))] == [FULL, QUICK]
 
 
-def test_they_are_listed(root: Path) -> None:
+def test_the_audits_of_a_version_are_listed_with_the_one_that_is_shown(root: Path) -> None:
     runner = CliRunner(env={"COLUMNS": "200"})
     assert "was never audited" in runner.invoke(app, ["audits", "1"]).output
     keep(root, audit(FULL))

@@ -145,7 +145,9 @@ def test_the_same_arithmetic_allows_no_other_byte(other_bytes: Path) -> None:
 
 
 @pytest.mark.usefixtures("easily_equivalent")
-def test_other_arithmetic_and_the_same_in_use(other_bytes: Path, tmp_path: Path) -> None:
+def test_under_other_arithmetic_a_model_that_does_the_same_is_reproduced_in_effect(
+    other_bytes: Path, tmp_path: Path
+) -> None:
     recorded_as(other_bytes, ELSEWHERE)
     said = ended(audit("--report", str(tmp_path)), 0, "REPRODUCED IN EFFECT")
     assert "scoring the recorded weights on this machine" in said
@@ -183,7 +185,7 @@ def test_few_test_women_are_too_few_to_tell(
 
 
 @pytest.mark.usefixtures("easily_equivalent")
-def test_weights_that_were_exchanged_with_all_that_names_them(
+def test_weights_that_were_exchanged_with_all_that_names_them_are_found(
     other_bytes: Path, tmp_path: Path
 ) -> None:
     """No record contradicts another; only the predictions are those of the old weights."""

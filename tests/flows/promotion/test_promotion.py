@@ -428,7 +428,9 @@ def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
     assert tags()["gate_verdict"] == "cannot be judged"
 
 
-def test_what_makes_no_sense_is_one_sentence(root: Path, receiver: Receiver) -> None:
+def test_a_decision_that_makes_no_sense_is_refused_in_one_sentence(
+    root: Path, receiver: Receiver
+) -> None:
     cases = {
         ("promote", "1"): "version 1 is the champion already",
         ("promote", "99"): "has no",

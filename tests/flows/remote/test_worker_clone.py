@@ -94,7 +94,7 @@ def test_a_clone_that_is_past_the_commit_stays(origin: Path, clone: Path) -> Non
     assert git(clone, "rev-parse", "HEAD") == second
 
 
-def test_data_come_along(origin: Path, clone: Path) -> None:
+def test_data_come_along_with_the_commit(origin: Path, clone: Path) -> None:
     command(origin, "dvc", "init", "-q")
     command(origin, "dvc", "remote", "add", "-q", "-d", "there", str(origin.parent / "remote"))
     (origin / "data").mkdir()

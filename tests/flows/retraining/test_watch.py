@@ -102,7 +102,7 @@ def test_what_does_not_begin_again_and_again_is_tried_less_and_less_often() -> N
 
 
 @given(st.integers(1, 49))
-def test_and_once_a_day_at_least(count: int) -> None:
+def test_what_does_not_begin_is_tried_once_a_day_at_least(count: int) -> None:
     earlier = attempts(*(at(0, Crashed()) for _ in range(count)))
     assert not_before(earlier) - NOW <= timedelta(days=1)
 
@@ -357,7 +357,7 @@ def test_git_that_does_not_answer_does_not_say_that_a_commit_is_gone(
         ("read_tag", Snapshot("2" * 40, {}), "for another snapshot"),
     ],
 )
-def test_one_that_can_never_be_completed_is_removed(
+def test_a_half_registered_version_that_can_never_be_completed_is_removed(
     root: Path,
     version: int,
     monkeypatch: pytest.MonkeyPatch,

@@ -41,7 +41,7 @@ def made_by(families: Mapping[str, str], **elsewhere: Mapping[str, str]) -> Envi
     return MACHINE.model_copy(update={"arithmetic": families, "elsewhere": elsewhere})
 
 
-def test_what_ran_here_and_at_a_worker() -> None:
+def test_what_ran_at_a_worker_is_told_from_what_ran_here() -> None:
     outcomes = [Outcome("cut", "ran"), Outcome("train", "ran", THERE)]
     found = made_in(Path(), snapshot(cut="1", train="2"), outcomes, print)
     assert found.arithmetic == HERE

@@ -261,7 +261,7 @@ def test_a_registration_leaves_no_path_and_no_name_of_this_machine(alone: Path) 
         ("data/train.csv and 1/2", False),
     ],
 )
-def test_such_a_path_would_be_found(text: str, is_one: bool) -> None:
+def test_a_path_of_this_machine_would_be_found(text: str, is_one: bool) -> None:
     assert of_this_machine(text) == is_one
 
 

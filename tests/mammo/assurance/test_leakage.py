@@ -40,14 +40,14 @@ def test_the_same_picture_twice_in_one_split_is_no_leak() -> None:
     assert find_leaks(**content) == []  # type: ignore[arg-type]
 
 
-def test_a_woman_in_two_splits() -> None:
+def test_a_woman_in_two_splits_is_named() -> None:
     content = tables(WOMEN)
     extra = pd.DataFrame({"patient_id": ["anna"], "split": ["test"]})
     content["split"] = pd.concat([content["split"], extra])  # type: ignore[list-item]
     assert "1 woman (anna) in more than one split" in find_leaks(**content)  # type: ignore[arg-type]
 
 
-def test_one_picture_in_two_splits() -> None:
+def test_one_picture_in_two_splits_is_named() -> None:
     content = tables(WOMEN)
     content["pictures"]["dora/dora1.png"] = "hash of anna/anna0.png"  # type: ignore[index]
     assert find_leaks(**content) == [  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_one_picture_in_two_splits() -> None:
         ("manifest", lambda t: t["patient_id"] != "dora", "1 woman (dora) in a split, but without"),
     ],
 )
-def test_sets_that_do_not_add_up(table: str, keep: object, sentence: str) -> None:
+def test_sets_that_do_not_add_up_are_named(table: str, keep: object, sentence: str) -> None:
     content = tables(WOMEN)
     whole = content[table]
     assert callable(keep)
@@ -82,7 +82,7 @@ def test_a_rejected_image_adds_up() -> None:
     assert find_leaks(**content) == []  # type: ignore[arg-type]
 
 
-def test_an_image_given_to_another_woman() -> None:
+def test_an_image_that_was_given_to_another_woman_is_named() -> None:
     content = tables(WOMEN)
     manifest = content["manifest"]
     assert isinstance(manifest, pd.DataFrame)

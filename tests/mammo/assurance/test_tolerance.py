@@ -88,7 +88,7 @@ def test_a_table_written_otherwise_is_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("step", "likeness"), [(2, "alike"), (3, "different")])
-def test_images_by_grey_levels(tmp_path: Path, step: int, likeness: str) -> None:
+def test_images_are_compared_by_grey_levels(tmp_path: Path, step: int, likeness: str) -> None:
     then = np.full((4, 5), 100, np.uint8)
     now = then.copy()
     now[2, 3] += step
@@ -103,7 +103,7 @@ def test_an_image_of_another_size_is_different(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.sampled_from(["identical", "alike", "different"])))
-def test_the_worst_of_several(likenesses: list[Any]) -> None:
+def test_of_several_the_worst_counts(likenesses: list[Any]) -> None:
     found = worst([Comparison(likeness) for likeness in likenesses])
     if "different" in likenesses:
         assert found == "different"

@@ -247,7 +247,7 @@ def test_the_layers_that_learn_are_the_last_with_all_their_weights(backbone: str
     assert weights > 0.9 * sum(p.numel() for _, p in parameters[first:])
 
 
-def test_no_layer_of_the_backbone_or_all() -> None:
+def test_no_layer_of_the_backbone_learns_or_all_do() -> None:
     model = build_classifier(settings(backbone="densenet121", trainable_layers=0))
     before = copy_of(model)
     step(model)

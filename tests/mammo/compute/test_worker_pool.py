@@ -54,6 +54,6 @@ def dying() -> None:
     os._exit(1)
 
 
-def test_workers_that_cannot_start():
+def test_workers_that_cannot_start_are_an_error():
     with pytest.raises(UserError, match="before they have any work"):
         list(Isolated(work, workers=1, seconds=60, initializer=dying).map([1]))

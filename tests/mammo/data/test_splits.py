@@ -101,7 +101,7 @@ def test_target_is_any_of_the_columns() -> None:
     assert list(target_of(table, ["cancer", "biopsy"])) == [1, 1, 0, 0, 1, 0]
 
 
-def test_counts_by_woman_breast_and_image() -> None:
+def test_women_breasts_and_images_are_counted() -> None:
     split = pd.DataFrame({"patient_id": list("abc"), "split": ["train", "train", "test"]})
     counts = count(manifest(ROWS), split, ["cancer", "biopsy"]).to_dict("index")
     assert counts["train"] == {

@@ -129,13 +129,13 @@ def test_a_table_as_rsna_writes_it_value_by_value(path: Path) -> None:
         *((text, 1) for text in ("1", "1.0", "1.00", "True", "TRUE", "true", " true")),
     ],
 )
-def test_flags_in_every_spelling(path: Path, name: str, spelt: str, value: int) -> None:
+def test_flags_are_read_in_every_spelling(path: Path, name: str, spelt: str, value: int) -> None:
     assert faults(path, row(**{name: spelt})) == []
     assert read_table(path, TRAIN)[name].tolist() == [value]
 
 
 @pytest.mark.parametrize("spelt", ["2", "-1", "0.5", "yes", "t", "01.1", "inf"])
-def test_what_is_no_flag(path: Path, spelt: str) -> None:
+def test_what_is_no_flag_is_refused(path: Path, spelt: str) -> None:
     (found,) = faults(path, row(cancer=spelt))
     assert found.startswith("line 2, cancer: ")
     assert found.endswith("must be 0 or 1")
@@ -175,7 +175,7 @@ def test_a_missing_column_does_not_hide_the_other_faults(path: Path) -> None:
     assert list(good["image_id"]) == ["1", "3"]
 
 
-def test_every_fault_at_once_with_its_line_and_the_good_rows(path: Path) -> None:
+def test_every_fault_is_told_at_once_with_its_line_beside_the_good_rows(path: Path) -> None:
     lines = [
         row(image_id="1"),
         row(image_id="2", laterality="X", age="old", cancer="2"),
@@ -217,7 +217,7 @@ def test_a_column_in_which_all_is_wrong_is_cut_short_in_the_error(path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["Öl 乳房", "1.2.840.7", "a-b_c", "0012"])
-def test_ids(path: Path, name: str) -> None:
+def test_what_may_name_a_file_may_be_an_id(path: Path, name: str) -> None:
     assert faults(path, row(patient_id=name)) == []
 
 
@@ -225,7 +225,7 @@ def test_ids(path: Path, name: str) -> None:
     "name",
     [".", "..", ".a", "a ", " a", "a/b", "a\\b", "a\0b", "-a", "x" * 129, "乳" * 50],
 )
-def test_what_is_no_id(path: Path, name: str) -> None:
+def test_what_is_no_id_is_refused(path: Path, name: str) -> None:
     assert len("乳" * 50) < MAX_ID_BYTES
     if "\0" in name:  # Python 3.11's csv takes it, older ones do not
         path.write_text(f"{HEADER}\n{row(patient_id=name)}\n")
@@ -234,7 +234,7 @@ def test_what_is_no_id(path: Path, name: str) -> None:
         assert "is no id" in faults(path, row(patient_id=name))[0]
 
 
-def test_a_line_break_hidden_in_an_id(path: Path) -> None:
+def test_a_line_break_hidden_in_an_id_is_refused(path: Path) -> None:
     assert "is no id" in faults(path, row(patient_id='"7\n"'))[0]
 
 
@@ -264,12 +264,12 @@ def test_missing_columns_are_all_named(path: Path) -> None:
         (f'{HEADER}\n"{row()}\n'.encode(), "cannot be read as a CSV table"),
     ],
 )
-def test_what_is_no_table(path: Path, content: bytes, expected: str) -> None:
+def test_what_is_no_table_is_refused(path: Path, content: bytes, expected: str) -> None:
     path.write_bytes(content)
     assert expected in refusal(path)
 
 
-def test_a_folder_in_its_place(path: Path) -> None:
+def test_a_folder_in_the_place_of_a_table_is_refused(path: Path) -> None:
     path.mkdir()
     assert "cannot be read" in refusal(path)
     path.rmdir()
@@ -281,7 +281,7 @@ def test_excels_mark_at_the_beginning_is_no_part_of_the_first_name(path: Path) -
     assert list(read_table(path, TRAIN)["patient_id"]) == ["7"]
 
 
-def test_boxes(path: Path) -> None:
+def test_a_box_needs_finite_numbers_in_order(path: Path) -> None:
     path.write_text(
         "image_id,x1,y1,x2,y2\n1,0,0,5,5\n2,9,0,5,5\n3,nan,0,5,5\n4,a,9,5,5\n5,0,0,inf,5\n"
     )

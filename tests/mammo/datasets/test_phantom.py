@@ -411,7 +411,7 @@ def test_doubling_keeps_a_plane_flat_and_a_slope_straight() -> None:
     np.testing.assert_array_equal(np.diff(double(slope)[0])[2:-2], 0.5)
 
 
-def test_a_tile_continues_itself() -> None:
+def test_a_tile_goes_on_at_its_other_edge() -> None:
     tile = tile_noise(generator(3), 64, 8, 2, 0.6)
     y, x = np.meshgrid(np.arange(64, dtype=np.float32), np.arange(64, dtype=np.float32))
     np.testing.assert_array_equal(look_up(tile, y, x), look_up(tile, y + 64, x - 128))

@@ -181,7 +181,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
         train_detector(one, one, SETTINGS, 0)
 
 
-def test_ashrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
+def test_a_shrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
     from ultralytics.utils.instance import Instances  # not before our adapter
 
     for seed in range(10):

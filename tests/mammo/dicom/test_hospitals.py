@@ -65,7 +65,7 @@ def test_a_lookup_table_of_12_bits_is_scaled_by_its_own_range_whatever_it_states
     assert likeness(plain(BREAST, VOILUTSequence=[lookup_table(RAMP, 0, stated)])) <= 1
 
 
-def test_a_lookup_table_that_states_no_bits():
+def test_a_lookup_table_that_states_no_bits_is_applied():
     table = lookup_table(RAMP, 0, 12)
     table.LUTDescriptor = [4096, 0]
     assert likeness(plain(BREAST, VOILUTSequence=[table])) <= 1
@@ -97,7 +97,7 @@ def test_white_is_what_the_bits_of_a_lookup_tables_highest_entry_can_hold(highes
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
 @pytest.mark.parametrize("as_numbers", [False, True])
-def test_a_lookup_table_of_8_bits_two_in_a_word(syntax, as_numbers):
+def test_a_lookup_table_of_8_bits_may_be_two_in_a_word(syntax, as_numbers):
     curve = np.linspace(0, 255, 3000).astype(np.uint8)
     big = syntax == uid.ExplicitVRBigEndian
     packed = curve.view("<u2")
@@ -110,7 +110,7 @@ def test_a_lookup_table_of_8_bits_two_in_a_word(syntax, as_numbers):
     assert np.abs(shown - curve[np.minimum(BREAST, 2999)].astype(int)).max() <= 1
 
 
-def test_a_lookup_table_for_values_that_a_rescale_made_negative():
+def test_a_lookup_table_is_applied_to_values_that_a_rescale_made_negative():
     """The first of them read as unsigned, since the pixels are."""
     table = lookup_table(RAMP, 2**16 - 1024, 12)
     shifted = plain(BREAST, VOILUTSequence=[table], RescaleSlope=1, RescaleIntercept=-1024)
@@ -301,7 +301,7 @@ def test_padding_leaves_no_seam_where_a_lossy_encoding_smears_it(write, padding)
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_padding_written_with_the_other_sign(signed):
+def test_padding_that_is_written_with_the_other_sign_is_black(signed):
     values = BREAST.astype(np.int16) - 2048 if signed else BREAST
     padding = -2048 if signed else 65535
     padded = np.pad(values, ((0, 0), (0, 60)), constant_values=padding)
@@ -377,7 +377,7 @@ def test_a_stream_of_12_bits_is_believed_whatever_the_header_says(
 
 
 @pytest.mark.parametrize("write", [extended, dicoms.jpeg_lossless, jpeg_ls, dicoms.jpeg_2000])
-def test_even_where_the_header_has_too_few_bits_to_hold_it(write):
+def test_a_stream_of_12_bits_is_believed_even_where_the_header_has_too_few_to_hold_it(write):
     content = write(BREAST, **WINDOW)
     small = with_frame(content, bytes, BitsAllocated=8, BitsStored=8, HighBit=7)
     assert likeness(small) <= 3
@@ -397,7 +397,7 @@ def test_signed_values_have_the_sign_where_the_stream_has_it():
         assert likeness(content) == 0
 
 
-def test_baseline_jpeg_of_8_bits():
+def test_baseline_jpeg_of_8_bits_is_read():
     small = (BREAST >> 4).astype(np.uint8)
     frame = bytes(imagecodecs.jpeg_encode(small, level=98))
     window = {"WindowCenter": 128, "WindowWidth": 256}
@@ -532,7 +532,7 @@ def test_a_mask_is_none_however_intricate_its_outlines(write, size, share):
             read_mammogram(write(mask), long_side)
 
 
-def test_a_mask_in_jpeg_2000_of_which_levels_are_left_out():
+def test_a_mask_is_refused_in_jpeg_2000_of_which_levels_are_left_out():
     mask = np.where(blobs(1200, 900, 10, 1.2), 4095, 0).astype(np.uint16)
     with pytest.raises(UnreadableDicom, match="it is a mask"):
         read_mammogram(dicoms.jpeg_2000(mask), 300)
@@ -547,7 +547,7 @@ def test_a_film_in_jpeg_2000_is_decoded_once(monkeypatch):
     assert len(decoded) == 1
 
 
-def test_a_mask_with_padding_around_it():
+def test_a_mask_is_refused_with_padding_around_it():
     mask = np.where(blobs(300, 240, 3), 3000, 0).astype(np.uint16)
     padded = np.pad(mask, 40, constant_values=4095)
     assert "it is a mask" in reason(plain(padded, PixelPaddingValue=4095))
@@ -806,19 +806,19 @@ def with_element(keyword: str, vr: str, value: bytes, values: np.ndarray = BREAS
 @pytest.mark.parametrize(
     "name", ["SIGMOID", "Sigmoid", "sigmoid ", "SAMPLED_SIGMOID", "Sampled Sigmoid"]
 )
-def test_a_sigmoid_in_any_case(name):
+def test_a_sigmoid_is_read_in_any_case(name):
     expected = pixels(plain(BREAST, VOILUTFunction="SIGMOID", **WINDOW))
     shown = pixels(with_element("VOILUTFunction", "CS", name.encode().ljust(16)))
     np.testing.assert_array_equal(shown, expected)
 
 
 @pytest.mark.parametrize("name", ["LINEAR", "linear", "Linear ", ""])
-def test_a_linear_window_in_any_case(name):
+def test_a_linear_window_is_read_in_any_case(name):
     assert likeness(with_element("VOILUTFunction", "CS", name.encode().ljust(8))) == 0
 
 
 @pytest.mark.parametrize("name", ["linear_exact", "LINEAR EXACT", "Linear-Exact"])
-def test_an_exact_window_in_any_case(name):
+def test_an_exact_window_is_read_in_any_case(name):
     expected = pixels(plain(BREAST, VOILUTFunction="LINEAR_EXACT", **WINDOW))
     shown = pixels(with_element("VOILUTFunction", "CS", name.encode().ljust(12)))
     np.testing.assert_array_equal(shown, expected)
@@ -950,14 +950,14 @@ def test_a_fault_of_ours_is_not_taken_for_one_of_the_file(module, name, write, e
         read_mammogram(content, 64)
 
 
-def test_a_fault_of_ours_in_a_lookup_table_too(monkeypatch):
+def test_a_fault_of_ours_in_a_lookup_table_is_not_taken_for_one_of_the_file(monkeypatch):
     content = plain(BREAST, VOILUTSequence=[lookup_table(RAMP, 0, 12)])
     monkeypatch.setattr(dicom.display, "_bits", lambda *arguments: {}["no such key"])
     with pytest.raises(KeyError):
         read_mammogram(content, 64)
 
 
-def test_a_disk_that_fails_while_a_file_is_read(tmp_path: Path, monkeypatch):
+def test_a_disk_that_fails_while_a_file_is_read_is_named(tmp_path: Path, monkeypatch):
     path = tmp_path / "a.dcm"
     path.write_bytes(plain(BREAST))
 

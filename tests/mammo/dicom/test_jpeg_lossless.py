@@ -47,7 +47,7 @@ def decoded(frame: bytes, band: int | None = None) -> np.ndarray:
 
 @settings(max_examples=200, deadline=None)
 @given(images, st.integers(1, 41), st.integers(0, 300))
-def test_any_image_in_any_bands(image, band, chunk):
+def test_any_image_is_the_same_in_any_bands(image, band, chunk):
     pixels = noise(*image)
     frame = encode_lossless_jpeg(pixels, image[2])
     with pytest.MonkeyPatch.context() as patch:
@@ -56,14 +56,14 @@ def test_any_image_in_any_bands(image, band, chunk):
     np.testing.assert_array_equal(decoded(frame), imagecodecs.jpeg_decode(frame))
 
 
-def test_more_rows_than_are_made_ready_at_a_time():
+def test_more_rows_than_are_made_ready_at_a_time_are_decoded():
     pixels = noise(900, 700, 12, 3)
     frame = encode_lossless_jpeg(pixels, 12)
     assert len(frame) > 4 * 2**16
     np.testing.assert_array_equal(decoded(frame, 64), pixels)
 
 
-def test_16_bits_and_the_largest_difference():
+def test_the_largest_difference_of_16_bits_is_decoded():
     """32768 is a category of its own, without bits of its own (ITU-T T.81, H.1.2.2)."""
     pixels = np.random.default_rng(0).integers(0, 2**16, (50, 31)).astype(np.uint16)
     pixels[7, 2:9] = [5, 32773, 5, 32773, 5, 0, 32768]
@@ -121,7 +121,7 @@ HEADINGS = {
 
 @pytest.mark.parametrize("heading", HEADINGS.values(), ids=HEADINGS)
 @pytest.mark.parametrize("after", [b"", b"\0", b"\0" * 12])
-def test_what_other_encoders_write(heading, after):
+def test_what_other_encoders_write_is_decoded(heading, after):
     """All of it is as ITU-T T.81, annex B, allows it; padding comes from DICOM's even lengths."""
     pixels = noise(20, 30, 12, 1)
     head, table, scan, rest = parts(encode_lossless_jpeg(pixels, 12))
@@ -250,7 +250,7 @@ def test_a_large_film_shows_the_same_picture(monkeypatch, bits, long_side):
         read_mammogram(cut, long_side)
 
 
-def test_what_is_large():
+def test_what_is_large_is_decoded_by_ours():
     """The smallest film of a digital machine, as it is."""
     pixels = np.tile(half_breast(), (8, 8))[:2294, :1914]
     content = dicoms.jpeg_lossless(pixels)

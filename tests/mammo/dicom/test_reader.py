@@ -66,7 +66,7 @@ def test_each_syntax_gives_the_same_picture(syntax):
     ],
     ids=lambda syntax: syntax.name,
 )
-def test_uncompressed_variants(syntax):
+def test_each_uncompressed_syntax_gives_the_same_picture(syntax):
     pixels = half_breast()
     stored = pixels.byteswap() if syntax == uid.ExplicitVRBigEndian else pixels
     content = dicoms.saved(dicoms.dataset(stored, syntax, **WINDOW))
@@ -74,7 +74,7 @@ def test_uncompressed_variants(syntax):
     np.testing.assert_array_equal(read_mammogram(content, 1000).pixels, expected.pixels)
 
 
-def test_jpeg_ls_and_8_bits():
+def test_jpeg_ls_of_8_bits_is_read_exactly():
     content = dicoms.encapsulated(
         JPEG_LS_PIXELS, uid.JPEGLSLossless, JPEG_LS,
         VOILUTFunction="LINEAR_EXACT", WindowCenter=127.5, WindowWidth=255,
@@ -121,7 +121,7 @@ def test_an_odd_side_is_not_halved():
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("selection", range(1, 8))
-def test_lossless_jpeg_of_any_depth_and_predictor(bits, selection):
+def test_lossless_jpeg_of_any_depth_and_predictor_is_read_exactly(bits, selection):
     pixels = half_breast() >> np.uint16(12 - bits) if bits < 12 else half_breast() << (bits - 12)
     frame = imagecodecs.jpeg_encode(
         pixels.astype(np.uint8 if bits == 8 else np.uint16),
@@ -133,7 +133,7 @@ def test_lossless_jpeg_of_any_depth_and_predictor(bits, selection):
     np.testing.assert_array_equal(read_mammogram(content, 1000).pixels, expected)
 
 
-def test_lossy_jpeg_of_12_bits():
+def test_lossy_jpeg_of_12_bits_is_read():
     pixels = half_breast()
     frame = bytes(imagecodecs.jpeg_encode(pixels, level=98, bitspersample=12))
     content = dicoms.encapsulated(pixels, uid.JPEGExtended12Bit, frame, **WINDOW)
@@ -142,7 +142,7 @@ def test_lossy_jpeg_of_12_bits():
 
 
 @pytest.mark.parametrize("name", ["path", "stream", "bytes"])
-def test_path_stream_or_bytes(tmp_path, name):
+def test_a_path_a_stream_and_bytes_are_read(tmp_path, name):
     content = plain(half_breast())
     path = tmp_path / "a.dcm"
     path.write_bytes(content)
@@ -219,7 +219,7 @@ def test_without_a_usable_window_percentiles_are_used(tags):
     assert np.abs(grey - expected).max() <= 0.5 + 1e-2
 
 
-def test_the_first_of_several_windows():
+def test_of_several_windows_the_first_is_used():
     pixels = half_breast()
     several = plain(pixels, WindowCenter=[1500, 10], WindowWidth=[3000, 20])
     one = plain(pixels, **WINDOW)
@@ -253,7 +253,7 @@ def test_padding_is_black_and_does_not_move_the_greys(photometric, padding, tags
     assert (grey[:, 240:] == grey[:, :240].min()).all()
 
 
-def test_a_range_of_padding():
+def test_a_range_of_padding_is_black():
     pixels = half_breast().clip(100, 4000)
     pixels[:, 200:] = np.random.default_rng(0).integers(4080, 4096, (300, 40))
     content = plain(pixels, PixelPaddingValue=4080, PixelPaddingRangeLimit=4095)
@@ -261,7 +261,7 @@ def test_a_range_of_padding():
 
 
 @pytest.mark.parametrize("write", [plain, dicoms.rle], ids=["plain", "rle"])
-def test_signed_pixels_and_garbage_in_unused_bits(write):
+def test_signed_pixels_are_read_exactly_whatever_is_in_unused_bits(write):
     pixels = half_breast()
     signed = pixels.astype(np.int16) - 2048
     dirty = ((signed.view(np.uint16) & 0x0FFF) | 0x5000).view(np.int16)
@@ -272,7 +272,7 @@ def test_signed_pixels_and_garbage_in_unused_bits(write):
     )
 
 
-def test_signed_jpeg_2000():
+def test_signed_jpeg_2000_is_read_exactly():
     """Whether or not the stream itself says that its values are signed."""
     pixels = half_breast()
     signed = pixels.astype(np.int16) - 2048
@@ -302,7 +302,7 @@ def test_jpeg_2000_leaves_levels_out_and_looks_the_same():
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_jpeg_2000_with_too_few_levels(levels):
+def test_jpeg_2000_with_too_few_levels_looks_the_same(levels):
     """The stream has fewer levels than could be left out: the lowest it has is taken."""
     pixels = half_breast(803, 643)
     grey = read_mammogram(dicoms.jpeg_2000(pixels, levels, **WINDOW), 100).pixels
@@ -313,7 +313,7 @@ def test_jpeg_2000_with_too_few_levels(levels):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(32, 90), st.integers(32, 90), st.integers(8, 100), st.booleans())
-def test_size_and_aspect(height, width, long_side, compressed):
+def test_the_long_side_is_kept_to_and_the_aspect_stays(height, width, long_side, compressed):
     pixels = half_breast(height, width)
     write = dicoms.jpeg_2000 if compressed else plain
     content = write(pixels, WindowCenter=2000, WindowWidth=4000)
@@ -339,7 +339,7 @@ def test_size_and_aspect(height, width, long_side, compressed):
         ({"SeriesDescription": "screening"}, None, None),
     ],
 )
-def test_side_and_view(tags, laterality, view):
+def test_side_and_view_come_from_the_header(tags, laterality, view):
     mammogram = read_mammogram(plain(half_breast(), **tags), 64)
     assert (mammogram.laterality, mammogram.view) == (laterality, view)
 
@@ -348,18 +348,18 @@ def test_side_and_view(tags, laterality, view):
     ("scheme", "code", "view"),
     [("SCT", "399368009", "MLO"), ("SRT", "R-10242", "CC"), ("SNM3", "R-10224", "ML")],
 )
-def test_coded_view(scheme, code, view):
+def test_the_view_may_be_coded(scheme, code, view):
     item = pydicom.Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, "view"
     assert read_mammogram(plain(half_breast(), ViewCodeSequence=[item]), 64).view == view
 
 
-def test_not_dicom():
+def test_what_is_no_dicom_file_is_refused():
     assert "not a DICOM file" in reason(b"GIF89a" * 100)
     assert "not a DICOM file" in reason(b"")
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_named_and_its_reason_names_no_path(tmp_path):
     with pytest.raises(UnreadableDicom, match="no such file") as caught:
         read_mammogram(tmp_path / "a.dcm", 64)
     assert str(tmp_path / "a.dcm") in str(caught.value)
@@ -368,7 +368,7 @@ def test_missing_file(tmp_path):
     assert (copy.reason, str(copy)) == (caught.value.reason, str(caught.value))
 
 
-def test_directory(tmp_path):
+def test_a_folder_cannot_be_opened(tmp_path):
     with pytest.raises(UnreadableDicom, match="cannot be opened"):
         read_mammogram(tmp_path, 64)
 
@@ -402,17 +402,17 @@ def without(name: str) -> bytes:
         (lambda: plain(half_breast(), Rows=301), "damaged or cut short"),
     ],
 )
-def test_refused(content, expected):
+def test_what_cannot_be_used_is_refused_for_what_it_is(content, expected):
     assert expected in reason(content())
 
 
-def test_nearly_empty_image():
+def test_a_nearly_empty_image_is_refused():
     pixels = np.zeros((200, 200), np.uint16)
     pixels[0, :20] = 4000
     assert "nearly all" in reason(plain(pixels))
 
 
-def test_unsupported_syntaxes():
+def test_a_syntax_that_cannot_be_read_is_named():
     film = dicoms.encapsulated(half_breast(), uid.HEVCMP51, b"\0" * 20)
     assert "HEVC/H.265" in reason(film)
     private = film.replace(
@@ -423,13 +423,13 @@ def test_unsupported_syntaxes():
 
 @pytest.mark.parametrize("syntax", WRITERS, ids=lambda syntax: syntax.name)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_cut_short(syntax, share):
+def test_a_file_cut_short_is_refused_by_that_name(syntax, share):
     content = WRITERS[syntax](half_breast())
     assert "cut short" in reason(content[: 400 + int((len(content) - 400) * share)])
 
 
 @pytest.mark.parametrize("fragments", [2, 3])
-def test_a_stream_in_several_fragments(fragments):
+def test_a_stream_in_several_fragments_is_read(fragments):
     """As PS3.5 A.4 allows it, and some archives do it."""
     content = dicoms.jpeg_lossless(half_breast())
     ds = pydicom.dcmread(io.BytesIO(content))
@@ -440,7 +440,7 @@ def test_a_stream_in_several_fragments(fragments):
 
 
 @pytest.mark.parametrize("syntax", WRITERS, ids=lambda syntax: syntax.name)
-def test_stream_cut_short_within_a_whole_file(syntax):
+def test_a_stream_cut_short_within_a_whole_file_is_refused(syntax):
     """As when an archive was filled from a disk that lost the end of its files."""
     pixels = half_breast()
     ds = pydicom.dcmread(io.BytesIO(WRITERS[syntax](pixels)))
@@ -455,7 +455,7 @@ def test_stream_cut_short_within_a_whole_file(syntax):
 
 @pytest.mark.parametrize("write", [dicoms.jpeg_2000, dicoms.jpeg_lossless, dicoms.rle])
 @pytest.mark.parametrize("tags", [{"Rows": 100}, {"Columns": 1000}, {"Rows": 240, "Columns": 300}])
-def test_header_and_stream_disagree(write, tags):
+def test_what_header_and_stream_disagree_about_is_refused(write, tags):
     """The smaller of both would be overrun, or the rest of the larger made up."""
     ds = pydicom.dcmread(io.BytesIO(write(half_breast())))
     for name, value in tags.items():
@@ -464,7 +464,7 @@ def test_header_and_stream_disagree(write, tags):
         reason(dicoms.saved(ds))
 
 
-def test_rle_segments_that_lie():
+def test_rle_segments_that_lie_are_refused():
     pixels = half_breast(10, 8)
     long_run = struct.pack("bB", -127, 9) * 1000
     run, short = struct.pack("bB", -79, 9), struct.pack("bB", -78, 9)

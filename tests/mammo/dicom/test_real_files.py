@@ -78,7 +78,7 @@ def test_each_of_pydicoms_files_is_read_or_refused_for_a_true_reason(path):
         assert TRUE[found](whole, content)
 
 
-def test_how_many_are_what():
+def test_as_many_are_refused_for_each_reason_as_the_docs_say():
     """The numbers of the table in the README."""
     assert Counter(map(outcome, PYDICOM)) == {
         "not a mammogram (MG)": 156,
@@ -108,7 +108,7 @@ def as_mammogram(path: Path) -> bytes:
         "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_padded.dcm",
     ],
 )  # fmt: skip
-def test_one_picture_in_the_encodings_of_others(name):
+def test_one_picture_is_the_same_in_the_encodings_of_others(name):
     files = {path.name: path for path in PYDICOM}
     expected = read_mammogram(as_mammogram(files["MR_small.dcm"]), 64)
     found = read_mammogram(as_mammogram(files[name]), 64)

@@ -79,7 +79,7 @@ def test_a_file_cut_short_says_so():
         ({"PixelData": b"\0" * 100}, "cut short"),
     ],
 )
-def test_refused(tags, expected):
+def test_a_header_that_makes_no_sense_is_refused(tags, expected):
     assert expected in reason(changed(plain(half_breast()), **tags))
 
 
@@ -99,7 +99,7 @@ def test_an_odd_high_bit_does_not_matter_where_the_stream_says_it(write):
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("write", [plain, dicoms.rle])
-def test_bits_stored(write, bits):
+def test_any_number_of_bits_stored_is_read(write, bits):
     pixels = half_breast(top=2**bits - 1 if bits < 12 else 3000) << max(0, bits - 12)
     pixels = pixels.clip(0, 2**bits - 1).astype(np.uint16)
     tags = {"BitsStored": bits, "HighBit": bits - 1}
@@ -139,7 +139,7 @@ def test_a_voi_lookup_table_is_applied_where_there_is_no_window(bits, as_bytes):
     )
 
 
-def test_a_voi_lookup_table_for_signed_values():
+def test_a_voi_lookup_table_is_applied_to_signed_values():
     pixels = half_breast()
     curve = np.linspace(0, 4095, 4096).astype(np.uint16)
     signed = plain(pixels.astype(np.int16) - 2048, VOILUTSequence=[lookup_table(curve, 63488, 12)])
@@ -166,7 +166,7 @@ def test_lat_is_a_view_and_no_side():
     assert (mammogram.laterality, mammogram.view) == (None, None)
 
 
-def test_a_jpeg_2000_stream_that_claims_more_than_the_header():
+def test_a_jpeg_2000_stream_that_claims_more_than_the_header_is_refused():
     pixels = half_breast()
     frame = bytearray(dicoms.jpeg_2000_frame(pixels))
     frame[8:16] = (60000).to_bytes(4, "big") * 2  # Xsiz and Ysiz (T.800 A.5.1)
@@ -174,7 +174,7 @@ def test_a_jpeg_2000_stream_that_claims_more_than_the_header():
     assert "pixel data are" in reason(content)
 
 
-def test_a_small_file_that_unpacks_to_a_large_one(monkeypatch):
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(monkeypatch):
     ds = dicoms.dataset(half_breast(), uid.DeflatedExplicitVRLittleEndian)
     content = dicoms.saved(ds)
     read_mammogram(content, 64)
@@ -183,7 +183,7 @@ def test_a_small_file_that_unpacks_to_a_large_one(monkeypatch):
     assert "larger than" in reason(content)
 
 
-def test_a_deflated_file_cut_short():
+def test_a_deflated_file_cut_short_is_refused():
     content = dicoms.saved(dicoms.dataset(half_breast(), uid.DeflatedExplicitVRLittleEndian))
     assert "cut short: it cannot be unpacked" in reason(content[: len(content) // 2])
 
@@ -198,7 +198,7 @@ def test_a_large_file_is_not_even_read(tmp_path):
 
 @pytest.mark.parametrize("write", [plain, dicoms.jpeg_lossless])
 @pytest.mark.parametrize("share", [0, 0.9])
-def test_a_file_cut_short_while_it_is_read(tmp_path, monkeypatch, write, share):
+def test_a_file_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch, write, share):
     noise = np.random.default_rng(3).integers(0, 512, (1400, 1000))  # so that it stays large
     pixels = half_breast(1400, 1000) + noise.astype(np.uint16)
     path = tmp_path / "a.dcm"
@@ -221,7 +221,7 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
         read_mammogram(tmp_path / "pipe.dcm", 64)
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.dcm"
     path.write_bytes(plain(half_breast()))
 
@@ -277,7 +277,7 @@ def test_the_instance_is_told_apart_but_not_told():
 
 
 @pytest.mark.parametrize("picture", ["noise", "a marker", "a dot"])
-def test_no_breast_in_the_picture(picture):
+def test_a_picture_without_a_breast_is_refused(picture):
     pixels = np.random.default_rng(3).integers(0, 200, (400, 300)).astype(np.uint16)
     if picture == "a marker":  # strokes of lead
         pixels[30:60:10, 200:260] = pixels[30:60, 200:260:15] = 4000
@@ -289,7 +289,7 @@ def test_no_breast_in_the_picture(picture):
 
 
 @pytest.mark.parametrize("instead", [0xCF, 0xFE], ids=["a second frame header", "no tables"])
-def test_a_lossless_jpeg_on_which_its_decoder_would_crash(instead):
+def test_a_lossless_jpeg_on_which_its_decoder_would_crash_is_refused(instead):
     content = bytearray(dicoms.jpeg_lossless(half_breast(64, 48)))
     tables = content.index(b"\xff\xc4", content.index(b"\xff\xc3"))
     content[tables + 1] = instead

@@ -98,7 +98,7 @@ def test_a_weight_of_k_is_k_copies(rows: list[tuple[int, int, int]], threshold: 
     )
 
 
-def test_scores_of_a_case_worked_out_by_hand() -> None:
+def test_scores_are_those_of_a_case_worked_out_by_hand() -> None:
     # Two cancers, at ranks 1 and 3 of four.
     target, probability = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.6, 0.1])
     scores = measure(target, probability, np.ones(4), 0.7, 2.0)

