@@ -8,9 +8,12 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
+from dvc.repo import Repo
 from pydicom import dcmread
 
 import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
+from flows.processes.run_git import git
+from flows.snapshots.snapshot import FILES
 from mammo.base.settings import load_params
 from mammo.data.splits import split_of
 from tests.support import toys
@@ -69,6 +72,24 @@ def prefect_here(prefect_server: dict[str, str]) -> Iterator[None]:
 
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
         yield
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository of git and DVC with code and the three files, and a clone of it beside it."""
+    root = tmp_path / "project"
+    (root / "mammo").mkdir(parents=True)
+    git(root, "init", "-q", "-b", "main")
+    git(root, "config", "user.name", "Jörg Tester")
+    git(root, "config", "user.email", "tester@localhost")
+    (root / "mammo" / "science.py").write_text("ANSWER = 42\n")
+    for name in FILES:
+        (root / name).write_text(f"{name}: 1\n")
+    Repo.init(str(root)).close()
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    git(tmp_path, "clone", "-q", str(root), "clone")
+    return root
 
 
 @pytest.fixture(scope="module")

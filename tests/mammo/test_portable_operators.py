@@ -22,9 +22,8 @@ from mammo.classifier_training.fit import Examples, fit
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import heatmap
 from tests.imports import ROOT
-from tests.mammo.detector_training.test_trainer import SETTINGS
 from tests.support.emulator import HERE, PROCESSORS, outputs_of, under_emulators
-from tests.support.half_ellipses import examples
+from tests.support.half_ellipses import SETTINGS, examples
 from tests.support.learning import tiny
 from tests.support.operators import RARE
 from tests.support.portability import Watch

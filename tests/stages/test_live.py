@@ -18,10 +18,8 @@ from mammo.base.settings import Space
 from stages import mlflow_live
 from stages.mlflow_live import stage_run, trial_runs
 from tests.imports import ROOT
-from tests.stages.test_train_classifier import BEST
-from tests.stages.test_train_classifier import run as train
-from tests.stages.test_tune_classifier import run as tune
 from tests.support.learnable import tiny_params, write_outputs
+from tests.support.stage_runs import BEST, train, tune
 
 SCORES = {"epoch": 2, "validation_auroc": 0.75}
 

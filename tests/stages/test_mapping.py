@@ -24,11 +24,11 @@ from mammo.detector.detector import save_detector, untrained_detector
 from mammo.pins import PINS, X86
 from stages import crop_rois, preprocess
 from tests.imports import ROOT
-from tests.stages.test_preprocess import content, data, tiny
+from tests.support.contents import contents
 from tests.support.holding import hold
+from tests.support.preprocessing import tiny
 from tests.support.tiny_mammograms import write_preprocessed
 
-__all__ = ["data"]  # a fixture
 MODULE, LIBRARIES = "mammo.imaging.breast_mask", ("numpy",)
 
 
@@ -91,8 +91,8 @@ def test_preprocess_writes_the_same(cluster, data, tmp_path, monkeypatch):
     monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
     monkeypatch.setattr(preprocess, "_prepare_one", None)  # what works in local processes
     preprocess.run(settings, data, tmp_path / "away", 1, Store(tmp_path / "store", 2**30))
-    assert content(tmp_path / "away") == content(tmp_path / "here")
-    assert content(tmp_path / "store")
+    assert contents(tmp_path / "away") == contents(tmp_path / "here")
+    assert contents(tmp_path / "store")
 
 
 def test_crop_rois_writes_the_same(cluster, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_crop_rois_writes_the_same(cluster, tmp_path, monkeypatch):
     crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "here")
     monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
     crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "away")
-    assert content(tmp_path / "away") == content(tmp_path / "here")
+    assert contents(tmp_path / "away") == contents(tmp_path / "here")
 
 
 def kill_holder(folder: Path) -> None:

@@ -17,9 +17,9 @@ from mammo.imaging import breast_mask
 from mammo.intake import examine, prepare
 from mammo.intake.examine import Outcome, ProgramError, patients_in_doubt
 from stages import preprocess
-from tests.stages.test_preprocess import content
-from tests.stages.test_preprocess_rejects import Collection, made_of, settings
+from tests.support.contents import contents
 from tests.support.dicoms import PERSON, half_breast, plain
+from tests.support.preprocessing import Collection, made_of, settings
 
 FOR_PROCESSING = {
     "SOPClassUID": uid.DigitalMammographyXRayImageStorageForProcessing,
@@ -172,7 +172,7 @@ def test_one_woman_under_two_ids_is_counted_and_not_rejected(collection, tmp_pat
     reasons, out = made_of(collection, tmp_path / "out")
     assert reasons == {}
     assert read_json(out / "metrics.json")["patients_in_doubt"] == 2
-    everything = b"".join(content(out).values())
+    everything = b"".join(contents(out).values())
     assert b"A17" not in everything
     hashed = read_mammogram(collection.path("1", "0"), 64).patient
     assert str(hashed).encode() not in everything
@@ -223,8 +223,8 @@ def test_the_store_does_not_keep_who_she_is_and_a_remembered_run_knows_it_all_th
     for run in ("first", "again"):
         preprocess.run(settings(), collection.folder, tmp_path / run, 0, store)
         assert read_json(tmp_path / run / "metrics.json")["patients_in_doubt"] == 2
-    assert content(tmp_path / "first") == content(tmp_path / "again")
-    kept = b"".join(content(store.folder).values())
+    assert contents(tmp_path / "first") == contents(tmp_path / "again")
+    kept = b"".join(contents(store.folder).values())
     hashed = str(read_mammogram(collection.path("1", "0"), 64).patient)
     assert b"instance" in kept
     assert b"A17" not in kept

@@ -12,11 +12,10 @@ from mammo.cropping import cached_crop
 from mammo.detector.detector import save_detector, untrained_detector
 from mammo.intake import cached_prepare
 from stages import crop_rois, preprocess
-from tests.stages.test_preprocess import content, data, tiny
+from tests.support.contents import contents
 from tests.support.dicoms import half_breast, jpeg_2000, plain
+from tests.support.preprocessing import tiny
 from tests.support.tiny_mammograms import write_preprocessed
-
-__all__ = ["data"]  # a fixture
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
     preprocess.run(settings, data, tmp_path / "after", 0, store)
     assert prepared == [late.read_bytes()]
     preprocess.run(settings, data, tmp_path / "full", 0)
-    assert content(tmp_path / "after") == content(tmp_path / "full")
+    assert contents(tmp_path / "after") == contents(tmp_path / "full")
     assert read_json(tmp_path / "after/metrics.json")["images"] == 11
     # Several processes, and a store that is deleted.
     preprocess.run(settings, data, tmp_path / "two", 2, store)
@@ -60,7 +59,7 @@ def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
     preprocess.run(settings, data, tmp_path / "deleted", 0, store)
     assert len(prepared) == 12
     for name in ("two", "deleted"):
-        assert content(tmp_path / name) == content(tmp_path / "full")
+        assert contents(tmp_path / name) == contents(tmp_path / "full")
 
 
 def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
@@ -83,7 +82,7 @@ def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
     preprocess.run(tiny(), data, tmp_path / "again", 0, store)
     assert len(prepared) == 12
     for name in ("first", "again"):
-        assert content(tmp_path / name) == content(tmp_path / "full")
+        assert contents(tmp_path / name) == contents(tmp_path / "full")
 
 
 def test_other_pixels_or_settings_or_code_are_other_images(
@@ -140,7 +139,7 @@ def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, m
     assert crop("first") == 3
     assert crop("again") == 0
     for name in ("first", "again"):
-        assert content(tmp_path / name) == content(tmp_path / "full")
+        assert contents(tmp_path / name) == contents(tmp_path / "full")
     write_preprocessed(tmp_path / "more", 4)
     shutil.rmtree(tmp_path / "preprocess")
     (tmp_path / "more").rename(tmp_path / "preprocess")

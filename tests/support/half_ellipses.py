@@ -5,8 +5,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mammo.base.settings import Detector
 from mammo.detector_training.trainer import Example
 from mammo.imaging.geometry import Box
+
+SETTINGS = Detector(
+    architecture="yolo11n.yaml",
+    weights="none",
+    image_size=64,
+    epochs=2,
+    batch_size=4,
+    learning_rate=0.002,
+)
 
 
 def half_ellipse(seed: int, height: int = 80, width: int = 64) -> tuple[np.ndarray, Box]:

@@ -50,8 +50,3 @@ def write(table: pd.DataFrame, path: Path) -> None:
     """Write a table, and its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes, by name."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

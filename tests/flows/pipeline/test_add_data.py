@@ -10,8 +10,9 @@ import pytest
 from flows.pipeline.add_data import add_data
 from flows.processes.follow import CommandError
 from mammo.base.errors import UserError
-from tests.mammo.datasets.test_merge import everything, write_set
+from tests.support.contents import contents
 from tests.support.small_project import command
+from tests.support.small_sets import write_set
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def project(made: Path, tmp_path: Path) -> Path:
 def state(root: Path) -> tuple[dict[str, bytes], str, list[str]]:
     """All that an attempt may not change if it fails."""
     return (
-        everything(root / "data"),
+        contents(root / "data"),
         (root / "data.dvc").read_text(),
         sorted(path.name for path in root.iterdir()),
     )

@@ -22,7 +22,6 @@ from flows.remote.stage_worker import run_stage
 from flows.snapshots.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
 from flows.tracking.registry import run_of
 from mammo.base.errors import UserError
-from tests.flows.processes.test_run_git import project  # noqa: F401  (a fixture)
 from tests.imports import ROOT
 
 HEX = "0123456789abcdef0123456789abcdef"
@@ -101,7 +100,7 @@ def _is_good(files: Any) -> bool:
 @example(files={"../../../../outside": "x"}, rest={}, direct=False)
 @example(files={"params.yaml": "x"}, rest={}, direct=False)
 def test_whatever_json_comes_nothing_is_written_outside_the_folder(
-    project: Path,  # noqa: F811
+    project: Path,
     files: Any,
     rest: dict[str, Any],
     direct: bool,
@@ -134,7 +133,7 @@ def test_whatever_json_comes_nothing_is_written_outside_the_folder(
 
 
 def test_a_commit_whose_dvc_folder_is_a_link_is_not_written_into(
-    project: Path,  # noqa: F811
+    project: Path,
     tmp_path: Path,
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -153,7 +152,7 @@ def test_a_commit_whose_dvc_folder_is_a_link_is_not_written_into(
     assert list(elsewhere.iterdir()) == []
 
 
-def test_no_tag_is_made_of_what_is_no_snapshot(project: Path) -> None:  # noqa: F811
+def test_no_tag_is_made_of_what_is_no_snapshot(project: Path) -> None:
     with pytest.raises(UserError, match="is no snapshot"):
         write_tag(project, Snapshot("--help", {}), "model/v1", "made")
 
@@ -212,7 +211,7 @@ def test_data_that_lead_elsewhere_are_not_what_dvc_writes(content: object) -> No
     ],
 )
 def test_a_source_of_the_data_is_taken_from_the_commit_alone(
-    project: Path,  # noqa: F811
+    project: Path,
     beyond: dict[str, object],
 ) -> None:
     text = yaml.safe_dump({"outs": [{"path": "data", "md5": f"{HEX}.dir"}], **beyond})
@@ -227,7 +226,7 @@ def test_a_source_of_the_data_is_taken_from_the_commit_alone(
             require_form(project, Snapshot(commit, {"data.dvc": other}))
 
 
-def test_data_that_were_added_and_not_committed_are_taken(project: Path) -> None:  # noqa: F811
+def test_data_that_were_added_and_not_committed_are_taken(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     out = {"path": "data", "md5": f"{HEX}.dir", "size": 5, "nfiles": 1, "hash": "md5"}
     text = yaml.safe_dump({"outs": [out]})
@@ -292,7 +291,7 @@ def test_a_run_that_is_none_names_its_version(run: str | None) -> None:
     assert checked(Md5, f"{HEX}.dir", "the hash") == f"{HEX}.dir"
 
 
-def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:  # noqa: F811
+def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:
     assert _who_and_when(project, f"--output={project / 'written'}") == (None, None)
     assert not (project / "written").exists()
     author, date = _who_and_when(project, git(project, "rev-parse", "HEAD"))
@@ -314,7 +313,7 @@ def test_a_workers_last_words_are_a_fate_and_hashes(message: str) -> None:
 
 
 def test_a_worker_says_what_is_wrong_with_what_it_is_asked(
-    project: Path,  # noqa: F811
+    project: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (project / "dvc.yaml").write_text("stages:\n  base:\n    cmd: touch x\n    outs: [x]\n")
@@ -337,7 +336,7 @@ def test_a_worker_says_what_is_wrong_with_what_it_is_asked(
 
 
 def test_a_run_may_not_ask_for_what_is_no_commit(
-    project: Path,  # noqa: F811
+    project: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(worker_clone.CLONE, str(project))

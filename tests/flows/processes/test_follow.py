@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -13,23 +12,9 @@ import pytest
 
 from flows.processes.follow import CommandError, _Child, follow, stop_all
 from tests.imports import ROOT
+from tests.support.processes import gone
 
 REAPER = ROOT / "flows" / "processes" / "reaper.py"
-
-
-def alive(pid: int) -> bool:
-    """Whether a process exists and is not merely waiting to be reaped."""
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-
-
-def gone(pid: int, within: float = 5.0) -> bool:
-    deadline = time.monotonic() + within
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not alive(pid)
 
 
 def test_lines_arrive_while_the_child_still_runs(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc.repo import Repo
 
 from flows.processes import run_git
 from flows.processes.run_git import changed_between, fetch, file_at, git
@@ -21,8 +20,8 @@ from flows.snapshots.snapshot import (
 )
 from flows.tracking.aliases import person
 from mammo.base.errors import UserError
-from tests.flows.processes.test_follow import gone
 from tests.imports import ROOT
+from tests.support.processes import gone
 
 HOOKS = (
     "post-checkout",
@@ -118,24 +117,6 @@ def executable(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A repository of git and DVC with code and the three files, and a clone of it beside it."""
-    root = tmp_path / "project"
-    (root / "mammo").mkdir(parents=True)
-    git(root, "init", "-q", "-b", "main")
-    git(root, "config", "user.name", "Jörg Tester")
-    git(root, "config", "user.email", "tester@localhost")
-    (root / "mammo" / "science.py").write_text("ANSWER = 42\n")
-    for name in FILES:
-        (root / name).write_text(f"{name}: 1\n")
-    Repo.init(str(root)).close()
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "first")
-    git(tmp_path, "clone", "-q", str(root), "clone")
-    return root
 
 
 @pytest.fixture(params=["for the person", "for the repository"])

@@ -16,7 +16,6 @@ from flows.processes.run_git import git
 from flows.promotion.rescoring import _scored_by
 from flows.snapshots.snapshot import Snapshot, capture
 from mammo.base.errors import UserError
-from tests.flows.processes.test_run_git import project  # noqa: F401  (a fixture)
 
 VERSION = ModelVersion("mammogram-classifier", "3", 0, run_id="0" * 32)
 SCORING = """
@@ -42,7 +41,7 @@ SECRETS = {
 
 
 @pytest.fixture
-def then(project: Path) -> Snapshot:  # noqa: F811
+def then(project: Path) -> Snapshot:
     """A commit from before the rooms whose science is a toy, and a dvc.lock that names networks."""
     (project / "flows").mkdir()
     (project / "flows" / "serving.py").write_text("SERVED = True\n")
@@ -63,7 +62,7 @@ def then(project: Path) -> Snapshot:  # noqa: F811
 
 @pytest.fixture
 def model(
-    project: Path,  # noqa: F811
+    project: Path,
     then: Snapshot,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -100,7 +99,7 @@ def score(root: Path, then: Snapshot) -> tuple[list[float], list[str]]:
 
 
 def test_it_is_scored_and_knows_nothing_of_ours(
-    project: Path,  # noqa: F811
+    project: Path,
     then: Snapshot,
     model: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,7 +119,7 @@ def test_it_is_scored_and_knows_nothing_of_ours(
 
 
 def test_an_old_version_is_scored_by_its_own_commit(
-    project: Path,  # noqa: F811
+    project: Path,
     then: Snapshot,
     model: Path,
 ) -> None:
@@ -145,7 +144,7 @@ def test_an_old_version_is_scored_by_its_own_commit(
     ],
 )
 def test_nothing_is_run_of_a_model_that_is_not_its_commits(
-    project: Path,  # noqa: F811
+    project: Path,
     then: Snapshot,
     model: Path,
     change: Callable[[Path], None],
@@ -161,7 +160,7 @@ def test_nothing_is_run_of_a_model_that_is_not_its_commits(
 @pytest.mark.parametrize("where", ["..", "/etc", "../../project", "link"])
 @pytest.mark.parametrize("part", ["code", "predictor"])
 def test_a_model_whose_parts_lie_elsewhere_is_refused(
-    project: Path,  # noqa: F811
+    project: Path,
     then: Snapshot,
     model: Path,
     part: str,
@@ -177,7 +176,7 @@ def test_a_model_whose_parts_lie_elsewhere_is_refused(
 
 
 def test_a_commit_from_before_the_gate_is_left_to_a_person(
-    project: Path,  # noqa: F811
+    project: Path,
     then: Snapshot,
     model: Path,
 ) -> None:

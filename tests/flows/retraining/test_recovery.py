@@ -28,7 +28,7 @@ from flows.retraining.recovery import repair_dvc, workspace_id
 from flows.snapshots.snapshot import read_tag
 from flows.tracking.registry import MODEL
 from mammo.base.errors import UserError
-from tests.flows.processes.test_follow import alive, gone
+from tests.support.processes import alive, gone
 from tests.support.toys import (
     Retrain,
     environment,

@@ -33,7 +33,7 @@ from flows.tracking.register import NETWORKS
 from flows.tracking.registry import CHALLENGER, MODEL
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
-from tests.mammo.assurance.test_promotion_rule import policy, women
+from tests.support.judged import policy, women
 from tests.support.small_project import store
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)

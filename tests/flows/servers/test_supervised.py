@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from flows.servers.supervised import Running, Service, family, start, stop, terminate
-from tests.flows.processes.test_follow import alive, gone
+from tests.support.processes import alive, gone
 
 
 @pytest.fixture

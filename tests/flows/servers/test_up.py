@@ -24,8 +24,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.flows.processes.test_follow import gone
 from tests.imports import ROOT
+from tests.support.processes import gone
 from tests.support.small_project import command
 from tests.support.toys import RUN_STAGES, free_port
 

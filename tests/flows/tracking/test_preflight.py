@@ -12,7 +12,6 @@ from flows.cli.app import app
 from flows.processes.run_git import git
 from flows.tracking import preflight
 from mammo.base.errors import UserError
-from tests.flows.processes.test_run_git import project  # noqa: F401  (a fixture)
 from tests.imports import ROOT
 from tests.support.small_project import store
 
@@ -29,7 +28,7 @@ LOOKS = [("audits", "1"), ("aliases",)]
 
 
 @pytest.fixture
-def root(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def root(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with what the preflight looks for; no registry, no server."""
     (project / "dvc.yaml").write_text("stages: {}\n")
     (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())

@@ -9,26 +9,8 @@ import pytest
 from mammo.base.errors import UserError
 from mammo.data.tables import LESIONS, TRAIN, read_table
 from mammo.datasets.merge import merge
-
-COLUMNS = list(TRAIN.columns)
-
-
-def write_set(folder: Path, images: dict[str, bytes], **changes: object) -> Path:
-    """A data set; images are `<patient>/<image>` and the file's bytes."""
-    rows = []
-    for name, content in images.items():
-        patient, image = name.split("/")
-        path = folder / "train_images" / patient / f"{image}.dcm"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        rows.append(
-            dict.fromkeys(COLUMNS, "0")
-            | {"patient_id": patient, "image_id": image, "laterality": "L", "view": "CC"}
-            | {"age": "", "density": ""}
-            | changes
-        )
-    pd.DataFrame(rows).to_csv(folder / "train.csv", index=False)
-    return folder
+from tests.support.contents import contents
+from tests.support.small_sets import COLUMNS, write_set
 
 
 @pytest.fixture
@@ -36,21 +18,13 @@ def old(tmp_path: Path) -> Path:
     return write_set(tmp_path / "old", {"1/11": b"one", "2/21": b"two"})
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def test_the_merged_set_has_all_files_and_rows_and_neither_part_changes(
     old: Path, tmp_path: Path
 ) -> None:
     new = write_set(tmp_path / "new", {"1/12": b"three", "3/0031": b"four"}, age="61.5")
-    before = everything(old), everything(new)
+    before = contents(old), contents(new)
     assert merge(old, new, tmp_path / "both") == 2
-    assert (everything(old), everything(new)) == before
+    assert (contents(old), contents(new)) == before
     table = read_table(tmp_path / "both" / "train.csv", TRAIN)
     assert list(table["image_id"]) == ["11", "21", "12", "0031"]
     assert (tmp_path / "both/train.csv").read_text().startswith((old / "train.csv").read_text())
@@ -63,10 +37,10 @@ def test_the_merged_set_has_all_files_and_rows_and_neither_part_changes(
 def test_a_later_change_of_the_merged_set_does_not_reach_the_old_one(
     old: Path, tmp_path: Path
 ) -> None:
-    before = everything(old)
+    before = contents(old)
     merge(old, write_set(tmp_path / "new", {"3/31": b"x"}), tmp_path / "both")
     shutil.rmtree(tmp_path / "both")
-    assert everything(old) == before
+    assert contents(old) == before
 
 
 def test_columns_are_matched_by_name(old: Path, tmp_path: Path) -> None:

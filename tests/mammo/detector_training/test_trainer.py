@@ -10,20 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
-from mammo.base.settings import Detector
 from mammo.detector.detector import build_network, save_detector
 from mammo.detector_training import trainer
 from mammo.detector_training.trainer import Training, shrunk, train_detector
-from tests.support.half_ellipses import examples, half_ellipse
-
-SETTINGS = Detector(
-    architecture="yolo11n.yaml",
-    weights="none",
-    image_size=64,
-    epochs=2,
-    batch_size=4,
-    learning_rate=0.002,
-)
+from tests.support.half_ellipses import SETTINGS, examples, half_ellipse
 
 
 def train(

@@ -79,7 +79,7 @@ def test_each_of_pydicoms_files_is_read_or_refused_for_a_true_reason(path):
 
 
 def test_as_many_are_refused_for_each_reason_as_the_docs_say():
-    """The numbers of the table in the README."""
+    """The numbers of the table in docs/data.md."""
     assert Counter(map(outcome, PYDICOM)) == {
         "not a mammogram (MG)": 156,
         "no pixel data": 22,
