@@ -29,8 +29,8 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from tests.flows.toys import environment, free_port, make_toy, run
 from tests.imports import ROOT
+from tests.support.toys import environment, free_port, make_toy, run
 
 WARM_UP = 20  # looks before the first measurement: caches fill
 PATIENCE = 900.0  # seconds for a flow run

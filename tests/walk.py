@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.flows.toys import free_port
+from tests.support.toys import free_port
 
 ROOT = Path(__file__).parents[1]
 MODEL = "mammogram-classifier"

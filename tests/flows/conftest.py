@@ -1,113 +1,32 @@
-"""A whole small project in a folder of its own: our code, real git, real DVC, tiny phantoms."""
+"""A whole small project through its history, for the tests that need one: see HISTORY."""
 
-import functools
-import os
-import shutil
-import sqlite3
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 import yaml
-from mlflow import MlflowClient
-from mlflow.entities import Run
-from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from dvc.repo import Repo
 from pydicom import dcmread
 
 import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
-from benchmarks.overhead import SMALL
+from flows.processes.run_git import git
+from flows.snapshots.snapshot import FILES
 from mammo.base.settings import load_params
 from mammo.data.splits import split_of
-from mammo.datasets.phantom.draw import write_phantoms
-from tests.flows import toys
-from tests.flows.markers import UID, plant
-from tests.flows.receiver import Receiver, listening
-from tests.flows.tampering import KEPT, database, restore
-from tests.imports import ROOT
-
-TINY = {
-    **SMALL,
-    "policy": {"approve": "manual", "bootstrap": 200, "sensitivity_floor": 0.0},
-}
-CODE = (
-    *("mammo", "stages", "flows", "weights"),
-    *("dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore", ".dvcignore"),
-    "mammoflow_artifacts.py",
+from tests.support import toys
+from tests.support.markers import UID
+from tests.support.receiver import Receiver, listening
+from tests.support.small_project import (
+    Retrained,
+    command,
+    in_order_of_history,
+    make_project,
+    retrained,
+    store,
 )
-
-
-def environment_of(root: Path) -> dict[str, str]:
-    """What a process of the project gets: its own code, and nothing that points it elsewhere.
-
-    Nor what libraries set in this process as they were imported: ultralytics sets OMP_NUM_THREADS.
-    """
-    ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(ours) and not name.endswith("_NUM_THREADS")
-    }
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    env["DVC_NO_ANALYTICS"] = "1"
-    env["PYTHONPATH"] = str(root)  # the copy's code, not the one installed
-    return env
-
-
-def command(
-    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a project, by `environment_of`; a failure shows its output."""
-    result = subprocess.run(
-        arguments,
-        cwd=root,
-        env={**environment_of(root), **(extra_env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if check:
-        assert result.returncode == 0, result.stdout
-    return result
-
-
-def mammoflow(
-    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line of the project's own code."""
-    arguments = (sys.executable, "-m", "flows.cli", *arguments)
-    return command(root, *arguments, check=check, extra_env=extra_env)
-
-
-def make_project(root: Path) -> None:
-    """Our code with small settings and a small data set, committed."""
-    root.mkdir()
-    for name in CODE:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, root / name)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, changes in TINY.items():
-        params[section].update(changes)
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    command(root, "git", "init", "-q", "-b", "main")
-    command(root, "git", "config", "user.name", "Tester")
-    command(root, "git", "config", "user.email", "tester@localhost")
-    command(root, "git", "config", "tag.gpgSign", "true")  # as a person may have it
-    command(root, "dvc", "init", "-q")
-    write_phantoms(root / "data", women=24, seed=5, long_side=256)
-    plant(root / "data")
-    command(root, "dvc", "add", "-q", "data")
-    command(root, "git", "add", "-A")
-    command(root, "git", "commit", "-qm", "a small project")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -115,11 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the small project, so that it can run beside the rest: see the Makefile.
 
     What uses Prefect's server in this process goes there too: its threads draw from `random`, and
-    tests of trainings count on being alone.
+    tests of trainings count on being alone. Wherever the tests of the project lie, they run in the
+    order of its history.
     """
     for item in items:
         if {"small_project", "prefect_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("whole")
+    items[:] = in_order_of_history(items)
 
 
 @pytest.fixture(scope="session")
@@ -134,8 +55,9 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server for all tests of a session, as what a process needs to use it.
 
-    Without it each retrain starts a temporary one, as `first` does: seconds, each time. Nothing
-    is set in this process, where tests that know of no server would find it: see `prefect_here`.
+    Without it each retrain starts a temporary one, as `registered` does: seconds, each time.
+    Nothing is set in this process, where tests that know of no server would find it: see
+    `prefect_here`.
     """
     port = toys.free_port()
     with toys.prefect_server(tmp_path_factory.mktemp("prefect"), port):
@@ -152,46 +74,22 @@ def prefect_here(prefect_server: dict[str, str]) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Retrained:
-    """A project after a retrain, and what the console said."""
-
-    root: Path
-    said: str
-    runs: int  # in MLflow after it
-
-
-@functools.cache
-def empty_database() -> bytes:
-    """MLflow's SQLite file before there is anything in it: to make its tables takes seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        uri = f"sqlite:///{folder}/mlflow.db"
-        MlflowClient(uri, uri).search_experiments()
-        return (Path(folder) / "mlflow.db").read_bytes()
-
-
-def store(root: Path) -> MlflowClient:
-    file = root / "mlruns" / "mlflow.db"
-    if not file.exists():
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(empty_database())
-    uri = f"sqlite:///{file}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    # Kept by a run's id alone, which a copy of a project has as well.
-    _artifact_repos_cache.clear()
-    return MlflowClient()
-
-
-def all_runs(root: Path) -> list[Run]:
-    client = store(root)
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(ids, max_results=1000))
-
-
-def retrained(root: Path, extra_env: Mapping[str, str] | None = None) -> Retrained:
-    said = mammoflow(root, "retrain", extra_env=extra_env).stdout
-    return Retrained(root, said, len(all_runs(root)))
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository of git and DVC with code and the three files, and a clone of it beside it."""
+    root = tmp_path / "project"
+    (root / "mammo").mkdir(parents=True)
+    git(root, "init", "-q", "-b", "main")
+    git(root, "config", "user.name", "Jörg Tester")
+    git(root, "config", "user.email", "tester@localhost")
+    (root / "mammo" / "science.py").write_text("ANSWER = 42\n")
+    for name in FILES:
+        (root / name).write_text(f"{name}: 1\n")
+    Repo.init(str(root)).close()
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    git(tmp_path, "clone", "-q", str(root), "clone")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -211,51 +109,56 @@ def no_store_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def first(small_project: Path) -> Retrained:
-    """With Prefect's temporary server; the others use one that runs.
+def registered(small_project: Path) -> Retrained:
+    """Retrained once: version 1 is champion.
 
-    And with proxies that lead nowhere: all of it is on loopback.
+    With Prefect's temporary server; the others use one that runs. And with proxies that lead
+    nowhere: all of it is on loopback.
     """
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
-    return retrained(small_project, nowhere)
+    return retrained("registered", small_project, nowhere)
 
 
 @pytest.fixture(scope="session")
-def second(first: Retrained, prefect_server: dict[str, str]) -> Retrained:
-    return retrained(first.root, prefect_server)
+def unchanged_again(registered: Retrained, prefect_server: dict[str, str]) -> Retrained:
+    """Retrained again with nothing to do. What comes later does not need it."""
+    return retrained("unchanged_again", registered.root, prefect_server)
 
 
 @pytest.fixture(scope="session")
-def receiver_of_third() -> Iterator[Receiver]:
-    """Gets the notifications of the third retrain."""
+def receiver_of_challenger() -> Iterator[Receiver]:
+    """Gets the notifications of `challenged`."""
     with listening() as receiver:
         yield receiver
 
 
 @pytest.fixture(scope="session")
-def third(
-    second: Retrained, prefect_server: dict[str, str], receiver_of_third: Receiver
+def challenged(
+    registered: Retrained, prefect_server: dict[str, str], receiver_of_challenger: Receiver
 ) -> Retrained:
-    path = second.root / "params.yaml"
+    """A changed setting of `evaluate`: version 2 is challenger."""
+    root = registered.root
+    path = root / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["evaluate"]["beta"] = 1.0
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     make_block = (
         "import flows; from prefect.blocks.webhook import Webhook; "
-        f"Webhook(url={receiver_of_third.url!r}).save('third')"
+        f"Webhook(url={receiver_of_challenger.url!r}).save('challenger')"
     )
-    command(second.root, sys.executable, "-c", make_block, extra_env=prefect_server)
-    return retrained(second.root, {**prefect_server, "MAMMOFLOW_NOTIFY": "webhook/third"})
+    command(root, sys.executable, "-c", make_block, extra_env=prefect_server)
+    notify = {"MAMMOFLOW_NOTIFY": "webhook/challenger"}
+    return retrained("challenged", root, {**prefect_server, **notify})
 
 
 @pytest.fixture(scope="session")
-def fourth(third: Retrained, prefect_server: dict[str, str]) -> Retrained:
+def leaking(challenged: Retrained, prefect_server: dict[str, str]) -> Retrained:
     """New data and another seed, committed: a woman of the training set is there once more.
 
     Her images are in the test set under another name: other bytes, the same pixels. The code is
     one that does not look for copies: an audit must not rely on the pipeline that it judges.
     """
-    root = third.root
+    root = challenged.root
     labels = pd.read_csv(root / "data" / "train.csv", dtype=str, keep_default_na=False)
     shares = load_params(root / "params.yaml").split
     woman = next(name for name in labels["patient_id"] if split_of(name, shares) == "train")
@@ -277,29 +180,4 @@ def fourth(third: Retrained, prefect_server: dict[str, str]) -> Retrained:
     assert looking in path.read_text()
     path.write_text(path.read_text().replace(looking, not_looking))
     command(root, "git", "commit", "-qam", "new data")
-    return retrained(root, prefect_server)
-
-
-@pytest.fixture(scope="module")
-def pristine(fourth: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of everything that a test may tamper with."""
-    backup = tmp_path_factory.mktemp("pristine")
-    for name in KEPT:
-        shutil.copytree(fourth.root / name, backup / name)
-    with closing(database(fourth.root)) as live, closing(sqlite3.connect(backup / "db")) as copy:
-        live.backup(copy)
-    return backup
-
-
-@pytest.fixture
-def root(fourth: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The project, to tamper with."""
-    root = fourth.root
-    monkeypatch.chdir(root)
-    store(root)
-    yield root
-    for name in KEPT:
-        restore(pristine / name, root / name)
-    # Into the file as it is: MLflow keeps connections to it.
-    with closing(database(root)) as live, closing(sqlite3.connect(pristine / "db")) as copy:
-        copy.backup(live)
+    return retrained("leaking", root, prefect_server)

@@ -12,7 +12,7 @@ from prefect.blocks.webhook import Webhook
 from prefect.states import Failed
 
 from flows.notify import VARIABLE, notify, notify_failure
-from tests.flows.receiver import Receiver, listening
+from tests.support.receiver import Receiver, listening
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def receiver(prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
         yield found
 
 
-def test_off_by_default(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_told_by_default(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
     notify("subject", "body")
     assert receiver.received == []
@@ -37,14 +37,18 @@ def test_a_custom_webhook_gets_subject_and_body(receiver: Receiver) -> None:
     assert receiver.received == [{"subject": "version 3: promoted", "body": "because"}]
 
 
-def test_so_does_a_plain_webhook(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_webhook_gets_subject_and_body(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Webhook(url=receiver.url).save("plain", overwrite=True)  # type: ignore[unused-coroutine]
     monkeypatch.setenv(VARIABLE, "webhook/plain")
     notify("subject", "body")
     assert receiver.received == [{"subject": "subject", "body": "body"}]
 
 
-def test_and_whatever_apprise_serves(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_apprise_serves_gets_title_and_message(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = receiver.url.replace("http:", "json:")
     SlackWebhook(url=url).save("apprise", overwrite=True)  # type: ignore[unused-coroutine]
     monkeypatch.setenv(VARIABLE, "slack-webhook/apprise")

@@ -10,8 +10,8 @@ import pytest
 from mammo.base.atomic_files import read_json
 from mammo.base.settings import load_params
 from mammo.intake.prepare import prepare
-from tests.flows.conftest import Retrained
-from tests.flows.markers import needles
+from tests.support.markers import needles
+from tests.support.small_project import Retrained
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -39,15 +39,15 @@ def unpacked(path: Path) -> bytes:
     return content
 
 
-def test_the_markers_are_where_they_were_planted(first: Retrained) -> None:
+def test_the_markers_are_where_they_were_planted(registered: Retrained) -> None:
     """Else finding none elsewhere would say nothing."""
-    for path in (first.root / "data" / "train_images").rglob("*.dcm"):
+    for path in (registered.root / "data" / "train_images").rglob("*.dcm"):
         assert len(found_in(path.read_bytes())) >= 4, path
-    assert list((first.root / "data").glob("Zorgla*"))
+    assert list((registered.root / "data").glob("Zorgla*"))
 
 
-def test_nothing_personal_is_found_outside_the_data(first: Retrained) -> None:
-    searched = list(files(first.root))
+def test_nothing_personal_is_found_outside_the_data(challenged: Retrained) -> None:
+    searched = list(files(challenged.root))
     guilty = {
         str(path): found
         for path in searched
@@ -56,32 +56,32 @@ def test_nothing_personal_is_found_outside_the_data(first: Retrained) -> None:
     }
     assert guilty == {}
     names = {path.name for path in searched}
-    places = {path.relative_to(first.root).parts[0] for path in searched}
+    places = {path.relative_to(challenged.root).parts[0] for path in searched}
     assert {"mlflow.db", "index.html", "weights.safetensors", "manifest.csv"} <= names
     assert {"outputs", "mlruns", ".dvc", ".git"} <= places
 
 
-def test_nothing_personal_is_said(first: Retrained) -> None:
-    assert "preprocess" in first.said
-    assert found_in(first.said.encode()) == []
+def test_nothing_personal_is_said(registered: Retrained) -> None:
+    assert "preprocess" in registered.said
+    assert found_in(registered.said.encode()) == []
 
 
-def test_the_logs_that_prefect_keeps_are_searched_too(first: Retrained) -> None:
-    kept = [path for path in files(first.root) if ".prefect" in path.parts]
+def test_the_logs_that_prefect_keeps_are_searched_too(registered: Retrained) -> None:
+    kept = [path for path in files(registered.root) if ".prefect" in path.parts]
     assert any(path.suffix == ".db" for path in kept)
 
 
-def test_text_in_the_pixels_is_counted_and_reported(first: Retrained) -> None:
-    metrics = read_json(first.root / "outputs/preprocess/metrics.json")
+def test_text_in_the_pixels_is_counted_and_reported(registered: Retrained) -> None:
+    metrics = read_json(registered.root / "outputs/preprocess/metrics.json")
     assert metrics["burned_in_annotation"] == metrics["images"] == 96
     assert metrics["files_without_row"] == 1
-    page = (first.root / "outputs/report/index.html").read_text()
+    page = (registered.root / "outputs/report/index.html").read_text()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
     assert "burned in annotation 96" in text
 
 
-def test_a_refusal_names_nothing_either(first: Retrained) -> None:
-    path = next((first.root / "data" / "train_images").rglob("*.dcm"))
+def test_a_refusal_names_nothing_either(registered: Retrained) -> None:
+    path = next((registered.root / "data" / "train_images").rglob("*.dcm"))
     content = path.read_bytes()
     for share in (0.1, 0.3, 0.6, 0.9):
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is

@@ -18,15 +18,13 @@ from mammo.base.settings import load_params
 from mammo.classifier.inputs import Pictures
 from mammo.classifier.network import build_classifier
 from mammo.classifier.predict import predict
-from mammo.classifier_training import fit as training
 from mammo.classifier_training.fit import Examples, fit
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import heatmap
 from tests.imports import ROOT
-from tests.mammo.half_ellipses import examples
-from tests.mammo.learning import tiny
-from tests.mammo.test_detector_training import SETTINGS
 from tests.support.emulator import HERE, PROCESSORS, outputs_of, under_emulators
+from tests.support.half_ellipses import SETTINGS, examples
+from tests.support.learning import tiny
 from tests.support.operators import RARE
 from tests.support.portability import Watch
 
@@ -91,7 +89,7 @@ def line_of(function: object, text: str) -> int:
 def test_an_optimiser_that_is_not_fused_is_caught_with_its_line(how, operator, monkeypatch) -> None:
     adamw = torch.optim.AdamW
     monkeypatch.setattr(
-        training.torch.optim, "AdamW", lambda *args, **kwargs: adamw(*args, **{**kwargs, **how})
+        torch.optim, "AdamW", lambda *args, **kwargs: adamw(*args, **{**kwargs, **how})
     )
     line = line_of(fit, "optimizer.step()")
     assert f"{operator}, called at mammo/classifier_training/fit.py:{line}" in train_classifier(

@@ -13,7 +13,7 @@ from mammo.base.settings import Params, load_params
 from mammo.data.tables import ROIS, read_table
 from mammo.detector.detector import save_detector, untrained_detector
 from stages.crop_rois import run
-from tests.stages.tiny_mammograms import write_preprocessed
+from tests.support.tiny_mammograms import write_preprocessed
 
 WOMEN = 3
 

@@ -13,7 +13,7 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Params
 from mammo.data import tables
 from stages.evaluate import run
-from tests.stages.tiny import tiny_params, write_tiny_outputs
+from tests.support.tiny_outputs import tiny_params, write_tiny_outputs
 
 
 @pytest.fixture(scope="module")

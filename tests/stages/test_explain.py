@@ -12,7 +12,7 @@ from mammo.base.settings import Params
 from mammo.data.tables import ROIS, read_table
 from mammo.imaging.geometry import Box
 from stages.explain import PICTURE_HEIGHT, choose, lesions_in_rois, run
-from tests.stages.tiny import HEIGHT, MARGIN, WIDTH, tiny_params, write_tiny_outputs
+from tests.support.tiny_outputs import HEIGHT, MARGIN, WIDTH, tiny_params, write_tiny_outputs
 
 KINDS = ["mass", "calcifications"]
 

@@ -15,13 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from mammo.base.atomic_files import write_json
 from mammo.base.settings import Space
-from stages import mlflow_live as live
+from stages import mlflow_live
 from stages.mlflow_live import stage_run, trial_runs
 from tests.imports import ROOT
-from tests.stages.learnable import tiny_params, write_outputs
-from tests.stages.test_train_classifier import BEST
-from tests.stages.test_train_classifier import run as train
-from tests.stages.test_tune_classifier import run as tune
+from tests.support.learnable import tiny_params, write_outputs
+from tests.support.stage_runs import BEST, train, tune
 
 SCORES = {"epoch": 2, "validation_auroc": 0.75}
 
@@ -129,7 +127,7 @@ def test_an_outage_of_mlflow_ends_no_tuning(
 def test_after_an_outage_the_curves_go_on_and_every_run_is_closed(
     parent: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "PAUSE", 0.0)
+    monkeypatch.setattr(mlflow_live, "PAUSE", 0.0)
 
     def refuse(*_: object, **__: object) -> None:
         raise requests.ConnectionError("no route")
@@ -150,7 +148,6 @@ def test_after_an_outage_the_curves_go_on_and_every_run_is_closed(
 
 HANGS = """
 import time
-from stages import mlflow_live as live
 from stages.mlflow_live import stage_run, trial_runs
 start = time.monotonic()
 log = stage_run()

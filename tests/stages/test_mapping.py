@@ -17,18 +17,18 @@ from distributed import Client
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
-from mammo.compute import dask_map as mapping
+from mammo.compute import dask_map
 from mammo.compute.dask_map import over_dask
 from mammo.compute.result_store import Store
 from mammo.detector.detector import save_detector, untrained_detector
 from mammo.pins import PINS, X86
 from stages import crop_rois, preprocess
 from tests.imports import ROOT
-from tests.stages.holding import hold
-from tests.stages.test_preprocess import content, data, tiny
-from tests.stages.tiny_mammograms import write_preprocessed
+from tests.support.contents import contents
+from tests.support.holding import hold
+from tests.support.preprocessing import tiny
+from tests.support.tiny_mammograms import write_preprocessed
 
-__all__ = ["data"]  # a fixture
 MODULE, LIBRARIES = "mammo.imaging.breast_mask", ("numpy",)
 
 
@@ -91,8 +91,8 @@ def test_preprocess_writes_the_same(cluster, data, tmp_path, monkeypatch):
     monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
     monkeypatch.setattr(preprocess, "_prepare_one", None)  # what works in local processes
     preprocess.run(settings, data, tmp_path / "away", 1, Store(tmp_path / "store", 2**30))
-    assert content(tmp_path / "away") == content(tmp_path / "here")
-    assert content(tmp_path / "store")
+    assert contents(tmp_path / "away") == contents(tmp_path / "here")
+    assert contents(tmp_path / "store")
 
 
 def test_crop_rois_writes_the_same(cluster, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_crop_rois_writes_the_same(cluster, tmp_path, monkeypatch):
     crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "here")
     monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
     crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "away")
-    assert content(tmp_path / "away") == content(tmp_path / "here")
+    assert contents(tmp_path / "away") == contents(tmp_path / "here")
 
 
 def kill_holder(folder: Path) -> None:
@@ -148,14 +148,14 @@ def test_a_cluster_without_workers_is_told(cluster, tmp_path, monkeypatch):
     for process in cluster.processes[1:]:
         process.kill()
         process.wait()
-    monkeypatch.setattr(mapping, "PATIENCE", 1.0)
+    monkeypatch.setattr(dask_map, "PATIENCE", 1.0)
     work = partial(hold, folder=tmp_path)
     with pytest.raises(UserError, match="has no workers; start some"):
         list(over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
 
 
 def test_no_scheduler_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapping, "CONNECT", 1.0)
+    monkeypatch.setattr(dask_map, "CONNECT", 1.0)
     with socket.socket() as bound:  # taken, and nobody listens
         bound.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
@@ -178,8 +178,8 @@ def test_a_worker_without_the_pins_refuses(tmp_path):
 
 def test_a_worker_that_is_not_like_us_refuses(tmp_path):
     with pytest.raises(UserError, match="other code or other libraries"):
-        mapping._alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
-    ours = mapping.code_version(MODULE, LIBRARIES)
+        dask_map._alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
+    ours = dask_map.code_version(MODULE, LIBRARIES)
     with pytest.raises(UserError, match=r"does not see .*nowhere"):
-        mapping._alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
-    assert mapping._alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3
+        dask_map._alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
+    assert dask_map._alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3

@@ -1,7 +1,6 @@
 """The stage that makes images of DICOM files: what it writes, refuses, and promises."""
 
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,60 +9,18 @@ import pytest
 
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.base.settings import Params, load_params
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, read_table
 from stages import preprocess
-from tests.mammo.dicoms import PERSON, half_breast, jpeg_2000, jpeg_lossless, plain, rle
-
-WRITERS = (plain, jpeg_2000, jpeg_lossless, rle)
-
-
-def tiny(**update: object) -> Params:
-    params = load_params()
-    section = params.preprocess.model_copy(update={"long_side": 128, **update})
-    return params.model_copy(update={"preprocess": section})
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three women, four images each, in four encodings; rows in no order; boxes of one image."""
-    folder = tmp_path / "data"
-    rows = []
-    for number in range(12):
-        patient, image = str(30 - number // 4), f"{(7 * number) % 12:04d}"
-        side, view = "LR"[number % 2], ("CC", "MLO")[number // 2 % 2]
-        pixels = half_breast(200, 160 + number)
-        if side == "R":
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-        path = folder / "train_images" / patient / f"{image}.dcm"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(WRITERS[number % 4](pixels, ImageLaterality=side, ViewPosition=view))
-        rows.append(
-            {
-                "site_id": 1, "patient_id": patient, "image_id": image, "laterality": side,
-                "view": view, "age": 61 if number else "", "cancer": number % 2, "biopsy": 0,
-                "invasive": 0, "BIRADS": "", "implant": 0, "density": "B", "machine_id": 29,
-                "difficult_negative_case": 0,
-            }
-        )  # fmt: skip
-    pd.DataFrame(rows).to_csv(folder / "train.csv", index=False)
-    (folder / "breast_boxes.csv").write_text("image_id,x1,y1,x2,y2\n0000,0,40,96,160\n")
-    return folder
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+from tests.support.contents import contents
+from tests.support.dicoms import PERSON, half_breast, plain
+from tests.support.preprocessing import tiny
 
 
 def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     preprocess.run(tiny(), data, one, workers=0)  # in this process
     preprocess.run(tiny(), data, two, workers=2)
-    assert content(one) == content(two)
+    assert contents(one) == contents(two)
 
     manifest = read_table(one / "manifest.csv", MANIFEST)
     train = pd.read_csv(data / "train.csv", dtype=str)
@@ -92,7 +49,7 @@ def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
 def test_nothing_personal_comes_out(data, tmp_path, capfd):
     (data / "train_images" / "30" / "0000.dcm").write_bytes(plain(half_breast(), NumberOfFrames=3))
     preprocess.run(tiny(max_reject_fraction=0.5), data, tmp_path / "out", workers=0)
-    everything = b"".join(content(tmp_path / "out").values()).decode("latin-1")
+    everything = b"".join(contents(tmp_path / "out").values()).decode("latin-1")
     everything += "".join(capfd.readouterr())
     for secret in (*PERSON.values(), "Doe", str(tmp_path)):
         assert secret not in everything
@@ -117,7 +74,7 @@ def test_rejects_are_listed(data, tmp_path):
     assert (metrics["images"], metrics["rejects"]) == (10, 2)
 
 
-def test_too_many_rejects(data, tmp_path, capsys):
+def test_too_many_rejects_end_the_stage(data, tmp_path, capsys):
     for path in sorted((data / "train_images" / "28").iterdir()):
         path.write_bytes(b"not an image")
     next((data / "train_images" / "29").iterdir()).unlink()
@@ -145,7 +102,7 @@ def test_another_view_in_the_header_is_counted(data, tmp_path):
     assert read_json(tmp_path / "out" / "metrics.json")["view_differs"] == 2
 
 
-def test_empty_table(data, tmp_path):
+def test_an_empty_table_is_refused(data, tmp_path):
     header = (data / "train.csv").read_text().splitlines()[0]
     (data / "train.csv").write_text(header + "\n")
     with pytest.raises(UserError, match=r"train\.csv: there are no images"):
@@ -164,9 +121,9 @@ def test_a_failing_run_leaves_the_last_outputs(data, tmp_path, monkeypatch):
     monkeypatch.setattr(preprocess, "DATA", data)
     monkeypatch.setattr(preprocess, "available_cores", lambda: 0)
     preprocess.main()
-    before = content(tmp_path / "outputs")
+    before = contents(tmp_path / "outputs")
     assert "preprocess/manifest.csv" in before
     shutil.rmtree(data / "train_images")
     with pytest.raises(UserError):
         preprocess.main()
-    assert content(tmp_path / "outputs") == before
+    assert contents(tmp_path / "outputs") == before

@@ -11,16 +11,15 @@ from pydicom import uid
 from mammo.base.atomic_files import read_json
 from mammo.compute.result_store import Store
 from mammo.compute.worker_pool import Isolated
-from mammo.dicom import header as dicom_header
+from mammo.dicom import header
 from mammo.dicom.reader import read_mammogram
-from mammo.imaging import breast_mask as breast
-from mammo.intake import examine as intake
-from mammo.intake import prepare as preparation
+from mammo.imaging import breast_mask
+from mammo.intake import examine, prepare
 from mammo.intake.examine import Outcome, ProgramError, patients_in_doubt
 from stages import preprocess
-from tests.mammo.dicoms import PERSON, half_breast, plain
-from tests.stages.test_preprocess import content
-from tests.stages.test_preprocess_rejects import Collection, made_of, settings
+from tests.support.contents import contents
+from tests.support.dicoms import PERSON, half_breast, plain
+from tests.support.preprocessing import Collection, made_of, settings
 
 FOR_PROCESSING = {
     "SOPClassUID": uid.DigitalMammographyXRayImageStorageForProcessing,
@@ -77,7 +76,7 @@ def test_a_window_or_padding_of_no_use_is_counted_also_in_a_remembered_run(colle
         assert (metrics["images"], metrics["header_ignored"]) == (3, 2)
     row = {"patient_id": "1", "image_id": "both", "laterality": "L", "view": "CC"}
     for known in (None, store):
-        outcome, _ = intake.examine(row, settings().preprocess, collection.folder, known)
+        outcome, _ = examine.examine(row, settings().preprocess, collection.folder, known)
         assert outcome.ignored == ("padding", "window")
 
 
@@ -105,7 +104,7 @@ def test_a_fault_of_ours_ends_the_stage_with_its_traceback_and_rejects_nothing(
     collection, tmp_path, monkeypatch
 ):
     collection.add("1", "100", plain(picture(0)))
-    monkeypatch.setattr(dicom_header, "view", wrong)
+    monkeypatch.setattr(header, "view", wrong)
     with pytest.raises(ProgramError) as caught:
         made_of(collection, tmp_path / "out")
     told = "".join(traceback.format_exception(caught.value))
@@ -120,8 +119,8 @@ def wrong_work(name: str) -> object:
     if name == "timeout":
         raise TimeoutError("ours")
     breast_row = {"patient_id": "1", "image_id": "100", "laterality": "L", "view": "CC"}
-    preparation.small_mask = wrong  # type: ignore[assignment]
-    return intake.examine(breast_row, settings().preprocess, Path(name))
+    prepare.small_mask = wrong  # type: ignore[assignment]
+    return examine.examine(breast_row, settings().preprocess, Path(name))
 
 
 def test_a_fault_of_ours_comes_out_of_a_worker_with_its_traceback(collection):
@@ -132,7 +131,7 @@ def test_a_fault_of_ours_comes_out_of_a_worker_with_its_traceback(collection):
     assert "in prepare" in told
     assert 'raise KeyError(PERSON["PatientName"])' in told
     assert not [secret for secret in PERSON.values() if secret in told]
-    assert breast.small_mask is preparation.small_mask  # it was another process
+    assert breast_mask.small_mask is prepare.small_mask  # it was another process
 
 
 def test_a_time_out_of_the_work_itself_is_no_item_that_hangs():
@@ -173,7 +172,7 @@ def test_one_woman_under_two_ids_is_counted_and_not_rejected(collection, tmp_pat
     reasons, out = made_of(collection, tmp_path / "out")
     assert reasons == {}
     assert read_json(out / "metrics.json")["patients_in_doubt"] == 2
-    everything = b"".join(content(out).values())
+    everything = b"".join(contents(out).values())
     assert b"A17" not in everything
     hashed = read_mammogram(collection.path("1", "0"), 64).patient
     assert str(hashed).encode() not in everything
@@ -224,8 +223,8 @@ def test_the_store_does_not_keep_who_she_is_and_a_remembered_run_knows_it_all_th
     for run in ("first", "again"):
         preprocess.run(settings(), collection.folder, tmp_path / run, 0, store)
         assert read_json(tmp_path / run / "metrics.json")["patients_in_doubt"] == 2
-    assert content(tmp_path / "first") == content(tmp_path / "again")
-    kept = b"".join(content(store.folder).values())
+    assert contents(tmp_path / "first") == contents(tmp_path / "again")
+    kept = b"".join(contents(store.folder).values())
     hashed = str(read_mammogram(collection.path("1", "0"), 64).patient)
     assert b"instance" in kept
     assert b"A17" not in kept

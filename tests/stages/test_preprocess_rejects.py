@@ -15,50 +15,17 @@ from pydicom import uid
 
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.base.settings import Params, load_params
-from mammo.data.tables import MANIFEST, REJECTS, read_table
+from mammo.data.tables import MANIFEST, read_table
 from mammo.intake.examine import Outcome
 from stages import preprocess
-from tests.mammo import dicoms
-from tests.mammo.dicoms import half_breast, plain
-
-HEADER = (
-    "site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,density,"
-    "machine_id,difficult_negative_case"
-)
-
-
-def settings(**update: object) -> Params:
-    params = load_params()
-    section = {"long_side": 96, "max_reject_fraction": 0.99, **update}
-    return params.model_copy(update={"preprocess": params.preprocess.model_copy(update=section)})
+from tests.support import dicoms
+from tests.support.dicoms import half_breast, plain
+from tests.support.preprocessing import Collection, made_of
 
 
 def breast(number: int) -> np.ndarray:
     """Another picture for each number."""
     return half_breast(120, 80 + number)
-
-
-class Collection:
-    """A data folder that grows."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rows: list[str] = []
-        (folder / "train_images").mkdir(parents=True)
-
-    def path(self, patient: str, image: str) -> Path:
-        return self.folder / "train_images" / patient / f"{image}.dcm"
-
-    def add(self, patient: str, image: str, content: bytes | None = None, side: str = "L") -> Path:
-        """Add a row, and a file unless there is no content."""
-        path = self.path(patient, image)
-        path.parent.mkdir(exist_ok=True)
-        if content is not None:
-            path.write_bytes(content)
-        self.rows.append(f"1,{patient},{image},{side},CC,60,0,0,0,,0,B,29,0")
-        (self.folder / "train.csv").write_text("\n".join([HEADER, *self.rows, ""]))
-        return path
 
 
 @pytest.fixture
@@ -69,13 +36,6 @@ def collection(tmp_path: Path) -> Collection:
     made.add("1", "101", dicoms.jpeg_2000(breast(1)))
     made.add("2", "102", dicoms.rle(breast(2)))
     return made
-
-
-def made_of(collection: Collection, out: Path, workers: int = 0) -> tuple[dict[str, str], Path]:
-    """The reasons by image id of what a run rejects, and its folder."""
-    preprocess.run(settings(), collection.folder, out, workers)
-    rejects = read_table(out / "rejects.csv", REJECTS)
-    return dict(zip(rejects["image_id"], rejects["reason"], strict=True)), out
 
 
 def pictures(out: Path) -> dict[str, bytes]:
@@ -150,7 +110,7 @@ def test_bad_files_are_rejected_each_with_its_reason_and_the_good_ones_are_as_ev
     assert metrics["side_differs"] == 1
 
 
-def test_odd_files_that_are_read_all_the_same(collection, tmp_path):
+def test_odd_files_are_read_all_the_same(collection, tmp_path):
     good = breast(3)
     signed = breast(4).astype(np.int16) - 2048
     table = dicoms.lookup_table(np.arange(4096, dtype=np.uint16), 0, 12)

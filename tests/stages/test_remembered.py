@@ -8,15 +8,14 @@ import pytest
 from mammo.base.atomic_files import read_json
 from mammo.base.determinism import pin
 from mammo.compute.result_store import Store
-from mammo.cropping import cached_crop as remembered_rois
+from mammo.cropping import cached_crop
 from mammo.detector.detector import save_detector, untrained_detector
-from mammo.intake import cached_prepare as remembered_images
+from mammo.intake import cached_prepare
 from stages import crop_rois, preprocess
-from tests.mammo.dicoms import half_breast, jpeg_2000, plain
-from tests.stages.test_preprocess import content, data, tiny
-from tests.stages.tiny_mammograms import write_preprocessed
-
-__all__ = ["data"]  # a fixture
+from tests.support.contents import contents
+from tests.support.dicoms import half_breast, jpeg_2000, plain
+from tests.support.preprocessing import tiny
+from tests.support.tiny_mammograms import write_preprocessed
 
 
 @pytest.fixture
@@ -28,13 +27,13 @@ def store(tmp_path: Path) -> Store:
 def prepared(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What is prepared, not remembered."""
     seen: list[object] = []
-    original = remembered_images.prepare
+    original = cached_prepare.prepare
 
     def prepare(source, settings):
         seen.append(source)
         return original(source, settings)
 
-    monkeypatch.setattr(remembered_images, "prepare", prepare)
+    monkeypatch.setattr(cached_prepare, "prepare", prepare)
     return seen
 
 
@@ -51,7 +50,7 @@ def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
     preprocess.run(settings, data, tmp_path / "after", 0, store)
     assert prepared == [late.read_bytes()]
     preprocess.run(settings, data, tmp_path / "full", 0)
-    assert content(tmp_path / "after") == content(tmp_path / "full")
+    assert contents(tmp_path / "after") == contents(tmp_path / "full")
     assert read_json(tmp_path / "after/metrics.json")["images"] == 11
     # Several processes, and a store that is deleted.
     preprocess.run(settings, data, tmp_path / "two", 2, store)
@@ -60,7 +59,7 @@ def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
     preprocess.run(settings, data, tmp_path / "deleted", 0, store)
     assert len(prepared) == 12
     for name in ("two", "deleted"):
-        assert content(tmp_path / name) == content(tmp_path / "full")
+        assert contents(tmp_path / name) == contents(tmp_path / "full")
 
 
 def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
@@ -83,35 +82,33 @@ def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
     preprocess.run(tiny(), data, tmp_path / "again", 0, store)
     assert len(prepared) == 12
     for name in ("first", "again"):
-        assert content(tmp_path / name) == content(tmp_path / "full")
+        assert contents(tmp_path / name) == contents(tmp_path / "full")
 
 
 def test_other_pixels_or_settings_or_code_are_other_images(
     data, tmp_path, store, prepared, monkeypatch
 ):
     path = data / "train_images/30/0000.dcm"
-    first = remembered_images.prepared_picture(path, tiny().preprocess, store)
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store) == first
+    first = cached_prepare.prepared_picture(path, tiny().preprocess, store)
+    assert cached_prepare.prepared_picture(path, tiny().preprocess, store) == first
     lenient = tiny(max_reject_fraction=0.9).preprocess  # no matter for an image
-    assert remembered_images.prepared_picture(path, lenient, store) == first
+    assert cached_prepare.prepared_picture(path, lenient, store) == first
     assert len(prepared) == 1
     smaller = tiny(long_side=64).preprocess
-    assert remembered_images.prepared_picture(path, smaller, store).png != first.png
-    monkeypatch.setattr(remembered_images, "code_version", lambda *_: "another")
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store) == first
+    assert cached_prepare.prepared_picture(path, smaller, store).png != first.png
+    monkeypatch.setattr(cached_prepare, "code_version", lambda *_: "another")
+    assert cached_prepare.prepared_picture(path, tiny().preprocess, store) == first
     assert len(prepared) == 3
     path.write_bytes(plain(half_breast(180, 150)))
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store).png != first.png
+    assert cached_prepare.prepared_picture(path, tiny().preprocess, store).png != first.png
     assert len(prepared) == 4
 
 
 def test_a_file_that_is_not_there_is_not_remembered(data, store):
     path = data / "train_images/30/nowhere.dcm"
-    assert (
-        "no such file" in remembered_images.prepared_picture(path, tiny().preprocess, store).reason
-    )
+    assert "no such file" in cached_prepare.prepared_picture(path, tiny().preprocess, store).reason
     path.write_bytes(jpeg_2000(half_breast()))
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store).reason == ""
+    assert cached_prepare.prepared_picture(path, tiny().preprocess, store).reason == ""
 
 
 def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, monkeypatch):
@@ -124,13 +121,13 @@ def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, m
     sure = params.crop.model_copy(update={"confidence": 0.0})
     params = params.model_copy(update={"crop": sure})
     searched = []
-    original = remembered_rois.find_roi
+    original = cached_crop.find_roi
 
     def find_roi(detector, image, settings):
         searched.append(image.shape)
         return original(detector, image, settings)
 
-    monkeypatch.setattr(remembered_rois, "find_roi", find_roi)
+    monkeypatch.setattr(cached_crop, "find_roi", find_roi)
 
     def crop(out, detector="one", params=params, store=store):
         crop_rois.run(params, tmp_path / "preprocess", tmp_path / detector, tmp_path / out, store)
@@ -142,7 +139,7 @@ def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, m
     assert crop("first") == 3
     assert crop("again") == 0
     for name in ("first", "again"):
-        assert content(tmp_path / name) == content(tmp_path / "full")
+        assert contents(tmp_path / name) == contents(tmp_path / "full")
     write_preprocessed(tmp_path / "more", 4)
     shutil.rmtree(tmp_path / "preprocess")
     (tmp_path / "more").rename(tmp_path / "preprocess")

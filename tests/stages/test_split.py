@@ -10,7 +10,8 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 from mammo.data.tables import SPLIT, read_table
 from stages import split
-from tests.stages.learnable import contents, write_outputs
+from tests.support.contents import contents
+from tests.support.learnable import write_outputs
 
 SHARES = {"validation": 0.3, "test": 0.3, "salt": "a"}
 

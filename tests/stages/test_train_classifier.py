@@ -7,16 +7,14 @@ import pandas as pd
 import pytest
 
 from mammo.base.atomic_files import read_json, write_json
-from mammo.base.determinism import pin
 from mammo.base.errors import UserError
-from mammo.base.settings import Params
 from mammo.classifier.network import load_classifier
 from mammo.classifier.predict import predict
 from stages import train_classifier
-from tests.stages.killed import run_killed
-from tests.stages.learnable import contents, tiny_params, write_outputs
-
-BEST = {"head_width": 6, "dropout": 0.2, "learning_rate": 0.002, "value": 0.9}
+from tests.support.contents import contents
+from tests.support.killed import run_killed
+from tests.support.learnable import tiny_params, write_outputs
+from tests.support.stage_runs import BEST, train
 
 
 @pytest.fixture(scope="module")
@@ -27,27 +25,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(
-    params: Params, outputs: Path, out: Path, checkpoints: Path | None = None
-) -> dict[str, bytes]:
-    out.mkdir()
-    pin(0, params.threads)
-    train_classifier.run(
-        params,
-        outputs / "preprocess" / "manifest.csv",
-        outputs / "split" / "split.csv",
-        outputs / "crop_rois",
-        outputs / "best_params.json",
-        out,
-        checkpoints,
-    )
-    return contents(out)
-
-
 def test_trained_twice_it_is_the_same_to_the_byte(outputs: Path, tmp_path: Path) -> None:
     params = tiny_params(epochs=2)
-    first = run(params, outputs, tmp_path / "one")
-    assert first == run(params, outputs, tmp_path / "two")
+    first = train(params, outputs, tmp_path / "one")
+    assert first == train(params, outputs, tmp_path / "two")
     assert set(first) == {
         "weights.safetensors",
         "architecture.json",
@@ -93,24 +74,25 @@ def test_best_params_that_are_missing_or_wrong_are_refused(
 def test_missing_weights_are_told_before_anything_is_read(tmp_path: Path) -> None:
     params = tiny_params(weights="nowhere.safetensors")
     with pytest.raises(UserError, match=r"nowhere\.safetensors"):
-        run(params, tmp_path / "no outputs", tmp_path / "out")
+        train(params, tmp_path / "no outputs", tmp_path / "out")
 
 
 KILLED = """
 import os
 import sys
 from pathlib import Path
-from mammo.classifier_training import fit as training
-from tests.stages.test_train_classifier import LONGER, run
+from mammo.classifier_training import fit
+from tests.stages.test_train_classifier import LONGER
+from tests.support.stage_runs import train
 
 def rate_at(step, steps):
     if step == 5:
         os.kill(os.getpid(), 9)
     return usual(step, steps)
 
-usual, training.rate_at = training.rate_at, rate_at
+usual, fit.rate_at = fit.rate_at, rate_at
 outputs, out, checkpoints = map(Path, sys.argv[1:])
-run(LONGER, outputs, out, checkpoints)
+train(LONGER, outputs, out, checkpoints)
 """
 LONGER = tiny_params(
     epochs=3, balance="upsample", balance_factor=1.5, patience=4, batch_size=4, average=0.5
@@ -124,19 +106,19 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
     run_killed(KILLED, outputs, tmp_path / "killed", checkpoints)
     assert contents(tmp_path / "killed") == {}
     [file] = checkpoints.iterdir()
-    undisturbed = run(LONGER, outputs, tmp_path / "undisturbed")
+    undisturbed = train(LONGER, outputs, tmp_path / "undisturbed")
     capsys.readouterr()
-    assert run(LONGER, outputs, tmp_path / "resumed", checkpoints) == undisturbed
+    assert train(LONGER, outputs, tmp_path / "resumed", checkpoints) == undisturbed
     # Ten pictures, three steps an epoch: it died in the second.
     assert "going on after epoch 1" in capsys.readouterr().out
     # One that had ended, but was killed before its outs were safe, trains no more.
-    assert run(LONGER, outputs, tmp_path / "again", checkpoints) == undisturbed
+    assert train(LONGER, outputs, tmp_path / "again", checkpoints) == undisturbed
     assert "going on after epoch 3" in capsys.readouterr().out
     # Another training leaves it alone, and damage means to start again.
     other = LONGER.model_copy(update={"seed": 1})
-    other_bytes = run(other, outputs, tmp_path / "other", checkpoints)
+    other_bytes = train(other, outputs, tmp_path / "other", checkpoints)
     assert "going on" not in capsys.readouterr().out
     assert other_bytes != undisturbed
     file.write_bytes(file.read_bytes()[:1000])
-    assert run(LONGER, outputs, tmp_path / "damaged", checkpoints) == undisturbed
+    assert train(LONGER, outputs, tmp_path / "damaged", checkpoints) == undisturbed
     assert "training starts from its beginning" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from mammo.base.settings import Params, load_params
 from mammo.data.tables import BREAST_BOXES
 from mammo.detector.detector import load_detector
 from stages.train_detector import run
-from tests.stages.tiny_mammograms import write_preprocessed, write_split
+from tests.support.tiny_mammograms import write_preprocessed, write_split
 
 FILES = ["architecture.json", "curves.csv", "metrics.json", "preview.png", "weights.safetensors"]
 

@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 
 from mammo.base.atomic_files import read_json
-from mammo.base.determinism import pin
 from mammo.base.errors import UserError
-from mammo.base.settings import Params
 from mammo.classifier_training.fit import Fit
-from mammo.tuning import search as tuning
-from stages import tune_classifier
-from tests.stages.killed import run_killed
-from tests.stages.learnable import contents, tiny_params, write_outputs
+from mammo.tuning import search
+from tests.support.contents import contents
+from tests.support.killed import run_killed
+from tests.support.learnable import tiny_params, write_outputs
+from tests.support.stage_runs import tune
 
 
 @pytest.fixture(scope="module")
@@ -24,27 +23,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(
-    params: Params, outputs: Path, out: Path, storage: str = "", checkpoints: Path | None = None
-) -> dict[str, bytes]:
-    out.mkdir()
-    pin(0, params.threads)
-    tune_classifier.run(
-        params,
-        outputs / "preprocess" / "manifest.csv",
-        outputs / "split" / "split.csv",
-        outputs / "crop_rois",
-        out,
-        storage,
-        checkpoints,
-    )
-    return contents(out)
-
-
 def test_tuned_twice_it_is_the_same_to_the_byte(outputs: Path, tmp_path: Path) -> None:
     params = tiny_params()
-    first = run(params, outputs, tmp_path / "one")
-    assert first == run(params, outputs, tmp_path / "two")
+    first = tune(params, outputs, tmp_path / "one")
+    assert first == tune(params, outputs, tmp_path / "two")
     assert set(first) == {"best_params.json", "trials.csv"}
     trials = pd.read_csv(tmp_path / "one" / "trials.csv")
     assert list(trials.columns) == [
@@ -66,27 +48,28 @@ def test_tuned_twice_it_is_the_same_to_the_byte(outputs: Path, tmp_path: Path) -
 def test_a_shared_search_says_so_and_is_found_again(outputs: Path, tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/study.db"
     params = tiny_params()
-    first = run(params, outputs, tmp_path / "one", address)
+    first = tune(params, outputs, tmp_path / "one", address)
     assert read_json(tmp_path / "one" / "best_params.json")["search"] == "shared by several workers"
     # A worker that comes late has nothing to do, and writes the same.
-    assert run(params, outputs, tmp_path / "two", address) == first
+    assert tune(params, outputs, tmp_path / "two", address) == first
     # Another search in the same database is another study.
-    run(tiny_params(trials=1), outputs, tmp_path / "other", address)
+    tune(tiny_params(trials=1), outputs, tmp_path / "other", address)
     assert len(pd.read_csv(tmp_path / "other" / "trials.csv")) == 1
 
 
 def test_missing_weights_are_told_before_anything_is_read(tmp_path: Path) -> None:
     params = tiny_params(weights="nowhere.safetensors")
     with pytest.raises(UserError, match=r"nowhere\.safetensors"):
-        run(params, tmp_path / "no outputs", tmp_path / "out")
+        tune(params, tmp_path / "no outputs", tmp_path / "out")
 
 
 KILLED = """
 import os
 import sys
 from pathlib import Path
-from mammo.tuning import search as tuning
-from tests.stages.test_tune_classifier import LONGER, run
+from mammo.tuning import search
+from tests.stages.test_tune_classifier import LONGER
+from tests.support.stage_runs import tune
 
 def fit(*arguments):
     trained.append(arguments)
@@ -95,9 +78,9 @@ def fit(*arguments):
     return usual(*arguments)
 
 trained = []
-usual, tuning.fit = tuning.fit, fit
+usual, search.fit = search.fit, fit
 outputs, out, checkpoints = map(Path, sys.argv[1:])
-run(LONGER, outputs, out, checkpoints=checkpoints)
+tune(LONGER, outputs, out, checkpoints=checkpoints)
 """
 LONGER = tiny_params(trials=6, epochs=2, select_by="loss")
 
@@ -112,22 +95,22 @@ def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
     run_killed(KILLED, outputs, tmp_path / "killed", checkpoints)
     assert contents(tmp_path / "killed") == {}
     [file] = checkpoints.iterdir()
-    undisturbed = run(LONGER, outputs, tmp_path / "undisturbed")
+    undisturbed = tune(LONGER, outputs, tmp_path / "undisturbed")
     assert "pruned" in undisturbed["trials.csv"].decode()
     trained = []
-    usual = tuning.fit
+    usual = search.fit
 
     def fit(*arguments: Any) -> Fit:
         trained.append(arguments)
         return usual(*arguments)
 
-    monkeypatch.setattr(tuning, "fit", fit)
+    monkeypatch.setattr(search, "fit", fit)
     capsys.readouterr()
-    assert run(LONGER, outputs, tmp_path / "resumed", "", checkpoints) == undisturbed
+    assert tune(LONGER, outputs, tmp_path / "resumed", "", checkpoints) == undisturbed
     assert "going on after trial 3" in capsys.readouterr().out
     assert len(trained) == 2
     # One that had ended, but was killed before its outs were safe, trains nothing.
-    assert run(LONGER, outputs, tmp_path / "again", "", checkpoints) == undisturbed
+    assert tune(LONGER, outputs, tmp_path / "again", "", checkpoints) == undisturbed
     assert len(trained) == 2
     # Damage means to start again.
     kept = file.read_bytes()
@@ -135,7 +118,7 @@ def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
         file.write_bytes(damage)
         trained.clear()
         out = tmp_path / str(len(damage))
-        assert run(LONGER, outputs, out, "", checkpoints) == undisturbed, damage
+        assert tune(LONGER, outputs, out, "", checkpoints) == undisturbed, damage
         assert len(trained) == 6
 
 
@@ -154,9 +137,9 @@ def test_another_search_takes_up_no_trial(
     params = LONGER.model_copy(update={"tune": LONGER.tune.model_copy(update={"trials": 1})})
     other = params.model_copy(update=changed)
     checkpoints = tmp_path / "checkpoints"
-    run(params, outputs, tmp_path / "one", "", checkpoints)
-    resumed = run(other, outputs, tmp_path / "other", "", checkpoints)
-    assert resumed == run(other, outputs, tmp_path / "undisturbed")
+    tune(params, outputs, tmp_path / "one", "", checkpoints)
+    resumed = tune(other, outputs, tmp_path / "other", "", checkpoints)
+    assert resumed == tune(other, outputs, tmp_path / "undisturbed")
     assert len(list(checkpoints.iterdir())) == 2
 
 
@@ -164,5 +147,5 @@ def test_other_data_take_up_no_trial(tmp_path: Path) -> None:
     params, checkpoints = tiny_params(trials=1), tmp_path / "checkpoints"
     for women in (4, 5):
         write_outputs(tmp_path / str(women), women)
-        run(params, tmp_path / str(women), tmp_path / f"out{women}", "", checkpoints)
+        tune(params, tmp_path / str(women), tmp_path / f"out{women}", "", checkpoints)
     assert len(list(checkpoints.iterdir())) == 2

@@ -1,0 +1,482 @@
+"""Who becomes champion: the gate after a retrain, a person against it, and the way back.
+
+On a copy of a whole small project, `challenged`: version 1 is champion, version 2 gives the same
+scores and waits for approval.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from click.testing import Result
+from mlflow import MlflowClient
+from prefect.blocks.webhook import Webhook
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+from flows.notify import VARIABLE
+from flows.pipeline.lock_and_cache import open_cache, read_lock
+from flows.promotion import rescoring
+from flows.promotion.flow import unsettled
+from flows.snapshots.snapshot import Snapshot, git, tag_exists, write_tag
+from flows.tracking import aliases
+from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
+from tests.support.receiver import Receiver, listening
+from tests.support.small_project import Retrained, store
+from tests.support.tampering import model_folder
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def original(challenged: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project whose registry points to its own files."""
+    root = tmp_path_factory.mktemp("promotion") / "project"
+    shutil.copytree(challenged.root, root, symlinks=True)
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database:
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            for column in database.execute(f"PRAGMA table_info({table})").fetchall():
+                database.execute(
+                    f"UPDATE {table} SET {column[1]} = replace({column[1]}, ?, ?) "
+                    f"WHERE {column[1]} LIKE ?",
+                    (str(challenged.root), str(root), f"%{challenged.root}%"),
+                )
+        database.commit()
+    return root
+
+
+@pytest.fixture
+def root(original: Path, prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The copy, to promote in; registry, settings and git's identity are put back afterwards."""
+    monkeypatch.chdir(original)
+    store(original)
+    params = (original / "params.yaml").read_text()
+    with closing(database(original)) as live, closing(sqlite3.connect(":memory:")) as kept:
+        live.backup(kept)
+        yield original
+        kept.backup(live)
+    (original / "params.yaml").write_text(params)
+
+
+@pytest.fixture
+def otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 2 has the weights of version 1; here it counts as if it had not."""
+    monkeypatch.setattr(rescoring, "predicts_alike", lambda one, other: False)
+
+
+@pytest.fixture
+def receiver(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with listening() as found:
+        Webhook(url=found.url).save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+        monkeypatch.setenv(VARIABLE, "webhook/ops")
+        yield found
+
+
+def database(root: Path) -> sqlite3.Connection:
+    return sqlite3.connect(root / "mlruns" / "mlflow.db", timeout=30)
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, list(arguments))  # no line is cut
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def last_of_champion() -> aliases.Move:
+    """The last move of the champion: the challenger's alias is taken away after it."""
+    return [move for move in aliases.history() if move.alias == "champion"][-1]
+
+
+def tags(version: int = 2) -> dict[str, str]:
+    return dict(MlflowClient().get_model_version(MODEL, str(version)).tags)
+
+
+def set_policy(root: Path, **changes: object) -> None:
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["policy"].update(changes)
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path) -> None:
+    assert aliases.current() == {"champion": 1, "challenger": 2}
+    found = tags()
+    assert (found["gate_verdict"], found["gate_against"]) == ("promote", "1")
+    assert found["gate.auroc"].startswith("passed: auROC ")
+    assert json.loads(found["gate_policy"])["approve"] == "manual"
+    assert [(m.alias, m.version, m.kind, m.who) for m in aliases.history()] == [
+        ("challenger", 1, "set", aliases.AUTOMATIC),
+        ("champion", 1, "set", aliases.AUTOMATIC),
+        ("challenger", 1, "taken away", aliases.AUTOMATIC),
+        ("challenger", 2, "set", aliases.AUTOMATIC),
+    ]
+
+
+def test_the_first_version_met_the_floors_before_it_was_champion(root: Path) -> None:
+    found = tags(1)
+    assert (found["gate_verdict"], found["gate_against"]) == ("promote", "none")
+    assert found["gate.sensitivity_at_90_specificity"].startswith("passed: ")
+    assert "there was no champion yet" in aliases.history()[1].why
+
+
+def test_a_first_version_that_falls_short_stays_challenger_and_the_next_may_be_the_first(
+    root: Path, receiver: Receiver
+) -> None:
+    client = MlflowClient()
+    for name in client.get_registered_model(MODEL).tags:
+        client.delete_registered_model_tag(MODEL, name)
+    client.delete_registered_model_alias(MODEL, "champion")
+    set_policy(root, approve="automatic", sensitivity_floor=1.0)
+    result = run("promote", "2")
+    assert result.exit_code == 1
+    assert "there was no champion yet: sensitivity at 90 % specificity" in result.output
+    assert "may not be below 1.000" in result.output
+    assert aliases.current() == {"challenger": 2}
+    assert (tags()["gate_verdict"], tags()["gate_against"]) == ("refuse", "none")
+    assert receiver.subjects() == [f"{MODEL} version 2: refused"]
+    # The nightly has nothing to add.
+    assert not unsettled(client.get_model_version(MODEL, "2"))
+    set_policy(root, approve="manual", sensitivity_floor=0.0)
+    assert run("promote", "2").exit_code == 0
+    assert aliases.current() == {"champion": 2}
+
+
+def test_the_weights_of_the_champion_are_not_scored_again(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run("promote", "2")
+    assert result.exit_code == 0, result.output
+    assert "scored" not in caplog.text.replace("nothing was scored again", "")
+    assert "byte for byte, so nothing was scored again: all" in tags()["gate_sentence"]
+
+
+def test_what_a_person_rolled_back_and_its_very_weights_wait_for_a_person(
+    root: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Version 1 has the weights of version 2; a third has them, too, under a number of its own."""
+    set_policy(root, approve="automatic")
+    run("promote", "2")
+    run("rollback", "--reason", "recalls too many")
+    assert aliases.current()["champion"] == 1
+    for version in ("2", copied_version(2)):
+        result = run("promote", version)
+        assert result.exit_code == 1
+        assert "was rolled back on" in result.output
+        assert "recalls too many" in result.output
+        assert "gate: scoring" not in caplog.text
+        assert aliases.current()["champion"] == 1
+        assert tags(int(version))["gate_verdict"] == "refuse"
+    assert "version 2, whose very weights these are," in result.output
+    assert run("promote", "2", "--reason", "the viewer was wrong").exit_code == 0
+    assert aliases.current()["champion"] == 2
+    assert aliases.rolled_back() == {}
+
+
+def test_the_run_in_mlflow_leads_to_the_one_in_prefect_and_both_say_what_they_are(
+    root: Path, prefect_server: dict[str, str]
+) -> None:
+    client = MlflowClient()
+    kept = client.get_run(str(client.get_model_version(MODEL, "2").run_id))
+    [flow_run] = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", kept.data.tags["prefect_flow_run"])
+    found = httpx.get(f"{prefect_server['PREFECT_API_URL']}/flow_runs/{flow_run}").json()
+    assert found["name"] == kept.info.run_name
+    assert found["name"] == f"retrain {kept.data.tags['git_commit'][:7]} by hand"
+    # Its settings were not the commit's: the watch does not take it for a retrain of the commit.
+    assert kept.data.tags["commit_snapshot"] == ""
+    assert not [tag for tag in found["tags"] if tag.startswith("snapshot ")]
+
+
+def copied_version(version: int) -> str:
+    """Another version of the same run, as if a retrain had made these weights once more."""
+    client = MlflowClient()
+    found = client.get_model_version(MODEL, str(version))
+    made = client.create_model_version(MODEL, found.source, found.run_id)
+    for name in ("snapshot_digest", "git_commit", "data_hash"):
+        client.set_model_version_tag(MODEL, made.version, name, found.tags[name])
+    return str(made.version)
+
+
+def test_the_table_and_both_models_predictions_are_with_the_run(
+    root: Path, otherwise: None
+) -> None:
+    assert run("promote", "2").exit_code == 0
+    run_id = str(MlflowClient().get_model_version(MODEL, "2").run_id)
+    *_, folder = MlflowClient().list_artifacts(run_id, "gates")
+    page = mlflow.artifacts.load_text(f"runs:/{run_id}/gate.html")
+    assert "version 2 against version 1: promote" in page
+    assert "<td>auroc</td>" in page
+    table = mlflow.artifacts.load_dict(f"runs:/{run_id}/{folder.path}/decision.json")
+    rows = pd.DataFrame(table["data"], columns=table["columns"])
+    assert {"auroc", "average_precision", "brier"} <= set(rows["check"])
+    assert rows["passed"].all()
+    uri = f"runs:/{run_id}/{folder.path}/breasts.csv"
+    breasts = pd.read_csv(mlflow.artifacts.download_artifacts(uri))
+    # The registered champion, scored again from DICOM, says what the same weights said in the
+    # pipeline.
+    assert breasts["champion"].to_list() == pytest.approx(breasts["challenger"], abs=1e-5)
+    assert breasts["champion"].nunique() > 1
+    split = pd.read_csv(root / "outputs/split/split.csv")
+    women = set(split.loc[split["split"] == "test", "patient_id"])
+    assert set(breasts["patient_id"]) == women
+
+
+def test_the_console_and_the_receiver_were_told(
+    challenged: Retrained, receiver_of_challenger: Receiver
+) -> None:
+    assert "Gate: version 2 against the champion, version 1" in challenged.said
+    assert "approve  mammoflow promote 2 --reason" in challenged.said
+    assert "Traceback" not in challenged.said
+    assert receiver_of_challenger.subjects() == [
+        f"{MODEL} version 2: registered as challenger",
+        f"{MODEL} version 2: waits for approval",
+    ]
+
+
+def test_a_person_approves_and_is_on_record(
+    root: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run("promote", "2", "--reason", "fewer recalls in the pilot")
+    assert result.exit_code == 0, result.output
+    assert aliases.current() == {"champion": 2, "previous": 1}
+    move = last_of_champion()
+    assert (move.alias, move.version, move.before) == ("champion", 2, 1)
+    assert (move.who, move.why) == ("Tester <tester@localhost>", "fewer recalls in the pilot")
+    assert "scored" not in caplog.text  # the verdict was on record
+    assert receiver.subjects() == [f"{MODEL} version 2: promoted"]
+    assert "fewer recalls" in receiver.received[0]["body"]
+    assert run("audit", "2", "--quick").exit_code == 0
+
+
+def test_rollback_returns_and_the_aliases_are_listed(root: Path, receiver: Receiver) -> None:
+    run("promote", f"{MODEL}@challenger", "--reason", "as agreed")
+    result = run("rollback", "--reason", "calls everybody back")
+    assert result.exit_code == 0, result.output
+    assert aliases.current() == {"champion": 1}
+    assert receiver.subjects()[-1] == f"{MODEL}: rolled back from version 2 to 1"
+    listed = run("aliases").output
+    moves = (
+        "champion 1 ",
+        "challenger 2 ",
+        "champion 1 -> 2",
+        "champion 2 -> 1",
+        "challenger 2 -> none",
+        "previous 1 -> none",
+    )
+    for words in (*moves, "agreed", "everybody", "Tester", "champion is version 1"):
+        assert words in listed
+    assert "warning" not in listed
+    MlflowClient().set_registered_model_alias(MODEL, "champion", "2")
+    assert "warning: champion is version 2, but the history" in run("aliases").output
+
+
+def test_a_version_that_falls_short_is_refused_with_the_reason(
+    root: Path,
+    otherwise: None,
+    receiver: Receiver,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And without the test women's files there is no verdict, until a remote has them."""
+    set_policy(root, approve="automatic", sensitivity_floor=1.0)
+    split = pd.read_csv(root / "outputs/split/split.csv", dtype=str)
+    women = set(split.loc[split["split"] == "test", "patient_id"])
+    cache, remote = root / ".dvc/cache", tmp_path / "remote"
+    shutil.copytree(cache, remote)
+    data = yaml.safe_load((root / "data.dvc").read_text())["outs"][0]["md5"]
+    for path, md5 in open_cache(root).listing(data).items():
+        if Path(path).parent.name in women:
+            (cache / "files/md5" / md5[:2] / md5[2:]).unlink()
+    result = run("promote", "2")
+    assert result.exit_code == 1
+    assert "lacks DICOM files of the test women in data/" in result.output
+    assert tags()["gate_verdict"] == "cannot be judged"
+
+    config = root / ".dvc" / "config.local"
+    config.write_text(f"[core]\n    remote = there\n['remote \"there\"']\n    url = {remote}\n")
+    try:
+        result = run("promote", "2")
+    finally:
+        config.unlink()
+    assert result.exit_code == 1, result.output
+    assert "fetching data.dvc from DVC's remote" in caplog.text
+    assert "scored: 40/40" in caplog.text
+    assert "may not be below 1.000" in result.output
+    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert tags()["gate_verdict"] == "refuse"
+    assert tags()["gate.sensitivity_at_90_specificity"].startswith("failed: ")
+    model = f"{MODEL} version 2"
+    assert receiver.subjects() == [f"{model}: not judged", f"{model}: refused"]
+
+
+def test_a_retrain_that_was_cut_short_at_the_gate_goes_there_the_next_time(
+    root: Path, receiver: Receiver, prefect_server: dict[str, str]
+) -> None:
+    for name in tags():
+        if name.startswith("gate"):
+            MlflowClient().delete_model_version_tag(MODEL, "2", name)
+    set_policy(root, approve="automatic")
+    result = run("retrain")
+    assert result.exit_code == 0, result.output
+    assert "Nothing changed" in result.output
+    assert f"{MODEL} version 2: promoted" in result.output
+    assert aliases.current() == {"champion": 2, "previous": 1}
+    assert last_of_champion().who == aliases.AUTOMATIC
+    assert last_of_champion().why.startswith("the gate: ")
+    assert "conditions of the policy are met" in last_of_champion().why
+    assert receiver.subjects() == [f"{MODEL} version 2: promoted"]
+    url = f"{prefect_server['PREFECT_API_URL']}/artifacts/latest/filter"
+    pages = httpx.post(url, json={"artifacts": {"key": {"any_": ["gate"]}}}).json()
+    assert "auroc" in [row["condition"] for row in json.loads(pages[0]["data"])]
+
+
+def forge_split(root: Path, version: int) -> str:
+    """Make a version's records say that a test woman was trained on; return her id."""
+    then = snapshot_of(MlflowClient().get_model_version(MODEL, str(version)))
+    cache = open_cache(root)
+    hashes = {path: md5 for stage in read_lock(then) for path, md5 in stage.outs.items()}
+    old = hashes["outputs/split/split.csv"]
+    split = pd.read_csv(cache.path(old), dtype=str)
+    woman = split.loc[split["split"] == "test", "patient_id"].iloc[0]
+    split.loc[split["patient_id"] == woman, "split"] = "train"
+    content = split.to_csv(index=False).encode()
+    md5 = hashlib.md5(content).hexdigest()
+    cache.path(md5).parent.mkdir(exist_ok=True)
+    cache.path(md5).write_bytes(content)
+    lock = then.files["dvc.lock"].replace(old, md5)
+    record(root, version, Snapshot(then.commit, {**then.files, "dvc.lock": lock}))
+    return str(woman)
+
+
+def record(root: Path, version: int, snapshot: Snapshot) -> None:
+    """Let all three, run, registry and git, hold this for a version's snapshot."""
+    run_id = str(MlflowClient().get_model_version(MODEL, str(version)).run_id)
+    MlflowClient().log_text(run_id, snapshot.to_json(), SNAPSHOT_ARTIFACT)
+    MlflowClient().set_model_version_tag(MODEL, str(version), "snapshot_digest", snapshot.digest)
+    if tag_exists(root, f"model/v{version}"):
+        git(root, "tag", "-d", f"model/v{version}")
+    write_tag(root, snapshot, f"model/v{version}", "once more")
+
+
+def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
+    root: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = snapshot_of(MlflowClient().get_model_version(MODEL, "1"))
+    woman = forge_split(root, 1)
+    set_policy(root, approve="automatic")
+    result = run("promote", "2")
+    assert result.exit_code == 1
+    assert "version 1 was trained or tuned on 1 of the" in result.output
+    assert woman in result.output
+    assert "scored" not in caplog.text
+    assert aliases.current()["champion"] == 1
+    assert tags()["gate_verdict"] == "cannot be judged"
+    assert "gate.auroc" not in tags()
+    assert receiver.subjects() == [f"{MODEL} version 2: not judged"]
+    # A person may know better; what the gate said stays on record.
+    assert run("promote", "2", "--reason", "a new split").exit_code == 0
+    assert aliases.current()["champion"] == 2
+    assert "(the gate: cannot be judged)" in receiver.received[-1]["body"]
+    record(root, 1, before)
+
+
+def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
+    before = snapshot_of(MlflowClient().get_model_version(MODEL, "2"))
+    params = before.files["params.yaml"] + "# changed\n"
+    other = Snapshot(before.commit, {**before.files, "params.yaml": params})
+    try:
+        git(root, "tag", "-d", "model/v2")
+        result = run("promote", "2")
+        assert "has the git tag model/v2" in " ".join(result.output.split())
+        write_tag(root, other, "model/v2", "moved")  # the registry agrees with itself
+        result = run("promote", "2")
+        assert result.exit_code == 1
+        assert "is not the one that it was registered with" in result.output
+        record(root, 2, before)
+        MlflowClient().set_model_version_tag(MODEL, "2", "snapshot_digest", "0" * 64)
+        result = run("promote", "2")
+        assert result.exit_code == 1
+        assert "is not the one that it was registered with" in result.output
+        assert aliases.current()["champion"] == 1
+    finally:
+        record(root, 2, before)
+
+
+def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
+    root: Path, otherwise: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = model_folder(1) / "code/mammo/serving/score_files.py"
+    before = path.read_bytes()
+    path.write_bytes(before + b"\nPRESENT = True\n")
+    try:
+        result = run("promote", "2")
+    finally:
+        path.write_bytes(before)
+    assert result.exit_code == 1
+    assert "nothing of it was run" in result.output
+    assert "other code than the commit: serving/score_files.py" in result.output
+    assert "scored:" not in caplog.text
+    assert tags()["gate_verdict"] == "cannot be judged"
+
+
+def test_a_decision_that_makes_no_sense_is_refused_in_one_sentence(
+    root: Path, receiver: Receiver
+) -> None:
+    cases = {
+        ("promote", "1"): "version 1 is the champion already",
+        ("promote", "99"): "has no",
+        ("promote", "2", "--reason", " "): "the reason is empty",
+        ("rollback", "--reason", "why not"): "no `previous` to return to",
+    }
+    for arguments, sentence in cases.items():
+        result = run(*arguments)
+        assert result.exit_code == (2 if arguments[0] == "promote" else 1)
+        assert "error: " in result.output
+        assert sentence in result.output
+        assert "Traceback" not in result.output
+    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert receiver.subjects() == []  # nothing of the system's has failed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("promote", "2"), ("rollback", "--reason", "why not"), ("aliases",), ("audit", "2")],
+    ids=" ".join,
+)
+def test_mlflow_out_of_reach_is_one_sentence(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    mlflow.set_registry_uri("http://127.0.0.1:9")
+    try:
+        result = run(*arguments)
+    finally:
+        mlflow.set_tracking_uri(before)
+        mlflow.set_registry_uri(before)
+    assert result.exit_code == 2
+    assert "error: MLflow at http://127.0.0.1:9 failed" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_without_a_name_nobody_decides(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", "/dev/null")
+    git(root, "config", "--unset", "user.email")
+    try:
+        result = run("promote", "2", "--reason", "because")
+    finally:
+        git(root, "config", "user.email", "tester@localhost")
+    assert result.exit_code == 2
+    assert "git does not know who you are" in result.output
+    assert aliases.current() == {"champion": 1, "challenger": 2}

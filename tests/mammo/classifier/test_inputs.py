@@ -1,0 +1,226 @@
+"""Images keep their aspect and place; augmentation depends on its seeds and on nothing else."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mammo.base.errors import UserError
+from mammo.base.settings import Augment, Classifier, load_params
+from mammo.classifier.inputs import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Epoch,
+    Pictures,
+    augmented,
+    examples,
+    fitted,
+    input_scale,
+    loader,
+    repeated,
+    to_input,
+)
+
+DEFAULTS = load_params().classifier
+STILL = Augment(**dict.fromkeys(Augment.model_fields, 0.0))
+RNG = np.random.default_rng
+
+
+def settings(**changes: object) -> Classifier:
+    tiny = {"image_height": 64, "image_width": 48, "batch_size": 4}
+    return Classifier.model_validate(DEFAULTS.model_dump() | tiny | changes)
+
+
+def roi(seed: int, height: int = 90, width: int = 50) -> np.ndarray:
+    return RNG(seed).integers(0, 256, (height, width), np.uint8)
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(8, 200),
+    st.integers(8, 200),
+)
+def test_the_roi_just_fits_at_the_top_left(w: int, h: int, height: int, width: int) -> None:
+    scale = input_scale(w, h, height, width)
+    picture = fitted(np.full((h, w), 255, np.uint8), height, width)
+    right, bottom = max(1, round(w * scale)), max(1, round(h * scale))
+    assert picture.shape == (height, width)
+    assert right == width or bottom == height
+    assert (picture[:bottom, :right] == 255).all()
+    assert picture.sum() == 255 * right * bottom
+
+
+def test_scaling_down_averages() -> None:
+    checks = np.indices((100, 60)).sum(axis=0) % 2 * 200
+    assert (fitted(checks.astype(np.uint8), 50, 30) == 100).all()
+
+
+def test_the_input_is_normalised_as_imagenet_was() -> None:
+    inputs = to_input(np.full((64, 20), 255, np.uint8), 64, 48)
+    assert inputs.shape == (3, 64, 48)
+    assert inputs.dtype == torch.float32
+    for channel, mean, std in zip(inputs, IMAGENET_MEAN, IMAGENET_STD, strict=True):
+        assert channel[0, 0] == pytest.approx((1 - mean) / std, rel=1e-6)
+        assert channel[0, 47] == pytest.approx(-mean / std, rel=1e-6)
+
+
+def test_without_augmentation_nothing_changes() -> None:
+    picture = roi(0)
+    assert np.array_equal(augmented(picture, STILL, RNG(1)), picture)
+
+
+@pytest.mark.parametrize(("flip", "axis"), [("horizontal_flip", 1), ("vertical_flip", 0)])
+def test_a_sure_flip_mirrors_exactly(flip: str, axis: int) -> None:
+    picture = roi(0)
+    changed = augmented(picture, STILL.model_copy(update={flip: 1.0}), RNG(1))
+    assert np.array_equal(changed, np.flip(picture, axis))
+
+
+@pytest.mark.parametrize(
+    ("change", "most"),
+    [("rotation", 10.0), ("zoom", 0.2), ("shift", 0.2), ("brightness", 0.3), ("contrast", 0.3)],
+)
+def test_each_change_changes_alone_and_within_its_range(change: str, most: float) -> None:
+    canvas = np.zeros((101, 101), np.uint8)
+    canvas[30:71, 40:61] = 120
+    canvas[45:56, 45:56] = 160
+    settings = STILL.model_copy(update={change: most})
+    results = [augmented(canvas, settings, RNG(seed)) for seed in range(40)]
+    assert len({result.tobytes() for result in results}) > 20
+    bright = [result.max() for result in results]
+    rows = [np.flatnonzero((result > 90).any(axis=1)) for result in results]
+    heights = [row[-1] - row[0] + 1 for row in rows]
+    if change == "brightness":
+        assert min(bright) >= 160 * 0.7 - 1
+        assert max(bright) <= 160 * 1.3 + 1
+        assert max(bright) - min(bright) > 160 * 0.3
+    elif change == "contrast":
+        assert max(bright) <= 160 * 1.3 + 1
+    elif change == "zoom":
+        assert 41 * 0.8 - 2 <= min(heights) < 38
+        assert 44 < max(heights) <= 41 * 1.2 + 2
+    elif change == "shift":
+        starts = [row[0] for row in rows]
+        assert set(heights) <= {40, 41, 42}
+        assert 30 - 21 <= min(starts) < 20
+        assert 40 < max(starts) <= 30 + 21
+    else:
+        # 41 cos 10 deg + 21 sin 10 deg = 44.
+        assert min(heights) >= 40
+        assert 42 < max(heights) <= 46
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.floats(0.1, 5))
+def test_positives_are_repeated_and_negatives_are_not(
+    negatives: int, positives: int, factor: float
+) -> None:
+    targets = RNG(negatives).permutation(np.repeat([0, 1], [negatives, positives]))
+    order = repeated(targets, factor, RNG(0))
+    times = np.bincount(order, minlength=len(targets))
+    assert (times[targets == 0] == 1).all()
+    assert set(times[targets == 1]) <= {int(factor), int(factor) + 1}
+    assert times[targets == 1].sum() == pytest.approx(factor * positives, abs=0.5)
+
+
+TARGETS = np.array([0, 1, 0, 0, 1, 0, 0])
+
+
+def batches(wanted: Classifier, seed: int, epoch: int) -> list[torch.Tensor]:
+    pictures = Pictures([roi(number) for number in range(7)], wanted)
+    return [
+        tensor
+        for batch in loader(Epoch(pictures, TARGETS, wanted, seed, epoch), wanted)
+        for tensor in batch
+    ]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_an_epoch_depends_on_its_seeds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = settings(balance="upsample", balance_factor=2.5)
+    first = batches(wanted, 5, 1)
+    targets = torch.cat(first[1::2])
+    assert targets.dtype == torch.float32
+    assert targets.sum() == 5
+    assert len(targets) == 10
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert same(first, batches(wanted, 5, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not same(first, batches(wanted, 5, 2))
+    assert not same(first, batches(wanted, 6, 1))
+    # Images read by worker processes, not from memory.
+    monkeypatch.setattr("mammo.classifier.inputs.CACHE_BYTES", 0)
+    assert same(first, batches(wanted, 5, 1))
+
+
+def test_without_upsampling_each_image_comes_once() -> None:
+    wanted = settings(balance="weight", balance_factor=3.0)
+    assert len(torch.cat(batches(wanted, 1, 1)[1::2])) == 7
+
+
+def test_files_and_pixels_are_the_same(tmp_path: Path) -> None:
+    pixels = roi(1)
+    path = tmp_path / "roi.png"
+    cv2.imwrite(str(path), pixels)
+    pictures = Pictures([path, pixels], settings())
+    assert np.array_equal(pictures[0], pictures[1])
+
+
+@pytest.mark.parametrize(("content", "fault"), [(None, "cannot be read"), (b"", "not an image")])
+def test_a_bad_image_is_named(tmp_path: Path, content: bytes | None, fault: str) -> None:
+    path = tmp_path / "roi.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=fault) as error:
+        Pictures([path], settings())
+    assert str(path) in str(error.value)
+
+
+def tables() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    manifest = pd.DataFrame(
+        {
+            "image_id": ["1", "2", "3"],
+            "patient_id": ["a", "a", "b"],
+            "laterality": ["L", "R", "L"],
+            "cancer": [0, 1, 0],
+            "biopsy": [0, 0, 1],
+        }
+    )
+    split = pd.DataFrame({"patient_id": ["a", "b"], "split": ["train", "test"]})
+    rois = pd.DataFrame(
+        {
+            "patient_id": ["b", "a", "a"],
+            "image_id": ["3", "2", "1"],
+            "path": ["b/3.png", "a/2.png", "a/1.png"],
+        }
+    )
+    return manifest, split, rois
+
+
+def test_examples_join_labels_and_splits() -> None:
+    table = examples(*tables(), settings(target=["cancer", "biopsy"]))
+    assert list(table["image_id"]) == ["1", "2", "3"]
+    assert list(table["target"]) == [0, 1, 1]
+    assert list(table["split"]) == ["train", "train", "test"]
+    assert list(table["path"]) == ["a/1.png", "a/2.png", "b/3.png"]
+    assert list(examples(*tables(), settings(target=["cancer"]))["target"]) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("missing", ["manifest", "split"])
+def test_an_roi_that_nobody_knows_is_refused(missing: str) -> None:
+    manifest, split, rois = tables()
+    if missing == "manifest":
+        manifest = manifest[manifest["image_id"] != "3"]
+    else:
+        split = split[split["patient_id"] != "b"]
+    with pytest.raises(UserError, match="such as 3; run the stages"):
+        examples(manifest, split, rois, settings())

@@ -1,0 +1,295 @@
+"""The search proposes the same whatever it is interrupted by, and prunes what is not worth it."""
+
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from mammo import tuning
+from mammo.base.determinism import pin
+from mammo.base.errors import UserError
+from mammo.base.settings import Space, Tune
+from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
+from mammo.tuning.search import (
+    UNPRUNED,
+    Choice,
+    Report,
+    best_params,
+    load_trials,
+    new_study,
+    save_trials,
+    search,
+    share,
+    shared_study,
+    trials_table,
+    tune,
+)
+from tests.imports import ROOT
+from tests.support.learning import tiny, write_breasts
+
+SPACE = Space(head_width=[8, 16, 32], dropout=(0.0, 0.5), learning_rate=(1e-4, 1e-2))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pinned() -> None:
+    pin(0, threads=1)
+
+
+def quality(choice: Choice) -> float:
+    return choice["dropout"] - abs(choice["learning_rate"] - 0.002) + choice["head_width"] / 100
+
+
+def smooth(number: int, choice: Choice, report: Report) -> float:
+    report({"epoch": 1, "validation_auroc": quality(choice) - 1})
+    report({"epoch": 2, "validation_auroc": quality(choice)})
+    return quality(choice)
+
+
+def searched(*stops: int, seed: int = 3, pruning: bool = True) -> pd.DataFrame:
+    study = new_study("auroc", pruning)
+    for trials in stops:
+        search(study, smooth, SPACE, "auroc", trials, seed)
+    return trials_table(study)
+
+
+def test_thirty_trials_at_once_are_fifteen_and_fifteen() -> None:
+    at_once = searched(30)
+    pd.testing.assert_frame_equal(at_once, searched(15, 30))
+    assert len(at_once) == 30
+    assert at_once["learning_rate"].nunique() == 30
+    assert not at_once["dropout"].equals(searched(30, seed=4)["dropout"])
+
+
+def test_cut_short_anywhere_the_search_proposes_the_same_and_prunes_the_same(
+    tmp_path: Path,
+) -> None:
+    at_once = searched(20)
+    assert set(at_once["state"]) == {"complete", "pruned"}
+    for ended in (0, 1, 7, 19, 20):
+        path = tmp_path / f"{ended}.json"
+        study = new_study("auroc", True)
+        search(study, smooth, SPACE, "auroc", ended, 3, partial(save_trials, path=path))
+        resumed = new_study("auroc", True)
+        load_trials(path, resumed)
+        assert len(resumed.trials) == ended
+        search(resumed, smooth, SPACE, "auroc", 20, 3)
+        pd.testing.assert_frame_equal(trials_table(resumed), at_once, check_exact=True)
+        assert (
+            best_params(resumed)["value"]
+            == at_once.loc[at_once["state"] == "complete", "value"].max()
+        )
+
+
+def test_trials_that_diverged_are_kept_too(tmp_path: Path) -> None:
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        report({"epoch": 1, "validation_auroc": 0.1 + number})
+        if number == 1:
+            raise TrainingDivergedError("too fast")
+        return 0.5
+
+    study, resumed = new_study("auroc", True), new_study("auroc", True)
+    search(study, objective, SPACE, "auroc", 3, 1)
+    save_trials(study, tmp_path / "trials.json")
+    load_trials(tmp_path / "trials.json", resumed)
+    pd.testing.assert_frame_equal(trials_table(resumed), trials_table(study), check_exact=True)
+    assert list(trials_table(resumed)["state"]) == ["complete", "fail", "complete"]
+
+
+def test_a_disk_that_is_full_ends_no_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    study = new_study("auroc", True)
+    search(study, smooth, SPACE, "auroc", 2, 3, lambda s: save_trials(s, tmp_path / "file/x.json"))
+    assert len(study.trials) == 2
+    assert "the trials could not be kept in" in capsys.readouterr().out
+
+
+def test_proposals_lie_in_the_space_and_get_better() -> None:
+    table = searched(30, pruning=False)
+    assert set(table["head_width"]) <= {8, 16, 32}
+    assert table["dropout"].between(0, 0.5).all()
+    assert table["learning_rate"].between(1e-4, 1e-2).all()
+    assert set(table["state"]) == {"complete"}
+    # The first ten are random.
+    assert table["value"][10:].mean() > table["value"][:10].mean()
+
+
+def test_trials_below_the_median_are_pruned_and_never_the_best() -> None:
+    study = new_study("auroc", True)
+    search(study, smooth, SPACE, "auroc", 20, 3)
+    table = trials_table(study)
+    pruned = table[table["state"] == "pruned"]
+    assert 0 < len(pruned) < 20
+    assert (pruned["number"] >= UNPRUNED).all()
+    assert (pruned["epochs"] == 1).all()
+    assert best_params(study)["value"] == table.loc[table["state"] == "complete", "value"].max()
+
+
+def test_a_loss_is_minimised() -> None:
+    study = new_study("loss", False)
+
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        return choice["dropout"]
+
+    search(study, objective, SPACE, "loss", 5, 1)
+    table = trials_table(study)
+    assert best_params(study)["dropout"] == table["dropout"].min()
+
+
+def test_a_trial_that_diverges_does_not_end_the_search() -> None:
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        if number != 1:
+            raise TrainingDivergedError("too fast")
+        return 0.5
+
+    study = new_study("auroc", True)
+    search(study, objective, SPACE, "auroc", 3, 1)
+    table = trials_table(study)
+    assert list(table["state"]) == ["fail", "complete", "fail"]
+    assert table["value"].isna().tolist() == [True, False, True]
+    assert best_params(study)["value"] == 0.5
+
+
+def test_no_finished_trial_is_a_clear_error() -> None:
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        raise TrainingDivergedError("too fast")
+
+    study = new_study("auroc", True)
+    search(study, objective, SPACE, "auroc", 2, 1)
+    with pytest.raises(UserError, match=r"tune\.space\.learning_rate"):
+        best_params(study)
+
+
+def test_other_errors_do_end_it() -> None:
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        raise UserError("the image is gone")
+
+    with pytest.raises(UserError, match="gone"):
+        search(new_study("auroc", True), objective, SPACE, "auroc", 2, 1)
+
+
+def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
+    table = write_breasts(tmp_path, women=4)
+    classifier = tiny()
+    train, validation = (
+        gather(table, name, tmp_path, classifier) for name in ("train", "validation")
+    )
+    settings = Tune(trials=2, epochs=2, pruning=False, space=SPACE)
+    heard: list[tuple[int, Choice, Scores]] = []
+
+    def watch(number: int, choice: Choice) -> Report:
+        return lambda scores: heard.append((number, choice, scores))
+
+    study = tune(classifier, settings, train, validation, 7, watch)
+    assert [(number, scores["epoch"]) for number, _, scores in heard] == [
+        (0, 1),
+        (0, 2),
+        (1, 1),
+        (1, 2),
+    ]
+    result = trials_table(study)
+    assert list(result["epochs"]) == [2, 2]
+    for number, choice, _ in heard:
+        assert result.loc[number, list(choice)].to_dict() == pytest.approx(choice)
+    for number in (0, 1):
+        values = [scores["validation_auroc"] for n, _, scores in heard if n == number]
+        assert result.loc[number, "value"] == max(values)
+    again = tune(classifier, settings, train, validation, 7)
+    pd.testing.assert_frame_equal(trials_table(again), result)
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
+WORKER = """
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from tests.mammo.tuning.test_search import work
+
+address, fate, folder = sys.argv[1:]
+work(address, fate, Path(folder))
+"""
+
+
+def work(address: str, name: str, folder: Path) -> optuna.Study:
+    """Take part in a search of six trials. Two workers wait for each other in their first one."""
+    tuning.search.HEARTBEAT, tuning.search.GRACE = 1, 3
+
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        if name == "dies":
+            os.kill(os.getpid(), 9)
+        (folder / name).touch()
+        other = folder / ("second" if name == "first" else "first")
+        while not other.exists():
+            time.sleep(0.05)
+        return smooth(number, choice, report)
+
+    study = shared_study(address, "together", "auroc", pruning=False)
+    share(study, objective, SPACE, "auroc", 6)
+    return study
+
+
+def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HEARTBEAT", "GRACE"):
+        kept = getattr(tuning.search, name)
+        monkeypatch.setattr(tuning.search, name, kept)  # put back afterwards
+    address = os.environ.get("MAMMOFLOW_TEST_STORAGE") or f"sqlite:///{tmp_path}/study.db"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def worker(name: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", WORKER, address, name, tmp_path]
+        return subprocess.Popen(command, cwd=ROOT, env=environment)
+
+    assert worker("dies").wait() == -9
+    with worker("second") as second:
+        study = work(address, "first", tmp_path)
+        assert second.wait() == 0
+    table = trials_table(study)
+    assert table["state"].value_counts().get("fail") == 1
+    assert table["state"].value_counts()["complete"] in (6, 7)  # both may have found the dead one
+    # What the dead one tried is tried again.
+    [lost] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
+    done = table[table["state"] == "complete"]
+    assert lost in done[list(Space.model_fields)].to_dict("records")
+    best = best_params(study)
+    assert best["value"] == done["value"].max() == pytest.approx(quality(best))
+
+
+def test_a_database_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="OPTUNA_STORAGE: its database cannot be used"):
+        shared_study(f"sqlite:///{tmp_path}/no/study.db", "together", "auroc", pruning=False)
+
+
+def test_who_loses_the_race_for_the_tables_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[object] = []
+
+    class BeatenOnce(optuna.storages.RDBStorage):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            tries.append(arguments)
+            if len(tries) == 1:
+                raise IntegrityError("CREATE TABLE studies", None, Exception("it exists"))
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", BeatenOnce)
+    study = shared_study(f"sqlite:///{tmp_path}/study.db", "together", "auroc", pruning=False)
+    assert (study.study_name, len(tries)) == ("together", 2)
+
+
+def test_of_equals_the_first_is_the_best() -> None:
+    study = new_study("auroc", False)
+    search(study, lambda number, choice, report: 0.5, SPACE, "auroc", 3, 1)
+    assert best_params(study)["dropout"] == study.trials[0].params["dropout"]

@@ -1,0 +1,177 @@
+"""A whole small project in a folder of its own: our code, real git, real DVC, tiny phantoms."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
+import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
+from benchmarks.overhead import SMALL
+from mammo.datasets.phantom.draw import write_phantoms
+from tests.imports import ROOT
+from tests.support.markers import plant
+
+TINY = {
+    **SMALL,
+    "policy": {"approve": "manual", "bootstrap": 200, "sensitivity_floor": 0.0},
+}
+HISTORY = ("registered", "unchanged_again", "challenged", "leaking")
+"""The project's states, by their fixtures, from the youngest to the oldest."""
+CODE = (
+    *("mammo", "stages", "flows", "weights"),
+    *("dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore", ".dvcignore"),
+    "mammoflow_artifacts.py",
+)
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """What a process of the project gets: its own code, and nothing that points it elsewhere.
+
+    Nor what libraries set in this process as they were imported: ultralytics sets OMP_NUM_THREADS.
+    """
+    ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ours) and not name.endswith("_NUM_THREADS")
+    }
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    env["DVC_NO_ANALYTICS"] = "1"
+    env["PYTHONPATH"] = str(root)  # the copy's code, not the one installed
+    return env
+
+
+def command(
+    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a project, by `environment_of`; a failure shows its output."""
+    result = subprocess.run(
+        arguments,
+        cwd=root,
+        env={**environment_of(root), **(extra_env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if check:
+        assert result.returncode == 0, result.stdout
+    return result
+
+
+def mammoflow(
+    root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line of the project's own code."""
+    arguments = (sys.executable, "-m", "flows.cli", *arguments)
+    return command(root, *arguments, check=check, extra_env=extra_env)
+
+
+def make_project(root: Path) -> None:
+    """Our code with small settings and a small data set, committed."""
+    root.mkdir()
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, root / name)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, changes in TINY.items():
+        params[section].update(changes)
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    command(root, "git", "init", "-q", "-b", "main")
+    command(root, "git", "config", "user.name", "Tester")
+    command(root, "git", "config", "user.email", "tester@localhost")
+    command(root, "git", "config", "tag.gpgSign", "true")  # as a person may have it
+    command(root, "dvc", "init", "-q")
+    write_phantoms(root / "data", women=24, seed=5, long_side=256)
+    plant(root / "data")
+    command(root, "dvc", "add", "-q", "data")
+    command(root, "git", "add", "-A")
+    command(root, "git", "commit", "-qm", "a small project")
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A project after a retrain, and what the console said."""
+
+    root: Path
+    said: str
+    runs: int  # in MLflow after it
+
+
+@functools.cache
+def empty_database() -> bytes:
+    """MLflow's SQLite file before there is anything in it: to make its tables takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        MlflowClient(uri, uri).search_experiments()
+        return (Path(folder) / "mlflow.db").read_bytes()
+
+
+def store(root: Path) -> MlflowClient:
+    file = root / "mlruns" / "mlflow.db"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(empty_database())
+    uri = f"sqlite:///{file}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    # Kept by a run's id alone, which a copy of a project has as well.
+    _artifact_repos_cache.clear()
+    return MlflowClient()
+
+
+def all_runs(root: Path) -> list[Run]:
+    client = store(root)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(ids, max_results=1000))
+
+
+def retrained(state: str, root: Path, extra_env: Mapping[str, str] | None = None) -> Retrained:
+    """Retrain a project, for the fixture of that name.
+
+    A failure is told in few lines, since each test that needs the fixture shows them; pytest shows
+    all that was said with the first of these tests.
+    """
+    result = mammoflow(root, "retrain", check=False, extra_env=extra_env)
+    if result.returncode != 0:
+        print(result.stdout)
+        last = "\n".join(result.stdout.splitlines()[-12:])
+        pytest.fail(
+            f"no {state!r} project: its `mammoflow retrain` ended with status {result.returncode} "
+            f"(all that it said is with the first test that needs it), at last with\n{last}",
+            pytrace=False,
+        )
+    return Retrained(root, result.stdout, len(all_runs(root)))
+
+
+def state_of(item: pytest.Item) -> int:
+    """How old the project must be for a test, as an index of HISTORY; -1 if it needs none."""
+    names = getattr(item, "fixturenames", ())
+    return max((HISTORY.index(name) for name in names if name in HISTORY), default=-1)
+
+
+def in_order_of_history(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests, and where the last of those stands that need a project in a state: all of these.
+
+    There is one project, and it does not grow younger: what needs an earlier state comes first.
+    """
+    needing = [item for item in items if state_of(item) >= 0]
+    if not needing:
+        return items
+    end = items.index(needing[-1])
+    before = [item for item in items[:end] if state_of(item) < 0]
+    return [*before, *sorted(needing, key=state_of), *items[end + 1 :]]
