@@ -7,7 +7,7 @@ BIN := .venv/bin
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env retrain test processors pythons walk lock clean
+.PHONY: help env retrain check hook test processors pythons walk lock clean
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,6 +16,15 @@ env: .venv/installed  ## build .venv from requirements.lock
 
 retrain: env  ## environment, sample data, the whole flow, a registered model
 	@mammoflow retrain
+
+QUICK := tests/test_floors.py tests/test_docs.py tests/mammo/base tests/mammo/data tests/mammo/imaging
+
+check: env  ## format, types and the quickest tests, before a commit
+	@ruff check . && ruff format --check . && mypy
+	@pytest $(QUICK)
+
+hook: .git  ## let each commit begin with `make check`
+	@git config core.hooksPath .githooks
 
 EMULATED := tests/test_processors.py tests/mammo/test_portable_operators.py
 

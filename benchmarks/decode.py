@@ -108,7 +108,7 @@ def notebooks(source: Path, target: Path) -> None:
 
 
 def by_pydicom(plugin: str, long_side: int, source: Path, target: Path) -> None:
-    """pydicom with a plugin, area averaging, and the window."""
+    """Pydicom with a plugin, area averaging, and the window."""
     dataset = pydicom.dcmread(source)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
@@ -197,7 +197,7 @@ def medians(way: str, source: Path, repetitions: int) -> None:
     for repetition in range(repetitions + 1):  # the first warms up and is not counted
         try:
             now = measure(WAYS[way], source, source.with_suffix(".png"))
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever a library raises: it cannot read this file)
             return
         taken += [now] * (repetition > 0)
     print(*(1e3 * statistics.median(one) for one in zip(*taken, strict=True)))

@@ -146,7 +146,7 @@ def main(
     retrains: Annotated[int, typer.Option(min=1)] = 20,
 ) -> None:
     """Print what was there before and after, and what that makes for a hundred looks."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch, started(Path(scratch)) as toy:
         looker = subprocess.Popen(
             [sys.executable, "-c", LOOKS],

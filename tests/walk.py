@@ -267,7 +267,7 @@ def walk(folder: Path) -> None:
 
 @functools.cache
 def _packages() -> Path:
-    """uv's cache, as the mirror of packages that they all reach."""
+    """Uv's cache, as the mirror of packages that they all reach."""
     said = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True).stdout
     Path(said.strip()).mkdir(parents=True, exist_ok=True)
     return Path(said.strip())

@@ -187,8 +187,10 @@ def _images(x: Tensor) -> Tensor:
 
 
 def _step(x: Tensor, name: str) -> list[Tensor]:
-    """What a fused step of an optimiser makes of its tensors. One that is not fused is made of
-    operators that are here themselves."""
+    """What a fused step of an optimiser makes of its tensors.
+
+    One that is not fused is made of operators that are in this list themselves.
+    """
     count = {"_fused_sgd_": 1, "_fused_adagrad_": 1}.get(name, 2)
     changed = [(x * scale).abs().contiguous() for scale in (0.3, 0.02, 0.01)[: 1 + count]]
     lists = [[changed[0]], [x.contiguous()], *([state] for state in changed[1:])]

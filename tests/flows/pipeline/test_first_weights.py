@@ -32,8 +32,7 @@ STAGE = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one stage, which starts from weights that DVC tracks, and a remote beside it;
-    to be copied."""
+    """A project to be copied: one stage that starts from weights that DVC tracks, and a remote."""
     root = tmp_path_factory.mktemp("made") / "project"
     (root / "weights").mkdir(parents=True)
     shutil.copyfile(ROOT / "weights/.gitkeep", root / "weights/.gitkeep")

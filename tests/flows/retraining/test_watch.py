@@ -1,5 +1,7 @@
-"""When the watch starts a retrain, and when it leaves a snapshot alone: see test_up.py for both at
-work on real servers."""
+"""When the watch starts a retrain, and when it leaves a snapshot alone.
+
+On real servers both are at work in `tests/flows/servers/test_up.py`.
+"""
 
 import hashlib
 from collections.abc import Iterator

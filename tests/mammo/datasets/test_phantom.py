@@ -181,7 +181,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
 
 
 def test_vector_instructions_change_no_byte(tmp_path: Path) -> None:
-    """numpy falls back from AVX2 and AVX-512 to the code of older processors: same bytes."""
+    """Numpy falls back from AVX2 and AVX-512 to the code of older processors: same bytes."""
     script = (
         "import sys; from pathlib import Path\n"
         "from numpy._core._multiarray_umath import __cpu_features__ as features\n"

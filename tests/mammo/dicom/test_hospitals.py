@@ -1,5 +1,7 @@
-"""Mammograms as hospitals, registries and their machines bring them: read right, or refused by
-name, and never a fault of ours taken for one of theirs."""
+"""Mammograms as hospitals, registries and their machines bring them.
+
+They are read right, or refused by name, and a fault of ours is never taken for one of theirs.
+"""
 
 import errno
 import io
@@ -199,8 +201,10 @@ def test_tomosynthesis_is_known_by_the_type_of_its_frame(where):
     ],
 )
 def test_tomosynthesis_is_known_by_its_series_description(description, stack, sop_class):
-    """In the class of mammograms only if it says which part of a stack it is: the exam of a
-    mammogram may have had a tomosynthesis too."""
+    """In the class of mammograms only if it says which part of a stack it is.
+
+    The exam of a mammogram may have had a tomosynthesis too.
+    """
     content = plain(FILM, SOPClassUID=sop_class, SeriesDescription=description)
     if stack or sop_class != MG:
         assert "it is of a tomosynthesis" in reason(content)

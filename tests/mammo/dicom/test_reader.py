@@ -151,7 +151,7 @@ def test_a_path_a_stream_and_bytes_are_read(tmp_path, name):
 
 
 def reference(content: bytes) -> np.ndarray:
-    """pydicom's rendering, in 0..255 as floating-point numbers."""
+    """Pydicom's rendering, in 0..255 as floating-point numbers."""
     ds = pydicom.dcmread(io.BytesIO(content))
     seen = apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds).astype(float)
     # pydicom stretches the window over the range that the stored bits can reach.
