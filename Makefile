@@ -35,10 +35,11 @@ test: env  ## environment, all tests and checks
 	@ruff check . && ruff format --check . && mypy
 	@mkdir -p build; pytest -m whole tests/flows > build/whole.txt 2>&1 & whole=$$!; \
 		nice -n 4 pytest -rs -m processors $(EMULATED) > build/processors.txt 2>&1 & processors=$$!; \
-		pytest -m "not whole and not processors"; rest=$$?; \
+		coverage run -m pytest -m "not whole and not processors"; rest=$$?; \
 		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; \
 		echo "other processors:"; wait $$processors; processors=$$?; cat build/processors.txt; \
-		exit $$((whole + processors + rest))
+		echo "coverage of the first:"; coverage report; coverage=$$?; \
+		exit $$((whole + processors + rest + coverage))
 
 processors: env  ## the emulated tests, on an Intel Haswell and on an AMD Milan
 	@MAMMOFLOW_TEST_PROCESSORS="Haswell EPYC-Milan" pytest -rs -m processors $(EMULATED)
@@ -51,7 +52,7 @@ walk: env  ## docs/team.md's story of four machines, each blind to the others; s
 
 lock:  ## compile requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
-		pyproject.toml --output-file requirements.lock
+		--fork-strategy fewest pyproject.toml --output-file requirements.lock
 
 clean:  ## remove the environment; data, outputs and models stay
 	rm -rf .venv
