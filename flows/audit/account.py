@@ -9,10 +9,11 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit.findings import Evidence
+from flows.audit.findings import CheckResult, findings_of
 from flows.audit.record import (
     Audit,
     ComparedStage,
+    Finding,
     Metric,
     Points,
     Setting,
@@ -33,21 +34,44 @@ from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 
 
-@dataclass
-class Materials:
-    """What the steps hand on, as far as the audit got."""
+@dataclass(frozen=True)
+class Environments:
+    """What a version was made in, and the auditor's machine."""
 
+    then: Environment | None  # None if it was not recorded
     now: Environment
-    then: Environment | None = None
     differences: Sequence[EnvironmentDifference] = ()
-    snapshot: Snapshot | None = None
-    standard: Standard | None = None
-    stages: Sequence[ComparedStage] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the cached outs of a version say."""
+
+    metrics: Sequence[Metric]
+    splits: Mapping[str, Mapping[str, int]]  # women and images of each
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What came of running the pipeline again; the last three only where bytes may differ."""
+
+    stages: Sequence[ComparedStage]
+    metrics: Sequence[Metric]
     rescoring: Rescoring | None = None
     equivalence: Equivalence | None = None
     points: Points | None = None
-    metrics: Sequence[Metric] = ()
-    splits: Mapping[str, Mapping[str, int]] | None = None
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What the steps of an audit found, as far as it got."""
+
+    results: Sequence[CheckResult]
+    snapshot: Snapshot | None  # None if the records do not tell one
+    environments: Environments
+    standard: Standard | None = None
+    contents: Contents | None = None
+    rerun: Rerun | None = None
 
 
 def compare_metrics(
@@ -77,19 +101,26 @@ def compare_metrics(
     return found
 
 
-def put_together(
-    root: Path, version: ModelVersion, seen: Evidence, got: Materials, quick: bool
-) -> Audit:
-    """The record, with the verdict that the findings come to."""
-    snapshot, number = got.snapshot, int(version.version)
-    verdict = verdict_of(seen.findings, got.stages, got.equivalence, quick)
+def put_together(root: Path, version: ModelVersion, found: Materials, quick: bool) -> Audit:
+    """The record, with the verdict that the findings come to.
+
+    Args:
+        root: the auditor's clone.
+        version: the version that was audited.
+        found: by the audit.
+        quick: whether the re-run and the comparison were left out.
+    """
+    snapshot, number = found.snapshot, int(version.version)
+    rerun = found.rerun or Rerun((), found.contents.metrics if found.contents else ())
+    findings = findings_of(found.results)
+    verdict = verdict_of(findings, rerun.stages, rerun.equivalence, quick)
     previous, settings = _settings_against_previous(version, snapshot)
     commit = snapshot.commit if snapshot else version.tags.get("git_commit")
     author, date = _who_and_when(root, commit)
     data = data_out(snapshot) if snapshot else (None, version.tags.get("data_hash"))
     return Audit(
         verdict=verdict,
-        sentence=_sentence(number, verdict, seen, got),
+        sentence=_sentence(number, verdict, findings, rerun),
         quick=quick,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=MODEL,
@@ -104,50 +135,50 @@ def put_together(
         data_hash=data[1],
         previous_version=previous,
         settings=settings,
-        checks=seen.checks,
-        findings=seen.findings,
-        standard=got.standard,
-        stages=got.stages,
-        rescoring=got.rescoring,
-        equivalence=got.equivalence,
-        points=got.points,
-        metrics=got.metrics,
-        environment_then=got.then,
-        environment_now=got.now,
-        environment_differences=got.differences,
-        splits=got.splits or {},
+        checks=[result.to_record() for result in found.results],
+        findings=findings,
+        standard=found.standard,
+        stages=rerun.stages,
+        rescoring=rerun.rescoring,
+        equivalence=rerun.equivalence,
+        points=rerun.points,
+        metrics=rerun.metrics,
+        environment_then=found.environments.then,
+        environment_now=found.environments.now,
+        environment_differences=found.environments.differences,
+        splits=found.contents.splits if found.contents else {},
     )
 
 
-def _sentence(number: int, verdict: Verdict, seen: Evidence, got: Materials) -> str:
+def _sentence(number: int, verdict: Verdict, findings: Sequence[Finding], rerun: Rerun) -> str:
     """The verdict in one sentence, with the first reason where there is one."""
-    outs = sum(len(stage.outs) for stage in got.stages)
-    first = {finding.kind: finding.sentence for finding in reversed(seen.findings)}
+    outs = sum(len(stage.outs) for stage in rerun.stages)
+    first = {finding.kind: finding.sentence for finding in reversed(findings)}
     subject = f"{MODEL} version {number}"
     match verdict:
         case "reproduced bit for bit":
             return (
-                f"{subject} was reproduced bit for bit: all {outs} outs of {len(got.stages)} "
+                f"{subject} was reproduced bit for bit: all {outs} outs of {len(rerun.stages)} "
                 f"stages came out as the bytes they were."
             )
         case "reproduced in effect":
-            return f"{subject} was reproduced in effect, {_numbers(got.equivalence)}."
+            return f"{subject} was reproduced in effect, {_numbers(rerun.equivalence)}."
         case "reproduced, but unsound":
             return f"{subject} was reproduced, but is unsound: {first['unsound']}."
         case "records agree, not re-run":
             return f"The records of {subject} agree; it was not run again (--quick)."
         case "records agree, not re-run, but unsound":
             return (
-                f"The records of {subject} agree, but it is unsound: {first['unsound']}; not run "
-                f"again."
+                f"The records of {subject} agree, but it is unsound: {first['unsound']}; it was "
+                f"not run again (--quick)."
             )
         case "not reproduced":
             return f"{subject} was not reproduced: {first['wrong']}."
         case "too small to tell":
-            assert got.equivalence is not None
+            assert rerun.equivalence is not None
             return (
                 f"The test set of {subject} is too small to tell whether the re-made model does "
-                f"the same: {got.equivalence.reason}."
+                f"the same: {rerun.equivalence.reason}."
             )
         case "cannot be judged":
             return f"{subject} cannot be judged: {first['missing']}."

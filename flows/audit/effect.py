@@ -1,23 +1,26 @@
-"""Where bytes may differ: do the recorded weights give the recorded predictions, and does the model
-that was trained again do the same as the recorded one?
+"""What models do, compared where bytes may differ.
 
-The first keeps a record honest that bytes cannot: weights that were exchanged afterwards, with
+Two questions: do the recorded weights give the recorded predictions, and does the model that was
+trained again do the same as the recorded one?
+
+The first finds what bytes cannot show: weights that were exchanged afterwards, together with
 everything that names them, would otherwise be judged by predictions that are not theirs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from flows.audit.findings import missing, wrong
+from flows.audit.findings import missing, note, wrong
 from flows.audit.record import Finding, Points
 from flows.audit.reproduction import score_recorded
-from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
+from flows.audit.subject import Subject
+from flows.pipeline.lock_and_cache import Cache
 from flows.processes.follow import CommandError
 from flows.processes.words import Say
-from flows.snapshots.snapshot import Snapshot, materialise
+from flows.snapshots.snapshot import materialise
 from flows.tracking.registry import flatten
 from mammo.assurance.equivalence import (
     Equivalence,
@@ -41,47 +44,32 @@ _ROUNDING = 1e-6  # of a score that is computed twice from one table
 
 
 def unlike_recorded(
-    root: Path,
-    snapshot: Snapshot,
-    locked: Sequence[LockedStage],
-    cache: Cache,
-    bound: float,
-    say: Say,
+    subject: Subject, bound: float, say: Say
 ) -> tuple[Rescoring | None, list[Finding]]:
     """Score the recorded classifier on this machine, and hold the recorded predictions against it.
 
     Args:
-        root: the auditor's clone.
-        snapshot: of the version.
-        locked: its stages as they were.
-        cache: has their outs.
+        subject: the version.
         bound: that a probability may be off by.
         say: told of the progress, line by line.
 
     Returns:
-        The table that is further off; and what is not as recorded.
+        The comparison of the table that is further off, and what is not as recorded.
     """
-    outs = outs_of(locked)
-    stage = next((s for s in locked if {_PREDICTIONS, _BREASTS, _METRICS} <= s.outs.keys()), None)
+    wanted = {_PREDICTIONS, _BREASTS, _METRICS}
+    stage = next((stage for stage in subject.locked if wanted <= stage.outs.keys()), None)
     if stage is None:
         return None, [missing(f"no stage of the version made {_PREDICTIONS} and {_BREASTS}")]
-    with materialise(root, snapshot) as folder:
+    recorded = {path: subject.cache.path(stage.outs[path]) for path in wanted}
+    with materialise(subject.root, subject.snapshot) as folder:
         try:
-            score_recorded(folder, stage, outs, say)
-            found = [
-                score_again(
-                    read_table(cache.path(outs[path]), schema),
-                    read_table(folder / path, schema),
-                    bound,
-                )
-                for path, schema in ((_PREDICTIONS, PREDICTIONS), (_BREASTS, BREASTS))
-            ]
-            then, now = _threshold(cache.path(outs[_METRICS])), _threshold(folder / _METRICS)
+            score_recorded(folder, stage, subject.outs, say)
+            rescoring = _compare_tables(recorded, folder, bound)
+            then, now = _threshold(recorded[_METRICS]), _threshold(folder / _METRICS)
         except CommandError as error:
             return None, [wrong(f"the recorded classifier cannot be scored again: {error}")]
         except (UserError, ValueError) as error:
             return None, [wrong(f"the recorded predictions cannot be held against others: {error}")]
-    rescoring = max(found, key=lambda table: table.largest)
     if not rescoring.holds:
         what = f"predictions are not what the recorded weights give: {rescoring.where}"
     elif abs(then - now) > bound:
@@ -89,6 +77,20 @@ def unlike_recorded(
     else:
         return rescoring, []
     return rescoring, [wrong(f"the recorded {what}")]
+
+
+def _compare_tables(recorded: Mapping[str, Path], folder: Path, bound: float) -> Rescoring:
+    """Compare the recorded predictions with those in `folder`; return the table further off.
+
+    Raises:
+        UserError: if a table is not what the stage evaluate writes.
+        ValueError: if the tables have other rows.
+    """
+    found = [
+        score_again(read_table(recorded[path], schema), read_table(folder / path, schema), bound)
+        for path, schema in ((_PREDICTIONS, PREDICTIONS), (_BREASTS, BREASTS))
+    ]
+    return max(found, key=lambda table: table.largest)
 
 
 def unlike_remade(
@@ -127,7 +129,7 @@ def unlike_remade(
         return found, points, []
     if found.outcome == "not equivalent":
         return found, points, [wrong(found.reason)]
-    return found, points, [Finding(step="equivalence", kind="note", sentence=found.reason)]
+    return found, points, [note(found.reason)]
 
 
 def _other_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:

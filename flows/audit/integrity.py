@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,15 @@ def read_model(version: ModelVersion, folder: Path) -> StoredModel:
 
 
 def model_bytes(
-    version: ModelVersion, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+    version: ModelVersion, folder: Path, snapshot: Snapshot, stages: Sequence[LockedStage]
 ) -> Iterator[Finding]:
-    """The registered model holds the outs of the train stages, and the commit's code.
+    """Find where the registered model is not made of the train stages' outs and the commit's code.
 
     Args:
+        version: the registered version.
         folder: the snapshot, materialised.
+        snapshot: the version's.
+        stages: of its dvc.lock.
     """
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -84,12 +87,15 @@ def model_bytes(
 
 
 def unlike_commit(
-    model: StoredModel, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+    model: StoredModel, folder: Path, snapshot: Snapshot, stages: Sequence[LockedStage]
 ) -> Iterator[Finding]:
-    """Weights, settings and code of a model that are not those of a snapshot.
+    """Find weights, settings and code of a model that are not those of a snapshot.
 
     Args:
+        model: a copy of the registered model.
         folder: the snapshot, materialised.
+        snapshot: that the model should have been made from.
+        stages: of its dvc.lock.
     """
     outs = outs_of(stages)
     wanted = {
@@ -120,13 +126,20 @@ def unlike_commit(
 
 
 def logged_numbers(
-    run: Run, snapshot: Snapshot, locked: list[LockedStage], stages: list[Stage], cache: Cache
+    run: Run,
+    snapshot: Snapshot,
+    locked: Sequence[LockedStage],
+    stages: Sequence[Stage],
+    cache: Cache,
 ) -> Iterator[Finding]:
-    """The params and metrics in MLflow are those of the snapshot and of its outs.
+    """Find params and metrics in MLflow that are not those of the snapshot and of its outs.
 
     Args:
         run: the parent run.
-        stages: of the snapshot's dvc.yaml, for which outs are metrics.
+        snapshot: that the run ended with.
+        locked: the stages of its dvc.lock.
+        stages: of its dvc.yaml, which says which outs are metrics.
+        cache: has the outs.
     """
     settings = flatten(yaml.safe_load(snapshot.files["params.yaml"]))
     yield from _params_agree("the run retrain", run, settings)

@@ -3,7 +3,7 @@
 Each function looks at one thing and returns what it found wrong or missing. None runs a stage.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -147,11 +147,15 @@ def _who_disagrees(stored: Snapshot, tagged: Snapshot, digest: str, tag: str) ->
         )
 
 
-def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> Iterator[Finding]:
-    """dvc.lock fits itself, the commit's code and params.yaml.
+def lock_agrees(
+    folder: Path, snapshot: Snapshot, stages: Sequence[LockedStage]
+) -> Iterator[Finding]:
+    """Find where dvc.lock does not fit itself, the commit's code and params.yaml.
 
     Args:
         folder: the snapshot, materialised.
+        snapshot: whose dvc.lock it is.
+        stages: of the dvc.lock.
     """
     made = {path: (stage.name, md5) for stage in stages for path, md5 in stage.outs.items()}
     path, md5 = data_out(snapshot)

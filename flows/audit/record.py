@@ -27,6 +27,17 @@ Verdict = Literal[
 OutLikeness = Likeness | Literal["follows from training"]
 """The last: other bytes where the arithmetic is another, of a stage after training; not judged."""
 
+Step = Literal[
+    "provenance",
+    "integrity",
+    "leakage",
+    "standard",
+    "reproduction",
+    "comparison",
+    "rescoring",
+    "equivalence",
+]
+
 EXIT_STATUS: Mapping[Verdict, int] = {
     "reproduced bit for bit": 0,
     "reproduced in effect": 0,
@@ -52,16 +63,7 @@ class Finding(Record):
     be reproduced and should not be trusted; a `note` changes no verdict.
     """
 
-    step: Literal[
-        "provenance",
-        "integrity",
-        "leakage",
-        "standard",
-        "reproduction",
-        "comparison",
-        "rescoring",
-        "equivalence",
-    ]
+    step: Step
     kind: Literal["missing", "wrong", "unsound", "note"]
     sentence: str
 

@@ -1,6 +1,6 @@
 """Running a snapshot's pipeline again, and comparing what comes out with the record."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +78,8 @@ def compare_stages(
     compared: list[ComparedStage] = []
     for then in locked:
         now = again.get(then.name)
-        follows = tolerance is not None and then.name in tolerance.follow_training
-        outs = [
-            _compare_out(folder, path, md5, now.outs.get(path), cache, tolerance, follows)
-            if now is not None
-            else _not_made(path, md5)
-            for path, md5 in then.outs.items()
-        ]
+        made = now.outs if now is not None else {}
+        outs = _compare_outs(folder, then, made, cache, tolerance)
         likeness = _LEAST_ALIKE[max((_LEAST_ALIKE.index(out.likeness) for out in outs), default=0)]
         deterministic = None
         if likeness in ("alike", "different") and now is not None and now.deps == then.deps:
@@ -98,46 +93,55 @@ def compare_stages(
     return compared
 
 
-def _compare_out(
+def _compare_outs(
     folder: Path,
-    path: str,
-    then: str,
-    now: str | None,
+    then: LockedStage,
+    made: Mapping[str, str],
     cache: Cache,
     tolerance: Tolerance | None,
-    follows: bool,
-) -> ComparedOut:
-    if now is None:
-        return _not_made(path, then)
-    if then != now and follows:
-        return ComparedOut(
-            path=path, hash_then=then, hash_now=now, likeness="follows from training", details=[]
+) -> list[ComparedOut]:
+    """Every out of a stage, then and now.
+
+    Args:
+        folder: where the pipeline ran again.
+        then: the stage as it was.
+        made: paths and hashes of the outs that were made again.
+        cache: has the outs as they were.
+        tolerance: None if bytes must be the same.
+    """
+    follows = tolerance is not None and then.name in tolerance.follow_training
+    compared = []
+    for path, md5 in then.outs.items():
+        now = made.get(path)
+        if now is None:
+            likeness: OutLikeness = "different"
+            details = ["it was not made again"]
+        elif now == md5:
+            likeness, details = "identical", []
+        elif follows:
+            likeness, details = "follows from training", []
+        else:
+            likeness, details = _compare_files(folder, path, md5, cache, tolerance)
+        compared.append(
+            ComparedOut(path=path, hash_then=md5, hash_now=now, likeness=likeness, details=details)
         )
-    pixels = tolerance.pixels if tolerance is not None else 0
-    found = {} if then == now else _differences(folder, path, then, cache, pixels)
+    return compared
+
+
+def _compare_files(
+    folder: Path, path: str, then: str, cache: Cache, tolerance: Tolerance | None
+) -> tuple[OutLikeness, list[str]]:
+    """How alike an out is to the recorded one, and its files that differ, least alike first."""
+    found = _differences(folder, path, then, cache, tolerance.pixels if tolerance else 0)
     likeness = worst(list(found.values()))
-    return ComparedOut(
-        path=path,
-        hash_then=then,
-        hash_now=now,
-        likeness="different" if likeness == "alike" and tolerance is None else likeness,
-        details=[
-            f"{name}: {comparison.detail}"
-            for name, comparison in sorted(
-                found.items(), key=lambda x: _LEAST_ALIKE.index(x[1].likeness), reverse=True
-            )
-        ][:DETAILS],
-    )
-
-
-def _not_made(path: str, then: str) -> ComparedOut:
-    return ComparedOut(
-        path=path,
-        hash_then=then,
-        hash_now=None,
-        likeness="different",
-        details=["it was not made again"],
-    )
+    details = [
+        f"{name}: {comparison.detail}"
+        for name, comparison in sorted(
+            found.items(), key=lambda x: _LEAST_ALIKE.index(x[1].likeness), reverse=True
+        )
+    ]
+    strict = tolerance is None
+    return "different" if strict and likeness == "alike" else likeness, details[:DETAILS]
 
 
 def _differences(
