@@ -25,10 +25,10 @@ from flows.tracking.register import git_tag
 from flows.tracking.registry import (
     SNAPSHOT_ARTIFACT,
     absent,
+    artifact_text,
     flatten,
     run_of,
     snapshot_tags,
-    stored_text,
 )
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
@@ -82,7 +82,7 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
     one disagrees with the other two, that one is the culprit.
     """
     tag = git_tag(int(version.version))
-    text = stored_text(version, SNAPSHOT_ARTIFACT)
+    text = artifact_text(run_of(version), SNAPSHOT_ARTIFACT)
     findings = []
     stored: Snapshot | None = None
     if text is None:
@@ -119,7 +119,7 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
                     wrong(f"the tag {name} of the {owner} is {tags[name]!r}, not {value!r}")
                 )
     for name, content in stored.files.items():
-        if stored_text(version, f"snapshot/{name}") != content:
+        if artifact_text(run_of(version), f"snapshot/{name}") != content:
             findings.append(
                 wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
             )

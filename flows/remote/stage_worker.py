@@ -29,7 +29,7 @@ RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 @flow(name="run-stage", flow_run_name="{stage}")
-def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
+def run_requested_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
     """Run one stage of a snapshot and push its outs and its entry of the run cache.
 
     Args:

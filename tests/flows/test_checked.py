@@ -18,7 +18,7 @@ from flows.processes.checked import Commit, Md5, RelativePath, RunId, checked, i
 from flows.processes.run_git import git
 from flows.remote import worker_clone as workspace
 from flows.remote.remote_stage import Done
-from flows.remote.stage_worker import run_stage
+from flows.remote.stage_worker import run_requested_stage
 from flows.snapshots.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
 from flows.tracking.registry import run_of
 from mammo.base.errors import UserError
@@ -331,7 +331,7 @@ def test_a_worker_says_what_is_wrong_with_what_it_is_asked(
     }
     for (stage, snapshot), sentence in cases.items():
         with disable_run_logger():
-            state = run_stage.fn(stage, snapshot)
+            state = run_requested_stage.fn(stage, snapshot)
         assert state.is_failed()
         assert sentence in str(state.message)
 

@@ -77,7 +77,10 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(root: Pat
 
 @pytest.mark.usefixtures("away")
 def test_what_a_version_was_made_in_is_not_taken_for_unrecorded(version: ModelVersion) -> None:
-    for ask in (registry.environment_of, find_run, lambda v: registry.stored_text(v, "snapshot/x")):
+    def text(version: ModelVersion) -> str | None:
+        return registry.artifact_text(registry.run_of(version), "snapshot/x")
+
+    for ask in (registry.environment_of, find_run, text):
         with pytest.raises(registry.FAULTS):
             ask(version)
 
