@@ -50,6 +50,19 @@ def read_lock(snapshot: Snapshot) -> list[LockedStage]:
     ]
 
 
+def read_entry(root: Path, name: str) -> "LockEntry":
+    """A stage's entry of a project's dvc.lock.
+
+    Raises:
+        UserError: if there is none, or it is not what DVC writes.
+    """
+    path = root / "dvc.lock"
+    text = path.read_text(errors="replace") if path.exists() else ""
+    if name not in _read(_Lock, text, "dvc.lock").stages:
+        raise UserError(f"dvc.lock has no entry of the stage {name}")
+    return _read_as(LockEntry, yaml.safe_load(text)["stages"][name], f"dvc.lock, stage {name}")
+
+
 def outs_of(stages: Iterable[LockedStage]) -> dict[str, str]:
     """The outs of all these stages: path and hash."""
     return {path: md5 for stage in stages for path, md5 in stage.outs.items()}
@@ -152,6 +165,17 @@ class _OwnOut(_Object):
     desc: str = ""
 
 
+class LockEntry(BaseModel):
+    """A stage's entry of a dvc.lock, as another machine may send it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cmd: str | list[str]
+    deps: list[_OwnOut] = []
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[_OwnOut] = []
+
+
 class _OwnData(BaseModel):
     """A data.dvc without a source."""
 
@@ -163,16 +187,21 @@ class _OwnData(BaseModel):
     wdir: Literal[".", None] = None
 
 
-F = TypeVar("F", _Lock, _DvcFile, _OwnData)
+F = TypeVar("F", _Lock, _DvcFile, _OwnData, LockEntry)
 
 
 def _read(form: type[F], text: str, name: str) -> F:
     try:
-        return form.model_validate(yaml.safe_load(text), strict=True)
-    except ValidationError as error:
-        raise UserError(f"{name}: not what DVC writes ({faults(error)})") from None
+        return _read_as(form, yaml.safe_load(text), name)
     except (RecursionError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{name}: not what DVC writes ({error!r})") from None
+
+
+def _read_as(form: type[F], content: Any, name: str) -> F:
+    try:
+        return form.model_validate(content, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{name}: not what DVC writes ({faults(error)})") from None
 
 
 def hash_of_room(folder: Path) -> str:

@@ -146,6 +146,10 @@ def follow(
     return lines
 
 
+def ignore(line: str) -> None:
+    """Do nothing with a line of output: a failure quotes the last ones."""
+
+
 def bare_environment(home: Path, code: Path) -> dict[str, str]:
     """The environment for a computation that needs nothing of ours.
 

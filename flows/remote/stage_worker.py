@@ -14,7 +14,7 @@ from prefect.states import Completed, Failed
 
 from flows.pipeline.graph import Stage, read_pipeline, repro, worth_showing
 from flows.pipeline.lock_and_cache import require_form
-from flows.pipeline.run_cache import pull_deps, push_result
+from flows.pipeline.transfer import pull_deps, push_result
 from flows.processes.checked import RunId, checked
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
@@ -30,7 +30,7 @@ RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 @flow(name="run-stage", flow_run_name="{stage}")
 def run_requested_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
-    """Run one stage of a snapshot and push its outs and its entry of the run cache.
+    """Run one stage of a snapshot and push its outs.
 
     Args:
         stage: its name in dvc.yaml.
@@ -62,8 +62,9 @@ def run_requested_stage(stage: str, snapshot: str, mlflow_run: str = "") -> Stat
                 ),
             }
             fate = repro(declared, folder, environment, say)
-            push_result(folder, stage)
-            done = Done(fate=fate, arithmetic=measure_or_say(folder, logger.warning))
+            entry = push_result(folder, stage)
+            arithmetic = measure_or_say(folder, logger.warning)
+            done = Done(fate=fate, entry=entry, arithmetic=arithmetic)
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     return Completed(message=done.model_dump_json())

@@ -303,12 +303,18 @@ def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:  
 @pytest.mark.parametrize(
     "message",
     [
-        "", "done", "{}", '{"fate": "rm -rf", "arithmetic": {}}',
-        '{"fate": "ran", "arithmetic": {"matrix product": "\\u001b[2J"}}',
-        '{"fate": "ran", "arithmetic": {}, "path": "/etc"}',
+        "", "done", "{}", '{"fate": "rm -rf"}', '{"path": "/etc"}',
+        '{"arithmetic": {"matrix product": "\\u001b[2J"}}',
+        '{"entry": {"cmd": "x", "outs": [{"path": "../x", "md5": "' + HEX + '"}]}}',
+        '{"entry": {"cmd": "x", "outs": [{"path": "x", "md5": "../x"}]}}',
+        '{"entry": {"cmd": "x", "outs": [], "remote": "ssh://elsewhere"}}',
     ],
 )  # fmt: skip
-def test_a_workers_last_words_are_a_fate_and_hashes(message: str) -> None:
+def test_a_workers_last_words_are_a_fate_an_entry_and_hashes(message: str) -> None:
+    known = {"fate": "ran", "arithmetic": {}, "entry": {"cmd": "x", "outs": []}}
+    Done.model_validate(known)
+    if message.startswith('{"'):
+        message = json.dumps(known | json.loads(message))
     with pytest.raises(ValidationError):
         Done.model_validate_json(message)
 

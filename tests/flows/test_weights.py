@@ -11,7 +11,7 @@ from flows.audit.provenance import lock_agrees
 from flows.audit.reproduction import run_again
 from flows.pipeline.first_weights import ensure_weights, folder_hash, tracked
 from flows.pipeline.lock_and_cache import read_lock
-from flows.pipeline.run_cache import pull_deps, push_deps
+from flows.pipeline.transfer import pull_deps, push_deps
 from flows.snapshots.snapshot import capture, materialise
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
