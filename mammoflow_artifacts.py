@@ -19,12 +19,12 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-from mlflow.tracking._tracking_service.utils import get_tracking_uri
 
 FOLDER = "artifacts"
 
@@ -42,7 +42,8 @@ def artifact_repository(
     Raises:
         MlflowException: if the address leads out of the folder.
     """
-    store = tracking_uri or get_tracking_uri()
+    # Not imported by name: MLflow loads this module while it is being imported itself.
+    store = tracking_uri or mlflow.get_tracking_uri()
     file = sqlite_file(store)
     address = urlsplit(artifact_uri)
     if file is None or address.netloc:  # a server's
