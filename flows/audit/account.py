@@ -1,4 +1,4 @@
-"""The account of an audit: what was seen, put together into the record and its one sentence."""
+"""The account of an audit: what the steps found, made into the record and its one sentence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from flows.processes.run_git import git
 from flows.snapshots.environment import Environment, EnvironmentDifference
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import git_tag
-from flows.tracking.registry import MODEL, flatten, snapshot_of
+from flows.tracking.registry import FAULTS, MODEL, flatten, snapshot_of
 from mammo.assurance.equivalence import Equivalence, Rescoring
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
@@ -77,7 +77,14 @@ class Materials:
 def compare_metrics(
     pipeline: Sequence[Stage], outs: Mapping[str, str], cache: Cache, folder: Path | None
 ) -> list[Metric]:
-    """Every metric of every stage, then and, if the stages were run again in `folder`, now."""
+    """Every metric of every stage: the recorded one and, if `folder` has one, that of the re-run.
+
+    Args:
+        pipeline: the stages, as dvc.yaml declares them.
+        outs: the recorded paths and hashes.
+        cache: has the recorded outs.
+        folder: where the pipeline ran again; None if it did not.
+    """
     found = []
     for stage in pipeline:
         for path in stage.metrics:
@@ -101,7 +108,7 @@ def compare_metrics(
     return found
 
 
-def put_together(root: Path, version: ModelVersion, found: Materials, quick: bool) -> Audit:
+def make_record(root: Path, version: ModelVersion, found: Materials, quick: bool) -> Audit:
     """The record, with the verdict that the findings come to.
 
     Args:
@@ -116,11 +123,11 @@ def put_together(root: Path, version: ModelVersion, found: Materials, quick: boo
     verdict = verdict_of(findings, rerun.stages, rerun.equivalence, quick)
     previous, settings = _settings_against_previous(version, snapshot)
     commit = snapshot.commit if snapshot else version.tags.get("git_commit")
-    author, date = _who_and_when(root, commit)
+    author, date = _read_author(root, commit)
     data = data_out(snapshot) if snapshot else (None, version.tags.get("data_hash"))
     return Audit(
         verdict=verdict,
-        sentence=_sentence(number, verdict, findings, rerun),
+        sentence=_describe_verdict(number, verdict, findings, rerun),
         quick=quick,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=MODEL,
@@ -150,7 +157,9 @@ def put_together(root: Path, version: ModelVersion, found: Materials, quick: boo
     )
 
 
-def _sentence(number: int, verdict: Verdict, findings: Sequence[Finding], rerun: Rerun) -> str:
+def _describe_verdict(
+    number: int, verdict: Verdict, findings: Sequence[Finding], rerun: Rerun
+) -> str:
     """The verdict in one sentence, with the first reason where there is one."""
     outs = sum(len(stage.outs) for stage in rerun.stages)
     first = {finding.kind: finding.sentence for finding in reversed(findings)}
@@ -162,7 +171,7 @@ def _sentence(number: int, verdict: Verdict, findings: Sequence[Finding], rerun:
                 f"stages came out as the bytes they were."
             )
         case "reproduced in effect":
-            return f"{subject} was reproduced in effect, {_numbers(rerun.equivalence)}."
+            return f"{subject} was reproduced in effect, {_describe_measures(rerun.equivalence)}."
         case "reproduced, but unsound":
             return f"{subject} was reproduced, but is unsound: {first['unsound']}."
         case "records agree, not re-run":
@@ -184,8 +193,8 @@ def _sentence(number: int, verdict: Verdict, findings: Sequence[Finding], rerun:
             return f"{subject} cannot be judged: {first['missing']}."
 
 
-def _numbers(found: Equivalence | None) -> str:
-    """The comparison of two models in half a sentence; intervals and bounds are in the record."""
+def _describe_measures(found: Equivalence | None) -> str:
+    """The comparison of two models in half a sentence; the record has intervals and bounds."""
     assert found is not None
     numbers = ", ".join(
         f"{measure.name} {measure.value:.3f}"
@@ -199,7 +208,7 @@ def _numbers(found: Equivalence | None) -> str:
 def _settings_against_previous(
     version: ModelVersion, snapshot: Snapshot | None
 ) -> tuple[int | None, list[Setting]]:
-    """The newest older version there is, and the settings it had otherwise."""
+    """The newest older version that exists, and the settings that differ from it."""
     client = MlflowClient()
     older = [
         v
@@ -212,7 +221,8 @@ def _settings_against_previous(
     try:
         texts = snapshot_of(previous).files["params.yaml"], snapshot.files["params.yaml"]
         before, this = (flatten(yaml.safe_load(text)) for text in texts)
-    except Exception as error:  # whatever is wrong with that version is not this audit's matter
+    except (*FAULTS, UserError, KeyError, ValueError, yaml.YAMLError) as error:
+        # What is wrong with that version does not concern this audit.
         return int(previous.version), [
             Setting(key="(its settings cannot be read)", previous=str(error), this=None)
         ]
@@ -227,7 +237,7 @@ def _settings_against_previous(
     ]
 
 
-def _who_and_when(root: Path, commit: str | None) -> tuple[str | None, str | None]:
+def _read_author(root: Path, commit: str | None) -> tuple[str | None, str | None]:
     if commit is None:
         return None, None
     try:

@@ -1,9 +1,9 @@
-"""The audit of a model version: do its records agree, and does doing it again give the same model?
+"""The audit of a model version: do its records agree, and does a re-run give the same model?
 
     mammoflow audit 3
 
 It reads the registry, git and DVC's cache, runs the snapshot's pipeline again in a clean directory,
-and compares. Nothing of the auditor's changes but the audit's own tags and report on the version.
+and compares. It changes nothing but its own tags and report of the version.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +22,16 @@ from flows.audit.account import (
     Materials,
     Rerun,
     compare_metrics,
-    put_together,
+    make_record,
 )
-from flows.audit.effect import unlike_recorded, unlike_remade
+from flows.audit.effect import compare_remade, rescore_recorded
 from flows.audit.findings import CheckResult, check, findings_of, note, unsound, wrong
 from flows.audit.record import Audit, ComparedStage, Finding
 from flows.audit.reproduction import Tolerance, compare_stages, run_again
 from flows.audit.standard import find_standard
 from flows.audit.subject import Subject, read_subject
 from flows.pipeline.graph import follows_training
-from flows.pipeline.lock_and_cache import sizes
+from flows.pipeline.lock_and_cache import read_sizes
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.run_git import file_at
@@ -50,14 +50,14 @@ from mammo.base.settings import Params
 
 
 def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
-    """Audit a model version; `history.keep` writes what came of it to the registry.
+    """Audit a model version; `history.keep` writes the result to the registry.
 
     Args:
         root: the auditor's clone.
         reference: a version's number, or an alias as in `mammogram-classifier@champion`.
         params: the auditor's settings, for their bounds.
         quick: leave out the re-run and the comparison.
-        say: told of the progress, line by line.
+        say: reports the progress.
 
     Raises:
         UserError: if there is no such version, its run is gone, or MLflow does not answer.
@@ -79,15 +79,15 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
                 found = replace(found, results=[*results, unreadable])
             else:
                 found = _audit_subject(subject, found, params.audit, quick, say)
-    return put_together(root, version, found, quick)
+    return make_record(root, version, found, quick)
 
 
 def _check_identity(
     root: Path, version: ModelVersion, run: Run
 ) -> tuple[Snapshot | None, list[CheckResult]]:
-    """The snapshot that a version came from; None if its records do not tell one."""
-    tags = provenance.missing_tags(version)
-    snapshot, disagreements = provenance.agreement(root, version, run)
+    """The snapshot that a version came from; None if its records do not agree on one."""
+    tags = provenance.find_missing_tags(version)
+    snapshot, disagreements = provenance.find_agreed_snapshot(root, version, run)
     return snapshot, [
         check("provenance", "the version carries its tags", tags),
         check("provenance", "registry, run and git tag hold one snapshot", disagreements),
@@ -97,12 +97,12 @@ def _check_identity(
 def _compare_environments(
     root: Path, version: ModelVersion, snapshot: Snapshot | None
 ) -> Environments:
-    """What the version was made in, and this machine; packages are those of the commit's lock."""
-    then, now = environment_of(version), environment.here()
+    """The environment of the version and this one; the commit's lock gives missing packages."""
+    then, now = environment_of(version), environment.describe_environment()
     if snapshot is None:
         return Environments(then, now)
     try:
-        lock = environment.locked_packages(file_at(root, snapshot.commit, "requirements.lock"))
+        lock = environment.read_locked_packages(file_at(root, snapshot.commit, "requirements.lock"))
     except UserError:
         lock = {}  # the commit has none
     return Environments(then, now, environment.compare(then, now, lock))
@@ -118,10 +118,10 @@ def _audit_subject(
         before: what was found until now.
         bounds: of the comparison.
         quick: leave out the re-run and the comparison.
-        say: told of the progress, line by line.
+        say: reports the progress.
 
     Returns:
-        What was found until now, and what came of this.
+        What was found until now, with what this step found.
     """
     families, measured = _measure_arithmetic(subject)
     environments = before.environments
@@ -129,7 +129,7 @@ def _audit_subject(
     standard = find_standard(environments.then, families, stages)
     say(f"standard: {standard.name}: {standard.sentence}")
     for difference in environments.differences:
-        effect = "can move bits" if difference.moves_bits else "moves no bits"
+        effect = "can change bytes" if difference.moves_bits else "changes no bytes"
         change = f"was {difference.then}, is {difference.now}"
         say(f"environment: {difference.what} {change}: {effect}")
     now = environments.now.model_copy(update={"arithmetic": families})
@@ -159,8 +159,10 @@ def _measure_arithmetic(subject: Subject) -> tuple[dict[str, str], CheckResult]:
 def _examine(
     subject: Subject, before: Materials, bounds: Bounds, quick: bool, say: Say
 ) -> Materials:
-    """Check the bytes, then what they say, then run it all again; stop where no step could prove
-    anything any more."""
+    """Check the bytes, then their contents, then run everything again.
+
+    It stops where the next step could prove nothing.
+    """
     cached = _check_cache(subject, quick, say)
     found = replace(
         before, results=[*before.results, _check_lock(subject), cached, _check_workspace(subject)]
@@ -177,7 +179,7 @@ def _examine(
 
 
 def _check_lock(subject: Subject) -> CheckResult:
-    found = provenance.lock_agrees(subject.folder, subject.snapshot, subject.locked)
+    found = provenance.check_lock(subject.folder, subject.snapshot, subject.locked)
     return check("provenance", "dvc.lock fits the commit's code, params.yaml and itself", found)
 
 
@@ -198,7 +200,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
     return check(
         "provenance",
         "the cache holds data and outs, with the bytes of their hashes",
-        provenance.cached_bytes(
+        provenance.check_cached_bytes(
             subject.cache,
             subject.version,
             subject.data,
@@ -220,14 +222,14 @@ def _say_needs(subject: Subject, quick: bool, say: Say) -> None:
     Raises:
         UserError: if the disk has no room for it.
     """
-    known = sizes(subject.snapshot)
+    known = read_sizes(subject.snapshot)
     absent = sum(size for md5, size in known.items() if not subject.cache.path(md5).exists())
     if absent:
         say(f"needs {gigabytes(absent)} from DVC's remote")
     again = 0 if quick else sum(known.values())
     check_room(subject.root, absent + again)
-    if not quick and (minutes := provenance.minutes_of(subject.run)):
-        say(f"needs about {minutes:.0f} minutes: so long the stages ran that made the version")
+    if not quick and (minutes := provenance.measure_minutes(subject.run)):
+        say(f"needs about {minutes:.0f} minutes, as the stages did that made the version")
 
 
 def _counter(say: Say) -> Callable[[], None]:
@@ -244,15 +246,14 @@ def _counter(say: Say) -> Callable[[], None]:
 
 
 def _check_workspace(subject: Subject) -> CheckResult:
-    found = provenance.workspace_data(subject.root, subject.snapshot, subject.cache)
+    found = provenance.check_workspace_data(subject.root, subject.snapshot, subject.cache)
     return check(
         "provenance", "data/ of this clone, if it is that version's, is what data.dvc names", found
     )
 
 
 def _check_contents(subject: Subject) -> tuple[Contents, list[CheckResult]]:
-    """What the cached outs say, held against the registered model, MLflow's numbers and the
-    splits."""
+    """Compare the cached outs with the registered model and MLflow's numbers; check the splits."""
     locked, outs, cache = subject.locked, subject.outs, subject.cache
     splits, leaks = _read_splits(subject)
     contents = Contents(compare_metrics(subject.pipeline, outs, cache, None), splits)
@@ -260,12 +261,12 @@ def _check_contents(subject: Subject) -> tuple[Contents, list[CheckResult]]:
         check(
             "integrity",
             "the registered model holds the outs of the train stages, and the commit's code",
-            integrity.model_bytes(subject.version, subject.folder, subject.snapshot, locked),
+            integrity.check_model(subject.version, subject.folder, subject.snapshot, locked),
         ),
         check(
             "integrity",
             "params and metrics in MLflow are those of the snapshot and its outs",
-            integrity.logged_numbers(
+            integrity.check_logged_numbers(
                 subject.run, subject.snapshot, locked, subject.pipeline, cache
             ),
         ),
@@ -311,7 +312,7 @@ def _run_and_compare(
         subject: the version.
         strict: every byte must be the same.
         bounds: of the comparison where bytes may differ.
-        say: told of the progress, line by line.
+        say: reports the progress.
     """
     data, _ = subject.data
     say("running every stage again in a clean directory")
@@ -361,17 +362,22 @@ def _different_stages(stages: Sequence[ComparedStage]) -> list[Finding]:
 def _compare_models(
     subject: Subject, rerun: Rerun, bounds: Bounds, say: Say
 ) -> tuple[Rerun, list[CheckResult]]:
-    """Hold the recorded weights against the recorded predictions, then the re-made model against
-    the recorded one."""
+    """Compare the models where bytes may differ.
+
+    First the recorded weights must give the recorded predictions; then the re-made model is
+    compared with the recorded one.
+    """
     say("scoring the recorded weights on this machine")
-    rescoring, unlike = unlike_recorded(subject, bounds.probability, say)
+    rescoring, unlike = rescore_recorded(subject, bounds.probability, say)
     what = "the recorded weights give the recorded predictions"
     rescored = check("rescoring", what, unlike)
     rerun = replace(rerun, rescoring=rescoring)
     if not rescored.passed:
         return rerun, [rescored]
     say("comparing what both models say of the test women")
-    equivalence, points, unlike = unlike_remade(subject.folder, subject.outs, subject.cache, bounds)
+    equivalence, points, unlike = compare_remade(
+        subject.folder, subject.outs, subject.cache, bounds
+    )
     what = "the re-made model does the same for the test women"
     rerun = replace(rerun, equivalence=equivalence, points=points)
     return rerun, [rescored, check("equivalence", what, unlike)]

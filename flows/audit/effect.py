@@ -43,18 +43,18 @@ _PREDICTIONS, _BREASTS, _METRICS = (
 _ROUNDING = 1e-6  # of a score that is computed twice from one table
 
 
-def unlike_recorded(
+def rescore_recorded(
     subject: Subject, bound: float, say: Say
 ) -> tuple[Rescoring | None, list[Finding]]:
-    """Score the recorded classifier on this machine, and hold the recorded predictions against it.
+    """Score the recorded classifier on this machine, and compare with the recorded predictions.
 
     Args:
         subject: the version.
-        bound: that a probability may be off by.
-        say: told of the progress, line by line.
+        bound: by which a probability may differ.
+        say: reports the progress.
 
     Returns:
-        The comparison of the table that is further off, and what is not as recorded.
+        The comparison of the table that differs more, and findings if it is not as recorded.
     """
     wanted = {_PREDICTIONS, _BREASTS, _METRICS}
     stage = next((stage for stage in subject.locked if wanted <= stage.outs.keys()), None)
@@ -65,11 +65,11 @@ def unlike_recorded(
         try:
             score_recorded(folder, stage, subject.outs, say)
             rescoring = _compare_tables(recorded, folder, bound)
-            then, now = _threshold(recorded[_METRICS]), _threshold(folder / _METRICS)
+            then, now = _read_threshold(recorded[_METRICS]), _read_threshold(folder / _METRICS)
         except CommandError as error:
             return None, [wrong(f"the recorded classifier cannot be scored again: {error}")]
         except (UserError, ValueError) as error:
-            return None, [wrong(f"the recorded predictions cannot be held against others: {error}")]
+            return None, [wrong(f"the recorded predictions cannot be compared: {error}")]
     if not rescoring.holds:
         what = f"predictions are not what the recorded weights give: {rescoring.where}"
     elif abs(then - now) > bound:
@@ -80,7 +80,7 @@ def unlike_recorded(
 
 
 def _compare_tables(recorded: Mapping[str, Path], folder: Path, bound: float) -> Rescoring:
-    """Compare the recorded predictions with those in `folder`; return the table further off.
+    """Compare the recorded predictions with those in `folder`; return the worse comparison.
 
     Raises:
         UserError: if a table is not what the stage evaluate writes.
@@ -93,10 +93,10 @@ def _compare_tables(recorded: Mapping[str, Path], folder: Path, bound: float) ->
     return max(found, key=lambda table: table.largest)
 
 
-def unlike_remade(
+def compare_remade(
     folder: Path, outs: Mapping[str, str], cache: Cache, settings: Audit
 ) -> tuple[Equivalence | None, Points | None, list[Finding]]:
-    """Hold the model that was trained again against the recorded one.
+    """Compare the model that was trained again with the recorded one.
 
     Args:
         folder: where the pipeline ran again.
@@ -105,14 +105,14 @@ def unlike_remade(
         settings: the bounds.
 
     Returns:
-        What came of it, the breasts that it rests on, and what speaks against the version.
+        The comparison, the breasts that it is of, and findings against the version.
     """
     try:
-        then = _scored(cache.path(outs[_BREASTS]), cache.path(outs[_METRICS]))
-        now = _scored(folder / _BREASTS, folder / _METRICS)
+        then = _read_scored(cache.path(outs[_BREASTS]), cache.path(outs[_METRICS]))
+        now = _read_scored(folder / _BREASTS, folder / _METRICS)
     except UserError as error:
         return None, None, [wrong(f"the models cannot be compared: {error}")]
-    if forged := _other_scores(then.breasts, cache.path(outs[_METRICS])):
+    if forged := _check_scores(then.breasts, cache.path(outs[_METRICS])):
         return None, None, forged
     if difference := other_cases(then.breasts, now.breasts):
         return None, None, [wrong(difference)]
@@ -132,8 +132,8 @@ def unlike_remade(
     return found, points, [note(found.reason)]
 
 
-def _other_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
-    """Scores of the recorded metrics that the recorded predictions do not give."""
+def _check_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
+    """Find recorded scores that the recorded predictions do not give."""
     target = breasts["target"].to_numpy(dtype=np.int64)
     probability = breasts["probability"].to_numpy(dtype=np.float64)
     found = areas(target, probability, np.ones((1, len(target))))[:, 0]
@@ -148,7 +148,7 @@ def _other_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
     return unlike
 
 
-def _scored(breasts: Path, metrics: Path) -> Scored:
+def _read_scored(breasts: Path, metrics: Path) -> Scored:
     """The test breasts of a run of the stage evaluate.
 
     Raises:
@@ -158,10 +158,10 @@ def _scored(breasts: Path, metrics: Path) -> Scored:
     test = table[table["split"] == "test"].drop(columns="split")
     if test["target"].nunique() != 2:
         raise UserError(f"{breasts}: the test breasts are of one class")
-    return Scored(test, _threshold(metrics))
+    return Scored(test, _read_threshold(metrics))
 
 
-def _threshold(metrics: Path) -> float:
+def _read_threshold(metrics: Path) -> float:
     """The operating point by breast, as the stage evaluate chose it on validation."""
     value = flatten(read_json(metrics)).get("threshold.breast")
     if not isinstance(value, int | float):

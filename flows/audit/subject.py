@@ -7,7 +7,7 @@ from pathlib import Path
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.pipeline.first_weights import tracked
+from flows.pipeline.first_weights import read_tracked_weights
 from flows.pipeline.graph import Stage, read_pipeline
 from flows.pipeline.lock_and_cache import (
     Cache,
@@ -65,6 +65,6 @@ def read_subject(
         locked=read_lock(snapshot),
         pipeline=read_pipeline(folder),
         data=data_out(snapshot),
-        first_weights=tracked(folder),
+        first_weights=read_tracked_weights(folder),
         cache=open_cache(root),
     )

@@ -1,7 +1,7 @@
-"""One stage's inputs and outs, between this folder and a worker's, through DVC's default remote.
+"""Moves one stage's inputs and outs between this folder and a worker's, by DVC's default remote.
 
-A worker says what it made by the stage's entry of its dvc.lock. The entry comes into this folder's
-dvc.lock once the stage is up to date here, with the worker's outs and this folder's own inputs.
+The worker hands back the stage's entry of its dvc.lock, which names what it made. This folder's
+dvc.lock gets the entry once the worker's outs are here and fit this folder's own inputs.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from dvc_data.hashfile.hash_info import HashInfo
 from flows.pipeline.lock_and_cache import LockEntry, default_remote, open_cache, read_entry
 from flows.processes.follow import follow, ignore
 from flows.processes.run_dvc import DVC
-from flows.processes.words import some
+from flows.processes.words import shorten_list
 from mammo.base.errors import UserError
 
 
 @contextmanager
-def _opened(root: Path, name: str) -> Iterator[tuple[Repo, Any]]:
-    """The project, under DVC's lock, and a stage of it with its deps as they are now.
+def _open_stage(root: Path, name: str) -> Iterator[tuple[Repo, Any]]:
+    """The project, under DVC's lock, and a stage of it.
 
     Raises:
         UserError: with DVC's own words if it cannot do what is asked of it.
@@ -38,7 +38,7 @@ def _opened(root: Path, name: str) -> Iterator[tuple[Repo, Any]]:
 
 
 def require_remote(root: Path) -> None:
-    """Make sure that there is a default remote, through which workers get and give files.
+    """Make sure that there is a default remote, through which workers exchange files with us.
 
     Raises:
         UserError: if there is none.
@@ -69,7 +69,7 @@ def pull_deps(root: Path, name: str) -> None:
 
 
 def _for_deps(what: str, root: Path, name: str) -> None:
-    with _opened(root, name) as (repo, stage):
+    with _open_stage(root, name) as (repo, stage):
         targets = [
             target for dep in stage.deps if dep.is_in_repo for target in _tracked_by_dvc(repo, dep)
         ]
@@ -78,12 +78,12 @@ def _for_deps(what: str, root: Path, name: str) -> None:
 
 
 def _tracked_by_dvc(repo: Repo, dep: Any) -> list[str]:
-    """A dep that is an out or in one; or the outs in it, if it is a folder that git tracks."""
+    """What DVC tracks of a dep: the dep itself, or the outs in it if it is a folder of git's."""
     try:
         repo.find_outs_by_path(dep.fs_path, strict=False)
         return [str(dep.def_path)]
     except OutputNotFoundError:
-        pass  # then it is no out itself, but outs may be in it
+        pass  # it is no out itself, but outs may be in it
     try:
         outs = repo.find_outs_by_path(dep.fs_path, recursive=True)
     except OutputNotFoundError:
@@ -91,19 +91,19 @@ def _tracked_by_dvc(repo: Repo, dep: Any) -> list[str]:
     return [str(Path(out.fs_path).relative_to(repo.root_dir)) for out in outs]
 
 
-def at_hand(root: Path, name: str) -> bool:
+def is_at_hand(root: Path, name: str) -> bool:
     """Whether `dvc repro` would have nothing to run: up to date, or all in the local cache.
 
     Args:
         root: the project; the current folder, from which DVC's run cache counts.
         name: of the stage.
     """
-    with _opened(root, name) as (repo, stage):
+    with _open_stage(root, name) as (repo, stage):
         if not stage.changed():
             return True
         stage.save_deps()
         for out in stage.outs:
-            out.hash_info = HashInfo()  # what was made of other deps: it is not asked for
+            out.hash_info = HashInfo()  # dvc.lock's, which may be of other deps
         try:
             repo.stage_cache.restore(stage, dry=True)
         except RunCacheNotFoundError:
@@ -136,7 +136,7 @@ def pull_result(root: Path, name: str, entry: LockEntry) -> None:
             this folder, or made other outs than dvc.yaml declares; if the remote lacks an out, or
             has other bytes. dvc.lock is then as before.
     """
-    with _opened(root, name) as (repo, stage):
+    with _open_stage(root, name) as (repo, stage):
         if {out.path for out in entry.outs} != {out.def_path for out in stage.outs}:
             raise UserError(f"the worker's run of {name} made other outs than dvc.yaml declares")
         StageLoader.fill_from_lock(stage, entry.model_dump(exclude_unset=True))
@@ -173,5 +173,6 @@ def _check_bytes(root: Path, name: str, entry: LockEntry) -> None:
                 cache.path(md5).unlink(missing_ok=True)
     if damaged:
         raise UserError(
-            f"DVC's remote has other bytes than the worker's run of {name} made: {some(damaged)}"
+            f"DVC's remote has other bytes than the worker's run of {name} made: "
+            f"{shorten_list(damaged)}"
         )

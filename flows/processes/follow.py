@@ -100,9 +100,9 @@ def follow(
         command: and its arguments.
         cwd: where it runs.
         on_line: called for each line.
-        extra_env: variables beside those of this process.
+        extra_env: variables in addition to those of this process.
         time_limit: in seconds.
-        env: variables in place of those of this process.
+        env: variables instead of those of this process.
 
     Raises:
         CommandError: on a non-zero exit or when the time limit has passed.
@@ -146,7 +146,7 @@ def follow(
     return lines
 
 
-def ignore(line: str) -> None:
+def ignore(_line: str) -> None:
     """Do nothing with a line of output: a failure quotes the last ones."""
 
 

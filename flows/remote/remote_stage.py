@@ -1,4 +1,4 @@
-"""A stage run by a worker of its pool instead of in place, with the same dvc.lock in the end.
+"""Runs a stage by a worker of its pool instead of in place; dvc.lock ends the same.
 
 Deps go to DVC's default remote, the deployment `run-stage/<pool>` runs the stage of the snapshot
 in the worker's own clone, and what it made comes back through the remote, with the stage's entry of
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.pipeline.graph import Fate, Outcome, Stage, repro
 from flows.pipeline.lock_and_cache import LockEntry
-from flows.pipeline.transfer import at_hand, pull_result, push_deps, require_remote
+from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, require_remote
 from flows.processes.checked import Readable
 from flows.processes.follow import CommandError
 from flows.processes.words import Say
@@ -25,8 +25,8 @@ from flows.snapshots.snapshot import capture
 from mammo.base.errors import UserError
 
 
-class Done(BaseModel):
-    """What a worker says of a stage that it has brought up to date: its final message, as JSON."""
+class StageResult(BaseModel):
+    """What a worker reports of a stage that it brought up to date: its final message, as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,16 +63,17 @@ def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> No
                 ) from None
 
 
-def run_elsewhere(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outcome:
+def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outcome:
     """Bring one stage up to date through a worker of its pool; its dependencies must be.
 
-    What is up to date or in the cache is not sent anywhere.
+    A stage that is up to date, or whose outs are in the cache, is not sent to a worker.
 
     Raises:
-        CommandError: if the child does not complete, with the last lines of its log.
+        CommandError: if the child does not complete, with the last lines of its log; or if its
+            result is not of this folder's stage.
     """
     try:
-        if at_hand(root, stage.name):
+        if is_at_hand(root, stage.name):
             return Outcome(stage.name, repro(stage, root, {}, on_line))
         push_deps(root, stage.name)
         with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
@@ -90,14 +91,14 @@ def run_elsewhere(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Ou
     return Outcome(stage.name, done.fate, done.arithmetic)
 
 
-def _read_done(pool: str, said: str) -> Done:
-    """A worker's final message.
+def _read_done(pool: str, said: str) -> StageResult:
+    """Read a worker's final message.
 
     Raises:
-        UserError: if it is none that this code knows.
+        UserError: if this code does not know its form.
     """
     try:
-        return Done.model_validate_json(said)
+        return StageResult.model_validate_json(said)
     except ValidationError as error:
         raise UserError(
             f"{_deployment(pool)} ended with words that this code does not know: bring its worker's"

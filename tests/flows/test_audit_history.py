@@ -12,7 +12,7 @@ from flows.audit import history as audit_history
 from flows.audit.history import Audited, history, keep
 from flows.audit.record import Audit
 from flows.cli.app import app
-from flows.snapshots.environment import here
+from flows.snapshots.environment import describe_environment
 from flows.tracking.registry import MODEL, version
 from mammo.base.errors import UserError
 from tests.flows.conftest import store
@@ -47,7 +47,7 @@ def audit(verdict: str, quick: bool = False, second: int = 0) -> Audit:
             "date": f"2026-11-26T10:00:{second:02}+00:00",
             "model": MODEL,
             "version": 1,
-            "environment_now": here(),
+            "environment_now": describe_environment(),
             "splits": {},
             **{name: [] for name in ("settings", "checks", "findings", "stages", "metrics")},
             "environment_differences": [],

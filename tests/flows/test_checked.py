@@ -12,12 +12,12 @@ from mlflow.entities.model_registry import ModelVersion
 from prefect.logging import disable_run_logger
 from pydantic import ValidationError
 
-from flows.audit.account import _who_and_when
+from flows.audit.account import _read_author
 from flows.pipeline.lock_and_cache import Cache, data_out, read_lock, require_form
 from flows.processes.checked import Commit, Md5, RelativePath, RunId, checked, inside, printable
 from flows.processes.run_git import git
 from flows.remote import worker_clone as workspace
-from flows.remote.remote_stage import Done
+from flows.remote.remote_stage import StageResult
 from flows.remote.stage_worker import run_requested_stage
 from flows.snapshots.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
 from flows.tracking.registry import run_of
@@ -293,9 +293,9 @@ def test_a_run_that_is_none_names_its_version(run: str | None) -> None:
 
 
 def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:  # noqa: F811
-    assert _who_and_when(project, f"--output={project / 'written'}") == (None, None)
+    assert _read_author(project, f"--output={project / 'written'}") == (None, None)
     assert not (project / "written").exists()
-    author, date = _who_and_when(project, git(project, "rev-parse", "HEAD"))
+    author, date = _read_author(project, git(project, "rev-parse", "HEAD"))
     assert author == "Jörg Tester"
     assert date
 
@@ -312,11 +312,11 @@ def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:  
 )  # fmt: skip
 def test_a_workers_last_words_are_a_fate_an_entry_and_hashes(message: str) -> None:
     known = {"fate": "ran", "arithmetic": {}, "entry": {"cmd": "x", "outs": []}}
-    Done.model_validate(known)
+    StageResult.model_validate(known)
     if message.startswith('{"'):
         message = json.dumps(known | json.loads(message))
     with pytest.raises(ValidationError):
-        Done.model_validate_json(message)
+        StageResult.model_validate_json(message)
 
 
 def test_a_worker_says_what_is_wrong_with_what_it_is_asked(

@@ -141,7 +141,7 @@ def test_status_is_dvcs_own_and_looks_at_each_place_once(toy: Path) -> None:
     with Repo(str(toy)) as repo:
         deps = [dep for stage in repo.index.stages for dep in stage.deps]
         files = [dep for dep in deps if dep.fs_path.endswith("in.txt")]
-        remembered = dvc_status.once(get_hash)
+        remembered = dvc_status.hash_once(get_hash)
         assert [remembered(file) for file in files] == [1, 1]
     assert looked == [str(toy / "in.txt")]
 

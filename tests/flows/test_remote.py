@@ -8,7 +8,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.pipeline.graph import Meta, Stage
 from flows.pipeline.lock_and_cache import LockEntry
-from flows.pipeline.transfer import at_hand, pull_result, push_result
+from flows.pipeline.transfer import is_at_hand, pull_result, push_result
 from flows.remote.remote_stage import check_pools
 from flows.snapshots.snapshot import git
 from mammo.base.errors import UserError
@@ -49,10 +49,10 @@ def test_a_result_comes_back_through_the_remote_and_no_other_stages_does(project
     entry = LockEntry.model_validate_json(push_result(project, "train").model_dump_json())
     lock = (project / "dvc.lock").read_bytes()
     forget(project)
-    assert not at_hand(project, "train")
+    assert not is_at_hand(project, "train")
     pull_result(project, "train", entry)
     assert (project / "train" / "y.txt").read_text() == "train\n"
-    assert at_hand(project, "train")
+    assert is_at_hand(project, "train")
     assert "didn't change" in command(project, "dvc", "repro", "-s", "train").stdout
     assert "other" not in (project / "dvc.lock").read_text()
     command(project, "dvc", "repro", "-q")
@@ -65,7 +65,7 @@ def test_a_result_that_came_back_is_in_the_run_cache(project: Path) -> None:
     pull_result(project, "train", entry)
     (project / "dvc.lock").unlink()
     shutil.rmtree(project / "train")
-    assert at_hand(project, "train")
+    assert is_at_hand(project, "train")
     assert "is cached" in command(project, "dvc", "repro", "-s", "train").stdout
 
 
@@ -108,19 +108,19 @@ def test_outs_that_the_remote_lacks_or_has_otherwise_are_not_taken_over(
 
 
 def test_a_changed_dependency_is_not_at_hand(project: Path) -> None:
-    assert at_hand(project, "train")
+    assert is_at_hand(project, "train")
     (project / "in.txt").write_text("changed\n")
-    assert not at_hand(project, "train")
+    assert not is_at_hand(project, "train")
 
 
 def test_what_was_made_before_is_at_hand_again(project: Path) -> None:
     (project / "in.txt").write_text("changed\n")
     command(project, "dvc", "repro", "-q", "-s", "train")
-    assert not at_hand(project, "after")  # its entry of dvc.lock is that of another train
+    assert not is_at_hand(project, "after")  # its entry of dvc.lock is that of another train
     command(project, "dvc", "repro", "-q", "-s", "after")
     (project / "in.txt").write_text("hello\n")
     command(project, "dvc", "repro", "-q", "-s", "train")
-    assert at_hand(project, "after")
+    assert is_at_hand(project, "after")
 
 
 def test_a_pool_that_no_stage_wants_is_named(project: Path) -> None:

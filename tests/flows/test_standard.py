@@ -20,7 +20,7 @@ def made_on(
     arithmetic: dict[str, str], elsewhere: dict[str, dict[str, str]] | None = None
 ) -> Environment:
     update = {"arithmetic": arithmetic, "elsewhere": elsewhere or {}}
-    return environment.here().model_copy(update=update)
+    return environment.describe_environment().model_copy(update=update)
 
 
 def test_the_same_arithmetic_asks_for_the_same_bytes() -> None:
