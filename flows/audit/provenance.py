@@ -89,17 +89,7 @@ def find_agreed_snapshot(
         run: that the version came from.
     """
     tag = git_tag(int(version.version))
-    text = artifact_text(run_of(version), SNAPSHOT_ARTIFACT)
-    findings = []
-    stored: Snapshot | None = None
-    if text is None:
-        findings.append(missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}"))
-    else:
-        try:
-            stored = Snapshot.from_json(text)
-        except UserError as error:
-            sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
-            findings.append(wrong(sentence))
+    stored, findings = _read_stored_snapshot(version)
     if gone := fetch_tag(root, int(version.version)):
         findings.append(missing(f"{gone}; the registry says: {read_publication(version)}"))
     if findings or stored is None:
@@ -111,26 +101,38 @@ def find_agreed_snapshot(
         tagged = read_tag(root, tag)
     except UserError:
         return None, [wrong(f"the git tag {tag} was moved: it holds no snapshot")]
-    # A tag that is gone is `find_missing_tags`' matter: it contradicts nothing.
+    # A missing tag is reported by `find_missing_tags`: it contradicts nothing.
     digest = version.tags.get("snapshot_digest", tagged.digest)
     if not stored.digest == tagged.digest == digest:
         return None, list(_name_culprit(stored, tagged, digest, tag))
-    strangers = _compare_trees(root, tagged.commit, tag)
-    if strangers:
-        files = shorten_list(strangers)
+    if others := _compare_trees(root, tagged.commit, tag):
+        files = shorten_list(others)
         findings.append(wrong(f"the tag {tag} holds other code than its commit: {files}"))
-    for name, value in {**snapshot_tags(stored), "git_tag": tag}.items():
-        for owner, tags in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
-            if tags.get(name, value) != value:
-                findings.append(
-                    wrong(f"the tag {name} of the {owner} is {tags[name]!r}, not {value!r}")
-                )
+    return stored, [*findings, *_compare_copies(version, run, stored)]
+
+
+def _read_stored_snapshot(version: ModelVersion) -> tuple[Snapshot | None, list[Finding]]:
+    """The snapshot that the version's run holds, or None, and what is wrong with it."""
+    text = artifact_text(run_of(version), SNAPSHOT_ARTIFACT)
+    if text is None:
+        return None, [missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}")]
+    try:
+        return Snapshot.from_json(text), []
+    except UserError as error:
+        sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
+        return None, [wrong(sentence)]
+
+
+def _compare_copies(version: ModelVersion, run: Run, stored: Snapshot) -> Iterator[Finding]:
+    """Find tags of the version and its run, and texts of the run, that differ from the snapshot."""
+    tags = {**snapshot_tags(stored), "git_tag": git_tag(int(version.version))}
+    for name, value in tags.items():
+        for owner, found in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
+            if found.get(name, value) != value:
+                yield wrong(f"the tag {name} of the {owner} is {found[name]!r}, not {value!r}")
     for name, content in stored.files.items():
         if artifact_text(run_of(version), f"snapshot/{name}") != content:
-            findings.append(
-                wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
-            )
-    return stored, findings
+            yield wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
 
 
 def _name_culprit(stored: Snapshot, tagged: Snapshot, digest: str, tag: str) -> Iterator[Finding]:

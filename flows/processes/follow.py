@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -113,26 +113,15 @@ def follow(
         {**(os.environ if env is None else env), **(extra_env or {}), "PYTHONUNBUFFERED": "1"},
     )
     _running.add(child)
-    timed_out = threading.Event()
-
-    def stop_late_child() -> None:
-        timed_out.set()
-        child.stop()
-
-    timer = threading.Timer(time_limit, stop_late_child) if time_limit is not None else None
-    if timer is not None:
-        timer.daemon = True
-        timer.start()
     lines: list[str] = []
     try:
-        assert child.process.stdout is not None
-        for line in child.process.stdout:
-            lines.append(line.rstrip())
-            on_line(lines[-1])
-        child.await_end()
+        with _stop_after(child, time_limit) as timed_out:
+            assert child.process.stdout is not None
+            for line in child.process.stdout:
+                lines.append(line.rstrip())
+                on_line(lines[-1])
+            child.await_end()
     finally:
-        if timer is not None:
-            timer.cancel()
         child.stop()
         _running.discard(child)
         for pipe in (child.process.stdin, child.process.stdout):
@@ -144,6 +133,27 @@ def follow(
     if status != 0:
         raise CommandError(_failure(command, f"ended with status {status}", lines))
     return lines
+
+
+@contextlib.contextmanager
+def _stop_after(child: _Child, seconds: float | None) -> Iterator[threading.Event]:
+    """Stop a child after a time, if there is a limit; the event is set if that has happened."""
+    timed_out = threading.Event()
+    if seconds is None:
+        yield timed_out
+        return
+
+    def stop_late_child() -> None:
+        timed_out.set()
+        child.stop()
+
+    timer = threading.Timer(seconds, stop_late_child)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timed_out
+    finally:
+        timer.cancel()
 
 
 def ignore(_line: str) -> None:
