@@ -54,8 +54,15 @@ def push_deps(root: Path, name: str) -> None:
     """Push those deps of a stage that DVC tracks: outs of other stages, or of a .dvc file.
 
     Raises:
+        UserError: if a worker could not hand back all outs of the stage.
         CommandError: with DVC's last lines.
     """
+    with _open_stage(root, name) as (_, stage):
+        if kept := [out.def_path for out in stage.outs if not out.use_cache]:
+            raise UserError(
+                f"a worker cannot hand back {shorten_list(kept)} of the stage {name}, which "
+                f"dvc.yaml keeps out of DVC's cache: take `cache: false` away, or the stage's pool"
+            )
     _for_deps("push", root, name)
 
 

@@ -8,7 +8,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.pipeline.graph import Meta, Stage
 from flows.pipeline.lock_and_cache import LockEntry
-from flows.pipeline.transfer import is_at_hand, pull_result, push_result
+from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, push_result
 from flows.remote.remote_stage import check_pools
 from flows.snapshots.snapshot import git
 from mammo.base.errors import UserError
@@ -105,6 +105,14 @@ def test_outs_that_the_remote_lacks_or_has_otherwise_are_not_taken_over(
     text.write_text("train\n")
     pull_result(project, "train", entry)
     assert (project / "train" / "y.txt").read_text() == "train\n"
+
+
+def test_an_out_that_is_not_cached_cannot_come_back(project: Path) -> None:
+    push_deps(project, "train")
+    path = project / "dvc.yaml"
+    path.write_text(path.read_text().replace("outs: [train]", "outs: [{train: {cache: false}}]"))
+    with pytest.raises(UserError, match="cannot hand back train of the stage train"):
+        push_deps(project, "train")
 
 
 def test_a_changed_dependency_is_not_at_hand(project: Path) -> None:
