@@ -53,7 +53,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of running the pipeline again; the last three only where bytes may differ."""
+    """The result of running the pipeline again; the last three only where bytes may differ."""
 
     stages: Sequence[ComparedStage]
     metrics: Sequence[Metric]

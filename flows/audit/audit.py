@@ -212,7 +212,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
 
 
 def _tracked_files(subject: Subject) -> dict[str, str]:
-    """Path and hash of all that DVC tracks beside the data: first weights, and outs."""
+    """Path and hash of all that DVC tracks besides the data: first weights, and outs."""
     return {**subject.first_weights, **subject.outs}
 
 

@@ -47,7 +47,7 @@ def wrong(sentence: str) -> Finding:
 
 
 def missing(sentence: str) -> Finding:
-    """A record without which nobody can judge."""
+    """A record that is needed to judge, and is not there."""
     return Finding(step="provenance", kind="missing", sentence=sentence)
 
 

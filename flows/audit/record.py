@@ -59,7 +59,7 @@ class Record(BaseModel):
 class Finding(Record):
     """One thing that is not as it should be.
 
-    `missing`: a record without which nobody can judge. `wrong`: a contradiction. `unsound`: the
+    `missing`: a record that is needed to judge. `wrong`: a contradiction. `unsound`: the
     model can be reproduced, and should not be trusted. `note`: it changes no verdict.
     """
 

@@ -25,7 +25,7 @@ def find_standard(
         for families, ran in _group_by_machine(then, stages)
     ]
     reasons = [
-        f"this machine computes otherwise than {_name_machine(machine, machines)}: "
+        f"this machine computes differently from {_name_machine(machine, machines)}: "
         f"{_describe_differences(machine)}"
         for machine in machines
         if now and machine.recorded and not all(family.same for family in machine.families)

@@ -165,6 +165,6 @@ def _pull(root: Path, say: Say) -> str | None:
 def _reason(lines: list[str]) -> str:
     """What DVC complains of, but for names of files in data/, which may be anything."""
     marks = ("ERROR: ", "WARNING: ", "No remote provided")
-    told = [line for line in lines if line.startswith(marks)] or lines[-1:]
-    words = (re.sub(rf"\b{DATA}/.*", f"{DATA}/...", line).rstrip(" .:") for line in told)
+    reasons = [line for line in lines if line.startswith(marks)] or lines[-1:]
+    words = (re.sub(rf"\b{DATA}/.*", f"{DATA}/...", line).rstrip(" .:") for line in reasons)
     return "; ".join(words) or "no reason was given"

@@ -49,7 +49,7 @@ ModelName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z][A-Za-z0-9_-]{0
 RelativePath = Annotated[
     str, StringConstraints(min_length=1, max_length=_LONGEST), AfterValidator(_relative)
 ]
-"""A path inside a folder that is known otherwise."""
+"""A path that is relative to a known folder, and stays in it."""
 
 Readable = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_readable)]
 """Words to be shown: nothing in them moves a terminal's cursor."""

@@ -23,12 +23,12 @@ GRACE = 10.0  # seconds between asking a process group to stop and killing it
 GUARD = Path(__file__).with_name("orphan_guard.py")
 
 # What a computation may need of the environment: where programs and libraries are, how the machine
-# is to be used. Never who somebody is elsewhere: passwords, tokens, addresses.
+# is to be used. Never an identity on other machines: passwords, tokens, addresses.
 _NEEDED = (
     *("CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR"),
     *("TZ", "USER"),
 )
-_NEEDED_TOO = ("NVIDIA_", "OMP_")  # all that begin so
+_NEEDED_PREFIXES = ("NVIDIA_", "OMP_")
 
 POLL = 0.02  # seconds between two looks at a child that is about to end
 
@@ -170,7 +170,7 @@ def bare_environment(home: Path, code: Path) -> dict[str, str]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if name in _NEEDED or name in PINS or name.startswith(_NEEDED_TOO)
+        if name in _NEEDED or name in PINS or name.startswith(_NEEDED_PREFIXES)
     }
     return {**ours, "HOME": str(home), "PYTHONPATH": str(code), "PYTHONNOUSERSITE": "1"}
 

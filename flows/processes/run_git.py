@@ -19,7 +19,7 @@ from mammo.base.errors import UserError
 PATIENCE = 300.0  # seconds for one call; only a remote that does not answer takes so long
 
 _SETTINGS = {
-    # Nobody sees a question, and nobody can answer it.
+    # Git asks no questions: no person is there to answer them.
     "core.editor": "true",
     "sequence.editor": "true",
     "core.pager": "cat",
@@ -43,7 +43,7 @@ _SETTINGS = {
     "push.gpgSign": "false",
     "push.recurseSubmodules": "no",
     "worktree.useRelativePaths": "false",
-    # Nothing goes on in the background, and no index is taken for the folder.
+    # Nothing runs in the background, and git reads the folder itself, not a cached index of it.
     "core.fsmonitor": "false",
     "core.untrackedCache": "false",
     "core.splitIndex": "false",

@@ -221,8 +221,8 @@ def _materialised(root: Path, snapshot: Snapshot) -> Iterator[Path]:
         git(root, "worktree", "add", "--quiet", "--detach", str(folder), snapshot.commit)
         if filtered := find_filtered_files(folder, snapshot.commit):
             raise UserError(
-                f"git checks out {filtered[0]} otherwise than the commit holds it: a line of "
-                f".git/info/attributes or of .gitattributes changes it; take that line away"
+                f"git checks out {filtered[0]} with other bytes than the commit holds: a line of "
+                f".git/info/attributes or of .gitattributes changes it; remove that line"
             )
         for name in FILES:
             (folder / name).unlink(missing_ok=True)

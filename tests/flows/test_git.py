@@ -199,7 +199,9 @@ def test_what_git_changes_on_its_way_is_no_commit_of_ours(project: Path) -> None
     snapshot = capture(project)
     (project / ".git" / "info" / "attributes").write_text("*.py filter=forge\n")
     with (
-        pytest.raises(UserError, match=r"mammo/science\.py otherwise than .*\.git/info/attributes"),
+        pytest.raises(
+            UserError, match=r"mammo/science\.py with other bytes than .*\.git/info/attributes"
+        ),
         materialise(project, snapshot),
     ):
         pass
