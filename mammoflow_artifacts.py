@@ -1,30 +1,31 @@
-"""What `mlflow-artifacts:` means where no server is asked: the folder beside the SQLite file.
+"""What `mlflow-artifacts:` means without a server: the folder beside MLflow's SQLite file.
 
-A plug-in of MLflow's (entry point `mlflow.artifact_repository` in pyproject.toml): whatever uses
-MLflow in this environment has it, `mlflow models serve` and a line of Python included.
+This is a plug-in of MLflow (entry point `mlflow.artifact_repository` in pyproject.toml). Everything
+that uses MLflow in this environment has it, also `mlflow models serve` and a line of Python.
 
 The registry keeps addresses such as `mlflow-artifacts:/RUN/artifacts`, which name no machine and no
-folder. A server resolves them for any client of MLflow's, with the folder that it was told. Alone
-in a clone MLflow refuses them; with this it finds them in `artifacts/`, beside the file. So the
-same rows are right alone, through a server, and wherever the clone is moved or copied to. Tried as
-well, and not taken: absolute paths, written anew when the store is opened at another place. A
-server's client takes them for its own disk, so they must be others while a server runs, and change
-under it as soon as somebody works alone beside it.
+folder. A server resolves them for its clients, with the folder that it was started with. Without a
+server, MLflow refuses them; with this plug-in it finds them in `artifacts/`, beside the file. So
+the same addresses are right with a server, without one, and wherever the clone is moved or copied.
 
-It belongs to none of the three floors and imports nothing of ours: MLflow loads it with itself, and
-`mammo` must not be loaded by then, since a registered model brings its own.
+Absolute paths, rewritten when the store is opened in another folder, were tried and rejected. A
+server's client would look for them on its own disk, so they would have to differ while a server
+runs, and would change under it as soon as somebody uses the clone without the server.
+
+The module belongs to none of the three floors and imports nothing of ours. MLflow loads it together
+with itself, and `mammo` must not be loaded then, since a registered model brings its own.
 """
 
 import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-from mlflow.tracking._tracking_service.utils import get_tracking_uri
 
 FOLDER = "artifacts"
 
@@ -32,20 +33,21 @@ FOLDER = "artifacts"
 def artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> ArtifactRepository:
-    """What reads and writes the artifacts at a `mlflow-artifacts:` address.
+    """The object that reads and writes the artifacts at a `mlflow-artifacts:` address.
 
     Args:
         artifact_uri: the address.
-        tracking_uri: of the store that has it; without, MLflow's current one.
-        registry_uri: for MLflow's own.
+        tracking_uri: of the store that has the address; MLflow's current one if it is not given.
+        registry_uri: passed on to MLflow.
 
     Raises:
         MlflowException: if the address leads out of the folder.
     """
-    store = tracking_uri or get_tracking_uri()
+    # Not imported by name: MLflow loads this module while it is being imported itself.
+    store = tracking_uri or mlflow.get_tracking_uri()
     file = sqlite_file(store)
     address = urlsplit(artifact_uri)
-    if file is None or address.netloc:  # a server's
+    if file is None or address.netloc:  # a server resolves it
         return MlflowArtifactsRepository(artifact_uri, store, registry_uri)
     folder = file.parent / FOLDER
     found = Path(os.path.normpath(folder / unquote(address.path).lstrip("/")))
@@ -61,7 +63,7 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     """The file of a SQLite store, absolute; None if it is another kind of store."""
     if not tracking_uri.startswith("sqlite"):
         return None
-    from sqlalchemy.engine import make_url  # a client of a server has no other use for it
+    from sqlalchemy.engine import make_url  # slow to import, and a server's client does not need it
 
     name = make_url(tracking_uri).database
     return Path(os.path.abspath(name)) if name else None  # noqa: PTH100 - links stay as they are

@@ -1,8 +1,8 @@
 """What happens around the pipeline: Prefect flows, MLflow, git snapshots, the command line.
 
 Importing this package sets what its libraries read from the environment while they are being
-imported, so it comes before them. Whatever the user has set stays as it is; but no proxy stands
-between us and this machine's own servers.
+imported, so it comes before them. Whatever the user has set stays as it is, unless it is empty; but
+no proxy stands between us and this machine's own servers.
 """
 
 import os
@@ -27,8 +27,13 @@ _DEFAULTS = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
+# An empty value says as little as none: what starts us may set every variable that it knows. MLflow
+# would take one for a store of its own, in this folder.
+for _name, _value in list(os.environ.items()):
+    if not _value and _name.startswith(("MAMMOFLOW_", "MLFLOW_", "PREFECT_")):
+        del os.environ[_name]
 for _name, _value in _DEFAULTS.items():
-    os.environ.setdefault(_name, _value)
+    os.environ[_name] = os.environ.get(_name) or _value
 
 proxies.exempt(proxies.LOOPBACK)
 proxies.leave_out_socks()

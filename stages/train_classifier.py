@@ -100,7 +100,7 @@ def tuned(settings: Classifier, best_params: Path) -> Classifier:
 def main() -> None:
     """Run the stage in the current folder."""
     # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
+    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS") or "checkpoints") / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_classifier"), params.threads)
     with fresh_folder(OUT) as out:

@@ -181,7 +181,7 @@ def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
 def main() -> None:
     """Run the stage on the project's folders."""
     # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
+    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS") or "checkpoints") / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_detector"), params.threads)
     with fresh_folder(OUT) as out:

@@ -65,7 +65,7 @@ def run(
 def main() -> None:
     """Run the stage in the current folder."""
     # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
+    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS") or "checkpoints") / OUT.name
     storage = os.environ.get("OPTUNA_STORAGE", "")
     params = load_params()
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)

@@ -1,4 +1,4 @@
-"""How a version came to be, looked at and done again: the audit, its page, its history.
+"""The audit of a version: how it was made is checked and done again; its page, its history.
 
 It may import `publishing` and what that stands on.
 """

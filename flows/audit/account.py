@@ -1,4 +1,4 @@
-"""The account of an audit: what was seen, put together into the record and its one sentence."""
+"""The account of an audit: what the steps found, made into the record and its one sentence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit.findings import Evidence
+from flows.audit.findings import CheckResult, findings_of
 from flows.audit.record import (
     Audit,
     ComparedStage,
+    Finding,
     Metric,
     Points,
     Setting,
@@ -27,33 +28,63 @@ from flows.processes.run_git import git
 from flows.snapshots.environment import Environment, EnvironmentDifference
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import git_tag
-from flows.tracking.registry import MODEL, flatten, snapshot_of
+from flows.tracking.registry import FAULTS, MODEL, flatten, snapshot_of
 from mammo.assurance.equivalence import Equivalence, Rescoring
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 
 
-@dataclass
-class Materials:
-    """What the steps hand on, as far as the audit got."""
+@dataclass(frozen=True)
+class Environments:
+    """What a version was made in, and the auditor's machine."""
 
+    then: Environment | None  # None if it was not recorded
     now: Environment
-    then: Environment | None = None
     differences: Sequence[EnvironmentDifference] = ()
-    snapshot: Snapshot | None = None
-    standard: Standard | None = None
-    stages: Sequence[ComparedStage] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the cached outs of a version say."""
+
+    metrics: Sequence[Metric]
+    splits: Mapping[str, Mapping[str, int]]  # women and images of each
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """The result of running the pipeline again; the last three only where bytes may differ."""
+
+    stages: Sequence[ComparedStage]
+    metrics: Sequence[Metric]
     rescoring: Rescoring | None = None
     equivalence: Equivalence | None = None
     points: Points | None = None
-    metrics: Sequence[Metric] = ()
-    splits: Mapping[str, Mapping[str, int]] | None = None
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What the steps of an audit found, as far as it got."""
+
+    results: Sequence[CheckResult]
+    snapshot: Snapshot | None  # None if the records do not tell one
+    environments: Environments
+    standard: Standard | None = None
+    contents: Contents | None = None
+    rerun: Rerun | None = None
 
 
 def compare_metrics(
     pipeline: Sequence[Stage], outs: Mapping[str, str], cache: Cache, folder: Path | None
 ) -> list[Metric]:
-    """Every metric of every stage, then and, if the stages were run again in `folder`, now."""
+    """Every metric of every stage: the recorded one and, if `folder` has one, that of the re-run.
+
+    Args:
+        pipeline: the stages, as dvc.yaml declares them.
+        outs: the recorded paths and hashes.
+        cache: has the recorded outs.
+        folder: where the pipeline ran again; None if it did not.
+    """
     found = []
     for stage in pipeline:
         for path in stage.metrics:
@@ -77,19 +108,26 @@ def compare_metrics(
     return found
 
 
-def put_together(
-    root: Path, version: ModelVersion, seen: Evidence, got: Materials, quick: bool
-) -> Audit:
-    """The record, with the verdict that the findings come to."""
-    snapshot, number = got.snapshot, int(version.version)
-    verdict = verdict_of(seen.findings, got.stages, got.equivalence, quick)
+def make_record(root: Path, version: ModelVersion, found: Materials, quick: bool) -> Audit:
+    """The record, with the verdict that the findings come to.
+
+    Args:
+        root: the auditor's clone.
+        version: the version that was audited.
+        found: by the audit.
+        quick: whether the re-run and the comparison were left out.
+    """
+    snapshot, number = found.snapshot, int(version.version)
+    rerun = found.rerun or Rerun((), found.contents.metrics if found.contents else ())
+    findings = findings_of(found.results)
+    verdict = verdict_of(findings, rerun.stages, rerun.equivalence, quick)
     previous, settings = _settings_against_previous(version, snapshot)
     commit = snapshot.commit if snapshot else version.tags.get("git_commit")
-    author, date = _who_and_when(root, commit)
+    author, date = _read_author(root, commit)
     data = data_out(snapshot) if snapshot else (None, version.tags.get("data_hash"))
     return Audit(
         verdict=verdict,
-        sentence=_sentence(number, verdict, seen, got),
+        sentence=_describe_verdict(number, verdict, findings, rerun),
         quick=quick,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=MODEL,
@@ -104,57 +142,59 @@ def put_together(
         data_hash=data[1],
         previous_version=previous,
         settings=settings,
-        checks=seen.checks,
-        findings=seen.findings,
-        standard=got.standard,
-        stages=got.stages,
-        rescoring=got.rescoring,
-        equivalence=got.equivalence,
-        points=got.points,
-        metrics=got.metrics,
-        environment_then=got.then,
-        environment_now=got.now,
-        environment_differences=got.differences,
-        splits=got.splits or {},
+        checks=[result.to_record() for result in found.results],
+        findings=findings,
+        standard=found.standard,
+        stages=rerun.stages,
+        rescoring=rerun.rescoring,
+        equivalence=rerun.equivalence,
+        points=rerun.points,
+        metrics=rerun.metrics,
+        environment_then=found.environments.then,
+        environment_now=found.environments.now,
+        environment_differences=found.environments.differences,
+        splits=found.contents.splits if found.contents else {},
     )
 
 
-def _sentence(number: int, verdict: Verdict, seen: Evidence, got: Materials) -> str:
+def _describe_verdict(
+    number: int, verdict: Verdict, findings: Sequence[Finding], rerun: Rerun
+) -> str:
     """The verdict in one sentence, with the first reason where there is one."""
-    outs = sum(len(stage.outs) for stage in got.stages)
-    first = {finding.kind: finding.sentence for finding in reversed(seen.findings)}
+    outs = sum(len(stage.outs) for stage in rerun.stages)
+    first = {finding.kind: finding.sentence for finding in reversed(findings)}
     subject = f"{MODEL} version {number}"
     match verdict:
         case "reproduced bit for bit":
             return (
-                f"{subject} was reproduced bit for bit: all {outs} outs of {len(got.stages)} "
+                f"{subject} was reproduced bit for bit: all {outs} outs of {len(rerun.stages)} "
                 f"stages came out as the bytes they were."
             )
         case "reproduced in effect":
-            return f"{subject} was reproduced in effect, {_numbers(got.equivalence)}."
+            return f"{subject} was reproduced in effect, {_describe_measures(rerun.equivalence)}."
         case "reproduced, but unsound":
             return f"{subject} was reproduced, but is unsound: {first['unsound']}."
         case "records agree, not re-run":
             return f"The records of {subject} agree; it was not run again (--quick)."
         case "records agree, not re-run, but unsound":
             return (
-                f"The records of {subject} agree, but it is unsound: {first['unsound']}; not run "
-                f"again."
+                f"The records of {subject} agree, but it is unsound: {first['unsound']}; it was "
+                f"not run again (--quick)."
             )
         case "not reproduced":
             return f"{subject} was not reproduced: {first['wrong']}."
         case "too small to tell":
-            assert got.equivalence is not None
+            assert rerun.equivalence is not None
             return (
                 f"The test set of {subject} is too small to tell whether the re-made model does "
-                f"the same: {got.equivalence.reason}."
+                f"the same: {rerun.equivalence.reason}."
             )
         case "cannot be judged":
             return f"{subject} cannot be judged: {first['missing']}."
 
 
-def _numbers(found: Equivalence | None) -> str:
-    """The comparison of two models in half a sentence; intervals and bounds are in the record."""
+def _describe_measures(found: Equivalence | None) -> str:
+    """The comparison of two models in half a sentence; the record has intervals and bounds."""
     assert found is not None
     numbers = ", ".join(
         f"{measure.name} {measure.value:.3f}"
@@ -168,7 +208,7 @@ def _numbers(found: Equivalence | None) -> str:
 def _settings_against_previous(
     version: ModelVersion, snapshot: Snapshot | None
 ) -> tuple[int | None, list[Setting]]:
-    """The newest older version there is, and the settings it had otherwise."""
+    """The newest older version that exists, and the settings that differ from it."""
     client = MlflowClient()
     older = [
         v
@@ -181,7 +221,8 @@ def _settings_against_previous(
     try:
         texts = snapshot_of(previous).files["params.yaml"], snapshot.files["params.yaml"]
         before, this = (flatten(yaml.safe_load(text)) for text in texts)
-    except Exception as error:  # whatever is wrong with that version is not this audit's matter
+    except (*FAULTS, UserError, KeyError, ValueError, yaml.YAMLError) as error:
+        # What is wrong with that version does not concern this audit.
         return int(previous.version), [
             Setting(key="(its settings cannot be read)", previous=str(error), this=None)
         ]
@@ -196,7 +237,7 @@ def _settings_against_previous(
     ]
 
 
-def _who_and_when(root: Path, commit: str | None) -> tuple[str | None, str | None]:
+def _read_author(root: Path, commit: str | None) -> tuple[str | None, str | None]:
     if commit is None:
         return None, None
     try:

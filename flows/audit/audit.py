@@ -1,30 +1,37 @@
-"""The audit of a model version: do its records agree, and does doing it again give the same model?
+"""The audit of a model version: do its records agree, and does a re-run give the same model?
 
     mammoflow audit 3
 
 It reads the registry, git and DVC's cache, runs the snapshot's pipeline again in a clean directory,
-and compares. Nothing of the auditor's changes but the audit's own tags and report on the version.
+and compares. It changes nothing but its own tags and report of the version.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit import integrity, provenance
-from flows.audit.account import Materials, compare_metrics, put_together
-from flows.audit.effect import unlike_recorded, unlike_remade
-from flows.audit.findings import Evidence
+from flows.audit.account import (
+    Contents,
+    Environments,
+    Materials,
+    Rerun,
+    compare_metrics,
+    make_record,
+)
+from flows.audit.effect import compare_remade, rescore_recorded
+from flows.audit.findings import CheckResult, check, findings_of, note, unsound, wrong
 from flows.audit.record import Audit, ComparedStage, Finding
 from flows.audit.reproduction import Tolerance, compare_stages, run_again
 from flows.audit.standard import find_standard
-from flows.pipeline.first_weights import tracked
-from flows.pipeline.graph import follows_training, read_pipeline
-from flows.pipeline.lock_and_cache import Cache, data_out, open_cache, outs_of, read_lock, sizes
+from flows.audit.subject import Subject, read_subject
+from flows.pipeline.graph import follows_training
+from flows.pipeline.lock_and_cache import read_sizes
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.run_git import file_at
@@ -38,18 +45,19 @@ from flows.tracking.preflight import check_room, gigabytes
 from flows.tracking.registry import MODEL, environment_of
 from mammo.assurance.leakage import find_leaks
 from mammo.base.errors import UserError
+from mammo.base.settings import Audit as Bounds
 from mammo.base.settings import Params
 
 
 def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
-    """Audit a model version; `history.keep` writes what came of it to the registry.
+    """Audit a model version; `history.keep` writes the result to the registry.
 
     Args:
         root: the auditor's clone.
         reference: a version's number, or an alias as in `mammogram-classifier@champion`.
         params: the auditor's settings, for their bounds.
         quick: leave out the re-run and the comparison.
-        say: told of the progress, line by line.
+        say: reports the progress.
 
     Raises:
         UserError: if there is no such version, its run is gone, or MLflow does not answer.
@@ -59,218 +67,231 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     version = find_version(reference)
     run = provenance.find_run(version)
     say(f"auditing {MODEL} version {version.version}")
-    seen, got = Evidence(), Materials(environment.here(), environment_of(version))
-    seen.look("provenance", "the version carries its tags", provenance.missing_tags(version))
-    got.snapshot, disagreements = provenance.agreement(root, version, run)
-    seen.look("provenance", "registry, run and git tag hold one snapshot", disagreements)
-    if got.snapshot is not None:
-        lock = environment.locked_packages(
-            _at(root, got.snapshot.commit, "requirements.lock") or ""
-        )
-        got.differences = environment.compare(got.then, got.now, lock)
-        with materialise(root, got.snapshot) as folder:
-            _find_standard(folder, seen, got, say)
-            for difference in got.differences:
-                effect = "can move bits" if difference.moves_bits else "moves no bits"
-                change = f"was {difference.then}, is {difference.now}"
-                say(f"environment: {difference.what} {change}: {effect}")
-            if not any(finding.kind != "note" for finding in seen.findings):
-                _examine(root, folder, version, run, params, quick, seen, got, say)
-    return put_together(root, version, seen, got, quick)
+    snapshot, results = _check_identity(root, version, run)
+    found = Materials(results, snapshot, _compare_environments(root, version, snapshot))
+    if snapshot is not None:
+        with materialise(root, snapshot) as folder:
+            try:
+                subject = read_subject(root, folder, version, run, snapshot)
+            except UserError as error:
+                what = "dvc.lock and dvc.yaml can be read"
+                unreadable = check("provenance", what, [wrong(str(error))])
+                found = replace(found, results=[*results, unreadable])
+            else:
+                found = _audit_subject(subject, found, params.audit, quick, say)
+    return make_record(root, version, found, quick)
 
 
-def _find_standard(folder: Path, seen: Evidence, got: Materials, say: Say) -> None:
-    """Which standard applies, by this machine's arithmetic and that of those that made the version.
+def _check_identity(
+    root: Path, version: ModelVersion, run: Run
+) -> tuple[Snapshot | None, list[CheckResult]]:
+    """The snapshot that a version came from; None if its records do not agree on one."""
+    tags = provenance.find_missing_tags(version)
+    snapshot, disagreements = provenance.find_agreed_snapshot(root, version, run)
+    return snapshot, [
+        check("provenance", "the version carries its tags", tags),
+        check("provenance", "registry, run and git tag hold one snapshot", disagreements),
+    ]
+
+
+def _compare_environments(
+    root: Path, version: ModelVersion, snapshot: Snapshot | None
+) -> Environments:
+    """The environment of the version and this one; the commit's lock gives missing packages."""
+    then, now = environment_of(version), environment.describe_environment()
+    if snapshot is None:
+        return Environments(then, now)
+    try:
+        lock = environment.read_locked_packages(file_at(root, snapshot.commit, "requirements.lock"))
+    except UserError:
+        lock = {}  # the commit has none
+    return Environments(then, now, environment.compare(then, now, lock))
+
+
+def _audit_subject(
+    subject: Subject, before: Materials, bounds: Bounds, quick: bool, say: Say
+) -> Materials:
+    """Choose the standard, and examine the version where its records do not contradict each other.
 
     Args:
-        folder: the snapshot, materialised: its own code measures.
+        subject: the version.
+        before: what was found until now.
+        bounds: of the comparison.
+        quick: leave out the re-run and the comparison.
+        say: reports the progress.
+
+    Returns:
+        What was found until now, with what this step found.
     """
-    assert got.snapshot is not None
-    found = []
+    families, measured = _measure_arithmetic(subject)
+    environments = before.environments
+    stages = [stage.name for stage in subject.locked]
+    standard = find_standard(environments.then, families, stages)
+    say(f"standard: {standard.name}: {standard.sentence}")
+    for difference in environments.differences:
+        effect = "can change bytes" if difference.moves_bits else "changes no bytes"
+        change = f"was {difference.then}, is {difference.now}"
+        say(f"environment: {difference.what} {change}: {effect}")
+    now = environments.now.model_copy(update={"arithmetic": families})
+    found = replace(
+        before,
+        results=[*before.results, measured],
+        environments=replace(environments, now=now),
+        standard=standard,
+    )
+    if any(finding.kind != "note" for finding in findings_of(found.results)):
+        return found
+    return _examine(subject, found, bounds, quick, say)
+
+
+def _measure_arithmetic(subject: Subject) -> tuple[dict[str, str], CheckResult]:
+    """This machine's arithmetic, by the version's own code; nothing if that cannot measure it."""
+    families: dict[str, str] = {}
+    failures = []
     try:
-        stages = [stage.name for stage in read_lock(got.snapshot)]
-        got.now = got.now.model_copy(update={"arithmetic": arithmetic.measure(folder)})
-    except UserError:
-        return  # told by `_examine`
+        families = arithmetic.measure(subject.folder)
     except CommandError as error:
-        sentence = f"this machine's arithmetic could not be measured: {error}"
-        found = [Finding(step="standard", kind="note", sentence=sentence)]
-    got.standard = find_standard(got.then, got.now.arithmetic, stages)
-    say(f"standard: {got.standard.name}: {got.standard.sentence}")
-    seen.look("standard", "this machine's arithmetic is measured by the version's code", found)
+        failures = [note(f"this machine's arithmetic could not be measured: {error}")]
+    what = "this machine's arithmetic is measured by the version's code"
+    return families, check("standard", what, failures)
 
 
 def _examine(
-    root: Path,
-    folder: Path,
-    version: ModelVersion,
-    run: Run,
-    params: Params,
-    quick: bool,
-    seen: Evidence,
-    got: Materials,
-    say: Say,
-) -> None:
-    """Everything that needs the snapshot's files; stops where going on would prove nothing."""
-    assert got.snapshot is not None
-    try:
-        locked = read_lock(got.snapshot)
-        data, data_hash = data_out(got.snapshot)
-        pipeline = read_pipeline(folder)
-        first_weights = tracked(folder)
-    except UserError as error:
-        wrong = Finding(step="provenance", kind="wrong", sentence=str(error))
-        seen.look("provenance", "dvc.lock and dvc.yaml can be read", [wrong])
-        return
-    seen.look(
-        "provenance",
-        "dvc.lock fits the commit's code, params.yaml and itself",
-        provenance.lock_agrees(folder, got.snapshot, locked),
+    subject: Subject, before: Materials, bounds: Bounds, quick: bool, say: Say
+) -> Materials:
+    """Check the bytes, then their contents, then run everything again.
+
+    It stops where the next step could prove nothing.
+    """
+    cached = _check_cache(subject, quick, say)
+    found = replace(
+        before, results=[*before.results, _check_lock(subject), cached, _check_workspace(subject)]
     )
-    cache = open_cache(root)
-    outs = outs_of(locked)
-    wanted = {data: data_hash, **first_weights, **outs}
-    _say_needs(root, got.snapshot, run, cache, quick, say)
-    unusable = "" if _all_cached(cache, wanted) else fetch_objects(folder, [], say)
+    if not cached.passed:
+        return found
+    contents, results = _check_contents(subject)
+    found = replace(found, results=[*found.results, *results], contents=contents)
+    if quick or {"missing", "wrong"} & {finding.kind for finding in findings_of(found.results)}:
+        return found
+    strict = before.standard is not None and before.standard.name == "bit for bit"
+    rerun, results = _run_and_compare(subject, strict, bounds, say)
+    return replace(found, results=[*found.results, *results], rerun=rerun)
+
+
+def _check_lock(subject: Subject) -> CheckResult:
+    found = provenance.check_lock(subject.folder, subject.snapshot, subject.locked)
+    return check("provenance", "dvc.lock fits the commit's code, params.yaml and itself", found)
+
+
+def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
+    """Fetch what DVC's cache lacks of data and outs, and check the bytes of all.
+
+    Raises:
+        UserError: if the disk has no room for what this and the re-run need.
+    """
+    _say_needs(subject, quick, say)
+    complete = all(
+        subject.cache.path(md5).exists()
+        for path, top in {**dict([subject.data]), **_tracked_files(subject)}.items()
+        for _, md5 in subject.cache.objects(path, top)
+    )
+    unusable = "" if complete else fetch_objects(subject.folder, [], say)
     say("checking the bytes of data and outs in DVC's cache")
-    good = seen.look(
+    return check(
         "provenance",
         "the cache holds data and outs, with the bytes of their hashes",
-        provenance.cached_bytes(
-            cache,
-            version,
-            (data, data_hash),
-            {**first_weights, **outs},
+        provenance.check_cached_bytes(
+            subject.cache,
+            subject.version,
+            subject.data,
+            _tracked_files(subject),
             _counter(say),
             unusable,
         ),
     )
-    seen.look(
-        "provenance",
-        "data/ of this clone, if it is that version's, is what data.dvc names",
-        provenance.workspace_data(root, got.snapshot, cache),
-    )
-    if not good:
-        return
-    seen.look(
-        "integrity",
-        "the registered model holds the outs of the train stages, and the commit's code",
-        integrity.model_bytes(version, folder, got.snapshot, locked),
-    )
-    seen.look(
-        "integrity",
-        "params and metrics in MLflow are those of the snapshot and its outs",
-        integrity.logged_numbers(run, got.snapshot, locked, pipeline, cache),
-    )
-    got.metrics = compare_metrics(pipeline, outs, cache, None)
-    got.splits, leaks = _leakage(cache, outs, data_hash)
-    seen.look(
-        "leakage",
-        "no woman and no picture is in two splits, and the sets add up to the data",
-        [Finding(step="leakage", kind="unsound", sentence=leak) for leak in leaks],
-    )
-    if quick or any(finding.kind in ("missing", "wrong") for finding in seen.findings):
-        return
-    say("running every stage again in a clean directory")
-    try:
-        run_again(folder, data, say)
-    except CommandError as error:
-        seen.look(
-            "reproduction",
-            "every stage runs again",
-            [Finding(step="reproduction", kind="wrong", sentence=f"the re-run failed: {error}")],
-        )
-        return
-    seen.look("reproduction", "every stage runs again", [])
-    strict = got.standard is not None and got.standard.name == "bit for bit"
-    tolerance = Tolerance(follows_training(pipeline), params.audit.pixels)
-    got.stages = compare_stages(folder, locked, cache, None if strict else tolerance, say)
-    got.metrics = compare_metrics(pipeline, outs, cache, folder)
-    what = "every out is" if strict else "what does not follow from training is"
-    seen.look("comparison", f"{what} as it was", _comparison_findings(got.stages))
-    likenesses = {stage.likeness for stage in got.stages}
-    if strict or "different" in likenesses or likenesses <= {"identical"}:
-        return
-    say("scoring the recorded weights on this machine")
-    got.rescoring, unlike = unlike_recorded(
-        root, got.snapshot, locked, cache, params.audit.probability, say
-    )
-    if seen.look("rescoring", "the recorded weights give the recorded predictions", unlike):
-        say("comparing what both models say of the test women")
-        got.equivalence, got.points, unlike = unlike_remade(folder, outs, cache, params.audit)
-        seen.look("equivalence", "the re-made model does the same for the test women", unlike)
 
 
-def _comparison_findings(stages: Sequence[ComparedStage]) -> list[Finding]:
-    found = []
-    for stage in stages:
-        if stage.deterministic is False:
-            found.append(
-                f"the stage {stage.stage} gives other bytes each time it is run: its code is not "
-                f"deterministic"
-            )
-        different = [out for out in stage.outs if out.likeness == "different"]
-        if different:
-            detail = next((f" ({out.details[0]})" for out in different if out.details), "")
-            paths = ", ".join(out.path for out in different)
-            found.append(f"the stage {stage.stage} made another {paths}{detail}")
-    kind: Any = "wrong" if any(stage.likeness == "different" for stage in stages) else "note"
-    return [Finding(step="comparison", kind=kind, sentence=sentence) for sentence in found]
+def _tracked_files(subject: Subject) -> dict[str, str]:
+    """Path and hash of all that DVC tracks besides the data: first weights, and outs."""
+    return {**subject.first_weights, **subject.outs}
 
 
-def _say_needs(
-    root: Path, snapshot: Snapshot, run: Run, cache: Cache, quick: bool, say: Say
-) -> None:
-    """What is about to be fetched and computed, before it is.
+def _say_needs(subject: Subject, quick: bool, say: Say) -> None:
+    """Tell what is about to be fetched and computed, before it is.
 
     Raises:
         UserError: if the disk has no room for it.
     """
-    known = sizes(snapshot)
-    absent = sum(size for md5, size in known.items() if not cache.path(md5).exists())
+    known = read_sizes(subject.snapshot)
+    absent = sum(size for md5, size in known.items() if not subject.cache.path(md5).exists())
     if absent:
         say(f"needs {gigabytes(absent)} from DVC's remote")
     again = 0 if quick else sum(known.values())
-    check_room(root, absent + again)
-    if not quick and (minutes := provenance.minutes_of(run)):
-        say(f"needs about {minutes:.0f} minutes: so long the stages ran that made the version")
-
-
-def _all_cached(cache: Cache, outs: Mapping[str, str]) -> bool:
-    return all(
-        cache.path(md5).exists()
-        for path, top in outs.items()
-        for _, md5 in cache.objects(path, top)
-    )
+    check_room(subject.root, absent + again)
+    if not quick and (minutes := provenance.measure_minutes(subject.run)):
+        say(f"needs about {minutes:.0f} minutes, as the stages did that made the version")
 
 
 def _counter(say: Say) -> Callable[[], None]:
-    """Tells of every ten thousandth file: a real data set takes a while."""
+    """A function to call for each file; it reports every ten thousandth of them."""
     count = 0
 
-    def one_more() -> None:
+    def count_file() -> None:
         nonlocal count
         count += 1
         if count % 10_000 == 0:
             say(f"{count} files checked")
 
-    return one_more
+    return count_file
 
 
-def _leakage(
-    cache: Cache, outs: Mapping[str, str], data_hash: str
-) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """Women and images of each split, and what is unsound about them."""
+def _check_workspace(subject: Subject) -> CheckResult:
+    found = provenance.check_workspace_data(subject.root, subject.snapshot, subject.cache)
+    return check(
+        "provenance", "data/ of this clone, if it is that version's, is what data.dvc names", found
+    )
 
-    def table(md5: str) -> pd.DataFrame:
+
+def _check_contents(subject: Subject) -> tuple[Contents, list[CheckResult]]:
+    """Compare the cached outs with the registered model and MLflow's numbers; check the splits."""
+    locked, outs, cache = subject.locked, subject.outs, subject.cache
+    splits, leaks = _read_splits(subject)
+    contents = Contents(compare_metrics(subject.pipeline, outs, cache, None), splits)
+    return contents, [
+        check(
+            "integrity",
+            "the registered model holds the outs of the train stages, and the commit's code",
+            integrity.check_model(subject.version, subject.folder, subject.snapshot, locked),
+        ),
+        check(
+            "integrity",
+            "params and metrics in MLflow are those of the snapshot and its outs",
+            integrity.check_logged_numbers(
+                subject.run, subject.snapshot, locked, subject.pipeline, cache
+            ),
+        ),
+        check(
+            "leakage",
+            "no woman and no picture is in two splits, and the sets add up to the data",
+            [unsound(leak) for leak in leaks],
+        ),
+    ]
+
+
+def _read_splits(subject: Subject) -> tuple[Mapping[str, Mapping[str, int]], list[str]]:
+    """Women and images of each split, and what is unsound about the splits, in sentences."""
+    cache, outs = subject.cache, subject.outs
+    _, data_hash = subject.data
+
+    def read(md5: str) -> pd.DataFrame:
         return pd.read_csv(BytesIO(cache.path(md5).read_bytes()), dtype=str, keep_default_na=False)
 
-    manifest = table(outs["outputs/preprocess/manifest.csv"])
-    split = table(outs["outputs/split/split.csv"])
+    manifest = read(outs["outputs/preprocess/manifest.csv"])
+    split = read(outs["outputs/split/split.csv"])
     leaks = find_leaks(
-        labels=table(cache.listing(data_hash)["train.csv"]),
+        labels=read(cache.listing(data_hash)["train.csv"]),
         manifest=manifest,
-        rejects=table(outs["outputs/preprocess/rejects.csv"]),
+        rejects=read(outs["outputs/preprocess/rejects.csv"]),
         split=split,
         pictures=cache.listing(outs["outputs/preprocess/images"]),
     )
@@ -282,8 +303,81 @@ def _leakage(
     return counts, leaks
 
 
-def _at(root: Path, commit: str, path: str) -> str | None:
+def _run_and_compare(
+    subject: Subject, strict: bool, bounds: Bounds, say: Say
+) -> tuple[Rerun | None, list[CheckResult]]:
+    """Run every stage again and compare the outs, and the models where bytes may differ.
+
+    Args:
+        subject: the version.
+        strict: every byte must be the same.
+        bounds: of the comparison where bytes may differ.
+        say: reports the progress.
+    """
+    data, _ = subject.data
+    say("running every stage again in a clean directory")
     try:
-        return file_at(root, commit, path)
-    except UserError:
-        return None
+        run_again(subject.folder, data, say)
+    except CommandError as error:
+        failure = wrong(f"the re-run failed: {error}")
+        return None, [check("reproduction", "every stage runs again", [failure])]
+    tolerance = Tolerance(follows_training(subject.pipeline), bounds.pixels)
+    stages = compare_stages(
+        subject.folder, subject.locked, subject.cache, None if strict else tolerance, say
+    )
+    what = "every out is" if strict else "what does not follow from training is"
+    results = [
+        check("reproduction", "every stage runs again", []),
+        check("comparison", f"{what} as it was", _different_stages(stages)),
+    ]
+    metrics = compare_metrics(subject.pipeline, subject.outs, subject.cache, subject.folder)
+    rerun = Rerun(stages, metrics)
+    likenesses = {stage.likeness for stage in stages}
+    if strict or "different" in likenesses or likenesses <= {"identical"}:
+        return rerun, results
+    rerun, compared = _compare_models(subject, rerun, bounds, say)
+    return rerun, [*results, *compared]
+
+
+def _different_stages(stages: Sequence[ComparedStage]) -> list[Finding]:
+    """A finding for each stage that made something else, or whose code is not deterministic."""
+    kind = wrong if any(stage.likeness == "different" for stage in stages) else note
+    found = []
+    for stage in stages:
+        if stage.deterministic is False:
+            found.append(
+                kind(
+                    f"the stage {stage.stage} gives other bytes each time it is run: its code is "
+                    f"not deterministic"
+                )
+            )
+        different = [out for out in stage.outs if out.likeness == "different"]
+        if different:
+            detail = next((f" ({out.details[0]})" for out in different if out.details), "")
+            paths = ", ".join(out.path for out in different)
+            found.append(kind(f"the stage {stage.stage} made another {paths}{detail}"))
+    return found
+
+
+def _compare_models(
+    subject: Subject, rerun: Rerun, bounds: Bounds, say: Say
+) -> tuple[Rerun, list[CheckResult]]:
+    """Compare the models where bytes may differ.
+
+    First the recorded weights must give the recorded predictions; then the re-made model is
+    compared with the recorded one.
+    """
+    say("scoring the recorded weights on this machine")
+    rescoring, unlike = rescore_recorded(subject, bounds.probability, say)
+    what = "the recorded weights give the recorded predictions"
+    rescored = check("rescoring", what, unlike)
+    rerun = replace(rerun, rescoring=rescoring)
+    if not rescored.passed:
+        return rerun, [rescored]
+    say("comparing what both models say of the test women")
+    equivalence, points, unlike = compare_remade(
+        subject.folder, subject.outs, subject.cache, bounds
+    )
+    what = "the re-made model does the same for the test women"
+    rerun = replace(rerun, equivalence=equivalence, points=points)
+    return rerun, [rescored, check("equivalence", what, unlike)]

@@ -1,23 +1,26 @@
-"""Where bytes may differ: do the recorded weights give the recorded predictions, and does the model
-that was trained again do the same as the recorded one?
+"""What models do, compared where bytes may differ.
 
-The first keeps a record honest that bytes cannot: weights that were exchanged afterwards, with
+Two questions: do the recorded weights give the recorded predictions, and does the model that was
+trained again do the same as the recorded one?
+
+The first finds what bytes cannot show: weights that were exchanged afterwards, together with
 everything that names them, would otherwise be judged by predictions that are not theirs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from flows.audit.findings import missing, wrong
+from flows.audit.findings import missing, note, wrong
 from flows.audit.record import Finding, Points
 from flows.audit.reproduction import score_recorded
-from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
+from flows.audit.subject import Subject
+from flows.pipeline.lock_and_cache import Cache
 from flows.processes.follow import CommandError
 from flows.processes.words import Say
-from flows.snapshots.snapshot import Snapshot, materialise
+from flows.snapshots.snapshot import materialise
 from flows.tracking.registry import flatten
 from mammo.assurance.equivalence import (
     Equivalence,
@@ -40,48 +43,33 @@ _PREDICTIONS, _BREASTS, _METRICS = (
 _ROUNDING = 1e-6  # of a score that is computed twice from one table
 
 
-def unlike_recorded(
-    root: Path,
-    snapshot: Snapshot,
-    locked: Sequence[LockedStage],
-    cache: Cache,
-    bound: float,
-    say: Say,
+def rescore_recorded(
+    subject: Subject, bound: float, say: Say
 ) -> tuple[Rescoring | None, list[Finding]]:
-    """Score the recorded classifier on this machine, and hold the recorded predictions against it.
+    """Score the recorded classifier on this machine, and compare with the recorded predictions.
 
     Args:
-        root: the auditor's clone.
-        snapshot: of the version.
-        locked: its stages as they were.
-        cache: has their outs.
-        bound: that a probability may be off by.
-        say: told of the progress, line by line.
+        subject: the version.
+        bound: by which a probability may differ.
+        say: reports the progress.
 
     Returns:
-        The table that is further off; and what is not as recorded.
+        The comparison of the table that differs more, and findings if it is not as recorded.
     """
-    outs = outs_of(locked)
-    stage = next((s for s in locked if {_PREDICTIONS, _BREASTS, _METRICS} <= s.outs.keys()), None)
+    wanted = {_PREDICTIONS, _BREASTS, _METRICS}
+    stage = next((stage for stage in subject.locked if wanted <= stage.outs.keys()), None)
     if stage is None:
         return None, [missing(f"no stage of the version made {_PREDICTIONS} and {_BREASTS}")]
-    with materialise(root, snapshot) as folder:
+    recorded = {path: subject.cache.path(stage.outs[path]) for path in wanted}
+    with materialise(subject.root, subject.snapshot) as folder:
         try:
-            score_recorded(folder, stage, outs, say)
-            found = [
-                score_again(
-                    read_table(cache.path(outs[path]), schema),
-                    read_table(folder / path, schema),
-                    bound,
-                )
-                for path, schema in ((_PREDICTIONS, PREDICTIONS), (_BREASTS, BREASTS))
-            ]
-            then, now = _threshold(cache.path(outs[_METRICS])), _threshold(folder / _METRICS)
+            score_recorded(folder, stage, subject.outs, say)
+            rescoring = _compare_tables(recorded, folder, bound)
+            then, now = _read_threshold(recorded[_METRICS]), _read_threshold(folder / _METRICS)
         except CommandError as error:
             return None, [wrong(f"the recorded classifier cannot be scored again: {error}")]
         except (UserError, ValueError) as error:
-            return None, [wrong(f"the recorded predictions cannot be held against others: {error}")]
-    rescoring = max(found, key=lambda table: table.largest)
+            return None, [wrong(f"the recorded predictions cannot be compared: {error}")]
     if not rescoring.holds:
         what = f"predictions are not what the recorded weights give: {rescoring.where}"
     elif abs(then - now) > bound:
@@ -91,10 +79,24 @@ def unlike_recorded(
     return rescoring, [wrong(f"the recorded {what}")]
 
 
-def unlike_remade(
+def _compare_tables(recorded: Mapping[str, Path], folder: Path, bound: float) -> Rescoring:
+    """Compare the recorded predictions with those in `folder`; return the worse comparison.
+
+    Raises:
+        UserError: if a table is not what the stage evaluate writes.
+        ValueError: if the tables have other rows.
+    """
+    found = [
+        score_again(read_table(recorded[path], schema), read_table(folder / path, schema), bound)
+        for path, schema in ((_PREDICTIONS, PREDICTIONS), (_BREASTS, BREASTS))
+    ]
+    return max(found, key=lambda table: table.largest)
+
+
+def compare_remade(
     folder: Path, outs: Mapping[str, str], cache: Cache, settings: Audit
 ) -> tuple[Equivalence | None, Points | None, list[Finding]]:
-    """Hold the model that was trained again against the recorded one.
+    """Compare the model that was trained again with the recorded one.
 
     Args:
         folder: where the pipeline ran again.
@@ -103,14 +105,14 @@ def unlike_remade(
         settings: the bounds.
 
     Returns:
-        What came of it, the breasts that it rests on, and what speaks against the version.
+        The comparison, the breasts that it is of, and findings against the version.
     """
     try:
-        then = _scored(cache.path(outs[_BREASTS]), cache.path(outs[_METRICS]))
-        now = _scored(folder / _BREASTS, folder / _METRICS)
+        then = _read_scored(cache.path(outs[_BREASTS]), cache.path(outs[_METRICS]))
+        now = _read_scored(folder / _BREASTS, folder / _METRICS)
     except UserError as error:
         return None, None, [wrong(f"the models cannot be compared: {error}")]
-    if forged := _other_scores(then.breasts, cache.path(outs[_METRICS])):
+    if forged := _check_scores(then.breasts, cache.path(outs[_METRICS])):
         return None, None, forged
     if difference := other_cases(then.breasts, now.breasts):
         return None, None, [wrong(difference)]
@@ -127,11 +129,11 @@ def unlike_remade(
         return found, points, []
     if found.outcome == "not equivalent":
         return found, points, [wrong(found.reason)]
-    return found, points, [Finding(step="equivalence", kind="note", sentence=found.reason)]
+    return found, points, [note(found.reason)]
 
 
-def _other_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
-    """Scores of the recorded metrics that the recorded predictions do not give."""
+def _check_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
+    """Find recorded scores that the recorded predictions do not give."""
     target = breasts["target"].to_numpy(dtype=np.int64)
     probability = breasts["probability"].to_numpy(dtype=np.float64)
     found = areas(target, probability, np.ones((1, len(target))))[:, 0]
@@ -146,7 +148,7 @@ def _other_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
     return unlike
 
 
-def _scored(breasts: Path, metrics: Path) -> Scored:
+def _read_scored(breasts: Path, metrics: Path) -> Scored:
     """The test breasts of a run of the stage evaluate.
 
     Raises:
@@ -156,10 +158,10 @@ def _scored(breasts: Path, metrics: Path) -> Scored:
     test = table[table["split"] == "test"].drop(columns="split")
     if test["target"].nunique() != 2:
         raise UserError(f"{breasts}: the test breasts are of one class")
-    return Scored(test, _threshold(metrics))
+    return Scored(test, _read_threshold(metrics))
 
 
-def _threshold(metrics: Path) -> float:
+def _read_threshold(metrics: Path) -> float:
     """The operating point by breast, as the stage evaluate chose it on validation."""
     value = flatten(read_json(metrics)).get("threshold.breast")
     if not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""The audit as a deployment, so that it can be started by hand from Prefect's pages.
+"""The audit as a deployment, which can be started from Prefect's pages.
 
 It is the deployment `audit` of prefect.yaml; at a console `mammoflow audit` does the same.
 """

@@ -1,11 +1,11 @@
-"""Every audit of a version is kept: who judged it, when, where, how, and what came of it.
+"""Every audit of a version is kept: who made it, when, where, how, and with which verdict.
 
     mammoflow audits 3
 
-The report goes to the artifacts of the version's run, a record to a tag of the version under a name
-of its own: nobody's audit takes the place of another's. The tags `audit_verdict`, `audit_date` and
-their like show the newest audit that ran everything again and could judge; a quick one, or one that
-could not judge, is shown only while there is no such audit.
+The report goes to the artifacts of the version's run, and a record to a tag of the version. Each
+record has a tag of its own, so no audit replaces another. The tags `audit_verdict`, `audit_date`
+and so on show the newest audit that ran everything again and could judge. An audit that was quick,
+or could not judge, is shown only if there is no other.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Audited(BaseModel):
 
     @property
     def judged(self) -> bool:
-        """Whether everything was run again, and a verdict came of it."""
+        """Whether everything was run again, with a verdict."""
         return not self.quick and self.verdict != "cannot be judged"
 
 
@@ -61,15 +61,15 @@ def keep(root: Path, record: Audit) -> str:
         record: the audit.
 
     Raises:
-        UserError: in MLflow's own words if it does not take them.
+        UserError: in MLflow's own words if it does not accept them.
     """
     folder = f"{_folder(record.date)}-{secrets.token_hex(3)}"
     text = record.model_dump_json(indent=2) + "\n"
     made = Audited(
         date=record.date,
-        who=_who(root),
+        who=_read_auditor(root),
         where=socket.gethostname(),
-        environment=_in_short(record.environment_now),
+        environment=_summarise(record.environment_now),
         quick=record.quick,
         verdict=record.verdict,
         standard=record.standard.name if record.standard else "",
@@ -84,8 +84,8 @@ def keep(root: Path, record: Audit) -> str:
         client.log_text(run, render(record), f"{folder}/index.html")
         client.log_text(run, text, f"{folder}/audit.json")
         client.set_model_version_tag(MODEL, number, name, made.model_dump_json())
-        # The newest that counts, whoever else has audited it meanwhile.
-        for key, value in _shown(history(version(record.version))).items():
+        # Of all audits, since others may have audited the version meanwhile.
+        for key, value in _choose_shown(history(version(record.version))).items():
             client.set_model_version_tag(MODEL, number, key, value)
     except (*FAULTS, OSError) as error:
         said = in_words(error) if isinstance(error, MlflowException) else str(error)
@@ -97,7 +97,7 @@ def history(audited: ModelVersion) -> list[Audited]:
     """The audits of a version, the oldest first.
 
     Raises:
-        UserError: if a record is none: somebody has changed it.
+        UserError: if a record cannot be read: somebody has changed it.
     """
     found = []
     for name, text in audited.tags.items():
@@ -109,14 +109,14 @@ def history(audited: ModelVersion) -> list[Audited]:
                     f"the tag {name} of version {audited.version} is no record of an audit: "
                     f"{faults(error)}; somebody changed it"
                 ) from None
-    before = _before_records(audited.tags)
+    before = _read_shown_audit(audited.tags)
     if before is not None and before.report_digest not in {one.report_digest for one in found}:
         found.append(before)
     return sorted(found, key=lambda audit: (audit.date, audit.report))
 
 
-def _before_records(tags: Mapping[str, str]) -> Audited | None:
-    """The audit that the version's tags show: earlier ones left nothing else."""
+def _read_shown_audit(tags: Mapping[str, str]) -> Audited | None:
+    """The audit that the version's tags show; the first audits left no other record."""
     if "audit_verdict" not in tags:
         return None
     date = tags.get("audit_date", "")
@@ -135,11 +135,11 @@ def _before_records(tags: Mapping[str, str]) -> Audited | None:
 
 
 def _folder(date: str) -> str:
-    """Where the report of an audit of this time lies, or where its name begins."""
+    """The folder of an audit's report, or the beginning of its name, by the audit's date."""
     return f"audits/{date.replace(':', '').removesuffix('+0000')}"
 
 
-def _shown(audits: Sequence[Audited]) -> dict[str, str]:
+def _choose_shown(audits: Sequence[Audited]) -> dict[str, str]:
     """What the version's tags show of its audits."""
     chosen = ([audit for audit in audits if audit.judged] or list(audits))[-1]
     return {
@@ -152,13 +152,13 @@ def _shown(audits: Sequence[Audited]) -> dict[str, str]:
     }
 
 
-def _who(root: Path) -> str:
+def _read_auditor(root: Path) -> str:
     try:
         return person(root)
     except UserError:
-        return "somebody whom git does not know"
+        return "unknown to git"
 
 
-def _in_short(found: Environment) -> str:
+def _summarise(found: Environment) -> str:
     gpus = ", ".join(found.gpus) or "no GPU"
     return f"Python {found.python}, {found.processor}, {gpus}, {os.uname().sysname}"

@@ -1,8 +1,8 @@
-"""Integrity: whether model, metrics and params in MLflow are what the snapshot's stages made."""
+"""Integrity: whether MLflow's model, metrics and params are what the snapshot's stages made."""
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from flows.audit.record import Finding
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
 from flows.processes.checked import inside
-from flows.processes.words import md5_of, some
-from flows.snapshots.earlier_layout import file_of, name_in
+from flows.processes.words import md5_of, shorten_list
+from flows.snapshots.earlier_layout import file_of, find_module
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import NETWORKS, SERVING
 from flows.tracking.registry import FAULTS, MODEL, absent, flatten, numbers
@@ -34,14 +34,14 @@ class StoredModel:
     predictor: Path  # folder
     code: Path  # folder with the package `mammo`
     serving: Path  # what MLflow runs to load it
-    run: Any  # that it says it came from
+    run: Any  # the id that it names as its run
 
 
 def read_model(version: ModelVersion, folder: Path) -> StoredModel:
     """Copy a registered model into a folder and find its parts; nothing of it is run.
 
     Raises:
-        UserError: if it cannot be had, or names parts that lie elsewhere.
+        UserError: if it cannot be read, or names parts outside its folder.
     """
     what = f"the registered model of version {version.version}"
     try:
@@ -60,17 +60,20 @@ def read_model(version: ModelVersion, folder: Path) -> StoredModel:
         )
     except (*FAULTS, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         if isinstance(error, FAULTS) and not absent(error):
-            raise  # MLflow does not answer: nothing is known of the model
+            raise  # MLflow does not answer: this says nothing about the model
         raise UserError(f"{what} cannot be read: {error}") from None
 
 
-def model_bytes(
-    version: ModelVersion, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+def check_model(
+    version: ModelVersion, folder: Path, snapshot: Snapshot, stages: Sequence[LockedStage]
 ) -> Iterator[Finding]:
-    """The registered model holds the outs of the train stages, and the commit's code.
+    """Find where the registered model is not made of the train stages' outs and the commit's code.
 
     Args:
+        version: the registered version.
         folder: the snapshot, materialised.
+        snapshot: the version's.
+        stages: of its dvc.lock.
     """
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -80,16 +83,19 @@ def model_bytes(
             return
         if model.run != version.run_id:
             yield wrong(f"the registered model came from the run {model.run}, not {version.run_id}")
-        yield from unlike_commit(model, folder, snapshot, stages)
+        yield from compare_with_commit(model, folder, snapshot, stages)
 
 
-def unlike_commit(
-    model: StoredModel, folder: Path, snapshot: Snapshot, stages: list[LockedStage]
+def compare_with_commit(
+    model: StoredModel, folder: Path, snapshot: Snapshot, stages: Sequence[LockedStage]
 ) -> Iterator[Finding]:
-    """Weights, settings and code of a model that are not those of a snapshot.
+    """Find weights, settings and code of a model that are not those of a snapshot.
 
     Args:
+        model: a copy of the registered model.
         folder: the snapshot, materialised.
+        snapshot: that the model should have been made from.
+        stages: of its dvc.lock.
     """
     outs = outs_of(stages)
     wanted = {
@@ -100,7 +106,7 @@ def unlike_commit(
     }
     settings = hashlib.md5(snapshot.files.get("params.yaml", "").encode()).hexdigest()
     wanted["params.yaml"] = settings, "params.yaml"
-    found = _hashes(model.predictor)
+    found = _hash_files(model.predictor)
     for name, (md5, origin) in wanted.items():
         if name not in found:
             yield wrong(f"the registered model lacks {name}")
@@ -108,28 +114,37 @@ def unlike_commit(
             yield wrong(f"{name} of the registered model is not the snapshot's {origin}")
     for name in sorted(found.keys() - wanted.keys()):
         yield wrong(f"the registered model holds {name}, which no stage made")
-    code_then, code_now = _hashes(folder / "mammo"), _hashes(model.code / "mammo")
+    code_then, code_now = _hash_files(folder / "mammo"), _hash_files(model.code / "mammo")
     other = [n for n in sorted(code_then | code_now) if code_then.get(n) != code_now.get(n)]
-    # What lies beside the package would be imported as well, and before anything installed.
-    other += sorted(name for name in _hashes(model.code) if not name.startswith("mammo/"))
+    # Files beside the package would be imported too, and before installed packages.
+    other += sorted(name for name in _hash_files(model.code) if not name.startswith("mammo/"))
     if other:
-        yield wrong(f"the registered model carries other code than the commit: {some(other)}")
-    serving = file_of(name_in(folder, SERVING) or SERVING)
+        yield wrong(
+            f"the registered model carries other code than the commit: {shorten_list(other)}"
+        )
+    serving = file_of(find_module(folder, SERVING) or SERVING)
     if not model.serving.is_file() or md5_of(model.serving) != md5_of(folder / serving):
         yield wrong(f"{model.serving.name} of the registered model is not the commit's {serving}")
 
 
-def logged_numbers(
-    run: Run, snapshot: Snapshot, locked: list[LockedStage], stages: list[Stage], cache: Cache
+def check_logged_numbers(
+    run: Run,
+    snapshot: Snapshot,
+    locked: Sequence[LockedStage],
+    stages: Sequence[Stage],
+    cache: Cache,
 ) -> Iterator[Finding]:
-    """The params and metrics in MLflow are those of the snapshot and of its outs.
+    """Find params and metrics in MLflow that are not those of the snapshot and of its outs.
 
     Args:
         run: the parent run.
-        stages: of the snapshot's dvc.yaml, for which outs are metrics.
+        snapshot: that the run ended with.
+        locked: the stages of its dvc.lock.
+        stages: of its dvc.yaml, which says which outs are metrics.
+        cache: has the outs.
     """
     settings = flatten(yaml.safe_load(snapshot.files["params.yaml"]))
-    yield from _params_agree("the run retrain", run, settings)
+    yield from _compare_params("the run retrain", run, settings)
     client = MlflowClient()
     query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     nested = {
@@ -142,7 +157,7 @@ def logged_numbers(
             yield wrong(f"MLflow has no run of the stage {stage.name} under {run.info.run_id}")
             continue
         used = {k: x for k, x in settings.items() if _under(k, stage.params)}
-        yield from _params_agree(f"the run {stage.name}", own, used)
+        yield from _compare_params(f"the run {stage.name}", own, used)
         for path in stage.metrics:
             scores = numbers(flatten(read_json(cache.path(outs[str(path)]))))
             for owner, holder in ((f"the run {stage.name}", own), ("the run retrain", run)):
@@ -155,7 +170,7 @@ def logged_numbers(
                         )
 
 
-def _params_agree(owner: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Finding]:
+def _compare_params(owner: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Finding]:
     for key, value in settings.items():
         logged = run.data.params.get(key)
         if logged != str(value):
@@ -169,7 +184,7 @@ def _under(key: str, parents: tuple[str, ...]) -> bool:
     return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def _hash_files(folder: Path) -> dict[str, str]:
     """MD5 of each file under a folder, by its path in it; no bytecode."""
     return {
         str(path.relative_to(folder)): md5_of(path)

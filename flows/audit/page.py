@@ -1,4 +1,4 @@
-"""An audit as one self-contained page: opens from a file, prints on paper, needs no network."""
+"""An audit as one self-contained page, which opens from a file and needs no network."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ def render(audit: Audit) -> str:
     return engine.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         audit=audit,
         colour=colours[EXIT_STATUS[audit.verdict]],
-        picture=_picture(audit.points) if audit.points else "",
+        picture=_draw_points(audit.points) if audit.points else "",
     )
 
 
-def _picture(points: Points) -> str:
+def _draw_points(points: Points) -> str:
     """Both models' probabilities of each test breast."""
     thresholds = points.threshold_then, points.threshold_now
     return figures.agreement(points.then, points.now, points.target, thresholds)

@@ -1,9 +1,9 @@
-"""Provenance: whether registry, run, git tag, commit, dvc.lock and DVC's cache tell one story.
+"""Provenance: whether registry, run, git tag, commit, dvc.lock and DVC's cache agree.
 
-Each function looks at one thing and returns what it found wrong or missing. None runs a stage.
+Each function checks one thing and returns what is wrong or missing. None runs a stage.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,20 +15,20 @@ from mlflow.exceptions import MlflowException
 
 from flows.audit.findings import missing, wrong
 from flows.audit.record import Finding
-from flows.pipeline.first_weights import folder_hash
-from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, hash_of_room
+from flows.pipeline.first_weights import hash_weights
+from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, hash_room
 from flows.processes.run_git import changed_between, has_commit
-from flows.processes.words import md5_of, some
-from flows.publishing.publish import have_tag, said_of
+from flows.processes.words import md5_of, shorten_list
+from flows.publishing.publish import fetch_tag, read_publication
 from flows.snapshots.snapshot import FILES, Snapshot, read_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import (
     SNAPSHOT_ARTIFACT,
     absent,
+    artifact_text,
     flatten,
     run_of,
     snapshot_tags,
-    stored_text,
 )
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
@@ -39,7 +39,7 @@ def find_run(version: ModelVersion) -> Run:
     """The run that a version came from.
 
     Raises:
-        UserError: if it is gone, or the version names none.
+        UserError: if MLflow has no such run, or the version names none.
     """
     try:
         return MlflowClient().get_run(run_of(version))
@@ -51,8 +51,8 @@ def find_run(version: ModelVersion) -> Run:
         ) from None
 
 
-def minutes_of(run: Run) -> float | None:
-    """How long the stages of a retrain ran, one after the other; None if any of them did not.
+def measure_minutes(run: Run) -> float | None:
+    """Minutes that the stages of a retrain took together; None if one of them did not run.
 
     Args:
         run: the parent run.
@@ -64,8 +64,8 @@ def minutes_of(run: Run) -> float | None:
     return sum(times) / 60_000 if times and ran else None
 
 
-def missing_tags(version: ModelVersion) -> Iterator[Finding]:
-    """The version carries the tags that registration gave it."""
+def find_missing_tags(version: ModelVersion) -> Iterator[Finding]:
+    """Find tags that registration gave the version and that it lacks."""
     wanted = ("snapshot_digest", "git_commit", "data_hash", "git_tag")
     gone = [name for name in wanted if name not in version.tags]
     if gone:
@@ -75,26 +75,23 @@ def missing_tags(version: ModelVersion) -> Iterator[Finding]:
         )
 
 
-def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | None, list[Finding]]:
-    """The version's snapshot, if registry, run and git tell the same one; and where they do not.
+def find_agreed_snapshot(
+    root: Path, version: ModelVersion, run: Run
+) -> tuple[Snapshot | None, list[Finding]]:
+    """The version's snapshot if registry, run and git agree on it, and where they do not.
 
-    Three parties hold it: the version's tags (a digest), the run (the text), git (the tag). Where
-    one disagrees with the other two, that one is the culprit.
+    Three places hold it: the version's tags (a digest), the run (the text), and git (the tag). If
+    one disagrees with the other two, that one was changed.
+
+    Args:
+        root: the auditor's clone.
+        version: that is audited.
+        run: that the version came from.
     """
     tag = git_tag(int(version.version))
-    text = stored_text(version, SNAPSHOT_ARTIFACT)
-    findings = []
-    stored: Snapshot | None = None
-    if text is None:
-        findings.append(missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}"))
-    else:
-        try:
-            stored = Snapshot.from_json(text)
-        except UserError as error:
-            sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
-            findings.append(wrong(sentence))
-    if gone := have_tag(root, int(version.version)):
-        findings.append(missing(f"{gone}; the registry says: {said_of(version)}"))
+    stored, findings = _read_stored_snapshot(version)
+    if gone := fetch_tag(root, int(version.version)):
+        findings.append(missing(f"{gone}; the registry says: {read_publication(version)}"))
     if findings or stored is None:
         return None, findings
     if not has_commit(root, stored.commit):
@@ -104,29 +101,41 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
         tagged = read_tag(root, tag)
     except UserError:
         return None, [wrong(f"the git tag {tag} was moved: it holds no snapshot")]
-    # A tag that is gone is `missing_tags`' matter: it contradicts nothing.
+    # A missing tag is reported by `find_missing_tags`: it contradicts nothing.
     digest = version.tags.get("snapshot_digest", tagged.digest)
     if not stored.digest == tagged.digest == digest:
-        return None, list(_who_disagrees(stored, tagged, digest, tag))
-    strangers = _tree_differences(root, tagged.commit, tag)
-    if strangers:
-        files = some(strangers)
+        return None, list(_name_culprit(stored, tagged, digest, tag))
+    if others := _compare_trees(root, tagged.commit, tag):
+        files = shorten_list(others)
         findings.append(wrong(f"the tag {tag} holds other code than its commit: {files}"))
-    for name, value in {**snapshot_tags(stored), "git_tag": tag}.items():
-        for owner, tags in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
-            if tags.get(name, value) != value:
-                findings.append(
-                    wrong(f"the tag {name} of the {owner} is {tags[name]!r}, not {value!r}")
-                )
+    return stored, [*findings, *_compare_copies(version, run, stored)]
+
+
+def _read_stored_snapshot(version: ModelVersion) -> tuple[Snapshot | None, list[Finding]]:
+    """The snapshot that the version's run holds, or None, and what is wrong with it."""
+    text = artifact_text(run_of(version), SNAPSHOT_ARTIFACT)
+    if text is None:
+        return None, [missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}")]
+    try:
+        return Snapshot.from_json(text), []
+    except UserError as error:
+        sentence = f"{SNAPSHOT_ARTIFACT} of the run is not a snapshot any more ({error})"
+        return None, [wrong(sentence)]
+
+
+def _compare_copies(version: ModelVersion, run: Run, stored: Snapshot) -> Iterator[Finding]:
+    """Find tags of the version and its run, and texts of the run, that differ from the snapshot."""
+    tags = {**snapshot_tags(stored), "git_tag": git_tag(int(version.version))}
+    for name, value in tags.items():
+        for owner, found in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
+            if found.get(name, value) != value:
+                yield wrong(f"the tag {name} of the {owner} is {found[name]!r}, not {value!r}")
     for name, content in stored.files.items():
-        if stored_text(version, f"snapshot/{name}") != content:
-            findings.append(
-                wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
-            )
-    return stored, findings
+        if artifact_text(run_of(version), f"snapshot/{name}") != content:
+            yield wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
 
 
-def _who_disagrees(stored: Snapshot, tagged: Snapshot, digest: str, tag: str) -> Iterator[Finding]:
+def _name_culprit(stored: Snapshot, tagged: Snapshot, digest: str, tag: str) -> Iterator[Finding]:
     if stored.digest == tagged.digest:
         yield wrong(
             f"the version's tag snapshot_digest was changed: it is {digest[:12]}..., but run and "
@@ -147,11 +156,15 @@ def _who_disagrees(stored: Snapshot, tagged: Snapshot, digest: str, tag: str) ->
         )
 
 
-def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> Iterator[Finding]:
-    """dvc.lock fits itself, the commit's code and params.yaml.
+def check_lock(
+    folder: Path, snapshot: Snapshot, stages: Sequence[LockedStage]
+) -> Iterator[Finding]:
+    """Find where dvc.lock does not fit itself, the commit's code and params.yaml.
 
     Args:
         folder: the snapshot, materialised.
+        snapshot: whose dvc.lock it is.
+        stages: of the dvc.lock.
     """
     made = {path: (stage.name, md5) for stage in stages for path, md5 in stage.outs.items()}
     path, md5 = data_out(snapshot)
@@ -165,14 +178,14 @@ def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> 
                         f"dvc.lock: {stage.name} read another {dep} than {made[dep][0]} names"
                     )
             elif dep == WEIGHTS and (folder / dep).is_dir():
-                if folder_hash(folder) != md5:
+                if hash_weights(folder) != md5:
                     yield wrong(
                         f"dvc.lock: {stage.name} read other {dep}/ than the commit's .dvc files "
                         f"name"
                     )
             elif not (folder / dep).exists():
                 yield wrong(f"dvc.lock: {stage.name} read {dep}, which the commit does not hold")
-            elif (hash_of_room if (folder / dep).is_dir() else md5_of)(folder / dep) != md5:
+            elif (hash_room if (folder / dep).is_dir() else md5_of)(folder / dep) != md5:
                 yield wrong(f"dvc.lock: {stage.name} ran another {dep} than the commit holds")
         for key, value in flatten(stage.params).items():
             if settings.get(key) != value:
@@ -182,7 +195,7 @@ def lock_agrees(folder: Path, snapshot: Snapshot, stages: list[LockedStage]) -> 
                 )
 
 
-def cached_bytes(
+def check_cached_bytes(
     cache: Cache,
     version: ModelVersion,
     data: tuple[str, str],
@@ -190,7 +203,7 @@ def cached_bytes(
     on_file: Callable[[], None],
     unusable: str = "",
 ) -> Iterator[Finding]:
-    """Every file that a hash of data.dvc or dvc.lock names is in the cache, with those bytes.
+    """Find files that a hash of data.dvc or dvc.lock names and that the cache lacks or damaged.
 
     Args:
         cache: DVC's cache.
@@ -198,9 +211,9 @@ def cached_bytes(
         data: the data's folder and its hash.
         outs: those of the stages, and their hashes.
         on_file: called after each file.
-        unusable: why a remote could not be asked, if so.
+        unusable: why a remote could not be asked; empty if it could.
     """
-    known = _known_files(cache, *data)
+    known = _find_known_files(cache, *data)
     gone: list[str] = []
     for out, md5 in (data, *outs.items()):
         damaged = []
@@ -212,25 +225,30 @@ def cached_bytes(
             elif state == "damaged":
                 damaged.append(path)
         if damaged:
-            names = some(_quotable(damaged, data[0], known))
+            names = shorten_list(_choose_quotable(damaged, data[0], known))
             yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
     if gone:
-        names = some(_quotable(gone, data[0], known))
+        names = shorten_list(_choose_quotable(gone, data[0], known))
         if unusable:
             yield missing(f"DVC's cache lacks {names}, and {unusable}")
             return
         yield missing(
             f"neither DVC's cache nor a remote has {names}: run `mammoflow publish "
             f"{version.version}` where it was registered, and here `dvc remote add -d NAME URL` if "
-            f"this clone lacks the remote; the registry says: {said_of(version)}"
+            f"this clone lacks the remote; the registry says: {read_publication(version)}"
         )
 
 
-def workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Finding]:
-    """The auditor's own data/, where its data.dvc is the snapshot's, is what data.dvc names.
+def check_workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Finding]:
+    """Find files of the auditor's data/ that differ from data.dvc, if that is the snapshot's.
 
-    The re-run takes the data from the cache; data that were changed beside it are still no data
-    that made this model.
+    The re-run takes the data from the cache. But data that were changed in the folder are not the
+    data that made this model.
+
+    Args:
+        root: the auditor's clone.
+        snapshot: the version's.
+        cache: has the data.
     """
     name, md5 = data_out(snapshot)
     folder, named = root / name, root / "data.dvc"
@@ -239,46 +257,46 @@ def workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterator[Fin
     if named.read_bytes().decode() != snapshot.files["data.dvc"] or cache.state(md5) != "good":
         return
     listing = cache.listing(md5)
-    here = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     fates = {
-        "gone": [path for path in listing if path not in here],
-        "changed": [p for p in listing if p in here and md5_of(folder / p) != listing[p]],
-        "added": sorted(here - set(listing)),
+        "gone": [path for path in listing if path not in present],
+        "changed": [p for p in listing if p in present and md5_of(folder / p) != listing[p]],
+        "added": sorted(present - set(listing)),
     }
-    known = _known_files(cache, name, md5)
-    told = [
+    known = _find_known_files(cache, name, md5)
+    changes = [
         f"{path.removeprefix(f'{name}/')} ({fate})"
         for fate, paths in fates.items()
-        for path in _quotable([f"{name}/{path}" for path in paths], name, known)
+        for path in _choose_quotable([f"{name}/{path}" for path in paths], name, known)
     ]
-    if told:
+    if changes:
         yield wrong(
-            f"{name}/ is not what data.dvc names: {some(told)}; `dvc checkout data.dvc` brings "
-            f"back what the model was made from"
+            f"{name}/ is not what data.dvc names: {shorten_list(changes)}; `dvc checkout data.dvc` "
+            f"brings back what the model was made from"
         )
 
 
-def _quotable(paths: list[str], data: str, known: set[str]) -> list[str]:
-    """The paths as a report may name them.
+def _choose_quotable(paths: list[str], data: str, known: set[str]) -> list[str]:
+    """The paths that a report may name.
 
-    Files of the data that are not `known` are only counted: their names may be anything, a
-    patient's included.
+    Files of the data that are not `known` are only counted: a name may be anything, even a
+    patient's.
     """
     good = [path for path in paths if not path.startswith(f"{data}/") or path in known]
     others = len(paths) - len(good)
     return good + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0)
 
 
-def _known_files(cache: Cache, data: str, md5: str) -> set[str]:
+def _find_known_files(cache: Cache, data: str, md5: str) -> set[str]:
     """The data's tables, and the images that its train.csv names, if the cache has it."""
     known = {str(schema.name) for schema in (TRAIN, BREAST_BOXES, LESIONS)}
     labels = cache.listing(md5).get(str(TRAIN.name)) if cache.state(md5) == "good" else None
     if labels is not None and cache.state(labels) == "good":
-        known |= _named_by(cache.path(labels))
+        known |= _read_image_names(cache.path(labels))
     return {f"{data}/{path}" for path in known}
 
 
-def _named_by(labels: Path) -> set[str]:
+def _read_image_names(labels: Path) -> set[str]:
     """The images that a train.csv names; none if it is no such table."""
     try:
         rows = pd.read_csv(labels, dtype=str, usecols=["patient_id", "image_id"])
@@ -287,6 +305,6 @@ def _named_by(labels: Path) -> set[str]:
     return set(image_files(rows))
 
 
-def _tree_differences(root: Path, commit: str, tag: str) -> list[str]:
+def _compare_trees(root: Path, commit: str, tag: str) -> list[str]:
     names = changed_between(root, commit, f"refs/tags/{tag}")
     return [name for name in names if name not in FILES]

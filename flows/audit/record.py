@@ -15,17 +15,28 @@ from mammo.assurance.tolerance import Likeness
 
 Verdict = Literal[
     "reproduced bit for bit",
-    "reproduced in effect",  # other bytes, on a machine that computes otherwise; the same in use
+    "reproduced in effect",  # other bytes, on a machine that computes differently; the same in use
     "reproduced, but unsound",
     "not reproduced",
-    "too small to tell",  # the test women are too few to show the one or the other
+    "too small to tell",  # there are too few test women to show either
     "cannot be judged",
-    "records agree, not re-run",  # --quick: neither good nor bad has been shown by doing it again
+    "records agree, not re-run",  # --quick: nothing was run again, so neither is shown
     "records agree, not re-run, but unsound",
 ]
 
 OutLikeness = Likeness | Literal["follows from training"]
-"""The last: other bytes where the arithmetic is another, of a stage after training; not judged."""
+"""The last: other bytes of a stage after training, where the arithmetic differs; not judged."""
+
+Step = Literal[
+    "provenance",
+    "integrity",
+    "leakage",
+    "standard",
+    "reproduction",
+    "comparison",
+    "rescoring",
+    "equivalence",
+]
 
 EXIT_STATUS: Mapping[Verdict, int] = {
     "reproduced bit for bit": 0,
@@ -48,20 +59,11 @@ class Record(BaseModel):
 class Finding(Record):
     """One thing that is not as it should be.
 
-    `missing` is what one would need to judge, `wrong` a contradiction, `unsound` a model that could
-    be reproduced and should not be trusted; a `note` changes no verdict.
+    `missing`: a record that is needed to judge. `wrong`: a contradiction. `unsound`: the
+    model can be reproduced, and should not be trusted. `note`: it changes no verdict.
     """
 
-    step: Literal[
-        "provenance",
-        "integrity",
-        "leakage",
-        "standard",
-        "reproduction",
-        "comparison",
-        "rescoring",
-        "equivalence",
-    ]
+    step: Step
     kind: Literal["missing", "wrong", "unsound", "note"]
     sentence: str
 
@@ -75,7 +77,7 @@ class Family(Record):
 
     @property
     def same(self) -> bool:
-        """Whether this machine computes it as the other did."""
+        """Whether this machine computes it as the other machine did."""
         return self.then == self.now
 
 
@@ -88,7 +90,7 @@ class Machine(Record):
 
 
 class Standard(Record):
-    """What a re-run must come to on this machine, known before anything runs again."""
+    """What a re-run on this machine must give; chosen before anything runs again."""
 
     name: Literal["bit for bit", "equivalence"]
     sentence: str
@@ -115,7 +117,7 @@ class ComparedStage(Record):
 
 
 class Setting(Record):
-    """A setting that the previous version had otherwise."""
+    """A setting that differs from the previous version's."""
 
     key: str
     previous: str | None
@@ -123,7 +125,7 @@ class Setting(Record):
 
 
 class Metric(Record):
-    """A metric then and now; low and high are the interval of then."""
+    """A metric then and now; low and high are the interval that was recorded."""
 
     stage: str
     name: str
@@ -134,7 +136,7 @@ class Metric(Record):
 
 
 class Check(Record):
-    """One thing looked at, and what was seen."""
+    """One thing that was checked, and whether it holds."""
 
     step: str
     what: str
@@ -142,7 +144,7 @@ class Check(Record):
 
 
 class Points(Record):
-    """The test women's breasts as both models see them: one entry a breast."""
+    """The test women's breasts as both models score them: one entry for each breast."""
 
     target: Sequence[int]  # 0 or 1
     then: Sequence[float]  # probability by the recorded model
@@ -191,11 +193,17 @@ def verdict_of(
     equivalence: Equivalence | None,
     quick: bool,
 ) -> Verdict:
-    """The verdict that findings and comparison come to.
+    """The verdict that follows from findings and comparison.
 
-    A record that contradicts itself outweighs one that has gaps: what is wrong stays wrong,
-    whatever the missing part would say. And what cannot be told is told before what is unsound:
-    "reproduced, but unsound" would claim the first.
+    A contradiction counts more than a gap: what is wrong stays wrong, whatever the missing record
+    would say. And "cannot be judged" counts more than "unsound": "reproduced, but unsound" would
+    claim that the version was reproduced.
+
+    Args:
+        findings: of all checks.
+        stages: then and now; empty if nothing was run again.
+        equivalence: of the two models, where bytes may differ.
+        quick: whether the re-run and the comparison were left out.
     """
     kinds = {finding.kind for finding in findings}
     if "wrong" in kinds:

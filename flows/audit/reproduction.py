@@ -1,11 +1,11 @@
-"""Running a snapshot's pipeline again, and comparing what comes out with the record."""
+"""Runs a snapshot's pipeline again, and compares the outs with the recorded ones."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.audit.record import ComparedOut, ComparedStage, OutLikeness
-from flows.pipeline.first_weights import tracked
+from flows.pipeline.first_weights import read_tracked_weights
 from flows.pipeline.graph import dvc_env, worth_showing
 from flows.pipeline.lock_and_cache import Cache, LockedStage, read_lock
 from flows.processes.follow import follow
@@ -20,7 +20,7 @@ _LEAST_ALIKE: Sequence[OutLikeness] = ("identical", "follows from training", "al
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What may differ where the arithmetic does."""
+    """What may differ where the arithmetic differs."""
 
     follow_training: Container[str]  # stages whose outs are not judged
     pixels: int  # grey levels, of images that other stages made
@@ -29,24 +29,30 @@ class Tolerance:
 def run_again(folder: Path, data: str, say: Say) -> None:
     """Run every stage by force in `folder`, a materialised snapshot.
 
-    Only raw data are pulled, and weights that a training starts from.
+    Only the raw data and the weights that a training starts from are pulled.
 
     Raises:
         CommandError: if a stage fails, with its last lines.
     """
-    _dvc(folder, say, "pull", f"{data}.dvc", *(f"{path}.dvc" for path in tracked(folder)))
+    _dvc(
+        folder,
+        say,
+        "pull",
+        f"{data}.dvc",
+        *(f"{path}.dvc" for path in read_tracked_weights(folder)),
+    )
     _dvc(folder, say, "repro", "--force", "--no-run-cache")
 
 
 def score_recorded(folder: Path, stage: LockedStage, made: Container[str], say: Say) -> None:
-    """Let a stage do once more what it did then, with the inputs that were recorded.
+    """Run a stage again with the inputs that were recorded.
 
     Args:
         folder: a materialised snapshot in which nothing has run.
         stage: the one that scores the classifier.
         made: the paths of all outs of the pipeline: what the stage reads of these comes from the
             cache, not from a re-run.
-        say: told of the progress, line by line.
+        say: reports the progress.
 
     Raises:
         CommandError: if an input cannot be restored, or the stage fails.
@@ -72,19 +78,14 @@ def compare_stages(
         locked: the stages as they were.
         cache: has the outs as they were.
         tolerance: None if bytes must be the same.
-        say: told of the progress, line by line.
+        say: reports the progress.
     """
     again = {stage.name: stage for stage in _read_lock(folder)}
     compared: list[ComparedStage] = []
     for then in locked:
         now = again.get(then.name)
-        follows = tolerance is not None and then.name in tolerance.follow_training
-        outs = [
-            _compare_out(folder, path, md5, now.outs.get(path), cache, tolerance, follows)
-            if now is not None
-            else _not_made(path, md5)
-            for path, md5 in then.outs.items()
-        ]
+        made = now.outs if now is not None else {}
+        outs = _compare_outs(folder, then, made, cache, tolerance)
         likeness = _LEAST_ALIKE[max((_LEAST_ALIKE.index(out.likeness) for out in outs), default=0)]
         deterministic = None
         if likeness in ("alike", "different") and now is not None and now.deps == then.deps:
@@ -98,49 +99,58 @@ def compare_stages(
     return compared
 
 
-def _compare_out(
+def _compare_outs(
     folder: Path,
-    path: str,
-    then: str,
-    now: str | None,
+    then: LockedStage,
+    made: Mapping[str, str],
     cache: Cache,
     tolerance: Tolerance | None,
-    follows: bool,
-) -> ComparedOut:
-    if now is None:
-        return _not_made(path, then)
-    if then != now and follows:
-        return ComparedOut(
-            path=path, hash_then=then, hash_now=now, likeness="follows from training", details=[]
+) -> list[ComparedOut]:
+    """Every out of a stage, then and now.
+
+    Args:
+        folder: where the pipeline ran again.
+        then: the stage as it was.
+        made: paths and hashes of the outs that were made again.
+        cache: has the outs as they were.
+        tolerance: None if bytes must be the same.
+    """
+    follows = tolerance is not None and then.name in tolerance.follow_training
+    compared = []
+    for path, md5 in then.outs.items():
+        now = made.get(path)
+        if now is None:
+            likeness: OutLikeness = "different"
+            details = ["it was not made again"]
+        elif now == md5:
+            likeness, details = "identical", []
+        elif follows:
+            likeness, details = "follows from training", []
+        else:
+            likeness, details = _compare_files(folder, path, md5, cache, tolerance)
+        compared.append(
+            ComparedOut(path=path, hash_then=md5, hash_now=now, likeness=likeness, details=details)
         )
-    pixels = tolerance.pixels if tolerance is not None else 0
-    found = {} if then == now else _differences(folder, path, then, cache, pixels)
+    return compared
+
+
+def _compare_files(
+    folder: Path, path: str, then: str, cache: Cache, tolerance: Tolerance | None
+) -> tuple[OutLikeness, list[str]]:
+    """How alike an out is to the recorded one, and its files that differ, least alike first."""
+    found = _compare_folders(folder, path, then, cache, tolerance.pixels if tolerance else 0)
     likeness = worst(list(found.values()))
-    return ComparedOut(
-        path=path,
-        hash_then=then,
-        hash_now=now,
-        likeness="different" if likeness == "alike" and tolerance is None else likeness,
-        details=[
-            f"{name}: {comparison.detail}"
-            for name, comparison in sorted(
-                found.items(), key=lambda x: _LEAST_ALIKE.index(x[1].likeness), reverse=True
-            )
-        ][:DETAILS],
-    )
+    details = [
+        f"{name}: {comparison.detail}"
+        for name, comparison in sorted(
+            found.items(), key=lambda x: _LEAST_ALIKE.index(x[1].likeness), reverse=True
+        )
+    ]
+    strict = tolerance is None
+    return "different" if strict and likeness == "alike" else likeness, details[:DETAILS]
 
 
-def _not_made(path: str, then: str) -> ComparedOut:
-    return ComparedOut(
-        path=path,
-        hash_then=then,
-        hash_now=None,
-        likeness="different",
-        details=["it was not made again"],
-    )
-
-
-def _differences(
+def _compare_folders(
     folder: Path, path: str, then: str, cache: Cache, pixels: int
 ) -> dict[str, Comparison]:
     """The files of an out that are not identical, and how far they differ."""
@@ -148,12 +158,13 @@ def _differences(
         old = cache.path(then)
         return {Path(path).name: compare_files(old, folder / path, Path(path).suffix, pixels)}
     before = cache.listing(then)
-    here = {str(p.relative_to(folder / path)) for p in (folder / path).rglob("*") if p.is_file()}
+    files = (file for file in (folder / path).rglob("*") if file.is_file())
+    now = {str(file.relative_to(folder / path)) for file in files}
     found = {
         name: Comparison("different", "was there and is not" if name in before else "is new")
-        for name in sorted(here ^ set(before))
+        for name in sorted(now ^ set(before))
     }
-    for name in sorted(here & set(before)):
+    for name in sorted(now & set(before)):
         comparison = compare_files(
             cache.path(before[name]), folder / path / name, Path(name).suffix, pixels
         )
@@ -177,8 +188,8 @@ def _dvc(folder: Path, say: Say, *arguments: str) -> None:
         [*DVC, "--wait-for-lock", *arguments],
         folder,
         lambda line: say(line) if worth_showing(line) else None,
-        # The snapshot's own code, not the auditor's; no run of MLflow to log to; nothing that is
-        # remembered, taken from where a training was before, or done by machines of other code.
+        # The snapshot's own code, not the auditor's. No run of MLflow to log to, no stored results,
+        # no earlier checkpoints, and no workers, which may have other code.
         {
             **dvc_env(),
             "PYTHONPATH": str(folder),

@@ -1,7 +1,7 @@
-"""Which standard a re-run is held to, decided before anything runs again.
+"""Which standard a re-run must meet; chosen before anything runs again.
 
-Where this machine computes as those did that made a version, the bytes must be the same. Where it
-does not, training goes another way, and the models are compared by what they do.
+Where this machine computes as the machines did that made a version, the bytes must be the same.
+Where it does not, training gives other weights, and the models are compared by what they do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,22 @@ def find_standard(
     """Compare the arithmetic of the machines that made a version with this machine's.
 
     Args:
-        then: what was recorded; None if nothing was.
-        now: this machine's, as `arithmetic.measure` with the snapshot's code.
+        then: the environment of the version; None if it was not recorded.
+        now: this machine's arithmetic, from `arithmetic.measure` with the snapshot's code.
         stages: of the snapshot.
     """
     machines = [
-        Machine(stages=ran, recorded=bool(families), families=_families(families, now))
-        for families, ran in _machines(then, stages)
+        Machine(stages=ran, recorded=bool(families), families=_compare_families(families, now))
+        for families, ran in _group_by_machine(then, stages)
     ]
     reasons = [
-        f"this machine computes otherwise than {_which(machine, machines)}: {_differing(machine)}"
+        f"this machine computes differently from {_name_machine(machine, machines)}: "
+        f"{_describe_differences(machine)}"
         for machine in machines
         if now and machine.recorded and not all(family.same for family in machine.families)
     ]
     reasons += [
-        f"no fingerprint of the arithmetic was recorded of {_which(machine, machines)}"
+        f"no fingerprint of the arithmetic was recorded of {_name_machine(machine, machines)}"
         for machine in machines
         if not machine.recorded
     ]
@@ -40,7 +41,7 @@ def find_standard(
         return Standard(
             name="bit for bit",
             sentence=f"this machine computes all {len(now)} families of kernels as "
-            f"{_which(machines[0], machines[:1])}; so every byte must be the same",
+            f"{_name_machine(machines[0], machines[:1])}; so every byte must be the same",
             machines=machines,
         )
     return Standard(
@@ -51,10 +52,10 @@ def find_standard(
     )
 
 
-def _machines(
+def _group_by_machine(
     then: Environment | None, stages: Sequence[str]
 ) -> list[tuple[Mapping[str, str], list[str]]]:
-    """The arithmetic of each machine that ran a stage, and which it ran; equal ones count once."""
+    """The arithmetic of each machine, and the stages that it ran; equal machines count once."""
     found: list[tuple[Mapping[str, str], list[str]]] = []
     for stage in stages:
         families = {} if then is None else then.elsewhere.get(stage, then.arithmetic)
@@ -66,19 +67,20 @@ def _machines(
     return found
 
 
-def _families(then: Mapping[str, str], now: Mapping[str, str]) -> list[Family]:
+def _compare_families(then: Mapping[str, str], now: Mapping[str, str]) -> list[Family]:
     names = [*now, *(name for name in then if name not in now)]
     return [Family(name=name, then=then.get(name), now=now.get(name)) for name in names]
 
 
-def _which(machine: Machine, machines: Sequence[Machine]) -> str:
-    """The machine in words; the stages tell it from others if there are others."""
+def _name_machine(machine: Machine, machines: Sequence[Machine]) -> str:
+    """The machine as half a sentence; its stages name it if there are several machines."""
     if len(machines) == 1:
         return "the one that made the version"
     return f"the one that ran {', '.join(machine.stages)}"
 
 
-def _differing(machine: Machine) -> str:
+def _describe_differences(machine: Machine) -> str:
+    """The families of kernels that differ, as half a sentence."""
     states = {
         family.name: "not there then"
         if family.then is None

@@ -212,7 +212,7 @@ def publish(
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
-    from flows.publishing.publish import in_words
+    from flows.publishing.publish import describe_publication
     from flows.publishing.publish import publish as publish_version
     from flows.tracking.registry import MODEL, find
 
@@ -222,7 +222,7 @@ def publish(
             if find(version) is None:
                 raise UserError(f"the registry has no {MODEL} version {version}")
             found = publish_version(Path.cwd(), version, _say)
-            typer.echo(printable(in_words(found)))
+            typer.echo(printable(describe_publication(found)))
             complete = complete and found.complete
     raise typer.Exit(0 if complete else 1)
 
@@ -356,11 +356,11 @@ def _show(summary: Any) -> None:
 
 
 def _show_publications(console: Console, summary: Any) -> None:
-    from flows.publishing.publish import in_words
+    from flows.publishing.publish import describe_publication
 
     for found in summary.publications:
         # As text: an address may look like rich's markup.
-        console.print(Text(in_words(found), style="" if found.complete else "yellow"))
+        console.print(Text(describe_publication(found), style="" if found.complete else "yellow"))
 
 
 def _metrics_table(metrics: dict[str, Any]) -> Table:

@@ -1,4 +1,4 @@
-"""New exams into data/, all of them or none, and versioned.
+"""Adds new exams to data/, all of them or none, and versions the result.
 
 mammoflow data add DIR
 """
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from flows.pipeline.ensure_data import DATA, DATA_FILE, check_own, ensure_data
-from flows.processes.follow import CommandError, follow
+from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
 from mammo.base.atomic_files import write_bytes
@@ -18,9 +18,9 @@ from mammo.datasets.merge import merge
 def add_data(root: Path, folder: Path, say: Say) -> int:
     """Merge a folder in the layout of data/ into `root`/data and run `dvc add` on it.
 
-    The whole is made beside data/ and takes its place at once. Whatever goes wrong, data/ and
-    data.dvc are as before; killed between, data/ is there or absent, and the next
-    `mammoflow retrain` brings it back from DVC's cache.
+    The merged folder is made beside data/, and replaces it in one step. If anything fails, data/
+    and data.dvc are as before. If the process is killed, data/ may be absent: the next
+    `mammoflow retrain` restores it from DVC's cache.
 
     Returns:
         How many images were added.
@@ -33,7 +33,7 @@ def add_data(root: Path, folder: Path, say: Say) -> int:
     ensure_data(root, say)
     data, merged, before = root / DATA, root / f".{DATA}.merged", root / f".{DATA}.before"
     if before.exists():
-        shutil.rmtree(before)  # left by one that was killed: the cache has it, as ensure_data saw
+        shutil.rmtree(before)  # of a killed process: ensure_data has seen that the cache has it
     named = (root / DATA_FILE).read_bytes()
     shutil.rmtree(merged, ignore_errors=True)
     try:
@@ -41,7 +41,7 @@ def add_data(root: Path, folder: Path, say: Say) -> int:
         say(f"adding {count} images to {DATA}/")
         data.replace(before)
         merged.replace(data)
-        follow([*DVC, "--wait-for-lock", "add", "--quiet", DATA], root, lambda line: None)
+        follow([*DVC, "--wait-for-lock", "add", "--quiet", DATA], root, ignore)
     except BaseException as error:
         _put_back(data, before)
         write_bytes(root / DATA_FILE, named)
@@ -54,7 +54,7 @@ def add_data(root: Path, folder: Path, say: Say) -> int:
 
 
 def _put_back(data: Path, before: Path) -> None:
-    """Undo the exchange, however far it got."""
+    """Undo the replacement, however far it got."""
     if before.exists():
         shutil.rmtree(data, ignore_errors=True)
         before.replace(data)

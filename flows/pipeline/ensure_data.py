@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from dvc.schema import COMPILED_SINGLE_STAGE_SCHEMA
 from voluptuous import Invalid
 
-from flows.processes.follow import CommandError, follow
+from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
 from mammo.base.errors import UserError
@@ -21,13 +21,13 @@ DATA_FILE = "data.dvc"
 
 
 def ensure_data(root: Path, say: Say) -> None:
-    """Make `root`/data hold what data.dvc names: as it is, pulled, or the sample made anew.
+    """Make sure that `root`/data holds what data.dvc names; if absent, pull it or make the sample.
 
     Afterwards DVC's cache holds it too, so that a snapshot's data can be found again.
 
     Raises:
-        UserError: if data.dvc does not name data/ alone, or data/ differs from it, or is absent and
-            can be neither pulled nor made.
+        UserError: if data.dvc does not name data/ alone; if data/ differs from it; or if data/ is
+            absent and can be neither pulled nor made.
     """
     read_data_file(root)
     made, failure = False, None
@@ -57,7 +57,7 @@ def ensure_data(root: Path, say: Say) -> None:
 
 
 def commit_to_cache(root: Path, files: Sequence[str], say: Say) -> None:
-    """Put what .dvc files name, and the folder holds, into DVC's cache.
+    """Put the files of this folder that .dvc files name into DVC's cache.
 
     Raises:
         UserError: with DVC's last lines if it fails.
@@ -65,7 +65,7 @@ def commit_to_cache(root: Path, files: Sequence[str], say: Say) -> None:
     names = ", ".join(file.removesuffix(".dvc") for file in files)
     say(f"putting {names} into DVC's cache")
     try:
-        follow([*DVC, "--wait-for-lock", "commit", "--force", *files], root, _ignore)
+        follow([*DVC, "--wait-for-lock", "commit", "--force", *files], root, ignore)
     except CommandError as error:
         raise UserError(f"{names} cannot be put into DVC's cache: {error}") from None
 
@@ -102,10 +102,10 @@ def read_data_file(root: Path) -> dict[str, Any]:
 
 
 def check_own(root: Path) -> None:
-    """Make sure that data/ is this project's to add to: versioned here, pushed from here.
+    """Make sure that this project may add to data/: its data.dvc versions it, and would push it.
 
     Raises:
-        UserError: if data/ comes from elsewhere, or would not be pushed, naming what it is.
+        UserError: if data/ comes from another repository, or would not be pushed.
     """
     said = read_data_file(root)
     [out] = said["outs"]
@@ -165,10 +165,6 @@ def _pull(root: Path, say: Say) -> str | None:
 def _reason(lines: list[str]) -> str:
     """What DVC complains of, but for names of files in data/, which may be anything."""
     marks = ("ERROR: ", "WARNING: ", "No remote provided")
-    told = [line for line in lines if line.startswith(marks)] or lines[-1:]
-    words = (re.sub(rf"\b{DATA}/.*", f"{DATA}/...", line).rstrip(" .:") for line in told)
+    reasons = [line for line in lines if line.startswith(marks)] or lines[-1:]
+    words = (re.sub(rf"\b{DATA}/.*", f"{DATA}/...", line).rstrip(" .:") for line in reasons)
     return "; ".join(words) or "no reason was given"
-
-
-def _ignore(line: str) -> None:
-    """DVC's chatter is of no interest here; a failure quotes it."""

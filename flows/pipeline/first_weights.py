@@ -9,8 +9,8 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from flows.pipeline.ensure_data import commit_to_cache
-from flows.pipeline.lock_and_cache import hash_of_files, out_of
-from flows.processes.follow import CommandError, follow
+from flows.pipeline.lock_and_cache import hash_files, out_of
+from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say, md5_of
 from mammo.base.errors import UserError
@@ -19,7 +19,7 @@ from mammo.base.settings import WEIGHTS
 _GIT = (".gitignore", ".gitkeep")
 
 
-def tracked(root: Path) -> dict[str, str]:
+def read_tracked_weights(root: Path) -> dict[str, str]:
     """The weights of a project: path and DVC's hash of each file that a .dvc file names.
 
     Raises:
@@ -36,30 +36,30 @@ def tracked(root: Path) -> dict[str, str]:
     return found
 
 
-def folder_hash(root: Path) -> str:
-    """What DVC says of weights/ as a dep, if every file is what its .dvc file names.
+def hash_weights(root: Path) -> str:
+    """DVC's hash of weights/ as a dep, if every file is what its .dvc file names.
 
     Args:
         root: a project, with or without the files that DVC tracks.
     """
-    hashes = tracked(root)
+    hashes = read_tracked_weights(root)
     for path in (root / WEIGHTS).rglob("*"):
         if path.is_file() and (name := path.relative_to(root).as_posix()) not in hashes:
             hashes[name] = md5_of(path)
-    return hash_of_files({name.removeprefix(f"{WEIGHTS}/"): md5 for name, md5 in hashes.items()})
+    return hash_files({name.removeprefix(f"{WEIGHTS}/"): md5 for name, md5 in hashes.items()})
 
 
 def ensure_weights(root: Path, say: Say) -> None:
-    """Make `root`/weights hold what its .dvc files name, and DVC's cache too.
+    """Make sure that `root`/weights, and DVC's cache, hold what the .dvc files of weights/ name.
 
     Raises:
         UserError: if a file has no .dvc file, differs from what that names, or cannot be had.
     """
-    names = tracked(root)
+    names = read_tracked_weights(root)
     for file in sorted((root / WEIGHTS).rglob("*")):
         name = file.relative_to(root).as_posix()
         if file.is_file() and name not in names and file.suffix != ".dvc" and file.name not in _GIT:
-            raise UserError(f"{name} is versioned by nobody: `dvc add {name}`, or take it away")
+            raise UserError(f"{name} is not versioned: `dvc add {name}`, or remove it")
     if not names:
         return
     absent = [path for path in names if not (root / path).exists()]
@@ -67,7 +67,7 @@ def ensure_weights(root: Path, say: Say) -> None:
         say(f"{', '.join(absent)} absent: trying `dvc pull`")
         dvc = [*DVC, "--wait-for-lock", "pull", *(f"{path}.dvc" for path in absent)]
         try:
-            follow(dvc, root, lambda line: None)
+            follow(dvc, root, ignore)
         except CommandError as error:
             raise UserError(
                 f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"

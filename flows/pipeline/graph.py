@@ -46,7 +46,7 @@ class Stage:
     metrics: tuple[Path, ...]
     plots: tuple[Path, ...]
     pages: tuple[Path, ...]  # HTML files among the outs, made for people
-    trains: bool  # writes weights, and so ends elsewhere on a machine that computes otherwise
+    trains: bool  # writes weights, which differ on a machine that computes differently
 
 
 Fate = Literal["ran", "cached", "unchanged"]
@@ -54,11 +54,11 @@ Fate = Literal["ran", "cached", "unchanged"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage: it ran, was restored from the cache, or was up to date already."""
+    """How a stage was brought up to date: it ran, was restored from the cache, or was unchanged."""
 
     stage: str
     fate: Fate
-    # Of the machine of another one's worker that ran it; None if it was not sent anywhere.
+    # Of the machine whose worker ran it; None if it was not sent to a worker.
     arithmetic: Mapping[str, str] | None = None
 
 
@@ -84,10 +84,10 @@ def read_pipeline(root: Path) -> list[Stage]:
 
 
 def status(root: Path) -> dict[str, Any]:
-    """What `dvc status` finds out of date: by stage, or `.dvc` file such as data.dvc, and why.
+    """What `dvc status` finds out of date: for each stage or .dvc file, the changes.
 
     Raises:
-        UserError: with DVC's own words if it cannot tell.
+        UserError: with DVC's own words if it fails.
     """
     result = subprocess.run(
         [sys.executable, "-m", "flows.pipeline.status", "--json"],
@@ -111,7 +111,7 @@ def only_missing(found: Mapping[str, Any]) -> bool:
 
 
 def restore_outs(root: Path) -> None:
-    """Put outs that are missing back, as far as DVC's cache has them."""
+    """Restore missing outs, as far as DVC's cache has them."""
     command = [*DVC, "--wait-for-lock", "checkout", "--quiet"]
     subprocess.run(command, cwd=root, capture_output=True)
 
@@ -136,7 +136,7 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
 
 
 def follows_training(pipeline: Sequence[Stage]) -> set[str]:
-    """The stages that train, and all that come after one: what they make follows its course.
+    """The stages that train, and all stages after one: their outs depend on how training went.
 
     Args:
         pipeline: as `read_pipeline`, each stage after those that it depends on.
@@ -166,11 +166,11 @@ def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Say) -> Fat
         extra_env={**env, **dvc_env()},
         time_limit=stage.meta.time_limit,
     )
-    return _fate(stage.name, lines)
+    return _read_fate(stage.name, lines)
 
 
-def _fate(name: str, lines: Sequence[str]) -> Fate:
-    """Read from DVC's own words what it did."""
+def _read_fate(name: str, lines: Sequence[str]) -> Fate:
+    """What DVC did, by its output."""
     if f"Running stage '{name}':" in lines:
         return "ran"
     if any(line.startswith(f"Stage '{name}' is cached") for line in lines):
@@ -179,6 +179,6 @@ def _fate(name: str, lines: Sequence[str]) -> Fate:
 
 
 def worth_showing(line: str) -> bool:
-    """Whether a line of `dvc repro` tells the reader about the stage, not about using git."""
+    """Whether a line of `dvc repro` is about the stage, and not a hint to use git."""
     hints = ("To track the changes", "To enable auto staging", "Use `dvc push`", "\tgit ", "\tdvc ")
     return bool(line.strip()) and not line.startswith(hints)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
@@ -50,6 +50,19 @@ def read_lock(snapshot: Snapshot) -> list[LockedStage]:
     ]
 
 
+def read_entry(root: Path, name: str) -> "LockEntry":
+    """A stage's entry of a project's dvc.lock.
+
+    Raises:
+        UserError: if there is none, or it is not what DVC writes.
+    """
+    path = root / "dvc.lock"
+    text = path.read_text(errors="replace") if path.exists() else ""
+    if name not in _read(_Lock, text, "dvc.lock").stages:
+        raise UserError(f"dvc.lock has no entry of the stage {name}")
+    return _read_as(LockEntry, yaml.safe_load(text)["stages"][name], f"dvc.lock, stage {name}")
+
+
 def outs_of(stages: Iterable[LockedStage]) -> dict[str, str]:
     """The outs of all these stages: path and hash."""
     return {path: md5 for stage in stages for path, md5 in stage.outs.items()}
@@ -84,8 +97,8 @@ def out_of(text: str, name: str) -> tuple[str, str]:
     return out.path, out.md5
 
 
-def sizes(snapshot: Snapshot) -> dict[str, int]:
-    """Bytes of the data and of each out that a snapshot names, by DVC's hash, as DVC noted them.
+def read_sizes(snapshot: Snapshot) -> dict[str, int]:
+    """Sizes in bytes of a snapshot's data and outs, by DVC's hash, as DVC recorded them.
 
     Raises:
         UserError: if its dvc.lock or data.dvc is not what DVC writes.
@@ -97,14 +110,14 @@ def sizes(snapshot: Snapshot) -> dict[str, int]:
 
 
 def require_form(root: Path, snapshot: Snapshot) -> None:
-    """Make sure, before DVC reads a snapshot from elsewhere, that it names no place outside.
+    """Make sure, before DVC reads a snapshot from another machine, that its paths stay inside.
 
-    What `dvc import` wrote names a source, from which DVC would fetch: that is taken from the
-    commit alone, never from whoever handed over the snapshot.
+    What `dvc import` wrote names a source, from which DVC would fetch. A source is accepted from
+    the commit alone, never from the machine that sent the snapshot.
 
     Args:
         root: a clone that holds the snapshot's commit.
-        snapshot: from elsewhere.
+        snapshot: from another machine.
 
     Raises:
         UserError: if its dvc.lock or data.dvc, where there is one, is not what DVC writes, or if
@@ -152,6 +165,17 @@ class _OwnOut(_Object):
     desc: str = ""
 
 
+class LockEntry(BaseModel):
+    """A stage's entry of a dvc.lock, as another machine may send it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cmd: str | list[str]
+    deps: list[_OwnOut] = []
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[_OwnOut] = []
+
+
 class _OwnData(BaseModel):
     """A data.dvc without a source."""
 
@@ -163,26 +187,31 @@ class _OwnData(BaseModel):
     wdir: Literal[".", None] = None
 
 
-F = TypeVar("F", _Lock, _DvcFile, _OwnData)
+F = TypeVar("F", _Lock, _DvcFile, _OwnData, LockEntry)
 
 
 def _read(form: type[F], text: str, name: str) -> F:
     try:
-        return form.model_validate(yaml.safe_load(text), strict=True)
-    except ValidationError as error:
-        raise UserError(f"{name}: not what DVC writes ({faults(error)})") from None
+        return _read_as(form, yaml.safe_load(text), name)
     except (RecursionError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{name}: not what DVC writes ({error!r})") from None
 
 
-def hash_of_room(folder: Path) -> str:
-    """What DVC says of a folder of code as a dep: of every file but what Python leaves there.
+def _read_as(form: type[F], content: Any, name: str) -> F:
+    try:
+        return form.model_validate(content, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{name}: not what DVC writes ({faults(error)})") from None
+
+
+def hash_room(folder: Path) -> str:
+    """DVC's hash of a folder of code as a dep: of every file but Python's bytecode.
 
     Args:
-        folder: one that only a commit's files, and programs, have been in.
+        folder: it must hold a commit's files only, and what programs wrote beside them.
     """
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return hash_of_files(
+    return hash_files(
         {
             file.as_posix(): md5_of(folder / file)
             for file in files
@@ -191,13 +220,14 @@ def hash_of_room(folder: Path) -> str:
     )
 
 
-def hash_of_files(hashes: Mapping[str, str]) -> str:
+def hash_files(hashes: Mapping[str, str]) -> str:
     """DVC's hash of a folder.
 
     Args:
         hashes: of each file, by its path below the folder.
     """
-    tree = Tree()
+    make_tree: Callable[[], Any] = Tree  # which has no types
+    tree = make_tree()
     for name, md5 in hashes.items():
         tree.add(PurePosixPath(name).parts, None, HashInfo("md5", md5))
     tree.digest()
@@ -211,7 +241,7 @@ class Cache:
     folder: Path
 
     def path(self, md5: str) -> Path:
-        """Where the object of a hash lies, if it is there."""
+        """The path that the object of a hash has in the cache, if the cache holds it."""
         return self.folder / md5[:2] / md5[2:]
 
     def listing(self, md5: str) -> dict[str, str]:
@@ -250,7 +280,7 @@ class Cache:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path stays in its folder; no more is asked of the name of a woman's file."""
+    """Whether a path stays in its folder. Names of data files may be anything else."""
     return not path.startswith("/") and ".." not in path.split("/")
 
 

@@ -1,8 +1,8 @@
-"""The forms that names, paths and references from elsewhere must have before they are used.
+"""The forms that names, paths and ids from outside must have before they are used.
 
 Prefect's and MLflow's servers are other machines, and what they hold may have been written by
 anybody who reaches them. A commit becomes an argument of git, a hash and a path become a file, a
-run's id becomes an address: each is held against its form here, once, where it comes in.
+run's id becomes part of an address. So each is compared with its form once, where it comes in.
 """
 
 from pathlib import Path, PurePosixPath
@@ -49,7 +49,7 @@ ModelName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z][A-Za-z0-9_-]{0
 RelativePath = Annotated[
     str, StringConstraints(min_length=1, max_length=_LONGEST), AfterValidator(_relative)
 ]
-"""A path inside a folder that is known otherwise."""
+"""A path that is relative to a known folder, and stays in it."""
 
 Readable = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_readable)]
 """Words to be shown: nothing in them moves a terminal's cursor."""
@@ -59,12 +59,12 @@ def checked(form: Any, value: Any, what: str) -> str:
     """The value, if it has the form.
 
     Args:
-        form: one of the forms here.
-        value: as it came.
-        what: names it for whoever reads the message, with its owner.
+        form: one of the forms of this module.
+        value: as it came in.
+        what: its name in the message, with its owner.
 
     Raises:
-        UserError: if it has not.
+        UserError: if the value does not have the form.
     """
     try:
         found: str = TypeAdapter(form).validate_python(value, strict=True)
@@ -74,7 +74,7 @@ def checked(form: Any, value: Any, what: str) -> str:
 
 
 def faults(error: ValidationError) -> str:
-    """What a form finds wrong, as half a sentence."""
+    """What is wrong with a value, as half a sentence."""
     return "; ".join(
         ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
         for fault in error.errors()[:3]
@@ -94,7 +94,7 @@ def inside(folder: Path, relative: Any, what: str) -> Path:
 
 
 def printable(text: str) -> str:
-    """A text in which control characters are spelled out; line ends and tabs stay."""
+    """The text with control characters written as escapes; line ends and tabs stay."""
     return "".join(
         sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text
     )

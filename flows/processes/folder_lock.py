@@ -13,11 +13,11 @@ TEMPORARY = Path(".dvc/tmp")  # DVC's own, out of git's sight
 
 @contextmanager
 def only_one(root: Path, who: str = "another retrain") -> Iterator[None]:
-    """Hold the lock of a project's folder; it ends with the process, if not before.
+    """Hold the lock of a project's folder; it is released at the latest when the process ends.
 
     Args:
         root: the folder.
-        who: what others are told that is at work.
+        who: the holder's name, for the message that others get.
 
     Raises:
         UserError: if another process holds it, or `root` is no DVC project.
@@ -25,7 +25,7 @@ def only_one(root: Path, who: str = "another retrain") -> Iterator[None]:
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root}: is no project of DVC; run from the project's folder")
     (root / TEMPORARY).mkdir(exist_ok=True)
-    # Not closed between opening and locking, and never removed: another would lock another file.
+    # The file is never removed: another process could then lock a new file of the same name.
     with (root / TEMPORARY / "retrain.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

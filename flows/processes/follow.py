@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -23,12 +23,12 @@ GRACE = 10.0  # seconds between asking a process group to stop and killing it
 GUARD = Path(__file__).with_name("orphan_guard.py")
 
 # What a computation may need of the environment: where programs and libraries are, how the machine
-# is to be used. Never who somebody is elsewhere: passwords, tokens, addresses.
+# is to be used. Never an identity on other machines: passwords, tokens, addresses.
 _NEEDED = (
     *("CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR"),
     *("TZ", "USER"),
 )
-_NEEDED_TOO = ("NVIDIA_", "OMP_")  # all that begin so
+_NEEDED_PREFIXES = ("NVIDIA_", "OMP_")
 
 POLL = 0.02  # seconds between two looks at a child that is about to end
 
@@ -100,9 +100,9 @@ def follow(
         command: and its arguments.
         cwd: where it runs.
         on_line: called for each line.
-        extra_env: variables beside those of this process.
+        extra_env: variables in addition to those of this process.
         time_limit: in seconds.
-        env: variables in place of those of this process.
+        env: variables instead of those of this process.
 
     Raises:
         CommandError: on a non-zero exit or when the time limit has passed.
@@ -113,26 +113,15 @@ def follow(
         {**(os.environ if env is None else env), **(extra_env or {}), "PYTHONUNBUFFERED": "1"},
     )
     _running.add(child)
-    timed_out = threading.Event()
-
-    def stop_late_child() -> None:
-        timed_out.set()
-        child.stop()
-
-    timer = threading.Timer(time_limit, stop_late_child) if time_limit is not None else None
-    if timer is not None:
-        timer.daemon = True
-        timer.start()
     lines: list[str] = []
     try:
-        assert child.process.stdout is not None
-        for line in child.process.stdout:
-            lines.append(line.rstrip())
-            on_line(lines[-1])
-        child.await_end()
+        with _stop_after(child, time_limit) as timed_out:
+            assert child.process.stdout is not None
+            for line in child.process.stdout:
+                lines.append(line.rstrip())
+                on_line(lines[-1])
+            child.await_end()
     finally:
-        if timer is not None:
-            timer.cancel()
         child.stop()
         _running.discard(child)
         for pipe in (child.process.stdin, child.process.stdout):
@@ -146,6 +135,31 @@ def follow(
     return lines
 
 
+@contextlib.contextmanager
+def _stop_after(child: _Child, seconds: float | None) -> Iterator[threading.Event]:
+    """Stop a child after a time, if there is a limit; the event is set if that has happened."""
+    timed_out = threading.Event()
+    if seconds is None:
+        yield timed_out
+        return
+
+    def stop_late_child() -> None:
+        timed_out.set()
+        child.stop()
+
+    timer = threading.Timer(seconds, stop_late_child)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timed_out
+    finally:
+        timer.cancel()
+
+
+def ignore(_line: str) -> None:
+    """Do nothing with a line of output: a failure quotes the last ones."""
+
+
 def bare_environment(home: Path, code: Path) -> dict[str, str]:
     """The environment for a computation that needs nothing of ours.
 
@@ -156,7 +170,7 @@ def bare_environment(home: Path, code: Path) -> dict[str, str]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if name in _NEEDED or name in PINS or name.startswith(_NEEDED_TOO)
+        if name in _NEEDED or name in PINS or name.startswith(_NEEDED_PREFIXES)
     }
     return {**ours, "HOME": str(home), "PYTHONPATH": str(code), "PYTHONNOUSERSITE": "1"}
 

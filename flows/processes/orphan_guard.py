@@ -20,7 +20,7 @@ def main(command: list[str]) -> int:
     """Run the command and return its status, 128 and the signal's number if a signal ended it."""
     # The group is asked as a whole: the guard stays until the command has ended. A handler, since
     # the command would inherit an ignored signal.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.signal(signal.SIGTERM, lambda *_: None)
     orphaned = threading.Event()
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL)

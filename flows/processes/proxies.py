@@ -1,8 +1,8 @@
 """Proxies of the environment, as far as they concern us.
 
-Servers of ours listen on loopback, where no proxy can reach them: a person who sets HTTP_PROXY and
-not NO_PROXY would have every request to them go astray. Importing `flows` exempts loopback for this
-process and its children, before any library reads the variables.
+Our servers listen on loopback, where no proxy can reach them. If HTTP_PROXY is set and NO_PROXY is
+not, every request to them would go to the proxy and fail. Importing `flows` exempts loopback for
+this process and its children, before any library reads the variables.
 """
 
 import os
@@ -13,13 +13,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _LEFT_OUT = "MAMMOFLOW_LEFT_OUT_"
-"""Begins the name under which a proxy is kept that only git can use."""
+"""The prefix of variables that keep proxies which only git can use."""
 
 
 def exempt(hosts: Iterable[str]) -> None:
     """Let no request to these hosts take a proxy, in this process and its children."""
     lower, upper = os.environ.get("no_proxy"), os.environ.get("NO_PROXY")
-    # Some programs read the one, some the other, and those that read both take the first they find.
+    # Some programs read one of the two, others the other, and some the first that is set.
     for name, value in (("no_proxy", lower or upper), ("NO_PROXY", upper or lower)):
         listed = [host.strip() for host in (value or "").split(",") if host.strip()]
         if "*" not in listed:
@@ -28,9 +28,9 @@ def exempt(hosts: Iterable[str]) -> None:
 
 
 def leave_out_socks() -> None:
-    """Leave SOCKS proxies out where the package for them is missing.
+    """Take SOCKS proxies out of the environment where the package for them is missing.
 
-    The library that Prefect uses fails on seeing such a variable, even if no request would take the
+    The library that Prefect uses fails if such a variable is set, even if no request would take the
     proxy. Git needs no package: it gets them back, by `unused_proxies`.
     """
     if find_spec("socksio") is not None:
@@ -49,12 +49,15 @@ def unused_proxies() -> dict[str, str]:
     }
 
 
-def in_words() -> str:
-    """What a message about a server that does not answer should say of proxies; nothing if there
-    is none."""
-    there = sorted({name for proxy in _PROXIES for name in (proxy, proxy.upper())} & {*os.environ})
-    if there:
-        return f"; the environment sets {', '.join(there)}: NO_PROXY can exempt the server"
+def describe_proxies() -> str:
+    """What a message about a server that does not answer should say of proxies.
+
+    Returns:
+        Half a sentence; empty if the environment names no proxy.
+    """
+    known = {name for proxy in _PROXIES for name in (proxy, proxy.upper())}
+    if found := sorted(known & {*os.environ}):
+        return f"; the environment sets {', '.join(found)}: NO_PROXY can exempt the server"
     if unused_proxies():
         names = " and ".join(sorted(unused_proxies()))
         return f"; {names} is not used: a SOCKS proxy takes the package socksio"

@@ -1,6 +1,6 @@
-"""Whether the servers elsewhere that we are told to use answer at all, asked before any work.
+"""Whether the servers that the environment names answer at all; asked before any work.
 
-Their own clients try again and again, for many minutes, in silence.
+Without this, their own clients would try again for many minutes and say nothing.
 """
 
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ from mammo.base.errors import UserError
 
 CONNECT, ANSWER = 3.0, 6.0  # seconds; ten are too many
 
-_NOBODY_BEHIND = (502, 503, 504)  # a proxy's words for it
+_NO_SERVER = (502, 503, 504)  # what a proxy answers if the server behind it does not
 
 
 def require_mlflow() -> None:
@@ -36,7 +36,7 @@ def require_server(uri: str, name: str) -> None:
     Raises:
         UserError: if it does not.
     """
-    if said := _silence(f"{uri.rstrip('/')}/health"):
+    if said := _describe_silence(f"{uri.rstrip('/')}/health"):
         raise UserError(f"{name} at {uri} failed ({said}); once it is back, run this again")
 
 
@@ -49,33 +49,33 @@ def require_prefect() -> None:
     from prefect.settings import PREFECT_API_URL
 
     uri = PREFECT_API_URL.value()
-    if uri and (said := _silence(f"{uri.rstrip('/')}/health")):
+    if uri and (said := _describe_silence(f"{uri.rstrip('/')}/health")):
         raise UserError(
             f"Prefect at {uri} failed ({said}); once it is back, run this again, or without "
             f"PREFECT_API_URL for a temporary server"
         )
 
 
-def _silence(address: str) -> str:
-    """Why there is no answer, in words; nothing if there is one, whatever it is."""
+def _describe_silence(address: str) -> str:
+    """Why there is no answer, in words; empty if there is an answer, whatever it is."""
     import requests  # not for every command
 
     try:
         with requests.get(address, timeout=(CONNECT, ANSWER), stream=True) as answer:
-            if answer.status_code not in _NOBODY_BEHIND:
+            if answer.status_code not in _NO_SERVER:
                 return ""
             said = f"{answer.status_code} {answer.reason}"
     except requests.exceptions.SSLError:
-        return ""  # somebody is there; the client knows which certificates count
+        return ""  # a server answers; which certificates it accepts is the client's matter
     except requests.exceptions.Timeout:
         said = "no answer came in time"
     except requests.RequestException as error:
-        said = _cause(error)
-    return said + proxies.in_words()
+        said = _find_cause(error)
+    return said + proxies.describe_proxies()
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason, which is the one that tells something."""
+def _find_cause(error: BaseException) -> str:
+    """The innermost reason, which is the most precise one."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     return str(error) or type(error).__name__

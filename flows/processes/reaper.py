@@ -3,8 +3,8 @@
     python reaper.py NUMBER CREATED
 
 The parent holds the other end of stdin and never writes: stdin ends when the parent does, however
-it does. That may be hours later, when the number belongs to another process; so it goes with the
-time, as psutil has it, at which the process was created.
+it does. That may be hours later, when the number may belong to another process; so the process is
+also identified by the time at which it was created, as psutil gives it.
 """
 
 import contextlib

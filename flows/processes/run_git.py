@@ -1,10 +1,10 @@
 """The one place that calls git.
 
-A person's settings say how they like to work: signing, hooks, editors, pagers, line ends. Nobody is
-there to see an editor, and a hook may change what is checked out; so whatever can change or hang
-what git does here is set for each call, over the person's own files and the repository's. What it
-takes to reach a remote stays theirs: credentials, ssh, proxies, `url.*.insteadOf`,
-`safe.directory`, and their name.
+A person's settings say how they like to work: signing, hooks, editors, pagers, line ends. Nobody
+sees an editor that git opens for us, and a hook may change what is checked out. So each call sets
+whatever could change git's work or make it wait, and overrides the person's own settings and the
+repository's. What is needed to reach a remote stays theirs: credentials, ssh, proxies,
+`url.*.insteadOf`, `safe.directory`, and their name.
 """
 
 import os
@@ -16,10 +16,10 @@ from pathlib import Path
 from flows.processes.proxies import unused_proxies
 from mammo.base.errors import UserError
 
-PATIENCE = 300.0  # seconds for one call; only a remote that does not answer takes as long
+PATIENCE = 300.0  # seconds for one call; only a remote that does not answer takes so long
 
 _SETTINGS = {
-    # Nobody sees a question, and nobody can answer it.
+    # Git asks no questions: no person is there to answer them.
     "core.editor": "true",
     "sequence.editor": "true",
     "core.pager": "cat",
@@ -43,7 +43,7 @@ _SETTINGS = {
     "push.gpgSign": "false",
     "push.recurseSubmodules": "no",
     "worktree.useRelativePaths": "false",
-    # Nothing goes on in the background, and no index is taken for the folder.
+    # Nothing runs in the background, and git reads the folder itself, not a cached index of it.
     "core.fsmonitor": "false",
     "core.untrackedCache": "false",
     "core.splitIndex": "false",
@@ -94,8 +94,10 @@ _KEPT = (
 
 
 class NoAnswerError(UserError):
-    """Git did not end in time: most often a remote that does not answer. It says nothing of what
-    was asked, and the next time may be otherwise."""
+    """Git did not end in time: most often because a remote does not answer.
+
+    This is no answer to what was asked: the next try may succeed.
+    """
 
 
 def git(
@@ -113,7 +115,7 @@ def git(
 
 
 def succeeds(root: Path, *arguments: str) -> bool:
-    """Whether a call of git that asks a question says yes."""
+    """Whether a call of git ends with status 0."""
     return _run(root, arguments)[0] == 0
 
 
@@ -148,7 +150,7 @@ def has_commit(root: Path, commit: str) -> bool:
 
 
 def changed_between(root: Path, one: str, other: str) -> list[str]:
-    """Files that two commits have otherwise.
+    """Files that differ between two commits.
 
     Raises:
         UserError: if one of the commits is not there.
@@ -162,15 +164,15 @@ def remotes(root: Path) -> list[str]:
 
 
 def fetch(root: Path, *arguments: str) -> None:
-    """Fetch from the clone's remotes; nothing that is here is taken away.
+    """Fetch from the clone's remotes; nothing in the clone is removed.
 
     Raises:
         UserError: with git's own words if it fails, or if no answer comes.
     """
-    # By options, since `remote.NAME.prune` would outweigh a setting: tags that were not pushed yet
-    # would go.
-    here = ("--no-prune", "--no-prune-tags", "--no-recurse-submodules", "--no-auto-maintenance")
-    git(root, "fetch", "--quiet", *here, *arguments)
+    # As options, since `remote.NAME.prune` would override a setting: it would remove tags that were
+    # not pushed yet.
+    options = ("--no-prune", "--no-prune-tags", "--no-recurse-submodules", "--no-auto-maintenance")
+    git(root, "fetch", "--quiet", *options, *arguments)
 
 
 def _run(
@@ -181,8 +183,8 @@ def _run(
 ) -> tuple[int, bytes, bytes]:
     """Exit status, stdout and stderr.
 
-    In a session of its own: ssh and others ask for passwords at the terminal, whatever they are
-    told, and there is none in it.
+    Git runs in a session of its own, which has no terminal: ssh and other programs would ask for
+    passwords at one, whatever their settings say.
     """
     try:
         child = subprocess.Popen(

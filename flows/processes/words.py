@@ -1,17 +1,17 @@
-"""What several rooms say or ask of files in the same way."""
+"""Small helpers that several rooms share: progress, lists in messages, hashes of files."""
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 Say = Callable[[str], None]
-"""Tells whoever watches, line by line."""
+"""Reports progress, one line a call."""
 
-SHOWN = 5  # culprits named in one sentence
+SHOWN = 5  # names in one sentence
 
 
-def some(names: list[str]) -> str:
-    """The first few of the culprits, and how many more there are."""
+def shorten_list(names: list[str]) -> str:
+    """The first SHOWN names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 

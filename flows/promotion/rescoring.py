@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit.integrity import read_model, unlike_commit
+from flows.audit.integrity import compare_with_commit, read_model
 from flows.pipeline.lock_and_cache import (
     Cache,
     data_out,
@@ -27,10 +27,10 @@ from flows.pipeline.lock_and_cache import (
     require_form,
 )
 from flows.processes.follow import bare_environment, follow
-from flows.processes.words import Say, some
+from flows.processes.words import Say, shorten_list
 from flows.promotion.gate import predicts_alike
-from flows.publishing.publish import fetch_objects, have_tag
-from flows.snapshots.earlier_layout import name_in
+from flows.publishing.publish import fetch_objects, fetch_tag
+from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import snapshot_of
@@ -132,7 +132,7 @@ def _snapshot(root: Path, version: ModelVersion) -> Snapshot:
         raise UserError(
             f"the snapshot of version {number} cannot be read from MLflow: {error}"
         ) from None
-    if gone := have_tag(root, int(number)):
+    if gone := fetch_tag(root, int(number)):
         raise UserError(gone)
     if found.digest != version.tags.get("snapshot_digest") or found != read_tag(
         root, git_tag(int(number))
@@ -193,8 +193,9 @@ def _check_unseen(
     if seen:
         raise UserError(
             f"version {champion.version} was trained or tuned on {len(seen)} of the {len(women)} "
-            f"test women of version {challenger.version} ({some(seen)}), so its scores there would "
-            f"flatter it: the salt or the shares under `split` in params.yaml were changed; decide "
+            f"test women of version {challenger.version} ({shorten_list(seen)}), so its scores "
+            f"there would flatter it: the salt or the shares under `split` in params.yaml were "
+            f"changed; decide "
             f'yourself with `mammoflow promote {challenger.version} --reason "..."`'
         )
 
@@ -244,13 +245,13 @@ def _scored_by(
     number = version.version
     with tempfile.TemporaryDirectory() as scratch, materialise(root, then) as folder:
         model = read_model(version, Path(scratch))
-        strange = next(unlike_commit(model, folder, then, read_lock(then)), None)
+        strange = next(compare_with_commit(model, folder, then, read_lock(then)), None)
         if strange is not None:
             raise UserError(
                 f"version {number} is not what it was registered as, and nothing of it was run: "
                 f"{strange.sentence}; `mammoflow audit {number} --quick` says more"
             )
-        scores = name_in(folder, "mammo.serving.score_files")
+        scores = find_module(folder, "mammo.serving.score_files")
         if scores is None:
             raise UserError(
                 f"version {number} was registered before there was a gate, and its code cannot be "

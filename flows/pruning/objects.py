@@ -25,7 +25,7 @@ from dvc_data.hashfile.db import get_index
 
 from flows.processes.run_git import fetch, git, has_commit, listed, remotes, succeeds
 from flows.pruning.policy import Found, Waste
-from flows.publishing.publish import have_tag
+from flows.publishing.publish import fetch_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import find_snapshot, open_store, versions
 from mammo.base.errors import UserError
@@ -244,7 +244,7 @@ def _texts_of_versions(root: Path) -> Iterator[tuple[str, str]]:
             snapshot = find_snapshot(version)
         except UserError:
             snapshot = None  # what somebody put in its place needs nothing
-        if have_tag(root, number) is not None:
+        if fetch_tag(root, number) is not None:
             if snapshot is None or not has_commit(root, snapshot.commit):
                 raise UserError(
                     f"what {owner} needs cannot be told: neither this clone nor a remote of it has "

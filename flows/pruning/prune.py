@@ -26,7 +26,7 @@ from flows.processes.words import Say
 from flows.pruning.objects import superseded
 from flows.pruning.policy import Found, Policy, Waste
 from flows.pruning.records import old_flow_runs, unregistered_runs
-from flows.snapshots.snapshot import nobody_in_a_snapshot, snapshots
+from flows.snapshots.snapshot import lock_snapshots, snapshots_folder
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
 from mammo.compute.result_store import open_store
@@ -47,7 +47,7 @@ def alone(root: Path) -> Iterator[None]:
     """
     with (
         only_one(root, "mammoflow gc"),
-        nobody_in_a_snapshot(root),
+        lock_snapshots(root),
         Repo(str(root), _wait_for_lock=True) as repo,
         repo.lock,
     ):
@@ -94,7 +94,7 @@ def remove(found: Found, say: Say) -> None:
 
 def _worktrees(root: Path) -> Waste:
     """Snapshots that nobody is in, since `alone` holds them all."""
-    left = [path for path in snapshots(root).iterdir() if path.is_dir()]
+    left = [path for path in snapshots_folder(root).iterdir() if path.is_dir()]
 
     def go() -> None:
         for folder in left:

@@ -1,4 +1,4 @@
-"""What others need to audit a version, put where they can get it.
+"""Publishing: the git tag, data and outs of a version, put where other clones can get them.
 
 It may import `tracking` and what that stands on.
 """

@@ -1,12 +1,12 @@
-"""What a version needs in another clone: published when it is registered, fetched where it is
-audited.
+"""Publishes what other clones need of a version, and fetches it there.
 
     mammoflow publish 3
 
-That is the git tag `model/v3`, with the commits below it, on a remote of git; and, on DVC's default
-remote, data, first weights and every out that the tag's dvc.lock names. After the push both are
-asked whether they have it. The version's tag `published` says where it can be had, or why it
-cannot; what failed is tried again by the next retrain.
+What they need is the git tag `model/v3` with its commits, on a remote of git; and the data, the
+first weights and every out that the tag's dvc.lock names, on DVC's default remote. A version is
+published when it is registered, and fetched when it is audited. After the push, both remotes are
+asked whether they have all of it. The version's tag `published` says where it is available, or why
+it is not; the next retrain tries again what failed.
 """
 
 import os
@@ -22,7 +22,7 @@ from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.pipeline.first_weights import tracked
+from flows.pipeline.first_weights import read_tracked_weights
 from flows.pipeline.lock_and_cache import (
     data_out,
     default_remote,
@@ -32,7 +32,7 @@ from flows.pipeline.lock_and_cache import (
     read_lock,
 )
 from flows.processes.checked import printable
-from flows.processes.follow import CommandError, follow
+from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import fetch, git, remotes, succeeds
 from flows.processes.words import Say
@@ -44,10 +44,10 @@ from mammo.base.atomic_files import read_json, write_json
 from mammo.base.errors import UserError
 
 PUBLISHED = "published"
-"""The tag of a version that says where else it can be had: `yes: ...` or `no: ...`."""
+"""The tag of a version that says where it is available: `yes: ...` or `no: ...`."""
 
-NOBODYS = "0" * 32
-"""An object that no store has: asking for it tells whether a store answers."""
+NO_OBJECT = "0" * 32
+"""A hash that no object has: asking for it shows whether a remote answers."""
 
 _YES, _NO = "yes: ", "no: "
 _LONGEST = 2000  # characters of a sentence in the tag
@@ -55,7 +55,7 @@ _LONGEST = 2000  # characters of a sentence in the tag
 
 @dataclass(frozen=True)
 class Publication:
-    """Whether a version can be had elsewhere, in a sentence that says where, or why not."""
+    """Whether a version is available to other clones, and where, or why not, as a sentence."""
 
     version: int
     complete: bool
@@ -63,12 +63,12 @@ class Publication:
 
 
 def publish(root: Path, version: int, say: Say) -> Publication:
-    """Push what a version needs elsewhere, ask for it there, and record what came of it.
+    """Push what other clones need of a version, check that it arrived, and record the result.
 
     Args:
         root: a clone with the version's git tag and, in DVC's cache, what the remote lacks.
         version: its number.
-        say: told of the progress.
+        say: reports the progress.
 
     Raises:
         MlflowException: if MLflow does not answer.
@@ -86,12 +86,12 @@ def publish(root: Path, version: int, say: Say) -> Publication:
 
 
 def publish_pending(root: Path, say: Say) -> list[Publication]:
-    """Publish the versions of which it failed before; it ends with the first that fails again.
+    """Publish the versions whose publication failed before; stop at the first that fails again.
 
-    Only those whose git tag this clone has: another's are that one's to publish.
+    Only versions whose git tag this clone has: it cannot publish those of other clones.
     """
     if git_remote(root) is None or default_remote(root) is None:
-        return []  # as before, and each of them says so
+        return []  # they would fail as before, and each version's tag says so
     done: list[Publication] = []
     for version in reversed(versions()):
         pending = version.tags.get(PUBLISHED, "").startswith(_NO) and WHOLE in version.tags
@@ -103,14 +103,14 @@ def publish_pending(root: Path, say: Say) -> list[Publication]:
     return done
 
 
-def in_words(found: Publication) -> str:
-    """A publication, or that there is none, as one line."""
+def describe_publication(found: Publication) -> str:
+    """One line that says whether a version is published, and where or why not."""
     fate = "published" if found.complete else "not published"
     return f"version {found.version} is {fate}: {found.sentence}"
 
 
-def said_of(version: ModelVersion) -> str:
-    """Where a version can be had, as its registry knows."""
+def read_publication(version: ModelVersion) -> str:
+    """Where a version is available, as the registry says."""
     return str(version.tags.get(PUBLISHED, "it was never published"))
 
 
@@ -131,8 +131,8 @@ def git_remote(root: Path) -> str | None:
     return "origin" if "origin" in names else names[0]
 
 
-def have_tag(root: Path, version: int) -> str | None:
-    """Fetch a version's git tag if the clone lacks it; return why it cannot be had, if so."""
+def fetch_tag(root: Path, version: int) -> str | None:
+    """Fetch a version's git tag if the clone lacks it; return why that failed, or None."""
     tag = git_tag(version)
     failed = ""
     for remote in [] if tag_exists(root, tag) else remotes(root):
@@ -150,15 +150,15 @@ def have_tag(root: Path, version: int) -> str | None:
 
 
 def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> str:
-    """Get what DVC's cache lacks of a snapshot; what stays missing is the caller's to say.
+    """Fetch what DVC's cache lacks of a snapshot; the caller reports what stays missing.
 
     Args:
         folder: the snapshot, materialised.
         targets: outs, or .dvc files; all of the snapshot's if there are none.
-        say: told of it.
+        say: reports the progress.
 
     Returns:
-        Why the remote cannot be used from here; nothing if it can, or if there is none.
+        Why the remote cannot be used from here; empty if it can, or if there is none.
     """
     remote = default_remote(folder)
     if remote is None:
@@ -166,10 +166,10 @@ def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> str:
     names = list(targets)
     say(f"fetching {', '.join(names) or 'what the cache lacks'} from DVC's remote")
     try:
-        follow([*DVC, "fetch", "--", *names], folder, lambda line: None)
+        follow([*DVC, "fetch", "--", *names], folder, ignore)
     except CommandError as error:
-        # DVC's words are the same for what is not there and for a remote that it cannot ask.
-        fault = _ask(folder, [NOBODYS]).fault
+        # DVC's message is the same for a missing file and for a remote that it cannot reach.
+        fault = _push_and_check(folder, [NO_OBJECT]).fault
         if fault:
             unusable = f"DVC's remote {remote} cannot be used from here: {fault}"
             say(unusable)
@@ -179,10 +179,10 @@ def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> str:
 
 
 def _push(root: Path, version: int, say: Say) -> Iterator[str]:
-    """Push a version's git tag and its objects; say of each where it is then.
+    """Push a version's git tag and its objects; yield for each where it is then.
 
     Raises:
-        UserError: if that cannot be, with what to do.
+        UserError: if it cannot be pushed; the sentence says what to do.
         CommandError: with DVC's last lines.
     """
     tag = git_tag(version)
@@ -209,19 +209,19 @@ def _push(root: Path, version: int, say: Say) -> Iterator[str]:
 
 
 def _push_tag(root: Path, remote: str, tag: str) -> str:
-    """Push a tag, if need be, and see it there.
+    """Push a tag if the remote lacks it; return where it is.
 
     Raises:
-        UserError: if the remote has another one of this name, or does not take it.
+        UserError: if the remote has another tag of this name, or does not accept it.
     """
     own = git(root, "rev-parse", f"refs/tags/{tag}")
 
-    def there() -> str:
+    def read_remote_tag() -> str:
         return git(root, "ls-remote", remote, f"refs/tags/{tag}").partition("\t")[0]
 
-    if not (found := there()):
+    if not (found := read_remote_tag()):
         git(root, "push", "--quiet", remote, f"refs/tags/{tag}:refs/tags/{tag}")
-        found = there()
+        found = read_remote_tag()
     if found != own:
         raise UserError(
             f"{remote} has another {tag}, of another registry: use that registry "
@@ -231,16 +231,16 @@ def _push_tag(root: Path, remote: str, tag: str) -> str:
 
 
 def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
-    """Push all that a snapshot's data.dvc, weights and dvc.lock name, and ask whether it is there.
+    """Push all that a snapshot's data.dvc, weights and dvc.lock name, and check that it arrived.
 
     Raises:
-        UserError: naming what the remote lacks or did not take, or why it cannot be used.
-        CommandError: with the last lines of what went wrong on the way.
+        UserError: with what the remote lacks or did not accept, or why it cannot be used.
+        CommandError: with the last lines of the process that pushes, if it fails.
     """
     with materialise(root, snapshot) as folder:
         outs = outs_of(read_lock(snapshot))
-        outs |= tracked(folder)
-        if not is_import(snapshot):  # those have a place of their own
+        outs |= read_tracked_weights(folder)
+        if not is_import(snapshot):  # imported data have a source of their own
             outs |= [data_out(snapshot)]
     cache = open_cache(root)
     owners = {md5: out for out, top in outs.items() for _, md5 in cache.objects(out, top)}
@@ -252,7 +252,7 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
             f"this clone's DVC cache lacks {', '.join(sorted(unlisted))}: publish it from the clone"
             f" that registered it"
         )
-    answer = _ask(root, sorted(owners))
+    answer = _push_and_check(root, sorted(owners))
     if answer.lacking:
         raise UserError(f"{remote} lacks {_count(answer.lacking, owners)}, and so does this cache")
     if answer.refused:
@@ -262,16 +262,16 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
         raise UserError(f"{remote} cannot be used from here: {answer.fault}")
 
 
-def _ask(root: Path, hashes: Sequence[str]) -> Answer:
-    """Push objects and ask for them, in a process of its own.
+def _push_and_check(root: Path, hashes: Sequence[str]) -> Answer:
+    """Push objects and check that they arrived, in a child process.
 
     Raises:
-        CommandError: if that process is ended.
+        CommandError: if the child process is killed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         names, answer = Path(scratch) / "hashes.json", Path(scratch) / "answer.json"
         write_json(names, hashes)
-        # Ours: the folder may be another commit's, with a module of this name.
+        # With our own code: the folder may be another commit's, with a module of this name.
         command = [
             sys.executable,
             "-P",
@@ -280,8 +280,8 @@ def _ask(root: Path, hashes: Sequence[str]) -> Answer:
             str(names),
             str(answer),
         ]
-        ours = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-        follow(command, root, lambda line: None, {"PYTHONPATH": ours})
+        path_of_ours = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        follow(command, root, ignore, {"PYTHONPATH": path_of_ours})
         return Answer(**read_json(answer))
 
 
@@ -296,7 +296,7 @@ def _store_url(root: Path, name: str) -> str:
 
 
 def _address(url: str) -> str:
-    """An address for others to read: no password, and nothing that is a path of this machine."""
+    """An address that others may read, without a password; empty for a path of this machine."""
     if not re.match(r"[\w+.-]+://|[\w.-]+@?[\w.-]*:(?!/?/)", url) or url.startswith("file:"):
         return ""
     return f" ({re.sub(r'//[^/@]*@', '//', url)})"

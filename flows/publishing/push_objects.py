@@ -1,10 +1,10 @@
-"""Puts objects of DVC's cache on the default remote, and asks there for each of them.
+"""Puts objects of DVC's cache on the default remote, and asks the remote for each of them.
 
     python -m flows.publishing.push_objects HASHES.json ANSWER.json  # DVC's hashes; an `Answer`
 
-`dvc push` and `dvc status --cloud` take the files of a folder for pushed where the remote has the
-folder's list: what was lost there stays lost, and nobody hears of it. Nor do they tell a remote
-that lacks a file from one that cannot be asked.
+`dvc push` and `dvc status --cloud` take all files of a folder for pushed if the remote has the
+folder's list. A file that is missing there stays missing, without a message. Nor do they
+distinguish a remote that lacks a file from one that does not answer.
 """
 
 import json
@@ -25,34 +25,33 @@ _PACKAGE = re.compile(r"requires '(dvc-[a-z]+[0-9]*)' to be installed")
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of objects: those that neither the remote nor the cache has, those that the
-    remote did not take, and what went wrong, in words."""
+    """What became of objects that were pushed, by their hashes."""
 
-    lacking: list[str]
-    refused: list[str]
-    fault: str
+    lacking: list[str]  # neither the remote nor the cache has them
+    refused: list[str]  # the remote did not accept them
+    fault: str  # what went wrong, as a sentence; empty if nothing did
 
 
 def push(root: Path, hashes: list[str]) -> Answer:
-    """Push what the remote lacks, and ask it again."""
+    """Push what the remote lacks, then ask the remote again."""
     faults = _Faults()
     with Repo(str(root)) as repo:
         cache, remote = repo.cache.local, repo.cloud.get_remote_odb(None, "push")
         absent = set(hashes) - set(remote.oids_exist(hashes))
-        here = {md5 for md5 in absent if cache.exists(md5)}
+        cached = {md5 for md5 in absent if cache.exists(md5)}
         refused: set[str] = set()
-        if here:
+        if cached:
             logging.getLogger(transfer.__module__).addHandler(faults)
-            transfer(cache, remote, [HashInfo("md5", md5) for md5 in here])
-            refused = here - set(remote.oids_exist(sorted(here)))
-    return Answer(sorted(absent - here), sorted(refused), faults.last if refused else "")
+            transfer(cache, remote, [HashInfo("md5", md5) for md5 in cached])
+            refused = cached - set(remote.oids_exist(sorted(cached)))
+    return Answer(sorted(absent - cached), sorted(refused), faults.last if refused else "")
 
 
-def in_words(error: BaseException) -> str:
-    """Why a remote cannot be used: each kind has a library of its own, with its own exceptions."""
+def describe_error(error: BaseException) -> str:
+    """Why a remote cannot be used. Each kind has its own library, with its own exceptions."""
     said = " ".join(str(error).split())
     if isinstance(error, ImportError) and (package := _PACKAGE.search(said)):
-        # Not DVC's advice, `pip install 'dvc[s3]'`: it would exchange what the lock pins.
+        # Not DVC's advice, `pip install 'dvc[s3]'`: it would replace packages that the lock pins.
         return (
             f"it takes the package {package[1]}: run `uv pip install --constraint "
             f"requirements.lock {package[1]}`"
@@ -61,7 +60,7 @@ def in_words(error: BaseException) -> str:
 
 
 class _Faults(logging.Handler):
-    """Hears why an object did not go: DVC says so only to its log."""
+    """Keeps the reason why an object was not pushed: DVC writes it to its log only."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -69,15 +68,15 @@ class _Faults(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1]:
-            self.last = in_words(record.exc_info[1])
+            self.last = describe_error(record.exc_info[1])
 
 
 def main(hashes: Path, answer: Path) -> None:
-    """Push, and write the answer: libraries print to stdout what they like, even as they end."""
+    """Push, and write the answer to a file: libraries print to stdout, even as they end."""
     try:
         found = push(Path.cwd(), json.loads(hashes.read_text()))
     except Exception as error:
-        found = Answer([], [], in_words(error))
+        found = Answer([], [], describe_error(error))
     write_json(answer, asdict(found))
 
 

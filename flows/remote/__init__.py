@@ -1,4 +1,4 @@
-"""A stage run on another machine: the retrain's side, the worker's, and a worker's clone.
+"""Running a stage on another machine: the retrain's side, the worker's, and a worker's clone.
 
 It may import `tracking` and what that stands on.
 """

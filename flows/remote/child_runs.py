@@ -1,7 +1,7 @@
-"""Flow runs that a worker makes for us: started, followed line by line, cancelled with us.
+"""Flow runs that a worker makes for us: they are started, followed, and cancelled with us.
 
-`run_deployment` alone would not do: a child that fails does not fail its caller, one that is
-cancelled is not noticed before it ends, and a caller that is cancelled leaves its child behind.
+`run_deployment` alone is not enough. A child that fails does not fail its caller, a child that is
+cancelled is noticed only when it ends, and a cancelled caller leaves its child running.
 """
 
 import threading
@@ -25,10 +25,10 @@ from flows.processes.words import Say
 POLL = 2.0  # seconds between two looks at a child
 OUTAGE = 600.0  # seconds that Prefect's server may be away
 MARGIN = 900.0  # seconds that a child may outlast its limit: it moves files before and after
-FAREWELL = 60.0  # seconds for a child that is told to stop
+STOPPING = 60.0  # seconds in which a cancelled child should end
 
 _running: set[UUID] = set()
-_cancelled = threading.Event()  # a task that Prefect retries after that starts no other child
+_cancelled = threading.Event()  # once set, a task that Prefect retries starts no child
 
 
 def run_child(deployment: str, parameters: dict[str, Any], limit: float, on_line: Say) -> str:
@@ -38,6 +38,7 @@ def run_child(deployment: str, parameters: dict[str, Any], limit: float, on_line
         deployment: as Prefect names it, `flow/deployment`.
         parameters: of its flow.
         limit: seconds from its start after which it is stopped, with MARGIN added.
+        on_line: called for each line.
 
     Raises:
         CommandError: if it does not complete, with the last lines of its log.
@@ -49,7 +50,7 @@ def run_child(deployment: str, parameters: dict[str, Any], limit: float, on_line
     child = run.id
     _running.add(child)
     try:
-        if _cancelled.is_set():  # since a moment ago: nobody else has seen this child
+        if _cancelled.is_set():  # meanwhile: `cancel_children` has not seen this child
             cancel_children()
         with get_client(sync_client=True) as client:
             log = _Log(client, child, on_line)
@@ -68,7 +69,7 @@ def run_child(deployment: str, parameters: dict[str, Any], limit: float, on_line
 def cancel_children() -> None:
     """Ask Prefect to cancel every child that any thread follows; none is started afterwards.
 
-    The worker then ends the child's process, and that its process group.
+    The worker then ends the child's process, which ends its process group.
     """
     _cancelled.set()
     children = list(_running)
@@ -89,7 +90,7 @@ class _Log:
     _seen: int = 0
 
     def read(self) -> None:
-        """Hand on what has come since the last time."""
+        """Hand on the lines that have come since the last call."""
         wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self.child]))
         while new := self.client.read_logs(
             wanted, limit=200, offset=self._seen, sort=LogSort.TIMESTAMP_ASC
@@ -102,7 +103,7 @@ class _Log:
 
 
 def _follow(client: SyncPrefectClient, child: UUID, limit: float, log: _Log) -> State[Any]:
-    """The final state of a child, or its state at the moment when we are cancelled."""
+    """The final state of a child, or its state when we are cancelled."""
     started: float | None = None
     answered = time.monotonic()
     while True:
@@ -119,17 +120,17 @@ def _follow(client: SyncPrefectClient, child: UUID, limit: float, log: _Log) -> 
         if state is not None and state.is_running() and started is None:
             started = time.monotonic()
         if state is not None and _cancelled.is_set():
-            return state  # Cancelling: its worker sees to it, and we may have seconds left
+            return state  # Cancelling: its worker ends it, and we may have only seconds left
         if started is not None and time.monotonic() - started > limit:
             return _stop(client, child, limit)
         _cancelled.wait(POLL)
 
 
 def _stop(client: SyncPrefectClient, child: UUID, limit: float) -> State[Any]:
-    """Cancel a child; one that nobody answers for any more is set down as crashed."""
+    """Cancel a child; if its worker does not answer, record it as crashed."""
     message = f"it was stopped after {limit:g} s"
     client.set_flow_run_state(child, Cancelling(message=message))
-    deadline = time.monotonic() + FAREWELL
+    deadline = time.monotonic() + STOPPING
     while time.monotonic() < deadline:
         state = client.read_flow_run(child).state
         if state is not None and state.is_final():

@@ -1,20 +1,22 @@
-"""A stage run by a worker of its pool instead of in place, with the same dvc.lock in the end.
+"""Runs a stage by a worker of its pool instead of in place; dvc.lock ends the same.
 
 Deps go to DVC's default remote, the deployment `run-stage/<pool>` runs the stage of the snapshot
-in the worker's own clone, and what it made comes back through the run cache.
+in the worker's own clone, and what it made comes back through the remote, with the stage's entry of
+the worker's dvc.lock.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.pipeline.graph import Fate, Outcome, Stage, repro
-from flows.pipeline.run_cache import at_hand, fetch_result, push_deps, require_remote
+from flows.pipeline.lock_and_cache import LockEntry
+from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, require_remote
 from flows.processes.checked import Readable
 from flows.processes.follow import CommandError
 from flows.processes.words import Say
@@ -23,12 +25,13 @@ from flows.snapshots.snapshot import capture
 from mammo.base.errors import UserError
 
 
-class Done(BaseModel):
-    """What a worker says of a stage that it has brought up to date: its final message, as JSON."""
+class StageResult(BaseModel):
+    """What a worker reports of a stage that it brought up to date: its final message, as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fate: Fate
+    entry: LockEntry  # of its dvc.lock
     arithmetic: Mapping[Readable, Readable]  # of its machine: see `arithmetic.measure`
 
 
@@ -60,19 +63,20 @@ def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> No
                 ) from None
 
 
-def run_elsewhere(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outcome:
+def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outcome:
     """Bring one stage up to date through a worker of its pool; its dependencies must be.
 
-    What is up to date or in the cache is not sent anywhere.
+    A stage that is up to date, or whose outs are in the cache, is not sent to a worker.
 
     Raises:
-        CommandError: if the child does not complete, with the last lines of its log.
+        CommandError: if the child does not complete, with the last lines of its log; or if its
+            result is not of this folder's stage.
     """
     try:
-        if at_hand(root, stage.name):
+        if is_at_hand(root, stage.name):
             return Outcome(stage.name, repro(stage, root, {}, on_line))
         push_deps(root, stage.name)
-        with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
             snapshot = capture(root)  # while no other stage writes to dvc.lock
         said = run_child(
             _deployment(stage.meta.pool),
@@ -80,18 +84,26 @@ def run_elsewhere(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Ou
             stage.meta.time_limit,
             on_line,
         )
-        fetch_result(root, stage.name)
-        repro(stage, root, {}, lambda line: None)
+        done = _read_done(stage.meta.pool, said)
+        pull_result(root, stage.name, done.entry)
     except UserError as error:
         raise CommandError(str(error)) from error
-    try:
-        done = Done.model_validate_json(said)
-    except ValidationError as error:
-        raise CommandError(
-            f"{_deployment(stage.meta.pool)} ended with words that this code does not know: bring"
-            f" its worker's clone to this commit and start it anew ({error.errors()[0]['msg']})"
-        ) from None
     return Outcome(stage.name, done.fate, done.arithmetic)
+
+
+def _read_done(pool: str, said: str) -> StageResult:
+    """Read a worker's final message.
+
+    Raises:
+        UserError: if this code does not know its form.
+    """
+    try:
+        return StageResult.model_validate_json(said)
+    except ValidationError as error:
+        raise UserError(
+            f"{_deployment(pool)} ended with words that this code does not know: bring its worker's"
+            f" clone to this commit and start it anew ({error.errors()[0]['msg']})"
+        ) from None
 
 
 def _deployment(pool: str) -> str:

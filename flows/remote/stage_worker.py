@@ -1,7 +1,7 @@
-"""What a worker does for a retrain elsewhere: one stage of a snapshot, in the worker's own clone.
+"""What a worker does for a retrain on another machine: one stage of a snapshot, in its own clone.
 
 It is the deployment `run-stage/gpu` of prefect.yaml; `mammoflow up --workers gpu` starts a worker.
-Files come and go through DVC's default remote, and nothing of the clone changes but its cache.
+Files are exchanged through DVC's default remote. Of the clone, only its cache changes.
 """
 
 import os
@@ -14,12 +14,12 @@ from prefect.states import Completed, Failed
 
 from flows.pipeline.graph import Stage, read_pipeline, repro, worth_showing
 from flows.pipeline.lock_and_cache import require_form
-from flows.pipeline.run_cache import pull_deps, push_result
+from flows.pipeline.transfer import pull_deps, push_result
 from flows.processes.checked import RunId, checked
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.run_git import fetch, has_commit
-from flows.remote.remote_stage import Done
+from flows.remote.remote_stage import StageResult
 from flows.snapshots.snapshot import Snapshot, materialise
 from flows.tracking.arithmetic import measure_or_say
 from flows.tracking.registry import FAULTS
@@ -29,8 +29,8 @@ RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 @flow(name="run-stage", flow_run_name="{stage}")
-def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
-    """Run one stage of a snapshot and push its outs and its entry of the run cache.
+def run_requested_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
+    """Run one stage of a snapshot and push its outs.
 
     Args:
         stage: its name in dvc.yaml.
@@ -38,7 +38,7 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
         mlflow_run: id of the run that live curves go to, if this worker reaches its server.
 
     Returns:
-        A completed state whose message is a `Done` as JSON, or a failed one that says why.
+        A completed state whose message is a `StageResult` as JSON, or a failed one that says why.
     """
     root, logger = Path.cwd(), get_run_logger()
 
@@ -48,28 +48,30 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
 
     try:
         wanted = Snapshot.from_json(snapshot, "the run's parameter `snapshot`")
-        _have_commit(root, wanted.commit)
+        _fetch_commit(root, wanted.commit)
         require_form(root, wanted)
         with materialise(root, wanted) as folder:
-            declared = _declared(folder, stage)
+            declared = _find_stage(folder, stage)
             pull_deps(folder, stage)
             environment = {
                 "PYTHONPATH": str(folder),
-                "MLFLOW_RUN_ID": _reachable(mlflow_run),
-                # The folder goes when the run ends; a training that is cut short goes on from here.
+                "MLFLOW_RUN_ID": _find_reachable_run(mlflow_run),
+                # Outside of the folder, which is removed when the run ends: a training that is cut
+                # short goes on from these.
                 "MAMMOFLOW_CHECKPOINTS": os.environ.get(
                     "MAMMOFLOW_CHECKPOINTS", str(root / "checkpoints")
                 ),
             }
             fate = repro(declared, folder, environment, say)
-            push_result(folder, stage)
-            done = Done(fate=fate, arithmetic=measure_or_say(folder, logger.warning))
+            entry = push_result(folder, stage)
+            arithmetic = measure_or_say(folder, logger.warning)
+            done = StageResult(fate=fate, entry=entry, arithmetic=arithmetic)
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     return Completed(message=done.model_dump_json())
 
 
-def _declared(folder: Path, name: str) -> Stage:
+def _find_stage(folder: Path, name: str) -> Stage:
     """The stage of the commit's own dvc.yaml.
 
     Raises:
@@ -81,7 +83,7 @@ def _declared(folder: Path, name: str) -> Stage:
     return stages[name]
 
 
-def _have_commit(root: Path, commit: str) -> None:
+def _fetch_commit(root: Path, commit: str) -> None:
     """Fetch a commit if the clone lacks it.
 
     Raises:
@@ -96,10 +98,10 @@ def _have_commit(root: Path, commit: str) -> None:
         )
 
 
-def _reachable(run: str) -> str:
-    """The run, if this worker's MLFLOW_TRACKING_URI knows it and answers at once, else nothing."""
+def _find_reachable_run(run: str) -> str:
+    """The run, if this worker's MLflow knows it and answers at once; else an empty string."""
     before = os.environ.get(RETRIES)
-    os.environ[RETRIES] = "0"  # MLflow's own go on for minutes, and no curve is worth them
+    os.environ[RETRIES] = "0"  # MLflow's own retries take minutes, and no curve is worth that
     try:
         require_mlflow()
         known = checked(RunId, run, "the run's parameter `mlflow_run`") if run else ""

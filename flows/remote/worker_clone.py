@@ -1,4 +1,4 @@
-"""Where a worker runs flows: in its own clone, brought to a commit first if the run asks for one.
+"""The clone in which a worker runs flows, brought to a commit first if the run asks for one.
 
 `enter` is the pull step of prefect.yaml. Prefect runs it in a process of its own, so a flow always
 loads the code that the step has checked out.
@@ -15,7 +15,7 @@ from flows.processes.checked import Commit, checked
 from flows.processes.folder_lock import only_one
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import changed_between, fetch, git, succeeds
-from flows.snapshots.snapshot import changed_files, index_of
+from flows.snapshots.snapshot import find_changed_files, index_of
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
@@ -26,10 +26,10 @@ _LOCK, _DATA = "dvc.lock", "data.dvc"
 
 
 def enter() -> dict[str, str]:
-    """Go to the worker's clone, and take it to the run's parameter `commit`, if it has one.
+    """Enter the worker's clone, and bring it to the run's parameter `commit`, if it has one.
 
     Raises:
-        UserError: if the worker knows no clone, or the clone cannot go there without losing work.
+        UserError: if CLONE is not set, or the clone cannot go to the commit without losing work.
     """
     clone = os.environ.get(CLONE)
     if clone is None:
@@ -38,9 +38,9 @@ def enter() -> dict[str, str]:
     commit = flow_run.get_parameters().get("commit")
     if commit:
         try:
-            there = checked(Commit, commit, "the run's parameter `commit`")
+            wanted = checked(Commit, commit, "the run's parameter `commit`")
             with only_one(Path(clone)):
-                fast_forward(Path(clone), there)
+                fast_forward(Path(clone), wanted)
         except UserError as error:
             _crash(str(error))
             raise
@@ -48,7 +48,7 @@ def enter() -> dict[str, str]:
 
 
 def _crash(why: str) -> None:
-    """Set the flow run down as crashed, and say why: Prefect would give the process's status."""
+    """Record the flow run as crashed, with the reason: Prefect would give the process's status."""
     if not flow_run.id:
         return  # called by hand
     from prefect.client.orchestration import get_client
@@ -59,20 +59,20 @@ def _crash(why: str) -> None:
 
 
 def fast_forward(root: Path, commit: str) -> None:
-    """Take the branch of a clone forward to a commit, and data/ with it.
+    """Bring the branch of a clone forward to a commit, and data/ with it.
 
-    A dvc.lock that the last retrain wrote is no work to lose: it stays where the commits between do
-    not change it, and gives way where they do, since the cache keeps what it names. A clone that is
-    at the commit, or past it, stays as it is.
+    A dvc.lock that the last retrain wrote is kept if the commits do not change it, and replaced if
+    they do: DVC's cache keeps what it names. A clone that is at the commit, or past it, stays as it
+    is.
 
     Raises:
-        UserError: if there are other changes that are not committed, or the branch went elsewhere.
+        UserError: if there are other changes that are not committed, or the branch has diverged.
     """
     fetch(root, "--all")
     if _is_ancestor(root, commit, "HEAD"):
         return
     with index_of(root, "HEAD") as index:
-        status = changed_files(root, index)
+        status = find_changed_files(root, index)
     changed = [name for name in status if name != _LOCK]
     if changed:
         raise UserError(
@@ -85,7 +85,7 @@ def fast_forward(root: Path, commit: str) -> None:
     if written is not None:
         git(root, "checkout", "--quiet", "HEAD", "--", _LOCK)
     try:
-        # By options: `branch.NAME.mergeOptions` would outweigh a setting.
+        # As options: `branch.NAME.mergeOptions` would override a setting.
         only = ("--ff-only", "--no-squash", "--no-autostash", "--no-verify-signatures")
         git(root, "merge", "--quiet", *only, commit)
     finally:

@@ -35,9 +35,9 @@ from flows.pipeline.graph import (
 from flows.processes.follow import CommandError, stop_all
 from flows.processes.run_git import file_at
 from flows.promotion.flow import Promotion, settle, unsettled
-from flows.publishing.publish import Publication, in_words, publish, publish_pending
+from flows.publishing.publish import Publication, describe_publication, publish, publish_pending
 from flows.remote.child_runs import cancel_children
-from flows.remote.remote_stage import check_pools, run_elsewhere
+from flows.remote.remote_stage import check_pools, run_in_pool
 from flows.retraining import attempts
 from flows.retraining.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
 from flows.servers.deployments import REFUSED
@@ -90,7 +90,7 @@ def bring_up_to_date(
 
     try:
         if elsewhere:
-            outcome = run_elsewhere(stage, root, run, say)
+            outcome = run_in_pool(stage, root, run, say)
         else:
             outcome = Outcome(stage.name, repro(stage, root, {"MLFLOW_RUN_ID": run}, say))
         registry.log_stage(root, stage, outcome, run, parent)
@@ -237,7 +237,7 @@ def retrain(
             publications += publish_pending(root, logger.info)
         notify(
             f"{registry.MODEL} version {version}: registered as {alias}",
-            f"MLflow run {parent}\n{in_words(publications[0])}",
+            f"MLflow run {parent}\n{describe_publication(publications[0])}",
         )
         gate = settle(root, registry.version(version), policy)
         alias = registry.CHAMPION if gate.outcome == "promoted" else alias
@@ -322,6 +322,6 @@ def _as_markdown(summary: Summary) -> str:
     return (
         f"## {registry.MODEL} version {summary.version} ({summary.alias})\n\n"
         f"git tag `{git_tag(summary.version)}`, MLflow run `{summary.run}`\n\n"
-        + "".join(f"{in_words(published)}\n\n" for published in summary.publications)
+        + "".join(f"{describe_publication(published)}\n\n" for published in summary.publications)
         + f"| stage | fate |\n| --- | --- |\n{rows}\n"
     )

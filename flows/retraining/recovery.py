@@ -32,10 +32,10 @@ from voluptuous import Invalid
 from flows.processes.folder_lock import TEMPORARY, only_one
 from flows.processes.run_git import file_at, has_commit
 from flows.processes.words import Say
-from flows.snapshots.snapshot import read_tag, tag_exists
+from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists
 from flows.tracking.aliases import ever_champion
 from flows.tracking.register import WHOLE, complete, git_tag
-from flows.tracking.registry import MODEL, WORKSPACE, absent, find_snapshot, run_of, snapshot_of
+from flows.tracking.registry import MODEL, WORKSPACE, absent, find_snapshot, run_of
 from mammo.base.atomic_files import write_json, write_text
 from mammo.base.errors import UserError
 
@@ -129,13 +129,16 @@ def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> N
             continue  # its own retrain may be at it just now
         name = f"{MODEL} version {version.version}"
         try:
-            never = "its run has another version" if run in done else _never_whole(root, version)
-            if never is None:
-                complete(root, snapshot_of(version), int(version.version))
+            if run in done:
+                snapshot, never = None, "its run has another version"
+            else:
+                snapshot, never = _snapshot_to_complete(root, version)
+            if snapshot is not None:
+                complete(root, snapshot, int(version.version))
         except UserError as error:
             say(f"{name} is half-registered, and stays so until the next time: {error}")
             continue
-        if never is not None:
+        if snapshot is None:
             if int(version.version) in ever_champion():  # no half-registered one was
                 say(f"{name} lacks the tag {WHOLE}, but stays: {never}")
                 continue
@@ -147,23 +150,23 @@ def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> N
         say(f"{name} was half-registered: completed it")
 
 
-def _never_whole(root: Path, version: ModelVersion) -> str | None:
-    """Why a half-registered version can never be completed, or None if it may be.
+def _snapshot_to_complete(root: Path, version: ModelVersion) -> tuple[Snapshot | None, str]:
+    """The snapshot that a half-registered version can be completed with; None, and why, if never.
 
     Only what is known for certain counts: git that does not answer says nothing.
     """
     try:
         snapshot = find_snapshot(version)
     except UserError as error:
-        return str(error)  # no snapshot, but something else in its place
+        return None, str(error)  # no snapshot, but something else in its place
     if snapshot is None:
-        return f"the run {version.run_id} has no snapshot"
+        return None, f"the run {version.run_id} has no snapshot"
     if not has_commit(root, snapshot.commit):
-        return f"git has no commit {snapshot.commit}"
+        return None, f"git has no commit {snapshot.commit}"
     tag = git_tag(int(version.version))
     if tag_exists(root, tag) and read_tag(root, tag) != snapshot:
-        return f"git has the tag {tag} already, for another snapshot"
-    return None
+        return None, f"git has the tag {tag} already, for another snapshot"
+    return snapshot, ""
 
 
 def _is_of(client: MlflowClient, run: str, workspace: str) -> bool:

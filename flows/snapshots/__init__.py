@@ -1,4 +1,4 @@
-"""The snapshot, which is what defines a model, and the environment that it was computed in.
+"""The snapshot, which defines a model, and the environment in which it was computed.
 
 It may import `processes`.
 """

@@ -1,4 +1,4 @@
-"""Where commits from before the rooms keep what is still asked of them.
+"""The names that modules had in commits from before the rooms.
 
 The gate scores with a version's own code, and the audit measures and compares with it, however old
 the version is.
@@ -13,7 +13,7 @@ _EARLIER = {
 }
 
 
-def name_in(folder: Path, module: str) -> str | None:
+def find_module(folder: Path, module: str) -> str | None:
     """The name that one of our modules has in a snapshot.
 
     Args:

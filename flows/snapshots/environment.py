@@ -1,6 +1,7 @@
-"""What a model was made in: Python, packages, processor, threads, GPU. And how two of them differ.
+"""The environment of a model: Python, packages, processor, threads, GPU; and how two differ.
 
-A registered version's run holds it, as `environment.json`; an audit compares.
+The run of a registered version holds it as `environment.json`, and an audit compares it with its
+own.
 """
 
 import os
@@ -20,12 +21,12 @@ from pydantic import BaseModel, ConfigDict
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_SPINCOUNT")
 # Instruction sets that numerical libraries choose their kernels by.
 CPU_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd")
-# They run the pipeline and touch no byte of an out.
+# These run the pipeline and change no byte of an out.
 _ORCHESTRATION = {"prefect", "fastapi", "dvc", "mlflow", "typer", "rich"}
 
 
 class Environment(BaseModel):
-    """A machine with its software, as far as it can matter to bits; no host or user name."""
+    """A machine and its software, as far as they can change bits; no host or user name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,17 +44,17 @@ class Environment(BaseModel):
 
 
 class EnvironmentDifference(BaseModel):
-    """One thing that was otherwise then."""
+    """One thing that differs between two environments."""
 
     model_config = ConfigDict(frozen=True)
 
     what: str
     then: str
     now: str
-    moves_bits: bool  # whether it can
+    moves_bits: bool  # whether it can change the bits of an out
 
 
-def here() -> Environment:
+def describe_environment() -> Environment:
     """The environment of this process."""
     return Environment(
         python=platform.python_version(),
@@ -64,8 +65,8 @@ def here() -> Environment:
             sorted(set(CPU_FLAGS) & set((_cpuinfo("flags") or _cpuinfo("Features") or "").split()))
         ),
         threads={name: os.environ[name] for name in THREADS if name in os.environ},
-        gpus=tuple(_gpus()),
-        packages=dict(sorted((n, v) for n, v in _installed())),
+        gpus=tuple(_list_gpus()),
+        packages=dict(sorted((n, v) for n, v in _list_installed())),
     )
 
 
@@ -75,9 +76,9 @@ def compare(
     """What differs between then and now, and between now and the packages of a lock file.
 
     Args:
-        then: None if it was not recorded; the lock file still tells the packages.
-        now: as `here`.
-        lock: as `locked_packages`.
+        then: None if it was not recorded; then the lock file gives the packages.
+        now: this machine's.
+        lock: as `read_locked_packages`.
     """
     found = []
     if then is not None:
@@ -98,7 +99,7 @@ def compare(
                         what=what, then=one or "none", now=other or "none", moves_bits=moves
                     )
                 )
-    ours = _moving_bits()
+    ours = _find_packages_moving_bits()
     wanted = {**lock, **(then.packages if then is not None else {})}
     for name in sorted(wanted):
         installed = now.packages.get(name)
@@ -116,20 +117,20 @@ def compare(
     return found
 
 
-def locked_packages(text: str) -> dict[str, str]:
+def read_locked_packages(text: str) -> dict[str, str]:
     """Packages and versions that a requirements.lock names."""
     pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE)
     return {canonicalize_name(name): version for name, version in pins}
 
 
-def _installed() -> Iterator[tuple[str, str]]:
+def _list_installed() -> Iterator[tuple[str, str]]:
     for distribution in metadata.distributions():
         name = canonicalize_name(distribution.metadata["Name"])
-        if name != "mammoflow":  # the commit says which
+        if name != "mammoflow":  # its version is the commit
             yield name, distribution.version
 
 
-def _moving_bits() -> set[str]:
+def _find_packages_moving_bits() -> set[str]:
     """Packages that a stage can reach: what we require for it, and what that requires."""
     todo = [
         canonicalize_name(requirement.name)
@@ -166,7 +167,7 @@ def _cpuinfo(key: str) -> str | None:
     return None
 
 
-def _gpus() -> list[str]:
+def _list_gpus() -> list[str]:
     """Name and driver of each GPU that NVIDIA's own tool sees; none without the tool."""
     if shutil.which("nvidia-smi") is None:
         return []

@@ -56,8 +56,8 @@ class Snapshot:
         """The inverse of `to_json`.
 
         Args:
-            text: from wherever; nothing is taken for granted.
-            what: names it in a message, with its owner.
+            text: from any source; all of it is checked.
+            what: its name in a message, with its owner.
 
         Raises:
             UserError: if it is no snapshot: another key, another file, something that is no commit.
@@ -84,20 +84,20 @@ class _Stored(BaseModel):
     files: dict[Annotated[str, AfterValidator(_known)], str]
 
 
-def uncommitted_code(root: Path) -> list[str]:
-    """Files of CODE that differ from the commit checked out, new ones included.
+def find_uncommitted_code(root: Path) -> list[str]:
+    """Files of CODE that differ from the commit that is checked out, new files included.
 
-    What counts is the folder and the commit's own .gitignore: a person's index may hide a file
-    (`git update-index --assume-unchanged`), and so may their private lists of what to ignore and
-    the filters of .git/info/attributes.
+    Only the folder and the commit's own .gitignore count. A person's index could hide a file
+    (`git update-index --assume-unchanged`), and so could their private ignore lists and the
+    filters of .git/info/attributes.
     """
     with index_of(root, "HEAD") as index:
         new = ("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *CODE)
-        changed = [*changed_files(root, index, *CODE), *filtered_files(root, "HEAD")]
+        changed = [*find_changed_files(root, index, *CODE), *find_filtered_files(root, "HEAD")]
         return [*dict.fromkeys(changed), *listed(root, *new, env=index)]
 
 
-def filtered_files(folder: Path, commit: str) -> list[str]:
+def find_filtered_files(folder: Path, commit: str) -> list[str]:
     """Files of CODE whose bytes in a folder are not the commit's, whatever git's filters say."""
     entries = listed(folder, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *CODE)
     ids = {
@@ -110,8 +110,8 @@ def filtered_files(folder: Path, commit: str) -> list[str]:
     return [path for (path, wanted), had in pairs if had != wanted]
 
 
-def changed_files(root: Path, index: Mapping[str, str], *paths: str) -> list[str]:
-    """Files of HEAD that the folder has otherwise, or not at all.
+def find_changed_files(root: Path, index: Mapping[str, str], *paths: str) -> list[str]:
+    """Files of HEAD that the folder lacks or has with another content.
 
     Args:
         root: the clone.
@@ -141,7 +141,7 @@ def require_committed(root: Path) -> None:
         UserError: if there is no commit, or code differs from the commit: a model made from code
             that nobody can find again proves nothing.
     """
-    changed = uncommitted_code(root)
+    changed = find_uncommitted_code(root)
     if changed:
         shown = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
         raise UserError(
@@ -200,29 +200,29 @@ def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
 
 @contextlib.contextmanager
 def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
-    """A clean directory that holds exactly the snapshot; it is gone afterwards.
+    """A clean directory that holds exactly the snapshot; it is removed afterwards.
 
     It is a git worktree under .dvc/tmp, where DVC keeps worktrees of its own: on the cache's disk,
-    and out of sight of `root`'s git. It shares the cache and the remotes of `root`, whose working
-    tree, index and branches stay as they are.
+    and ignored by `root`'s git. It shares the cache and the remotes of `root`, whose working tree,
+    index and branches do not change.
 
     Raises:
         UserError: with git's own words, if the commit is not there; or if a filter of git changes
             code on its way.
     """
     _require_form(snapshot)
-    with _held(snapshots(root), fcntl.LOCK_SH):
+    with _hold_lock(snapshots_folder(root), fcntl.LOCK_SH):
         yield from _materialised(root, snapshot)
 
 
 def _materialised(root: Path, snapshot: Snapshot) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir=snapshots(root)))
+    folder = Path(tempfile.mkdtemp(dir=snapshots_folder(root)))
     try:
         git(root, "worktree", "add", "--quiet", "--detach", str(folder), snapshot.commit)
-        if filtered := filtered_files(folder, snapshot.commit):
+        if filtered := find_filtered_files(folder, snapshot.commit):
             raise UserError(
-                f"git checks out {filtered[0]} otherwise than the commit holds it: a line of "
-                f".git/info/attributes or of .gitattributes changes it; take that line away"
+                f"git checks out {filtered[0]} with other bytes than the commit holds: a line of "
+                f".git/info/attributes or of .gitattributes changes it; remove that line"
             )
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
@@ -236,7 +236,7 @@ def _materialised(root: Path, snapshot: Snapshot) -> Iterator[Path]:
         git(root, "worktree", "prune")
 
 
-def snapshots(root: Path) -> Path:
+def snapshots_folder(root: Path) -> Path:
     """The folder that snapshots are materialised in."""
     home = root / ".dvc" / "tmp" / "snapshots"
     home.mkdir(parents=True, exist_ok=True)
@@ -244,26 +244,28 @@ def snapshots(root: Path) -> Path:
 
 
 @contextlib.contextmanager
-def nobody_in_a_snapshot(root: Path) -> Iterator[None]:
-    """Let nobody materialise a snapshot: what lies in their folder then is a dead process's.
+def lock_snapshots(root: Path) -> Iterator[None]:
+    """Keep other processes from materialising a snapshot.
+
+    What is left in the folder of snapshots then belongs to processes that have ended.
 
     Raises:
-        UserError: if somebody is in one.
+        UserError: if a process uses a snapshot now.
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_held(snapshots(root), fcntl.LOCK_EX | fcntl.LOCK_NB))
+            stack.enter_context(_hold_lock(snapshots_folder(root), fcntl.LOCK_EX | fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(
-                f"somebody is at work with a snapshot in {snapshots(root)} (an audit, the gate or "
-                f"a worker's stage): wait until it has ended, then run this again"
+                f"somebody is at work with a snapshot in {snapshots_folder(root)} (an audit, the "
+                f"gate or a worker's stage): wait until it has ended, then run this again"
             ) from None
         yield
 
 
 @contextlib.contextmanager
-def _held(folder: Path, how: int) -> Iterator[None]:
-    """Hold a folder's lock, which the system lets go of however the process ends."""
+def _hold_lock(folder: Path, how: int) -> Iterator[None]:
+    """Hold a folder's lock; the system releases it however the process ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, how)
@@ -273,7 +275,7 @@ def _held(folder: Path, how: int) -> Iterator[None]:
 
 
 def _require_form(snapshot: Snapshot) -> None:
-    """Once more, where files are written: not every snapshot comes from `from_json`."""
+    """Check a snapshot again before files are written: not every one comes from `from_json`."""
     Snapshot.from_json(snapshot.to_json(), "what is to be written")
 
 
@@ -300,7 +302,7 @@ def _share_cache(root: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def index_of(root: Path, commit: str) -> Iterator[dict[str, str]]:
-    """An index of a commit beside the clone's own, as what git must find in its environment."""
+    """A temporary index of a commit; yields the variables that make git use it."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         git(root, "read-tree", commit, env=index)

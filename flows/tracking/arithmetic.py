@@ -11,7 +11,7 @@ from flows.pipeline.lock_and_cache import LockedStage, read_lock
 from flows.processes.follow import CommandError, follow
 from flows.processes.words import Say
 from flows.snapshots import environment
-from flows.snapshots.earlier_layout import name_in
+from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import registry
@@ -35,7 +35,7 @@ def measure(folder: Path) -> dict[str, str]:
     Raises:
         CommandError: if it cannot be computed, with the last lines of what it said.
     """
-    module = name_in(folder, "mammo.learning.fingerprint")
+    module = find_module(folder, "mammo.learning.fingerprint")
     if module is None:
         return {}
     command = [sys.executable, "-m", module]
@@ -67,7 +67,9 @@ def made_in(root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Sa
         o.stage: o.arithmetic for o in outcomes if o.fate == "ran" and o.arithmetic is not None
     }
     rest = [s for s in read_lock(snapshot) if s.name not in ran_here and s.name not in elsewhere]
-    here = environment.here().model_copy(update={"arithmetic": measure_or_say(root, say)})
+    here = environment.describe_environment().model_copy(
+        update={"arithmetic": measure_or_say(root, say)}
+    )
     for stage, arithmetic in _of_older_versions(rest):
         if arithmetic != here.arithmetic:
             elsewhere[stage] = arithmetic

@@ -187,15 +187,6 @@ def run_of(version: ModelVersion) -> str:
     return checked(RunId, version.run_id, f"the run of version {version.version} in MLflow")
 
 
-def stored_text(version: ModelVersion, artifact: str) -> str | None:
-    """The text of an artifact of a version's run, or None if it is not there.
-
-    Raises:
-        MlflowException: if MLflow, or where it keeps its files, does not answer.
-    """
-    return artifact_text(run_of(version), artifact)
-
-
 def snapshot_of(version: ModelVersion) -> Snapshot:
     """The snapshot stored with a version's run.
 
@@ -217,7 +208,7 @@ def find_snapshot(version: ModelVersion) -> Snapshot | None:
         UserError: if it names places outside the project.
     """
     number = version.version
-    text = stored_text(version, SNAPSHOT_ARTIFACT)
+    text = artifact_text(run_of(version), SNAPSHOT_ARTIFACT)
     if text is None:
         return None
     try:
@@ -232,7 +223,7 @@ def find_snapshot(version: ModelVersion) -> Snapshot | None:
 def environment_of(version: ModelVersion) -> Environment | None:
     """What a version was made in; None if that was not recorded, or is no longer readable."""
     try:
-        text = stored_text(version, ENVIRONMENT_ARTIFACT)
+        text = artifact_text(run_of(version), ENVIRONMENT_ARTIFACT)
         return None if text is None else Environment.model_validate_json(text)
     except (ValidationError, UserError):
         return None

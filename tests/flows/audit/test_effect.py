@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.audit.effect import unlike_remade
+from flows.audit.effect import compare_remade
 from flows.pipeline.lock_and_cache import Cache
 from mammo.base.atomic_files import write_csv, write_json
 from mammo.base.settings import load_params
@@ -67,7 +67,7 @@ def cached(folder: Path, cache: Path) -> Mapping[str, str]:
 def test_the_models_of_two_seeds_are_equivalent(tmp_path: Path) -> None:
     outs = cached(written(tmp_path / "then", breasts(1)), tmp_path / "cache")
     now = written(tmp_path / "now", breasts(2))
-    found, points, findings = unlike_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
+    found, points, findings = compare_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
     assert found is not None
     assert points is not None
     assert found.outcome == "equivalent", found
@@ -89,7 +89,7 @@ def test_other_labels_or_women_are_named(tmp_path: Path, change: str) -> None:
     else:
         table.loc[0:1, "split"] = "test"
     now = written(tmp_path / "now", table)
-    found, _, (finding,) = unlike_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
+    found, _, (finding,) = compare_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
     assert found is None
     assert finding.kind == "wrong"
     assert (
@@ -105,7 +105,7 @@ def test_other_labels_or_women_are_named(tmp_path: Path, change: str) -> None:
 def test_a_recorded_score_that_the_predictions_do_not_give_is_wrong(tmp_path: Path) -> None:
     outs = cached(written(tmp_path / "then", breasts(1), auroc=0.5), tmp_path / "cache")
     now = written(tmp_path / "now", breasts(2))
-    _, _, (finding,) = unlike_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
+    _, _, (finding,) = compare_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
     assert finding.kind == "wrong"
     assert finding.sentence.startswith(
         "test.breast.auroc of outputs/evaluate/metrics.json is 0.5, but outputs/evaluate/breasts.cs"
@@ -116,8 +116,8 @@ def test_a_table_that_is_none_is_no_crash(tmp_path: Path) -> None:
     outs = cached(written(tmp_path / "then", breasts(1)), tmp_path / "cache")
     now = written(tmp_path / "now", breasts(2))
     (now / "outputs/evaluate/breasts.csv").write_text("a,b\n1,2\n")
-    _, _, (finding,) = unlike_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
+    _, _, (finding,) = compare_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
     assert finding.sentence.startswith("the models cannot be compared: ")
     (now / "outputs/evaluate/metrics.json").write_text(json.dumps({}))
-    _, _, (finding,) = unlike_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
+    _, _, (finding,) = compare_remade(now, outs, Cache(tmp_path / "cache"), SETTINGS)
     assert finding.kind == "wrong"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from flows.audit.history import Audited, history, keep
 from flows.audit.record import Audit
 from flows.cli.app import app
-from flows.snapshots.environment import here
+from flows.snapshots.environment import describe_environment
 from flows.tracking.registry import MODEL, version
 from mammo.base.errors import UserError
 from tests.support.small_project import store
@@ -46,7 +46,7 @@ def audit(verdict: str, quick: bool = False, second: int = 0) -> Audit:
             "date": f"2026-11-26T10:00:{second:02}+00:00",
             "model": MODEL,
             "version": 1,
-            "environment_now": here(),
+            "environment_now": describe_environment(),
             "splits": {},
             **{name: [] for name in ("settings", "checks", "findings", "stages", "metrics")},
             "environment_differences": [],

@@ -20,7 +20,7 @@ def made_on(
     arithmetic: dict[str, str], elsewhere: dict[str, dict[str, str]] | None = None
 ) -> Environment:
     update = {"arithmetic": arithmetic, "elsewhere": elsewhere or {}}
-    return environment.here().model_copy(update=update)
+    return environment.describe_environment().model_copy(update=update)
 
 
 def test_the_same_arithmetic_asks_for_the_same_bytes() -> None:
@@ -59,7 +59,7 @@ def test_the_stages_of_a_worker_that_computes_otherwise_are_named() -> None:
     found = find_standard(made_on(CPU, {"train_classifier": GPU}), CPU, STAGES)
     assert found.name == "equivalence"
     assert found.sentence.startswith(
-        "this machine computes otherwise than the one that ran train_classifier: convolution "
+        "this machine computes differently from the one that ran train_classifier: convolution "
         "forward on the GPU (not there now); so"
     )
     assert [list(m.stages) for m in found.machines] == [

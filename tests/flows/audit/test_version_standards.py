@@ -115,7 +115,7 @@ def test_quick_or_not_the_standard_is_said_first(other_bytes: Path) -> None:
     recorded_as(other_bytes, ELSEWHERE)
     said = ended(audit("--quick"), 0, "RECORDS AGREE").splitlines()
     assert said[1].startswith(
-        "standard: equivalence: this machine computes otherwise than the one that made the "
+        "standard: equivalence: this machine computes differently from the one that made the "
         "version: convolution forward, convolution on the GPU (not there now); so bytes may differ"
     )
     recorded_as(other_bytes, {})

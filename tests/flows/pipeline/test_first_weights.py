@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.audit.provenance import lock_agrees
+from flows.audit.provenance import check_lock
 from flows.audit.reproduction import run_again
-from flows.pipeline.first_weights import ensure_weights, folder_hash, tracked
+from flows.pipeline.first_weights import ensure_weights, hash_weights, read_tracked_weights
 from flows.pipeline.lock_and_cache import read_lock
-from flows.pipeline.run_cache import pull_deps, push_deps
+from flows.pipeline.transfer import pull_deps, push_deps
 from flows.snapshots.snapshot import capture, materialise
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
@@ -69,9 +69,9 @@ def lock_hash(root: Path) -> str:
 
 def test_the_hash_of_the_folder_is_dvcs_with_and_without_the_files(project: Path) -> None:
     run_and_push(project)
-    assert folder_hash(project) == lock_hash(project)
+    assert hash_weights(project) == lock_hash(project)
     (project / FILE).unlink()
-    assert folder_hash(project) == lock_hash(project)
+    assert hash_weights(project) == lock_hash(project)
 
 
 def test_another_file_is_noticed_by_dvc_and_refused_until_it_is_versioned(project: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_file_that_nobody_tracks_is_no_snapshot(project: Path) -> None:
 
 def test_a_file_that_lost_its_dvc_file_is_named_though_git_ignores_it(project: Path) -> None:
     (project / f"{FILE}.dvc").unlink()
-    with pytest.raises(UserError, match=rf"{FILE} is versioned by nobody: `dvc add {FILE}`"):
+    with pytest.raises(UserError, match=rf"{FILE} is not versioned: `dvc add {FILE}`"):
         ensure_weights(project, print)
 
 
@@ -132,7 +132,7 @@ def test_an_audit_in_another_clone_starts_from_them(project: Path, tmp_path: Pat
     command(tmp_path, "git", "clone", "-q", str(project), str(clone))
     snapshot = capture(clone)
     with materialise(clone, snapshot) as folder:
-        assert list(lock_agrees(folder, snapshot, read_lock(snapshot))) == []
+        assert list(check_lock(folder, snapshot, read_lock(snapshot))) == []
         run_again(folder, "data", print)
         assert (folder / "outputs/trained").read_text() == "one"
         assert lock_hash(folder) == lock_hash(project)
@@ -144,7 +144,7 @@ def test_a_lock_that_names_other_weights_is_found(project: Path) -> None:
     lock = snapshot.files["dvc.lock"].replace(lock_hash(project), "0" * 32 + ".dir")
     forged = replace(snapshot, files={**snapshot.files, "dvc.lock": lock})
     with materialise(project, forged) as folder:
-        (found,) = lock_agrees(folder, forged, read_lock(forged))
+        (found,) = check_lock(folder, forged, read_lock(forged))
     assert found.kind == "wrong"
     assert "train read other weights/ than the commit's .dvc files name" in found.sentence
 
@@ -161,7 +161,7 @@ def test_a_worker_gets_them_through_the_remote(project: Path, tmp_path: Path) ->
 def test_a_damaged_dvc_file_is_named(project: Path, content: str) -> None:
     (project / f"{FILE}.dvc").write_text(content)
     with pytest.raises(UserError, match=rf"{FILE}\.dvc: "):
-        tracked(project)
+        read_tracked_weights(project)
 
 
 @pytest.mark.parametrize("key", ["detector", "classifier"])

@@ -11,7 +11,7 @@ from dvc.output import Output
 from dvc.repo import Repo
 
 from flows.pipeline.graph import Meta, Stage, read_pipeline, repro, status
-from flows.pipeline.status import once
+from flows.pipeline.status import hash_once
 from flows.processes.follow import CommandError, follow
 from mammo.base.errors import UserError
 from tests.imports import ROOT
@@ -142,7 +142,7 @@ def test_status_is_dvcs_own_and_looks_at_each_place_once(toy: Path) -> None:
     with Repo(str(toy)) as repo:
         deps = [dep for stage in repo.index.stages for dep in stage.deps]
         files = [dep for dep in deps if dep.fs_path.endswith("in.txt")]
-        remembered = once(get_hash)
+        remembered = hash_once(get_hash)
         assert [remembered(file) for file in files] == [1, 1]
     assert looked == [str(toy / "in.txt")]
 

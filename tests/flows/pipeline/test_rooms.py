@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from flows.pipeline.lock_and_cache import hash_of_room, read_lock
-from flows.snapshots.earlier_layout import file_of, name_in
+from flows.pipeline.lock_and_cache import hash_room, read_lock
+from flows.snapshots.earlier_layout import file_of, find_module
 from flows.snapshots.snapshot import Snapshot
 from tests.imports import ROOT
 from tests.support.small_project import command
@@ -49,12 +49,12 @@ def test_dvc_knows_a_room_by_its_files_and_not_by_what_python_leaves_there(tmp_p
     with Repo(str(clone)) as repo:
         assert "'room'" not in str(repo.status())
     [stage] = read_lock(Snapshot("0" * 40, {"dvc.lock": (clone / "dvc.lock").read_text()}))
-    assert stage.deps == {"room": hash_of_room(clone / "room")}
+    assert stage.deps == {"room": hash_room(clone / "room")}
     command(clone, sys.executable, "-c", "import room.inner", extra_env=LEAVES_BYTECODE)
     assert (clone / "room" / "__pycache__").is_dir()
-    assert stage.deps == {"room": hash_of_room(clone / "room")}
+    assert stage.deps == {"room": hash_room(clone / "room")}
     (clone / "room" / "inner.py").write_text('SAID = "good-bye"\n')
-    assert stage.deps != {"room": hash_of_room(clone / "room")}
+    assert stage.deps != {"room": hash_room(clone / "room")}
     with Repo(str(clone)) as repo:
         assert "'room'" in str(repo.status())
 
@@ -66,9 +66,9 @@ def test_an_older_commit_is_asked_by_the_names_that_it_knows(tmp_path: Path) -> 
         ("flows.tracking.served_model", "flows.serving"),
     ):
         assert (ROOT / file_of(new)).is_file()
-        assert name_in(tmp_path, new) is None
+        assert find_module(tmp_path, new) is None
         for name in (old, new):
             file = tmp_path / file_of(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-            assert name_in(tmp_path, new) == name
+            assert find_module(tmp_path, new) == name

@@ -12,13 +12,13 @@ from mlflow.entities.model_registry import ModelVersion
 from prefect.logging import disable_run_logger
 from pydantic import ValidationError
 
-from flows.audit.account import _who_and_when
+from flows.audit.account import _read_author
 from flows.pipeline.lock_and_cache import Cache, data_out, read_lock, require_form
 from flows.processes.checked import Commit, Md5, RelativePath, RunId, checked, inside, printable
 from flows.processes.run_git import git
 from flows.remote import worker_clone
-from flows.remote.remote_stage import Done
-from flows.remote.stage_worker import run_stage
+from flows.remote.remote_stage import StageResult
+from flows.remote.stage_worker import run_requested_stage
 from flows.snapshots.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
 from flows.tracking.registry import run_of
 from mammo.base.errors import UserError
@@ -292,9 +292,9 @@ def test_a_run_that_is_none_names_its_version(run: str | None) -> None:
 
 
 def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:
-    assert _who_and_when(project, f"--output={project / 'written'}") == (None, None)
+    assert _read_author(project, f"--output={project / 'written'}") == (None, None)
     assert not (project / "written").exists()
-    author, date = _who_and_when(project, git(project, "rev-parse", "HEAD"))
+    author, date = _read_author(project, git(project, "rev-parse", "HEAD"))
     assert author == "Jörg Tester"
     assert date
 
@@ -302,14 +302,20 @@ def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        "", "done", "{}", '{"fate": "rm -rf", "arithmetic": {}}',
-        '{"fate": "ran", "arithmetic": {"matrix product": "\\u001b[2J"}}',
-        '{"fate": "ran", "arithmetic": {}, "path": "/etc"}',
+        "", "done", "{}", '{"fate": "rm -rf"}', '{"path": "/etc"}',
+        '{"arithmetic": {"matrix product": "\\u001b[2J"}}',
+        '{"entry": {"cmd": "x", "outs": [{"path": "../x", "md5": "' + HEX + '"}]}}',
+        '{"entry": {"cmd": "x", "outs": [{"path": "x", "md5": "../x"}]}}',
+        '{"entry": {"cmd": "x", "outs": [], "remote": "ssh://elsewhere"}}',
     ],
 )  # fmt: skip
-def test_a_workers_last_words_are_a_fate_and_hashes(message: str) -> None:
+def test_a_workers_last_words_are_a_fate_an_entry_and_hashes(message: str) -> None:
+    known = {"fate": "ran", "arithmetic": {}, "entry": {"cmd": "x", "outs": []}}
+    StageResult.model_validate(known)
+    if message.startswith('{"'):
+        message = json.dumps(known | json.loads(message))
     with pytest.raises(ValidationError):
-        Done.model_validate_json(message)
+        StageResult.model_validate_json(message)
 
 
 def test_a_worker_says_what_is_wrong_with_what_it_is_asked(
@@ -330,7 +336,7 @@ def test_a_worker_says_what_is_wrong_with_what_it_is_asked(
     }
     for (stage, snapshot), sentence in cases.items():
         with disable_run_logger():
-            state = run_stage.fn(stage, snapshot)
+            state = run_requested_stage.fn(stage, snapshot)
         assert state.is_failed()
         assert sentence in str(state.message)
 

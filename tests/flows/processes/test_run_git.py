@@ -13,9 +13,9 @@ from flows.remote.worker_clone import fast_forward
 from flows.snapshots.snapshot import (
     FILES,
     capture,
+    find_uncommitted_code,
     materialise,
     read_tag,
-    uncommitted_code,
     write_tag,
 )
 from flows.tracking.aliases import person
@@ -167,11 +167,11 @@ def test_a_snapshot_is_captured_tagged_and_materialised_as_for_anybody_else(
 def test_code_that_only_the_person_ignores_is_seen(hostile: Path) -> None:
     (hostile / "mammo" / "hidden.py").write_text("ANSWER = 41\n")
     (hostile / ".git" / "info" / "exclude").write_text("hidden.py\n")
-    assert uncommitted_code(hostile) == ["mammo/hidden.py"]
+    assert find_uncommitted_code(hostile) == ["mammo/hidden.py"]
     (hostile / "mammo" / "hidden.py").unlink()
     git(hostile, "update-index", "--assume-unchanged", "mammo/science.py")
     (hostile / "mammo" / "science.py").write_text("ANSWER = 41\n")
-    assert uncommitted_code(hostile) == ["mammo/science.py"]
+    assert find_uncommitted_code(hostile) == ["mammo/science.py"]
 
 
 def test_what_git_changes_on_its_way_is_no_commit_of_ours(project: Path) -> None:
@@ -180,14 +180,16 @@ def test_what_git_changes_on_its_way_is_no_commit_of_ours(project: Path) -> None
     snapshot = capture(project)
     (project / ".git" / "info" / "attributes").write_text("*.py filter=forge\n")
     with (
-        pytest.raises(UserError, match=r"mammo/science\.py otherwise than .*\.git/info/attributes"),
+        pytest.raises(
+            UserError, match=r"mammo/science\.py with other bytes than .*\.git/info/attributes"
+        ),
         materialise(project, snapshot),
     ):
         pass
     assert list((project / ".dvc" / "tmp" / "snapshots").iterdir()) == []
     (project / "mammo" / "science.py").write_text("ANSWER = 41\n")
     assert git(project, "status", "--porcelain", "mammo") == ""  # git is taken in
-    assert uncommitted_code(project) == ["mammo/science.py"]
+    assert find_uncommitted_code(project) == ["mammo/science.py"]
 
 
 def test_a_clone_goes_forward_and_keeps_its_own_tags(hostile: Path, project: Path) -> None:

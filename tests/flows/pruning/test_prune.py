@@ -34,7 +34,14 @@ from flows.pruning.policy import Found, Policy
 from flows.pruning.prune import LONG_LOG, alone, look, remove
 from flows.pruning.records import _delete, _old
 from flows.publishing.publish import fetch_objects
-from flows.snapshots.snapshot import Snapshot, capture, materialise, read_tag, snapshots, write_tag
+from flows.snapshots.snapshot import (
+    Snapshot,
+    capture,
+    materialise,
+    read_tag,
+    snapshots_folder,
+    write_tag,
+)
 from flows.tracking.register import WHOLE
 from flows.tracking.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
 from mammo.base.errors import UserError
@@ -346,7 +353,7 @@ def test_runs_of_which_no_version_came_go_with_their_artifacts_and_rows(
 
 
 def test_leavings_of_the_dead_and_what_was_not_used_for_long_go(root: Path, tmp_path: Path) -> None:
-    left = snapshots(root) / "tmpdead"
+    left = snapshots_folder(root) / "tmpdead"
     git(root, "worktree", "add", "--quiet", "--detach", str(left), "HEAD")
     results = Store(tmp_path / "results", 10**9)
     for key in ("aa1", "aa2"):

@@ -7,16 +7,16 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit.provenance import agreement, cached_bytes
+from flows.audit.provenance import check_cached_bytes, find_agreed_snapshot
 from flows.pipeline.lock_and_cache import open_cache
 from flows.processes.run_git import git
 from flows.publishing.publish import (
     PUBLISHED,
     _address,
+    describe_publication,
     fetch_objects,
+    fetch_tag,
     git_remote,
-    have_tag,
-    in_words,
     publish,
     publish_pending,
 )
@@ -93,7 +93,7 @@ def objects(root: Path) -> set[str]:
 def test_what_is_published_is_there_and_another_clone_gets_it(
     builder: Path, auditor: Path, tmp_path: Path
 ) -> None:
-    assert have_tag(auditor, 1) == (
+    assert fetch_tag(auditor, 1) == (
         f"neither this clone nor a remote of it has the git tag {TAG} (git fetch --quiet --no-prune"
         f" --no-prune-tags --no-recurse-submodules --no-auto-maintenance origin refs/tags/{TAG}:"
         f"refs/tags/{TAG}: fatal: couldn't find remote ref refs/tags/{TAG}): run `mammoflow publish"
@@ -104,9 +104,11 @@ def test_what_is_published_is_there_and_another_clone_gets_it(
     assert said().startswith(f"yes: git tag {TAG} on origin and data and outs on DVC's remote team")
     assert str(tmp_path) not in said()  # a path of this machine tells others nothing
     assert objects(tmp_path / "remote") == objects(builder / ".dvc" / "cache" / "files")
-    assert have_tag(auditor, 1) is None
+    assert fetch_tag(auditor, 1) is None
     record: ModelVersion = version(1)
-    snapshot, findings = agreement(auditor, record, MlflowClient().get_run(str(record.run_id)))
+    snapshot, findings = find_agreed_snapshot(
+        auditor, record, MlflowClient().get_run(str(record.run_id))
+    )
     assert findings == []
     assert snapshot == capture_of(builder)
     with materialise(auditor, snapshot) as folder:
@@ -193,7 +195,7 @@ def test_a_remote_that_takes_a_package_says_which_to_the_auditor(builder: Path) 
     why = fetch_objects(builder, [], told.append)
     assert why == f"DVC's remote team {UNUSABLE}"
     assert told[-1] == why
-    [finding] = cached_bytes(
+    [finding] = check_cached_bytes(
         open_cache(builder), version(1), ("data", "0" * 32), {}, lambda: None, why
     )
     assert finding.kind == "missing"
@@ -215,7 +217,9 @@ def test_without_a_remote_it_can_only_be_audited_here(builder: Path, lacking: st
     if lacking != "git":
         (builder / ".dvc" / "config").write_text("")
     found = publish(builder, 1, print)
-    assert in_words(found).startswith("version 1 is not published: it can only be audited here (")
+    assert describe_publication(found).startswith(
+        "version 1 is not published: it can only be audited here ("
+    )
     assert ("`git remote add origin URL`" in found.sentence) == (lacking != "dvc")
     assert ("`dvc remote add -d NAME URL`" in found.sentence) == (lacking != "git")
     assert "then `mammoflow publish 1`" in found.sentence
@@ -284,6 +288,6 @@ def test_nothing_is_fetched_without_a_remote(builder: Path) -> None:
 
 
 def test_an_unknown_version_has_no_tag_to_be_had(builder: Path) -> None:
-    assert "mammoflow publish 7" in str(have_tag(builder, 7))
+    assert "mammoflow publish 7" in str(fetch_tag(builder, 7))
     with pytest.raises(UserError):
         git(builder, "rev-parse", "--verify", "refs/tags/model/v7")

@@ -312,7 +312,7 @@ REGISTRATION = """
         experiment = registry.open_store(root)
         before = snapshot.capture(root)
         run = registry.start_retrain(experiment, before, workspace=workspace)
-        registry.log_snapshot(root, run, before, environment.here())
+        registry.log_snapshot(root, run, before, environment.describe_environment())
         setattr(*POINTS[point])
         register.register(root, before, run)
         registry.end_run(run, succeeded=True)

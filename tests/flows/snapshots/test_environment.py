@@ -2,11 +2,16 @@
 
 import platform
 
-from flows.snapshots.environment import Environment, compare, here, locked_packages
+from flows.snapshots.environment import (
+    Environment,
+    compare,
+    describe_environment,
+    read_locked_packages,
+)
 from tests.imports import ROOT
 
-NOW = here()
-LOCK = locked_packages((ROOT / "requirements.lock").read_text())
+NOW = describe_environment()
+LOCK = read_locked_packages((ROOT / "requirements.lock").read_text())
 
 
 def test_nothing_differs_from_itself() -> None:
@@ -66,4 +71,4 @@ def test_a_lock_file_is_read_by_canonical_names() -> None:
     text = (
         "# comment\nTyping_Extensions==4.1 \\\n    --hash=sha256:0\nfoo.bar==2 ; python_version\n"
     )
-    assert locked_packages(text) == {"typing-extensions": "4.1", "foo-bar": "2"}
+    assert read_locked_packages(text) == {"typing-extensions": "4.1", "foo-bar": "2"}

@@ -16,7 +16,7 @@ from flows.tracking import arithmetic, registry
 from flows.tracking.arithmetic import made_in, measure
 
 HERE, THERE, OLD = ({"matrix product": name} for name in ("here", "there", "old"))
-MACHINE = environment.here()
+MACHINE = environment.describe_environment()
 
 
 def snapshot(**hashes: str) -> Snapshot:

@@ -38,7 +38,7 @@ from flows.audit.history import keep
 from flows.processes.run_git import git
 from flows.servers import supervised, up
 from flows.snapshots.earlier_layout import file_of
-from flows.snapshots.environment import here
+from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses, registry
 from flows.tracking.register import NETWORKS, SERVING, register
@@ -120,7 +120,7 @@ def registered(root: Path, says: str = FIRST) -> str:
         (root / folder / "weights.safetensors").write_text(says)
     made_from = snapshot(root)
     run = registry.start_retrain(registry.open_store(root), made_from)
-    registry.log_snapshot(root, run, made_from, here())
+    registry.log_snapshot(root, run, made_from, describe_environment())
     register(root, made_from, run)
     registry.end_run(run, succeeded=True)
     return run
@@ -167,7 +167,7 @@ def check_readable(run: str) -> None:
     found = registry.find_snapshot(registry.version(1))
     assert found is not None
     assert found.files["data.dvc"] == DATA
-    assert registry.environment_of(registry.version(1)) == here()
+    assert registry.environment_of(registry.version(1)) == describe_environment()
     assert says(1) == float(FIRST)
 
 

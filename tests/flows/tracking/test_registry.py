@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from flows.audit.provenance import find_run
 from flows.cli.app import app
-from flows.remote.stage_worker import _reachable
+from flows.remote.stage_worker import _find_reachable_run
 from flows.retraining import recovery
 from flows.retraining.recovery import repair_registry
-from flows.snapshots.environment import here
+from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import git
 from flows.tracking import aliases, registry
 from flows.tracking.register import check_next_tag
@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(root, "tag", "model/v1")
     client = store(root)
     run = str(client.create_run(registry.open_store(root)).info.run_id)
-    client.log_text(run, here().model_dump_json(), registry.ENVIRONMENT_ARTIFACT)
+    client.log_text(run, describe_environment().model_dump_json(), registry.ENVIRONMENT_ARTIFACT)
     client.create_registered_model(registry.MODEL)
     client.create_model_version(registry.MODEL, source=str(root), run_id=run)
     return root
@@ -77,7 +77,10 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(root: Pat
 
 @pytest.mark.usefixtures("away")
 def test_what_a_version_was_made_in_is_not_taken_for_unrecorded(version: ModelVersion) -> None:
-    for ask in (registry.environment_of, find_run, lambda v: registry.stored_text(v, "snapshot/x")):
+    def text(version: ModelVersion) -> str | None:
+        return registry.artifact_text(registry.run_of(version), "snapshot/x")
+
+    for ask in (registry.environment_of, find_run, text):
         with pytest.raises(registry.FAULTS):
             ask(version)
 
@@ -85,19 +88,19 @@ def test_what_a_version_was_made_in_is_not_taken_for_unrecorded(version: ModelVe
 @pytest.mark.usefixtures("away")
 def test_a_worker_does_without_a_server_that_it_cannot_reach(version: ModelVersion) -> None:
     before = dict(os.environ)
-    assert _reachable(str(version.run_id)) == ""
+    assert _find_reachable_run(str(version.run_id)) == ""
     assert dict(os.environ) == before
 
 
 def test_what_is_not_there_is_none(version: ModelVersion) -> None:
-    assert registry.environment_of(version) == here()
+    assert registry.environment_of(version) == describe_environment()
     assert registry.find(2) is None
     assert registry.artifact_text(str(version.run_id), "nothing.json") is None
     assert registry.artifact_text(str(version.run_id), "snapshot/nothing.json") is None
     assert registry.artifact_text("0" * 32, "nothing.json") is None
     MlflowClient().log_text(str(version.run_id), "in a folder", "folder/text.txt")
     assert registry.artifact_text(str(version.run_id), "folder") is None
-    assert _reachable(str(version.run_id)) == version.run_id
+    assert _find_reachable_run(str(version.run_id)) == version.run_id
 
 
 def test_files_that_are_out_of_reach_are_not_taken_for_gone(

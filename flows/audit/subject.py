@@ -1,0 +1,70 @@
+"""The version that is audited: what its snapshot's files record, and where its files are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.pipeline.first_weights import read_tracked_weights
+from flows.pipeline.graph import Stage, read_pipeline
+from flows.pipeline.lock_and_cache import (
+    Cache,
+    LockedStage,
+    data_out,
+    open_cache,
+    outs_of,
+    read_lock,
+)
+from flows.snapshots.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A version, its snapshot, and what the snapshot's files record. Hashes are DVC's."""
+
+    root: Path  # the auditor's clone
+    folder: Path  # the snapshot, materialised
+    version: ModelVersion
+    run: Run  # of the retrain, in MLflow
+    snapshot: Snapshot
+    locked: Sequence[LockedStage]  # the stages as dvc.lock has them
+    pipeline: Sequence[Stage]  # the stages as dvc.yaml has them
+    data: tuple[str, str]  # path and hash of the raw data
+    first_weights: Mapping[str, str]  # path and hash of each file
+    cache: Cache
+
+    @property
+    def outs(self) -> dict[str, str]:
+        """Path and hash of each out of the stages."""
+        return outs_of(self.locked)
+
+
+def read_subject(
+    root: Path, folder: Path, version: ModelVersion, run: Run, snapshot: Snapshot
+) -> Subject:
+    """Read a snapshot's dvc.lock, dvc.yaml and .dvc files.
+
+    Args:
+        root: the auditor's clone.
+        folder: the snapshot, materialised.
+        version: the version that is audited.
+        run: the run that the version came from.
+        snapshot: the version's.
+
+    Raises:
+        UserError: if one of them is missing, or is not what DVC writes.
+    """
+    return Subject(
+        root=root,
+        folder=folder,
+        version=version,
+        run=run,
+        snapshot=snapshot,
+        locked=read_lock(snapshot),
+        pipeline=read_pipeline(folder),
+        data=data_out(snapshot),
+        first_weights=read_tracked_weights(folder),
+        cache=open_cache(root),
+    )
