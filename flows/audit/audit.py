@@ -34,7 +34,7 @@ from flows.snapshots import environment
 from flows.snapshots.snapshot import Snapshot, materialise
 from flows.tracking import addresses, arithmetic
 from flows.tracking.find_version import find_version
-from flows.tracking.preflight import check_room, gigabytes
+from flows.tracking.preflight import check_disk, format_bytes
 from flows.tracking.registry import MODEL, environment_of
 from mammo.assurance.leakage import find_leaks
 from mammo.base.errors import UserError
@@ -229,9 +229,9 @@ def _say_needs(
     known = sizes(snapshot)
     absent = sum(size for md5, size in known.items() if not cache.path(md5).exists())
     if absent:
-        say(f"needs {gigabytes(absent)} from DVC's remote")
+        say(f"needs {format_bytes(absent)} from DVC's remote")
     again = 0 if quick else sum(known.values())
-    check_room(root, absent + again)
+    check_disk(root, absent + again)
     if not quick and (minutes := provenance.minutes_of(run)):
         say(f"needs about {minutes:.0f} minutes: so long the stages ran that made the version")
 

@@ -18,7 +18,7 @@ from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
 from flows.processes.follow import CommandError
 from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot, materialise
-from flows.tracking.registry import flatten
+from flows.tracking.runs import flatten
 from mammo.assurance.equivalence import (
     Equivalence,
     Rescoring,

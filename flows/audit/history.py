@@ -25,7 +25,7 @@ from flows.audit.record import Audit
 from flows.processes.checked import Readable, faults
 from flows.snapshots.environment import Environment
 from flows.tracking.aliases import person
-from flows.tracking.registry import FAULTS, MODEL, in_words, run_of, version
+from flows.tracking.registry import FAULTS, MODEL, describe_fault, get_version, run_of
 from mammo.base.errors import UserError
 
 _PREFIX = "audit."
@@ -80,15 +80,15 @@ def keep(root: Path, record: Audit) -> str:
     number, client = str(record.version), MlflowClient()
     name = f"{_PREFIX}{folder.removeprefix('audits/')}"
     try:
-        run = run_of(version(record.version))
+        run = run_of(get_version(record.version))
         client.log_text(run, render(record), f"{folder}/index.html")
         client.log_text(run, text, f"{folder}/audit.json")
         client.set_model_version_tag(MODEL, number, name, made.model_dump_json())
         # The newest that counts, whoever else has audited it meanwhile.
-        for key, value in _shown(history(version(record.version))).items():
+        for key, value in _shown(history(get_version(record.version))).items():
             client.set_model_version_tag(MODEL, number, key, value)
     except (*FAULTS, OSError) as error:
-        said = in_words(error) if isinstance(error, MlflowException) else str(error)
+        said = describe_fault(error) if isinstance(error, MlflowException) else str(error)
         raise UserError(f"the report could not be kept: {said}") from None
     return folder
 

@@ -24,12 +24,12 @@ from flows.snapshots.snapshot import FILES, Snapshot, read_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import (
     SNAPSHOT_ARTIFACT,
-    absent,
-    flatten,
+    is_absent,
+    read_artifact,
     run_of,
     snapshot_tags,
-    stored_text,
 )
+from flows.tracking.runs import flatten
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
@@ -44,7 +44,7 @@ def find_run(version: ModelVersion) -> Run:
     try:
         return MlflowClient().get_run(run_of(version))
     except MlflowException as error:
-        if not absent(error):
+        if not is_absent(error):
             raise
         raise UserError(
             f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
@@ -82,7 +82,7 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
     one disagrees with the other two, that one is the culprit.
     """
     tag = git_tag(int(version.version))
-    text = stored_text(version, SNAPSHOT_ARTIFACT)
+    text = read_artifact(run_of(version), SNAPSHOT_ARTIFACT)
     findings = []
     stored: Snapshot | None = None
     if text is None:
@@ -119,7 +119,7 @@ def agreement(root: Path, version: ModelVersion, run: Run) -> tuple[Snapshot | N
                     wrong(f"the tag {name} of the {owner} is {tags[name]!r}, not {value!r}")
                 )
     for name, content in stored.files.items():
-        if stored_text(version, f"snapshot/{name}") != content:
+        if read_artifact(run_of(version), f"snapshot/{name}") != content:
             findings.append(
                 wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
             )

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -19,7 +22,7 @@ def one_sentence(status: int = 1) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(printable(f"error: {error}"), err=True)
+        say(f"error: {error}", err=True)
         raise typer.Exit(status) from None
     except Exception as error:
         # Not for every command: it imports MLflow, which takes seconds.
@@ -27,8 +30,22 @@ def one_sentence(status: int = 1) -> Iterator[None]:
 
         if not isinstance(error, registry.FAULTS):
             raise
-        typer.echo(printable(f"error: {registry.in_words(error)}"), err=True)
+        say(f"error: {registry.describe_fault(error)}", err=True)
         raise typer.Exit(status) from None
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line that may hold text from elsewhere: its control characters are spelled out."""
+    typer.echo(printable(line), err=err)
+
+
+def unwind_at_sigterm() -> None:
+    """Let SIGTERM unwind the stack, so that what was begun is undone."""
+
+    def unwind(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, unwind)
 
 
 def check_writable(folder: Path) -> None:
@@ -51,6 +68,6 @@ def without_traceback(record: logging.LogRecord) -> bool:
 def result_of(state: Any) -> Any:
     """What a flow returned, by its final state; a failure is one sentence and exit status 1."""
     if not state.is_completed():
-        typer.echo(printable(f"error: {state.message}"), err=True)
+        say(f"error: {state.message}", err=True)
         raise typer.Exit(1)
     return state.result()

@@ -37,11 +37,11 @@ def promote(
         preflight.check_project(Path.cwd())
         preflight.check_registry()
         require_prefect()
-    from flows.promotion.flow import Promotion, asked_for
+    from flows.promotion.flow import Promotion, find_candidate
     from flows.promotion.flow import promote as promote_flow
 
     with one_sentence(status=2):  # before anybody is notified of a failure
-        asked_for(Path.cwd(), version, reason)
+        find_candidate(Path.cwd(), version, reason)
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = promote_flow(version, reason, return_state=True)
@@ -76,7 +76,7 @@ def aliases() -> None:
 
     with one_sentence():
         open_store(Path.cwd())
-        moves, now = registered.history(), registered.current()
+        moves, now = registered.read_history(), registered.read_current()
     table = Table(title=f"Aliases of {MODEL}", title_justify="left")
     for name in ("when (UTC)", "move", "who", "why"):
         table.add_column(name, overflow="fold")  # a record is never cut short
@@ -91,7 +91,7 @@ def aliases() -> None:
     for alias, version in sorted(now.items()):
         line = printable(f"{alias} is version {version}")
         console.print(line, highlight=False, markup=False)
-    for sentence in registered.unrecorded(moves, now):
+    for sentence in registered.find_unrecorded(moves, now):
         line = printable(f"warning: {sentence}")
         console.print(line, style="bold", highlight=False, markup=False)
 

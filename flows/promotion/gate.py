@@ -37,7 +37,7 @@ _SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that 
 PAGE = "gate.html"
 """Where the last verdict lies among the artifacts of a version's run: at their top."""
 
-NOBODY = "none"
+NO_CHAMPION = "none"
 """What the tag `gate_against` says where there was no champion."""
 
 
@@ -76,7 +76,7 @@ def judge(
     except NoAnswerError:
         raise
     except (UserError, CommandError, ValueError) as error:
-        return _recorded(challenger, Verdict(*pair, "cannot be judged", str(error), None), policy)
+        return _record(challenger, Verdict(*pair, "cannot be judged", str(error), None), policy)
     sentence = _sentence(decision, found.unreadable)
     if found.same:
         sentence = (
@@ -84,7 +84,7 @@ def judge(
             f"byte for byte, so nothing was scored again: {sentence}"
         )
     verdict = Verdict(*pair, _word(decision), sentence, decision)
-    return _recorded(challenger, verdict, policy, found.breasts)
+    return _record(challenger, verdict, policy, found.breasts)
 
 
 def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> Verdict:
@@ -106,18 +106,18 @@ def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> 
     except (UserError, CommandError, ValueError) as error:
         sentence = f"there was no champion yet, and the floors cannot be looked at: {error}"
         verdict = Verdict(number, None, "cannot be judged", sentence, None)
-        return _recorded(version, verdict, policy)
+        return _record(version, verdict, policy)
     sentence = f"there was no champion yet: {_sentence(decision, 0)}"
     verdict = Verdict(number, None, _word(decision), sentence, decision)
-    return _recorded(version, verdict, policy, breasts)
+    return _record(version, verdict, policy, breasts)
 
 
-def not_compared(
+def record_uncompared(
     version: ModelVersion, champion: int | None, word: Word, policy: Policy, sentence: str
 ) -> Verdict:
     """Record what was decided of a version without holding it against anything."""
     verdict = Verdict(int(version.version), champion, word, sentence, None)
-    return _recorded(version, verdict, policy)
+    return _record(version, verdict, policy)
 
 
 def networks(snapshot: Snapshot) -> dict[str, str]:
@@ -136,14 +136,14 @@ def networks_of(version: ModelVersion) -> dict[str, str]:
         return {}  # its records are damaged; `mammoflow audit` says how
 
 
-def predicts_alike(one: Snapshot, other: Snapshot) -> bool:
+def predict_alike(one: Snapshot, other: Snapshot) -> bool:
     """Whether two snapshots made the same predictor: networks, and the settings that it reads."""
     settings = [yaml.safe_load(snapshot.files["params.yaml"]) for snapshot in (one, other)]
     used = [{key: found.get(key) for key in _SETTINGS} for found in settings]
     return bool(networks(one)) and networks(one) == networks(other) and used[0] == used[1]
 
 
-def recorded(challenger: ModelVersion, champion: int) -> Verdict | None:
+def find_verdict(challenger: ModelVersion, champion: int) -> Verdict | None:
     """The verdict that the registry keeps of a version, if it was reached against this champion."""
     tags = challenger.tags
     word = next((word for word in get_args(Word) if word == tags.get("gate_verdict")), None)
@@ -171,7 +171,7 @@ def _sentence(decision: "Decision", unreadable: int) -> str:
     return f"{met} ({size}{blind})"
 
 
-def _recorded(
+def _record(
     challenger: ModelVersion,
     verdict: Verdict,
     policy: Policy,
@@ -200,7 +200,7 @@ def _recorded(
         client.log_text(run, breasts.to_csv(index=False), f"{folder}/breasts.csv")
         client.log_text(run, _page(verdict, table), PAGE)
     # These two come last: they say that the record is whole.
-    against = NOBODY if verdict.champion is None else str(verdict.champion)
+    against = NO_CHAMPION if verdict.champion is None else str(verdict.champion)
     tags |= {"gate_verdict": verdict.word, "gate_against": against}
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, challenger.version, name, value)

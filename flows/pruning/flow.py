@@ -43,6 +43,6 @@ def gc(days: float = 30.0, remote: bool = False) -> State[Any]:
     except UserError as error:
         return Failed(message=str(error))
     except registry.FAULTS as error:
-        return Failed(message=registry.in_words(error))
+        return Failed(message=registry.describe_fault(error))
     gone = [f"{waste.what}: {waste.count}" for waste in found.wastes if waste.count]
     return Completed(message="; ".join([*gone, *found.notes]) or "everything is still needed")

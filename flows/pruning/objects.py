@@ -27,7 +27,7 @@ from flows.processes.run_git import fetch, git, has_commit, listed, remotes, suc
 from flows.pruning.policy import Found, Waste
 from flows.publishing.publish import have_tag
 from flows.tracking.register import git_tag
-from flows.tracking.registry import find_snapshot, open_store, versions
+from flows.tracking.registry import find_snapshot, list_versions, open_store
 from mammo.base.errors import UserError
 
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
@@ -238,7 +238,7 @@ def _texts_of_versions(root: Path) -> Iterator[tuple[str, str]]:
         UserError: if a version has neither.
     """
     open_store(root)
-    for version in versions():
+    for version in list_versions():
         owner, number = f"version {version.version}", int(version.version)
         try:
             snapshot = find_snapshot(version)

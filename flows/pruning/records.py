@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.processes.reach import require_mlflow, require_prefect
 from flows.pruning.policy import Found, Waste
-from flows.tracking.registry import EXPERIMENT, absent
+from flows.tracking.registry import EXPERIMENT, is_absent
 
 PAGE = 200  # flow runs that Prefect gives at once
 BULK = 50  # and that it deletes at once
@@ -202,7 +202,7 @@ def _size(folder: str) -> int:
     try:
         return below(None)
     except MlflowException as error:
-        if absent(error):
+        if is_absent(error):
             return 0
         raise
 
@@ -222,7 +222,7 @@ def _forget(root: Path, runs: list[str], models: list[str]) -> None:
     try:
         gone = {run for run in runs if store.get_run(run).info.lifecycle_stage == "deleted"}
     except MlflowException as error:
-        if absent(error):
+        if is_absent(error):
             return  # another server's
         raise
     for model in models:

@@ -44,7 +44,7 @@ class Move:
     kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: `before` was no good
 
 
-def current() -> dict[str, int]:
+def read_current() -> dict[str, int]:
     """Each alias and the version that has it; empty where there is no model yet."""
     model = _model()
     return {name: int(version) for name, version in model.aliases.items()} if model else {}
@@ -60,15 +60,15 @@ def move(
         client.set_registered_model_alias(MODEL, alias, str(version))
     except MlflowException:
         # Where two writers set an alias that nobody had, the database takes one row of the two.
-        if alias not in current():
+        if alias not in read_current():
             raise
         client.set_registered_model_alias(MODEL, alias, str(version))
     return made
 
 
-def take_away(alias: str, who: str, why: str) -> None:
+def remove(alias: str, who: str, why: str) -> None:
     """Record that nobody has an alias any more, and take it from the version that has it."""
-    version = current().get(alias)
+    version = read_current().get(alias)
     if version is not None:
         _record(alias, version, who, why, "taken away")
         MlflowClient().delete_registered_model_alias(MODEL, alias)
@@ -78,7 +78,7 @@ def _record(
     alias: str, version: int, who: str, why: str, kind: Literal["set", "taken away", "rolled back"]
 ) -> Move:
     now = datetime.now(UTC)
-    date, before = now.isoformat(timespec="seconds"), current().get(alias)
+    date, before = now.isoformat(timespec="seconds"), read_current().get(alias)
     made = Move(date, alias, version, before, who, why, kind)
     # The name sorts by time; its end tells apart what happens in the same microsecond.
     name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
@@ -94,7 +94,7 @@ def check_unmoved(version: int, champion: int | None) -> None:
     Raises:
         UserError: if somebody has moved the alias meanwhile, or deleted the version.
     """
-    now = current().get(CHAMPION)
+    now = read_current().get(CHAMPION)
     if now != champion:
         raise UserError(
             f"{CHAMPION} was {_version(champion)} when this was decided, and is {_version(now)} "
@@ -104,12 +104,12 @@ def check_unmoved(version: int, champion: int | None) -> None:
         raise UserError(f"{MODEL} version {version} was deleted in MLflow meanwhile")
 
 
-def crown(version: int, who: str, why: str) -> None:
+def make_champion(version: int, who: str, why: str) -> None:
     """Make a version champion; the one before it, if it still exists, stays as `previous`.
 
     The new champion is challenger no longer. One that was rolled back from is no `previous`.
     """
-    now = current()
+    now = read_current()
     champion = now.get(CHAMPION)
     if champion == version:
         return
@@ -117,25 +117,25 @@ def crown(version: int, who: str, why: str) -> None:
         move(PREVIOUS, champion, who, f"gave way to version {version}")
     move(CHAMPION, version, who, why)
     if now.get(CHALLENGER) == version:
-        take_away(CHALLENGER, who, f"version {version} is {CHAMPION}")
+        remove(CHALLENGER, who, f"version {version} is {CHAMPION}")
 
 
-def ever_champion() -> set[int]:
+def list_champions() -> set[int]:
     """The versions that are or have been champion, as far as alias and history tell."""
-    now = current()
-    return {made.version for made in history() if made.alias == CHAMPION} | (
+    now = read_current()
+    return {made.version for made in read_history() if made.alias == CHAMPION} | (
         {now[CHAMPION]} if CHAMPION in now else set()
     )
 
 
-def rolled_back() -> dict[int, Move]:
+def list_rolled_back() -> dict[int, Move]:
     """The versions that people went back from, with the move that did it.
 
     One that a person made champion again since is none of them any more, nor is one that people
     went back to.
     """
     found: dict[int, Move] = {}
-    for made in history():
+    for made in read_history():
         if made.alias != CHAMPION:
             continue
         found.pop(made.version, None)
@@ -153,7 +153,7 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
     Raises:
         UserError: if there is nothing to return to.
     """
-    now = current()
+    now = read_current()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
     if previous is not None and registry.find(previous) is None:
         raise UserError(f"version {previous}, the `{PREVIOUS}` of {MODEL}, was deleted in MLflow")
@@ -162,7 +162,7 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
             f"{MODEL} has no champion to roll back from: make the one before it champion with "
             f'`mammoflow promote {previous} --reason "..."`'
         )
-    if champion is not None and previous in rolled_back():
+    if champion is not None and previous in list_rolled_back():
         previous = _champion_before(champion)  # somebody set the alias by hand
     if champion is None or previous is None or champion == previous:
         raise UserError(
@@ -172,7 +172,7 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
     move(CHAMPION, previous, who, why, "rolled back")
     further = _champion_before(previous)
     if further is None:
-        take_away(PREVIOUS, who, f"there was no good champion before version {previous}")
+        remove(PREVIOUS, who, f"there was no good champion before version {previous}")
     else:
         move(PREVIOUS, further, who, f"was champion before version {previous}")
     return champion, previous
@@ -181,8 +181,8 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
 def _champion_before(version: int) -> int | None:
     """The last champion that made way for a version, if it still exists and nobody went back from
     it; or the one before that, and so on."""
-    bad, now = rolled_back(), version
-    for made in reversed(history()):
+    bad, now = list_rolled_back(), version
+    for made in reversed(read_history()):
         # A rollback returned to what was there already; how that came to be stands further back.
         if made.alias != CHAMPION or made.kind == "rolled back" or made.version != now:
             continue
@@ -194,7 +194,7 @@ def _champion_before(version: int) -> int | None:
     return None
 
 
-def history() -> list[Move]:
+def read_history() -> list[Move]:
     """Every recorded move, the oldest first.
 
     Raises:
@@ -202,10 +202,10 @@ def history() -> list[Move]:
     """
     model = _model()
     tags = sorted(model.tags.items()) if model else []
-    return [_recorded(name, text) for name, text in tags if name.startswith(_PREFIX)]
+    return [_parse_move(name, text) for name, text in tags if name.startswith(_PREFIX)]
 
 
-def _recorded(tag: str, text: str) -> Move:
+def _parse_move(tag: str, text: str) -> Move:
     try:
         return TypeAdapter(Move).validate_json(text)
     except ValidationError as error:
@@ -215,7 +215,7 @@ def _recorded(tag: str, text: str) -> Move:
         ) from None
 
 
-def unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
+def find_unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
     """Aliases that do not stand where the last recorded move put them, as sentences."""
     last = {made.alias: None if made.kind == "taken away" else made.version for made in moves}
     return [
@@ -243,7 +243,7 @@ def person(root: Path) -> str:
     return found.rsplit(" ", 2)[0]  # without the time
 
 
-def checked_reason(reason: str) -> str:
+def check_reason(reason: str) -> str:
     """A reason as it is recorded.
 
     Raises:
@@ -260,7 +260,7 @@ def _model() -> RegisteredModel | None:
     try:
         return MlflowClient().get_registered_model(MODEL)
     except MlflowException as error:
-        if registry.absent(error):
+        if registry.is_absent(error):
             return None
         raise
 

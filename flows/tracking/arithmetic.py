@@ -80,7 +80,7 @@ def _of_older_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Ari
     Nothing is known of outs that came from a cache and belong to no version.
     """
     wanted = {stage.name: stage for stage in stages}
-    for version in registry.versions() if wanted else ():
+    for version in registry.list_versions() if wanted else ():
         try:
             locked = read_lock(registry.snapshot_of(version))
         except UserError:

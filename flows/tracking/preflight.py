@@ -83,7 +83,7 @@ def check_registry(begin: bool = False) -> None:
             ) from None
 
 
-def check_room(root: Path, wanted: int) -> None:
+def check_disk(root: Path, wanted: int) -> None:
     """Make sure that the disk has room for some bytes more, and for what any run writes.
 
     Raises:
@@ -92,12 +92,12 @@ def check_room(root: Path, wanted: int) -> None:
     free = shutil.disk_usage(root).free
     if free < wanted + ROOM:
         raise UserError(
-            f"the disk of {root} has {gigabytes(free)} free, and this may take "
-            f"{gigabytes(wanted + ROOM)}: make room"
+            f"the disk of {root} has {format_bytes(free)} free, and this may take "
+            f"{format_bytes(wanted + ROOM)}: make room"
         )
 
 
-def gigabytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes, as people say it."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 

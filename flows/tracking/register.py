@@ -20,7 +20,14 @@ from flows.processes.run_git import git, remotes
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from flows.tracking import aliases
-from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, USUAL, snapshot_tags, versions
+from flows.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    DEFAULT_MODEL,
+    MODEL,
+    list_versions,
+    snapshot_tags,
+)
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 
@@ -39,10 +46,10 @@ SIGNATURE = ModelSignature(
 NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
 """The parts of a predictor and the folders that they come from."""
 
-WHOLE = "git_tag"
+COMPLETION_TAG = "git_tag"
 """The tag of a version that is written last: one without it is half-registered."""
 
-_TAGS = "model" if MODEL == USUAL else f"model/{MODEL}"
+_TAGS = "model" if MODEL == DEFAULT_MODEL else f"model/{MODEL}"
 
 SERVING = "flows.tracking.served_model"
 """What MLflow runs to load the model."""
@@ -79,7 +86,8 @@ def check_next_tag(root: Path) -> None:
         UserError: if there are versions that the registry never gave; it says what can be done.
     """
     # MLflow never gives a number twice; of versions that were deleted, the aliases' history tells.
-    known = {int(found.version) for found in versions()} | {m.version for m in aliases.history()}
+    known = {int(found.version) for found in list_versions()}
+    known |= {move.version for move in aliases.read_history()}
     strange = sorted(_tagged(root, elsewhere=not known) - set(range(max(known, default=0) + 1)))
     if strange:
         named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
@@ -127,10 +135,10 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
         write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
     elif read_tag(root, tag) != snapshot:
         raise UserError(f"git has the tag {tag} already, for another snapshot: delete the tag")
-    alias = CHAMPION if aliases.current().get(CHAMPION) == version else CHALLENGER
-    if aliases.current().get(alias) != version:
+    alias = CHAMPION if aliases.read_current().get(CHAMPION) == version else CHALLENGER
+    if aliases.read_current().get(alias) != version:
         aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
-    MlflowClient().set_model_version_tag(MODEL, str(version), WHOLE, tag)
+    MlflowClient().set_model_version_tag(MODEL, str(version), COMPLETION_TAG, tag)
     return alias
 
 

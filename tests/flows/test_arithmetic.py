@@ -32,7 +32,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def versions(monkeypatch: pytest.MonkeyPatch, *made: tuple[Snapshot, Environment | None]) -> None:
     """Put versions into the registry, the newest first."""
-    monkeypatch.setattr(registry, "versions", lambda: [SimpleNamespace(of=pair) for pair in made])
+    monkeypatch.setattr(
+        registry, "list_versions", lambda: [SimpleNamespace(of=pair) for pair in made]
+    )
     monkeypatch.setattr(registry, "snapshot_of", lambda version: version.of[0])
     monkeypatch.setattr(registry, "environment_of", lambda version: version.of[1])
 

@@ -35,7 +35,7 @@ from flows.pruning.prune import LONG_LOG, alone, look, remove
 from flows.pruning.records import _delete, _old
 from flows.publishing.publish import fetch_objects
 from flows.snapshots.snapshot import Snapshot, capture, materialise, read_tag, snapshots, write_tag
-from flows.tracking.register import WHOLE
+from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
 from mammo.base.errors import UserError
 from mammo.compute.result_store import Store
@@ -107,7 +107,7 @@ def register(root: Path, folder: Path) -> None:
     ended_run(client, experiment, parent=made_by)
     client.log_text(made_by, snapshot.to_json(), SNAPSHOT_ARTIFACT)
     client.create_registered_model(MODEL)
-    tags = {**snapshot_tags(snapshot), WHOLE: TAG}
+    tags = {**snapshot_tags(snapshot), COMPLETION_TAG: TAG}
     client.create_model_version(MODEL, "file:///nowhere", made_by, tags=tags)
     write_tag(root, snapshot, TAG, "version 1")
     open_store(root)  # mends what MLflow wrote of this folder: that is no work of `mammoflow gc`

@@ -128,4 +128,4 @@ def test_a_disk_without_room_is_told(root: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(preflight, "ROOM", 10**18)
     assert "GB free, and this may take 1000000000.0 GB: make room" in refused(root, "retrain")
     with pytest.raises(UserError, match="make room"):
-        preflight.check_room(root, 5)
+        preflight.check_disk(root, 5)

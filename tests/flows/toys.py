@@ -78,19 +78,19 @@ RUN_STAGES = """
     import sys
     from pathlib import Path
     import flows
-    from flows.retraining import flow as retrain
-    from flows.tracking import registry
+    from flows.retraining.run_stages import run_pipeline
+    from flows.tracking import registry, runs
     from flows.pipeline.graph import read_pipeline
     from flows.snapshots.snapshot import Snapshot
     from prefect import flow
     root, pool, names = Path.cwd(), sys.argv[1:2], sys.argv[2:]
     experiment = registry.open_store(root)
-    parent = registry.start_retrain(experiment, Snapshot("0" * 40, {}))
+    parent = runs.start_retrain(experiment, Snapshot("0" * 40, {}))
 
     @flow
     def toy():
         stages = [stage for stage in read_pipeline(root) if not names or stage.name in names]
-        for outcome in retrain.run_pipeline(stages, root, experiment, parent, pool):
+        for outcome in run_pipeline(stages, root, experiment, parent, pool):
             print(outcome.stage, outcome.fate)
 
     toy()
