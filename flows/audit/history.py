@@ -24,8 +24,8 @@ from flows.audit.page import render
 from flows.audit.record import Audit
 from flows.processes.checked import Readable, faults
 from flows.snapshots.environment import Environment
-from flows.tracking.aliases import person
-from flows.tracking.registry import FAULTS, MODEL, describe_fault, get_version, run_of
+from flows.tracking.aliases import identify_person
+from flows.tracking.registry import FAULTS, MODEL, describe_error, get_version, run_of
 from mammo.base.errors import UserError
 
 _PREFIX = "audit."
@@ -88,7 +88,7 @@ def keep(root: Path, record: Audit) -> str:
         for key, value in _shown(history(get_version(record.version))).items():
             client.set_model_version_tag(MODEL, number, key, value)
     except (*FAULTS, OSError) as error:
-        said = describe_fault(error) if isinstance(error, MlflowException) else str(error)
+        said = describe_error(error) if isinstance(error, MlflowException) else str(error)
         raise UserError(f"the report could not be kept: {said}") from None
     return folder
 
@@ -154,7 +154,7 @@ def _shown(audits: Sequence[Audited]) -> dict[str, str]:
 
 def _who(root: Path) -> str:
     try:
-        return person(root)
+        return identify_person(root)
     except UserError:
         return "somebody whom git does not know"
 

@@ -1,4 +1,4 @@
-"""What the commands of the command line share."""
+"""What several commands use: errors as one sentence, lines as text, checks."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from mammo.base.errors import UserError
 
 @contextmanager
 def one_sentence(status: int = 1) -> Iterator[None]:
-    """Print what the user can mend as one sentence, without a traceback, and exit."""
+    """Print an error that the user can mend as one sentence, without a traceback, and exit."""
     try:
         yield
     except UserError as error:
@@ -30,7 +30,7 @@ def one_sentence(status: int = 1) -> Iterator[None]:
 
         if not isinstance(error, registry.FAULTS):
             raise
-        say(f"error: {registry.describe_fault(error)}", err=True)
+        say(f"error: {registry.describe_error(error)}", err=True)
         raise typer.Exit(status) from None
 
 
@@ -60,13 +60,13 @@ def check_writable(folder: Path) -> None:
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """A stage's failure is told by its last lines; our own call stack adds nothing."""
+    """A filter of logs: a stage's failure has its last lines, and a traceback adds nothing."""
     record.exc_info = None
     return True
 
 
 def result_of(state: Any) -> Any:
-    """What a flow returned, by its final state; a failure is one sentence and exit status 1."""
+    """What a flow returned, given its final state; a failure is printed, and exits with 1."""
     if not state.is_completed():
         say(f"error: {state.message}", err=True)
         raise typer.Exit(1)

@@ -62,8 +62,8 @@ def rollback(
     from flows.promotion.flow import roll_back
 
     with one_sentence():
-        leaves, returns = roll_back(Path.cwd(), reason)
-    typer.echo(f"version {returns} is champion again, in place of version {leaves}")
+        before, now = roll_back(Path.cwd(), reason)
+    typer.echo(f"version {now} is champion again, in place of version {before}")
 
 
 @app.command()
@@ -81,7 +81,7 @@ def aliases() -> None:
     for name in ("when (UTC)", "move", "who", "why"):
         table.add_column(name, overflow="fold")  # a record is never cut short
     for move in moves:
-        way = _way(move)
+        way = _describe(move)
         when = move.date[:16].replace("T", " ")
         # As text: what the registry holds may look like rich's markup.
         cells = (when, f"{move.alias} {way}", move.who, move.why)
@@ -96,7 +96,7 @@ def aliases() -> None:
         console.print(line, style="bold", highlight=False, markup=False)
 
 
-def _way(move: Any) -> str:
+def _describe(move: Any) -> str:
     """From which version an alias went to which."""
     if move.kind == "taken away":
         return f"{move.version} -> none"
@@ -104,7 +104,7 @@ def _way(move: Any) -> str:
 
 
 def show_promotion(found: Any) -> None:
-    """Print what became of a version at the gate: the conditions as a table, then the outcome."""
+    """Print what the gate did with a version: the conditions as a table, then the outcome."""
     from flows.tracking.registry import MODEL
 
     console = Console()

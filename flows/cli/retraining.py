@@ -45,7 +45,7 @@ def retrain(
         preflight.check_disk(root, 0)
         preflight.check_registry(begin=True)
         require_prefect()
-    with _temporary_server():
+    with _start_temporary_server():
         from flows.retraining.flow import Summary
         from flows.retraining.flow import retrain as retrain_flow
 
@@ -57,11 +57,11 @@ def retrain(
 
 
 @contextmanager
-def _temporary_server() -> Iterator[None]:
-    """Let Prefect's temporary server, if there will be one, start while other things are imported.
+def _start_temporary_server() -> Iterator[None]:
+    """Start Prefect's temporary server, if one is needed, while a block imports other modules.
 
-    It takes seconds, in a process of its own. Prefect itself is imported before, since two threads
-    that import the same modules may meet them half done.
+    The server is a process of its own and takes seconds. Prefect itself is imported first: if two
+    threads import the same modules, one of them may find them incomplete.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -79,7 +79,7 @@ def _temporary_server() -> Iterator[None]:
 
 
 def _show_summary(summary: Any) -> None:
-    """Print what a retrain did, and where to look."""
+    """Print what a retrain did, and where to see more."""
     from flows.tracking.register import git_tag
     from flows.tracking.registry import MODEL
 
@@ -129,7 +129,7 @@ def _stages_table(outcomes: Sequence[Any]) -> Table:
 
 
 def _metrics_table(metrics: dict[str, Any]) -> Table:
-    """The first group of metrics that come with an interval; the report has them all."""
+    """The first group of metrics with intervals; the report has all of them."""
     found = list(_with_intervals(metrics, ()))
     group = found[0][0][:-1] if found else ()
     table = Table(title=", ".join(group), title_justify="left")

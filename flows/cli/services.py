@@ -55,12 +55,12 @@ def gc(
     """
     with one_sentence():
         from flows.pruning.policy import Policy
-        from flows.pruning.prune import alone, look
+        from flows.pruning.prune import exclude_others, find_waste
         from flows.pruning.prune import remove as remove_all
 
         root = Path.cwd()
-        with alone(root):
-            found = look(root, Policy(days, remote))
+        with exclude_others(root):
+            found = find_waste(root, Policy(days, remote))
             _show_waste(found)
             if yes:
                 remove_all(found, say)

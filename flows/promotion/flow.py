@@ -1,7 +1,7 @@
-"""Promotion: a version against the champion, and the alias `champion` moved or left.
+"""Promotion: a version is compared with the champion, and may become champion itself.
 
     mammoflow promote 3                          # the gate decides, as `policy` in params.yaml says
-    mammoflow promote 3 --reason "..."           # you decide; the gate's verdict is on record
+    mammoflow promote 3 --reason "..."           # you decide; the gate's verdict is recorded
 
 A retrain does the first of the two for each version that it registers.
 """
@@ -17,14 +17,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 from flows.notify import notify, notify_failure
-from flows.processes.follow import CommandError
 from flows.promotion.gate import (
     NO_CHAMPION,
     Verdict,
     find_verdict,
     judge,
     judge_first,
-    networks_of,
+    read_networks_of,
     record_uncompared,
 )
 from flows.tracking import aliases, registry
@@ -50,7 +49,7 @@ class Promotion:
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
 def run_gate(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
-    """Let the gate judge a version, and act upon it as far as the policy allows."""
+    """Let the gate judge a version, and promote it if the verdict and the policy allow that."""
     champion, absence = _find_champion()
     number, say = int(version.version), get_run_logger().info
     known = int(champion.version) if champion is not None else None
@@ -91,8 +90,11 @@ def was_judged(version: ModelVersion) -> bool:
 
 
 def _lacks_promotion(version: ModelVersion) -> bool:
-    """Whether the gate was cut short between a verdict for a version that never was champion, and
-    the promotion that was to follow by itself."""
+    """Whether the gate was cut short between its verdict and the promotion that follows from it.
+
+    Args:
+        version: one that never was champion.
+    """
     against, champion = version.tags.get("gate_against"), aliases.read_current().get(CHAMPION)
     if version.tags.get("gate_verdict") != "promote":
         return False
@@ -103,10 +105,11 @@ def _lacks_promotion(version: ModelVersion) -> bool:
 
 
 def needs_gate(version: ModelVersion) -> bool:
-    """Whether a challenger never met a champion at the gate, or was not promoted as it should have
-    been: the retrain that made it was cut short, or there was no champion then.
+    """Whether a challenger still has to go to the gate.
 
-    A verdict against an earlier champion counts: people may have gone back behind it since.
+    That is so if it was never compared with a champion, or was not promoted as the verdict demands:
+    the retrain that made it was cut short, or there was no champion then. A verdict against an
+    earlier champion counts: people may have rolled back since.
     """
     now = aliases.read_current()
     if not now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION):
@@ -143,18 +146,16 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
         if reason is None:
             return run_gate(root, found, policy)
         return _override(root, found, policy, aliases.check_reason(reason))
-    except (UserError, CommandError) as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
-        return Failed(message=registry.describe_fault(error))
+    except registry.EXPECTED as error:
+        return Failed(message=registry.describe_error(error))
 
 
 def find_candidate(root: Path, version: str, reason: str | None) -> ModelVersion:
-    """The version that somebody wants promoted.
+    """The version that somebody wants to promote.
 
     Raises:
-        UserError: if there is none, it is the champion already, or the reason is no decision: it
-            says nothing, or git does not know whose it is.
+        UserError: if there is no such version, if it is the champion already, if the reason is
+            empty, or if git does not know who gives it.
     """
     registry.open_store(root)
     found, (champion, _) = find_version(version), _find_champion()
@@ -162,13 +163,13 @@ def find_candidate(root: Path, version: str, reason: str | None) -> ModelVersion
         raise UserError(f"version {found.version} is the champion already")
     if reason is not None:
         aliases.check_reason(reason)
-        aliases.person(root)
+        aliases.identify_person(root)
     return found
 
 
 def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) -> Promotion:
-    """A person's decision: the gate is heard, and overruled if need be."""
-    who, number = aliases.person(root), int(version.version)
+    """Promote a version as a person decided; the gate judges it, too, but only for the record."""
+    who, number = aliases.identify_person(root), int(version.version)
     now, (champion, _) = aliases.read_current().get(CHAMPION), _find_champion()
     verdict = None
     if champion is not None:
@@ -183,20 +184,23 @@ def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) ->
 
 
 def roll_back(root: Path, reason: str) -> tuple[int, int]:
-    """Return to the previous champion; return the version that leaves and the one that returns.
+    """Make the previous champion champion again.
+
+    Returns:
+        The version that was champion, and the one that is champion now.
 
     Raises:
         UserError: if there is none, if git does not know who asks, or if the reason is empty.
     """
-    why, who = aliases.check_reason(reason), aliases.person(root)
+    why, who = aliases.check_reason(reason), aliases.identify_person(root)
     registry.open_store(root)
-    leaves, returns = aliases.roll_back(who, why)
-    notify(f"{MODEL}: rolled back from version {leaves} to {returns}", f"{who}: {why}")
-    return leaves, returns
+    before, now = aliases.roll_back(who, why)
+    notify(f"{MODEL}: rolled back from version {before} to {now}", f"{who}: {why}")
+    return before, now
 
 
 def _find_champion() -> tuple[ModelVersion | None, str | None]:
-    """The champion; or None, and in words what became of it, if there ever was one."""
+    """The champion; or None and, if there ever was a champion, a sentence about what happened."""
     number = aliases.read_current().get(CHAMPION)
     if number is not None:
         return registry.find(number), f"the champion, version {number}, was deleted in MLflow"
@@ -209,20 +213,21 @@ def _find_champion() -> tuple[ModelVersion | None, str | None]:
 
 
 def _find_objection(version: ModelVersion) -> str | None:
-    """Why the gate leaves a version alone: people went back from it, or from one with its weights.
+    """Why the gate does not judge a version; None if it does.
 
-    What a person decided, a person alone decides anew.
+    People rolled back from the version, or from one with the same weights. What a person decided,
+    only a person can change.
     """
     rolled_back = aliases.list_rolled_back()
-    mine = networks_of(version) if rolled_back else {}
+    mine = read_networks_of(version) if rolled_back else {}
     for number, made in sorted(rolled_back.items()):
         if number == int(version.version):
             what = "it"
         else:
             other = registry.find(number)
-            if other is None or not mine or networks_of(other) != mine:
+            if other is None or not mine or read_networks_of(other) != mine:
                 continue
-            what = f"version {number}, whose very weights these are,"
+            what = f"version {number}, which has the same weights,"
         return (
             f"{what} was rolled back on {made.date[:10]} by {made.who} ({made.why}): "
             f"{_advise(version)}"
@@ -241,7 +246,7 @@ def _announce(
     verdict: Verdict | None,
     sentence: str,
 ) -> Promotion:
-    """The promotion, after everybody who listens was told of it."""
+    """Log what became of a version, send a notification, and return it."""
     heading = f"{MODEL} version {version.version}: {outcome}"
     get_run_logger().info("%s: %s", heading, sentence)
     notify(heading, sentence)
@@ -249,7 +254,7 @@ def _announce(
 
 
 def _show_verdict(verdict: Verdict) -> None:
-    """The verdict in Prefect, under the key `gate`: a table, each condition with its numbers."""
+    """Show a verdict in Prefect, under the key `gate`: a table of the conditions with numbers."""
     against = "no champion" if verdict.champion is None else f"version {verdict.champion}"
     text = (
         f"## {MODEL} version {verdict.version} against {against}\n\n"

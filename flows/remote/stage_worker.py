@@ -21,7 +21,7 @@ from flows.processes.reach import require_mlflow
 from flows.processes.run_git import fetch, has_commit
 from flows.remote.remote_stage import Done
 from flows.snapshots.snapshot import Snapshot, materialise
-from flows.tracking.arithmetic import measure_or_say
+from flows.tracking.arithmetic import try_to_measure
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
 
@@ -63,7 +63,7 @@ def run_stage(stage: str, snapshot: str, mlflow_run: str = "") -> State[Any]:
             }
             fate = repro(declared, folder, environment, say)
             push_result(folder, stage)
-            done = Done(fate=fate, arithmetic=measure_or_say(folder, logger.warning))
+            done = Done(fate=fate, arithmetic=try_to_measure(folder, logger.warning))
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     return Completed(message=done.model_dump_json())

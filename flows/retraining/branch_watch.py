@@ -45,10 +45,8 @@ def watch() -> State[Any]:
     """
     try:
         seen = look(Path.cwd())
-    except UserError as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
-        return Failed(message=registry.describe_fault(error))
+    except registry.EXPECTED as error:
+        return Failed(message=registry.describe_error(error))
     if seen.reason is not None:
         return Completed(message=f"{seen.commit}: {seen.reason}")
     run = start_attempt(seen.commit, seen.digest, seen.earlier)

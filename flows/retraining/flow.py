@@ -28,7 +28,6 @@ from flows.pipeline.graph import (
     restore_outs,
     status,
 )
-from flows.processes.follow import CommandError
 from flows.processes.run_git import file_at
 from flows.promotion.flow import Promotion, needs_gate, run_gate
 from flows.publishing.publish import Publication, in_words, publish, publish_pending
@@ -39,7 +38,7 @@ from flows.retraining.run_stages import RefusedError, run_pipeline
 from flows.servers.deployments import REFUSED
 from flows.snapshots.snapshot import Snapshot, capture, snapshot_of_commit
 from flows.tracking import registry, runs
-from flows.tracking.arithmetic import made_in
+from flows.tracking.arithmetic import describe_origin
 from flows.tracking.register import check_next_tag, git_tag, register
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
@@ -107,11 +106,11 @@ def retrain(
         return _publish_and_judge(job, _make_version(job))
     except RefusedError as error:
         return Failed(name=REFUSED, message=str(error))
-    except (UserError, CommandError) as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
-        fault = registry.describe_fault(error)
-        return Failed(message=f"{fault}: every stage that has ended is kept")
+    except registry.EXPECTED as error:
+        said = registry.describe_error(error)
+        if isinstance(error, registry.FAULTS):
+            said += ": every stage that has ended is kept"
+        return Failed(message=said)
 
 
 def _prepare_folder(root: Path) -> str:
@@ -194,7 +193,7 @@ def _make_version(job: _Job) -> Summary:
         after = capture(root)
         if after.commit != before.commit:
             raise UserError("the commit changed during the run: run `mammoflow retrain` again")
-        environment = made_in(root, after, outcomes, get_run_logger().warning)
+        environment = describe_origin(root, after, outcomes, get_run_logger().warning)
         runs.log_snapshot(root, run, after, environment)
         runs.log_pages(root, run, job.stages)
         version, alias = register(root, after, run)

@@ -28,8 +28,7 @@ from prefect.exceptions import PrefectException
 
 from flows.processes.words import Say
 from flows.retraining.branch_watch import look
-from flows.tracking.registry import FAULTS, describe_fault
-from mammo.base.errors import UserError
+from flows.tracking.registry import EXPECTED, describe_error
 
 WATCH = "watch/watch"
 
@@ -52,10 +51,8 @@ def look_once(root: Path) -> str:
         if seen.reason is not None:
             return f"{seen.commit}: {seen.reason}"
         found = f"{seen.commit}: is to be retrained"
-    except UserError as error:
-        found = str(error)
-    except FAULTS as error:
-        found = describe_fault(error)
+    except EXPECTED as error:
+        found = describe_error(error)
     run_deployment(WATCH, timeout=0, as_subflow=False)
     return f"{found}; the watch was started"
 

@@ -1,8 +1,8 @@
-"""The aliases of the registered model, and their history: what serves, since when, who said so.
+"""The aliases of the registered model, and their history: who moved which, when and why.
 
-Each move is a tag of the registered model under a name of its own, written before the alias is set:
-MLflow keeps tags as single rows, so two writers never overwrite each other's, and a move that
-nobody recorded, made by hand in MLflow, shows as a difference between history and alias.
+Each move is recorded as a tag of the registered model, under a name of its own, before the alias is
+set. MLflow keeps each tag as a row, so two writers never overwrite each other's record. A move that
+was made by hand in MLflow has no record; it shows as a difference between history and alias.
 """
 
 import json
@@ -41,11 +41,11 @@ class Move:
     before: int | None  # the version that had the alias
     who: str  # a person by git's identity, or AUTOMATIC
     why: str
-    kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: `before` was no good
+    kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: from `before`
 
 
 def read_current() -> dict[str, int]:
-    """Each alias and the version that has it; empty where there is no model yet."""
+    """Each alias and the version that has it; empty if there is no model yet."""
     model = _model()
     return {name: int(version) for name, version in model.aliases.items()} if model else {}
 
@@ -53,13 +53,13 @@ def read_current() -> dict[str, int]:
 def move(
     alias: str, version: int, who: str, why: str, kind: Literal["set", "rolled back"] = "set"
 ) -> Move:
-    """Record a move and make it."""
+    """Record a move of an alias to a version, and make it."""
     made = _record(alias, version, who, why, kind)
     client = MlflowClient()
     try:
         client.set_registered_model_alias(MODEL, alias, str(version))
     except MlflowException:
-        # Where two writers set an alias that nobody had, the database takes one row of the two.
+        # If two writers set an alias that no version had, the database accepts one row of the two.
         if alias not in read_current():
             raise
         client.set_registered_model_alias(MODEL, alias, str(version))
@@ -67,7 +67,7 @@ def move(
 
 
 def remove(alias: str, who: str, why: str) -> None:
-    """Record that nobody has an alias any more, and take it from the version that has it."""
+    """Record that an alias is removed, and remove it from the version that has it, if any."""
     version = read_current().get(alias)
     if version is not None:
         _record(alias, version, who, why, "taken away")
@@ -87,9 +87,9 @@ def _record(
 
 
 def check_unmoved(version: int, champion: int | None) -> None:
-    """Make sure, before a version is crowned, that the champion is the one it was compared with.
+    """Make sure, before a promotion, that the champion is the one that was compared with.
 
-    MLflow cannot compare and set at once: what happens between this and the move goes unnoticed.
+    MLflow cannot compare and set at once: a change between this and the move goes unnoticed.
 
     Raises:
         UserError: if somebody has moved the alias meanwhile, or deleted the version.
@@ -97,7 +97,7 @@ def check_unmoved(version: int, champion: int | None) -> None:
     now = read_current().get(CHAMPION)
     if now != champion:
         raise UserError(
-            f"{CHAMPION} was {_version(champion)} when this was decided, and is {_version(now)} "
+            f"{CHAMPION} was {_describe(champion)} when this was decided, and is {_describe(now)} "
             f"now: somebody moved the alias meanwhile; run `mammoflow promote {version}` again"
         )
     if registry.find(version) is None:
@@ -105,9 +105,9 @@ def check_unmoved(version: int, champion: int | None) -> None:
 
 
 def make_champion(version: int, who: str, why: str) -> None:
-    """Make a version champion; the one before it, if it still exists, stays as `previous`.
+    """Make a version champion; the champion before it, if it still exists, becomes `previous`.
 
-    The new champion is challenger no longer. One that was rolled back from is no `previous`.
+    The new champion is no longer challenger.
     """
     now = read_current()
     champion = now.get(CHAMPION)
@@ -121,7 +121,7 @@ def make_champion(version: int, who: str, why: str) -> None:
 
 
 def list_champions() -> set[int]:
-    """The versions that are or have been champion, as far as alias and history tell."""
+    """The versions that are or have been champion, according to alias and history."""
     now = read_current()
     return {made.version for made in read_history() if made.alias == CHAMPION} | (
         {now[CHAMPION]} if CHAMPION in now else set()
@@ -129,10 +129,9 @@ def list_champions() -> set[int]:
 
 
 def list_rolled_back() -> dict[int, Move]:
-    """The versions that people went back from, with the move that did it.
+    """The versions that people rolled back from, each with the move that did it.
 
-    One that a person made champion again since is none of them any more, nor is one that people
-    went back to.
+    A version that became champion again since, by a promotion or by a rollback to it, is left out.
     """
     found: dict[int, Move] = {}
     for made in read_history():
@@ -145,13 +144,16 @@ def list_rolled_back() -> dict[int, Move]:
 
 
 def roll_back(who: str, why: str) -> tuple[int, int]:
-    """Return to the previous champion; return the version that leaves and the one that returns.
+    """Make the previous champion champion again.
 
-    What leaves is remembered as rolled back. `previous` then names the champion before: another
-    rollback goes on to that one, and never brings back what was rolled back.
+    The version that was champion is recorded as rolled back. `previous` then names an earlier
+    champion: another rollback returns to that one, and never to a version that was rolled back.
+
+    Returns:
+        The version that was champion, and the one that is champion now.
 
     Raises:
-        UserError: if there is nothing to return to.
+        UserError: if there is no champion to return to.
     """
     now = read_current()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
@@ -179,11 +181,10 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
 
 
 def _champion_before(version: int) -> int | None:
-    """The last champion that made way for a version, if it still exists and nobody went back from
-    it; or the one before that, and so on."""
+    """The last champion before a version that still exists and was not rolled back; or None."""
     bad, now = list_rolled_back(), version
     for made in reversed(read_history()):
-        # A rollback returned to what was there already; how that came to be stands further back.
+        # A rollback returned to an earlier champion; how that became champion is an earlier move.
         if made.alias != CHAMPION or made.kind == "rolled back" or made.version != now:
             continue
         if made.before is None:
@@ -211,28 +212,28 @@ def _parse_move(tag: str, text: str) -> Move:
     except ValidationError as error:
         raise UserError(
             f"the tag {tag} of {MODEL} in MLflow is no record of a move ({faults(error)}): "
-            f"somebody changed it; bring it back, or delete the tag"
+            f"somebody changed it; restore the record, or delete the tag"
         ) from None
 
 
 def find_unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
-    """Aliases that do not stand where the last recorded move put them, as sentences."""
+    """A sentence for each alias that is not where the last recorded move put it."""
     last = {made.alias: None if made.kind == "taken away" else made.version for made in moves}
     return [
-        f"{alias} is {_version(now.get(alias))}, but the history says {_version(last.get(alias))}: "
-        f"nobody recorded that move"
+        f"{alias} is {_describe(now.get(alias))}, but the history says "
+        f"{_describe(last.get(alias))}: nobody recorded that move"
         for alias in sorted(last.keys() | now.keys())
         if last.get(alias) != now.get(alias)
     ]
 
 
-def person(root: Path) -> str:
-    """Who acts, by git's identity.
+def identify_person(root: Path) -> str:
+    """Who decides: name and address as git knows them.
 
     Raises:
-        UserError: if git has none: an unsigned decision is worth nothing later.
+        UserError: if git knows none: a decision without a name is worth nothing later.
     """
-    # Without useConfigOnly git would make a name up from the machine's.
+    # Without useConfigOnly git would invent a name from the machine's.
     try:
         found = git(root, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
     except UserError:
@@ -244,7 +245,7 @@ def person(root: Path) -> str:
 
 
 def check_reason(reason: str) -> str:
-    """A reason as it is recorded.
+    """The reason as it is recorded.
 
     Raises:
         UserError: if it says nothing, or is too long for a record.
@@ -252,7 +253,9 @@ def check_reason(reason: str) -> str:
     if not reason.strip():
         raise UserError("the reason is empty: say why, for whoever asks later")
     if len(reason) > LONGEST_REASON:
-        raise UserError(f"the reason has {len(reason)} characters: {LONGEST_REASON} is the most")
+        raise UserError(
+            f"the reason has {len(reason)} characters: at most {LONGEST_REASON} are allowed"
+        )
     return reason.strip()
 
 
@@ -265,5 +268,5 @@ def _model() -> RegisteredModel | None:
         raise
 
 
-def _version(number: int | None) -> str:
+def _describe(number: int | None) -> str:
     return "not set" if number is None else f"version {number}"

@@ -1,4 +1,4 @@
-"""Which model version somebody means."""
+"""The model version that a user names by number or alias."""
 
 import re
 

@@ -13,6 +13,7 @@ from requests import RequestException
 
 from flows.pipeline.lock_and_cache import data_out
 from flows.processes.checked import ModelName, RunId, checked
+from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
@@ -30,7 +31,12 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
-FAULTS = (MlflowException, RequestException)  # what MLflow raises when it cannot be reached
+
+FAULTS = (MlflowException, RequestException)
+"""What MLflow raises if it fails or cannot be reached."""
+
+EXPECTED = (UserError, CommandError, *FAULTS)
+"""What a flow reports as one sentence, by `describe_error`, instead of raising it."""
 
 
 def open_store(root: Path) -> str:
@@ -55,8 +61,10 @@ def open_store(root: Path) -> str:
     return str(experiment.experiment_id)
 
 
-def describe_fault(error: Exception) -> str:
-    """MLflow's failure as one sentence."""
+def describe_error(error: Exception) -> str:
+    """An expected error as one sentence; MLflow's own get its address and what to do."""
+    if not isinstance(error, FAULTS):
+        return str(error)
     said = (str(error).splitlines() or [type(error).__name__])[0]
     return f"MLflow at {mlflow.get_tracking_uri()} failed ({said}); once it is back, run this again"
 

@@ -216,10 +216,10 @@ def test_a_person_is_known_by_git_or_refused(
         monkeypatch.delenv(name, raising=False)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     with pytest.raises(UserError, match=r"git config user\.name"):
-        aliases.person(tmp_path)
+        aliases.identify_person(tmp_path)
     for key, value in (("name", "Ann Example"), ("email", "ann@hospital")):
         subprocess.run(["git", "config", f"user.{key}", value], cwd=tmp_path, check=True)
-    assert aliases.person(tmp_path) == "Ann Example <ann@hospital>"
+    assert aliases.identify_person(tmp_path) == "Ann Example <ann@hospital>"
 
 
 def test_a_record_that_is_none_is_named(three_versions: Path) -> None:

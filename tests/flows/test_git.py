@@ -19,7 +19,7 @@ from flows.snapshots.snapshot import (
     uncommitted_code,
     write_tag,
 )
-from flows.tracking.aliases import person
+from flows.tracking.aliases import identify_person
 from mammo.base.errors import UserError
 from tests.flows.test_process import gone
 from tests.imports import ROOT
@@ -180,7 +180,7 @@ def test_a_snapshot_is_captured_tagged_and_materialised_as_for_anybody_else(
         for path in ("mammo/science.py", *FILES):
             assert (folder / path).read_bytes() == (project / path).read_bytes()
         assert capture(folder) == snapshot
-    assert person(hostile) == "Jörg Tester <tester@localhost>"
+    assert identify_person(hostile) == "Jörg Tester <tester@localhost>"
 
 
 def test_code_that_only_the_person_ignores_is_seen(hostile: Path) -> None:

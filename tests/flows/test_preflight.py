@@ -125,7 +125,7 @@ def test_without_git_there_is_no_project(tmp_path: Path, root: Path) -> None:
 
 
 def test_a_disk_without_room_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "ROOM", 10**18)
-    assert "GB free, and this may take 1000000000.0 GB: make room" in refused(root, "retrain")
-    with pytest.raises(UserError, match="make room"):
+    monkeypatch.setattr(preflight, "MINIMUM", 10**18)
+    assert "GB free, and this may take 1000000000.0 GB: free space" in refused(root, "retrain")
+    with pytest.raises(UserError, match="free space"):
         preflight.check_disk(root, 5)

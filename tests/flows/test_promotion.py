@@ -176,7 +176,7 @@ def test_what_a_person_rolled_back_and_its_very_weights_wait_for_a_person(
         assert "gate: scoring" not in caplog.text
         assert aliases.read_current()["champion"] == 1
         assert tags(int(version))["gate_verdict"] == "refuse"
-    assert "version 2, whose very weights these are," in result.output
+    assert "version 2, which has the same weights," in result.output
     assert run("promote", "2", "--reason", "the viewer was wrong").exit_code == 0
     assert aliases.read_current()["champion"] == 2
     assert aliases.list_rolled_back() == {}

@@ -300,7 +300,7 @@ def test_the_gate_leaves_alone_what_people_went_back_from_and_its_very_weights(
     said = {number: _find_objection(registry.get_version(number)) for number in numbers}
     assert (said[good], said[other], said[version]) == (None, None, None)
     assert str(said[bad]).startswith("it was rolled back on")
-    words = f"version {bad}, whose very weights these are, was rolled back on"
+    words = f"version {bad}, which has the same weights, was rolled back on"
     assert str(said[again]).startswith(words)
     assert "by Bob (recalls too many)" in str(said[again])
     aliases.make_champion(again, "Ann", "the viewer was wrong")  # a person may
