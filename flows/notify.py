@@ -43,7 +43,8 @@ async def make_server_action(slug: str, subject: str, body: str) -> Any:
 
     Args:
         slug: the block, by type and name.
-        subject, body: expressions of Jinja about `flow` and `flow_run`.
+        subject: an expression of Jinja about `flow` and `flow_run`.
+        body: another one.
 
     Raises:
         UserError: if Prefect has no such block, or the block sends no notifications.

@@ -268,6 +268,6 @@ def _read_members(md5: str, stores: list[Any]) -> set[str] | None:
                 content = file.read()
         except OSError:
             continue
-        if hashlib.md5(content).hexdigest() == md5.removesuffix(".dir"):
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir"):
             return {str(entry["md5"]) for entry in json.loads(content)}
     return None

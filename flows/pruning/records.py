@@ -23,6 +23,7 @@ from flows.processes.reach import require_mlflow, require_prefect
 from flows.pruning.policy import Found, Waste
 from flows.tracking.addresses import locate_registry
 from flows.tracking.registry import EXPERIMENT, is_absent
+from flows.tracking.runs import FLOW_RUN_TAG
 
 PAGE = 200  # flow runs that Prefect returns at once
 BATCH = 50  # flow runs that it deletes at once
@@ -82,7 +83,7 @@ def _find_old(client: Any, before: datetime) -> Iterator[UUID]:
     ):
         for run in page:
             marks = {run.deployment_id or run.flow_id}
-            marks |= {"snapshot" for tag in run.tags if tag.startswith("snapshot ")}
+            marks |= {"snapshot" for tag in run.tags if tag.startswith(FLOW_RUN_TAG)}
             newest = bool(marks - known)
             known |= marks
             ended_at = run.end_time or run.created

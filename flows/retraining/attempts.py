@@ -17,6 +17,7 @@ from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 
 from flows.processes.run_git import git
+from flows.tracking.runs import FLOW_RUN_TAG
 from mammo.base.errors import UserError
 
 RETRAIN = "retrain/retrain"
@@ -100,4 +101,4 @@ def find_next_start(earlier: list[FlowRun]) -> datetime:
 
 
 def _tag(digest: str) -> str:
-    return f"snapshot {digest[:16]}"
+    return f"{FLOW_RUN_TAG}{digest[:16]}"

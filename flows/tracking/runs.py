@@ -33,6 +33,9 @@ from flows.tracking.registry import (
 WORKSPACE = "workspace"
 """The tag of a retrain's run that says which folder it is at work in."""
 
+FLOW_RUN_TAG = "snapshot "
+"""How the tag of a retrain's flow run in Prefect begins that names its snapshot."""
+
 _TRIGGER = "commit_snapshot"
 
 
