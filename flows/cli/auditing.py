@@ -49,7 +49,7 @@ def audit(
     from flows.audit.audit import audit as audit_version
     from flows.audit.record import EXIT_STATUS
 
-    # An audit that is told to stop takes its worktree and its children along.
+    # An audit that is terminated removes its worktree and ends its child processes.
     unwind_at_sigterm()
     with one_sentence(status=2):
         found = audit_version(root, version, settings, quick, say)

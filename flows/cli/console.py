@@ -54,9 +54,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: if not.
     """
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: nothing can be written there: name another folder")
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: no file can be written there: name another folder")
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

@@ -41,7 +41,7 @@ def check(
             console.print(_findings_table(title, findings))
     console.print(
         f"{checked.read} of {checked.rows} images of {checked.patients} women can be read; "
-        + ("everything is in order." if checked.in_order else "some things must be mended."),
+        + ("everything is in order." if checked.in_order else "something must be mended."),
         style="bold",
     )
     raise typer.Exit(0 if checked.in_order else 1)

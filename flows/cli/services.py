@@ -43,15 +43,15 @@ def gc(
     yes: Annotated[
         bool, typer.Option("--yes", help="Remove it; without, it is only shown.")
     ] = False,
-    days: Annotated[float, typer.Option(min=0, help="Younger than this nothing goes.")] = 30.0,
+    days: Annotated[float, typer.Option(min=0, help="Nothing younger is removed.")] = 30.0,
     remote: Annotated[
         bool, typer.Option("--remote", help="Also on DVC's default remote, which others share.")
     ] = False,
 ) -> None:
-    """Show what is no longer needed, and remove it: old runs, superseded outs, leavings.
+    """Show what is no longer needed, and remove it: old runs, superseded outs, leftovers.
 
-    What a registered version needs to be audited stays, and what a branch, a tag or the working
-    tree names.
+    What the audit of a registered version needs is kept, and so is what a branch, a tag or the
+    working tree refers to.
     """
     with one_sentence():
         from flows.pruning.policy import Policy

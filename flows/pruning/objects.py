@@ -46,7 +46,7 @@ class _Object:
 
 
 def find_superseded_objects(root: Path, before: float, remote: bool) -> Found:
-    """Objects that nothing names, last changed before a time, and run-cache entries that name them.
+    """Objects that are named nowhere and are older than a time, and run-cache entries of them.
 
     Args:
         root: a clone in which nobody else works.
@@ -60,12 +60,12 @@ def find_superseded_objects(root: Path, before: float, remote: bool) -> Found:
     if remote and remotes(root):
         fetch(root, "--all", "--tags")
     with Repo(str(root)) as repo:
-        there = _open_remote(repo) if remote else None
+        remote_store = _open_remote(repo) if remote else None
         cache = repo.cache.local
-        if remote and there is None:
+        if remote and remote_store is None:
             return Found(notes=["DVC has no default remote: nothing was looked for there"])
         try:
-            named = _find_named(root, [odb for odb in (cache, there) if odb is not None])
+            named = _find_named(root, [odb for odb in (cache, remote_store) if odb is not None])
         except UserError as error:
             return Found(notes=[f"{what} {kept}{error}"])
         found = Found()
@@ -73,11 +73,11 @@ def find_superseded_objects(root: Path, before: float, remote: bool) -> Found:
             found += Found([_find_waste(what, cache, repo.cache.legacy, named, before)])
         else:
             found += Found(notes=[f"{what} {kept}other clones may use {cache.path}, too"])
-        if there is not None:
+        if remote_store is not None:
             legacy = repo.cloud.get_remote_odb(None, "gc", hash_name="md5-dos2unix")
             name = repo.config["core"]["remote"]
             what = f"superseded outs on DVC's remote {name}"
-            found += Found([_find_waste(what, there, legacy, named, before)])
+            found += Found([_find_waste(what, remote_store, legacy, named, before)])
         return found
 
 
@@ -160,7 +160,7 @@ def _remove_entries(legacy: Any, gone: set[str]) -> None:
 
 
 def _find_named(root: Path, stores: list[Any]) -> set[str]:
-    """The hashes of all objects that something names, those in folders included.
+    """The hashes of all named objects, also of those in folders.
 
     Args:
         root: the clone.

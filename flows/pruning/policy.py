@@ -27,8 +27,8 @@ class Policy:
         return time.time() - self.days * DAY
 
 
-def _nothing() -> None:
-    """There is nothing to remove."""
+def _remove_nothing() -> None:
+    """Do nothing: there is nothing to remove."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Waste:
     what: str
     count: int = 0
     size: int | None = None  # bytes; None if unknown
-    remove: Callable[[], None] = _nothing
+    remove: Callable[[], None] = _remove_nothing
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,7 @@ def _is_unchanged(root: Path, now: Snapshot, latest: ModelVersion) -> bool:
 
 
 def _read_metrics(job: _Job) -> dict[str, Any]:
-    """The metrics of every stage that declares some, by the stage's name."""
+    """The metrics of every stage that declares metrics, by the stage's name."""
     return {
         stage.name: {
             key: value

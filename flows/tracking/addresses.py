@@ -35,7 +35,7 @@ _COLUMNS = (
 )
 # An absolute path or file:// of any clone; what follows is the same in each.
 _OLD = re.compile(rf"(?:file:(?://)?)?(?P<folder>/.*/mlruns/{FOLDER})(?:/(?P<rest>.*))?")
-# Where MLflow alone would put an experiment's.
+# The folder that MLflow itself gives to an experiment.
 _DEFAULT = re.compile(r"(?:file:(?://)?)?/.*/mlruns/(?P<id>\d+)")
 
 
@@ -109,11 +109,11 @@ def _copy_into_clone(address: str, folder: Path) -> None:
     match = _OLD.fullmatch(address)
     assert match is not None
     decode = unquote if address.startswith("file:") else str
-    there, rest = Path(decode(match["folder"])), Path(decode(match["rest"] or ""))
-    here = folder / rest
-    if ".." in rest.parts or here.exists() or not (there / rest).is_dir():
+    source, rest = Path(decode(match["folder"])), Path(decode(match["rest"] or ""))
+    target = folder / rest
+    if ".." in rest.parts or target.exists() or not (source / rest).is_dir():
         return
-    here.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        shutil.copytree(there / rest, Path(scratch) / "copy", symlinks=True)
-        (Path(scratch) / "copy").rename(here)
+        shutil.copytree(source / rest, Path(scratch) / "copy", symlinks=True)
+        (Path(scratch) / "copy").rename(target)

@@ -165,7 +165,7 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
             f'`mammoflow promote {previous} --reason "..."`'
         )
     if champion is not None and previous in list_rolled_back():
-        previous = _champion_before(champion)  # somebody set the alias by hand
+        previous = _champion_before(champion)  # the alias was set by hand
     if champion is None or previous is None or champion == previous:
         raise UserError(
             f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
@@ -174,7 +174,7 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
     move(CHAMPION, previous, who, why, "rolled back")
     further = _champion_before(previous)
     if further is None:
-        remove(PREVIOUS, who, f"there was no good champion before version {previous}")
+        remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")
     else:
         move(PREVIOUS, further, who, f"was champion before version {previous}")
     return champion, previous
@@ -248,10 +248,10 @@ def check_reason(reason: str) -> str:
     """The reason as it is recorded.
 
     Raises:
-        UserError: if it says nothing, or is too long for a record.
+        UserError: if it is empty, or too long for a record.
     """
     if not reason.strip():
-        raise UserError("the reason is empty: say why, for whoever asks later")
+        raise UserError("the reason is empty: say why, for the record")
     if len(reason) > LONGEST_REASON:
         raise UserError(
             f"the reason has {len(reason)} characters: at most {LONGEST_REASON} are allowed"

@@ -66,15 +66,15 @@ def describe_origin(
         outcomes: what happened to each stage.
         say: gets a line if something cannot be measured.
     """
-    ran_here = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
+    local = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
     elsewhere = {
         o.stage: o.arithmetic for o in outcomes if o.fate == "ran" and o.arithmetic is not None
     }
-    rest = [s for s in read_lock(snapshot) if s.name not in ran_here and s.name not in elsewhere]
-    here = environment.here().model_copy(update={"arithmetic": try_to_measure(root, say)})
+    rest = [s for s in read_lock(snapshot) if s.name not in local and s.name not in elsewhere]
+    machine = environment.here().model_copy(update={"arithmetic": try_to_measure(root, say)})
     known = dict(_find_in_versions(rest))
-    elsewhere |= {name: known[name] for name in known if known[name] != here.arithmetic}
-    return here.model_copy(update={"elsewhere": dict(sorted(elsewhere.items()))})
+    elsewhere |= {name: known[name] for name in known if known[name] != machine.arithmetic}
+    return machine.model_copy(update={"elsewhere": dict(sorted(elsewhere.items()))})
 
 
 def _find_in_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Arithmetic]]:

@@ -109,6 +109,6 @@ def _check_file(database: Path, begin: bool) -> None:
             f"there is no registry {database.absolute()}: set MLFLOW_TRACKING_URI to the team's, or"
             f" begin one with `mammoflow retrain`"
         )
-    there = next(path for path in (database, *database.absolute().parents) if path.exists())
-    if not os.access(there, os.W_OK):
+    existing = next(path for path in (database, *database.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
         raise UserError(f"{database.absolute()}: cannot be written: check its permissions")

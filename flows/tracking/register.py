@@ -106,10 +106,10 @@ def _list_tagged(root: Path, elsewhere: bool) -> set[int]:
     names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
     for remote in remotes(root) if elsewhere else ():
         try:
-            told = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
+            answer = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
         except UserError:
             continue  # publishing will say what is wrong with it
-        names += [line.partition("\t")[2] for line in told.splitlines()]
+        names += [line.partition("\t")[2] for line in answer.splitlines()]
     found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
     return {int(match[1]) for match in found if match}
 
@@ -131,7 +131,7 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
     be done again.
 
     Raises:
-        UserError: if git has this tag for another snapshot, or the snapshot's commit is not there.
+        UserError: if git has this tag for another snapshot, or does not have the snapshot's commit.
     """
     tag = git_tag(version)
     if not tag_exists(root, tag):

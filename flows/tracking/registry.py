@@ -82,7 +82,7 @@ def snapshot_of(version: ModelVersion) -> Snapshot:
     """The snapshot stored with a version's run.
 
     Raises:
-        UserError: if there is none, or it names places outside the project.
+        UserError: if there is none, or it names paths outside the project.
     """
     found = find_snapshot(version)
     if found is None:
@@ -96,7 +96,7 @@ def find_snapshot(version: ModelVersion) -> Snapshot | None:
     """The snapshot stored with a version's run, or None if there is none.
 
     Raises:
-        UserError: if it names places outside the project.
+        UserError: if it names paths outside the project.
     """
     number = version.version
     text = read_artifact(run_of(version), SNAPSHOT_ARTIFACT)

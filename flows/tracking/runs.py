@@ -1,6 +1,6 @@
 """The runs of MLflow that a retrain and its stages make: params, metrics, plots and data sets.
 
-What is logged of a stage is what dvc.yaml declares for it; nothing here knows a stage by name.
+What is logged of a stage is what dvc.yaml declares for it; this module knows no stage by name.
 """
 
 import json
@@ -52,10 +52,10 @@ def start_retrain(
     Args:
         experiment: the experiment's id.
         snapshot: what the retrain starts from.
-        workspace: the folder at work, by a name that tells nothing of it.
+        workspace: a name for the folder of the retrain, which does not reveal the folder.
         trigger: digest of the commit's own snapshot, which `watch` compares.
         name: of the run.
-        tags: more of them.
+        tags: further tags of the run.
     """
     given = {
         **(tags or {}),
@@ -132,7 +132,7 @@ def log_stage(root: Path, stage: Stage, outcome: Outcome, run: str, parent: str)
 
 
 def log_params(run: str, snapshot: Snapshot) -> None:
-    """Log every param of the snapshot's params.yaml, as it stands there."""
+    """Log every param of the snapshot's params.yaml."""
     _log_batch(MlflowClient(), run, flatten(yaml.safe_load(snapshot.files["params.yaml"])), {})
 
 

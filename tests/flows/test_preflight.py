@@ -114,7 +114,7 @@ def test_settings_that_are_wrong_are_told_before_any_server(root: Path) -> None:
 def test_a_folder_for_the_report_that_cannot_be_written_is_told_first(root: Path) -> None:
     store(root)
     (root / "taken").write_text("")
-    assert "taken/v1: nothing can be written there" in refused(
+    assert "taken/v1: no file can be written there" in refused(
         root, "audit", "1", "--report", "taken/v1"
     )
 
