@@ -28,7 +28,8 @@ from flows.processes.run_git import git
 from flows.snapshots.environment import Environment, EnvironmentDifference
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import git_tag
-from flows.tracking.registry import FAULTS, MODEL, flatten, snapshot_of
+from flows.tracking.registry import FAULTS, MODEL, snapshot_of
+from flows.tracking.runs import flatten
 from mammo.assurance.equivalence import Equivalence, Rescoring
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError

@@ -41,7 +41,7 @@ from flows.snapshots import environment
 from flows.snapshots.snapshot import Snapshot, materialise
 from flows.tracking import addresses, arithmetic
 from flows.tracking.find_version import find_version
-from flows.tracking.preflight import check_room, gigabytes
+from flows.tracking.preflight import check_disk, format_bytes
 from flows.tracking.registry import MODEL, environment_of
 from mammo.assurance.leakage import find_leaks
 from mammo.base.errors import UserError
@@ -225,9 +225,9 @@ def _say_needs(subject: Subject, quick: bool, say: Say) -> None:
     known = read_sizes(subject.snapshot)
     absent = sum(size for md5, size in known.items() if not subject.cache.path(md5).exists())
     if absent:
-        say(f"needs {gigabytes(absent)} from DVC's remote")
+        say(f"needs {format_bytes(absent)} from DVC's remote")
     again = 0 if quick else sum(known.values())
-    check_room(subject.root, absent + again)
+    check_disk(subject.root, absent + again)
     if not quick and (minutes := provenance.measure_minutes(subject.run)):
         say(f"needs about {minutes:.0f} minutes, as the stages did that made the version")
 

@@ -21,7 +21,7 @@ from flows.pipeline.lock_and_cache import Cache
 from flows.processes.follow import CommandError
 from flows.processes.words import Say
 from flows.snapshots.snapshot import materialise
-from flows.tracking.registry import flatten
+from flows.tracking.runs import flatten
 from mammo.assurance.equivalence import (
     Equivalence,
     Rescoring,

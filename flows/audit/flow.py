@@ -37,7 +37,7 @@ def audit(version: str, quick: bool = False) -> State[Any]:
     except (UserError, CommandError) as error:
         return Failed(message=str(error))
     except registry.FAULTS as error:
-        return Failed(message=registry.in_words(error))
+        return Failed(message=registry.describe_error(error))
     try:
         kept = f"report: `{keep(root, found)}/index.html` of the MLflow run `{found.run}`"
     except UserError as error:

@@ -24,8 +24,8 @@ from flows.audit.page import render
 from flows.audit.record import Audit
 from flows.processes.checked import Readable, faults
 from flows.snapshots.environment import Environment
-from flows.tracking.aliases import person
-from flows.tracking.registry import FAULTS, MODEL, in_words, run_of, version
+from flows.tracking.aliases import identify_person
+from flows.tracking.registry import FAULTS, MODEL, describe_error, get_version, run_of
 from mammo.base.errors import UserError
 
 _PREFIX = "audit."
@@ -80,15 +80,15 @@ def keep(root: Path, record: Audit) -> str:
     number, client = str(record.version), MlflowClient()
     name = f"{_PREFIX}{folder.removeprefix('audits/')}"
     try:
-        run = run_of(version(record.version))
+        run = run_of(get_version(record.version))
         client.log_text(run, render(record), f"{folder}/index.html")
         client.log_text(run, text, f"{folder}/audit.json")
         client.set_model_version_tag(MODEL, number, name, made.model_dump_json())
         # Of all audits, since others may have audited the version meanwhile.
-        for key, value in _choose_shown(history(version(record.version))).items():
+        for key, value in _choose_shown(history(get_version(record.version))).items():
             client.set_model_version_tag(MODEL, number, key, value)
     except (*FAULTS, OSError) as error:
-        said = in_words(error) if isinstance(error, MlflowException) else str(error)
+        said = describe_error(error) if isinstance(error, MlflowException) else str(error)
         raise UserError(f"the report could not be kept: {said}") from None
     return folder
 
@@ -154,7 +154,7 @@ def _choose_shown(audits: Sequence[Audited]) -> dict[str, str]:
 
 def _read_auditor(root: Path) -> str:
     try:
-        return person(root)
+        return identify_person(root)
     except UserError:
         return "unknown to git"
 

@@ -22,7 +22,8 @@ from flows.processes.words import md5_of, shorten_list
 from flows.snapshots.earlier_layout import file_of, find_module
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import NETWORKS, SERVING
-from flows.tracking.registry import FAULTS, MODEL, absent, flatten, numbers
+from flows.tracking.registry import FAULTS, MODEL, is_absent
+from flows.tracking.runs import flatten, select_numbers
 from mammo.base.atomic_files import NETWORK_FILES, read_json
 from mammo.base.errors import UserError
 
@@ -59,7 +60,7 @@ def read_model(version: ModelVersion, folder: Path) -> StoredModel:
             described.get("run_id"),
         )
     except (*FAULTS, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        if isinstance(error, FAULTS) and not absent(error):
+        if isinstance(error, FAULTS) and not is_absent(error):
             raise  # MLflow does not answer: this says nothing about the model
         raise UserError(f"{what} cannot be read: {error}") from None
 
@@ -159,7 +160,7 @@ def check_logged_numbers(
         used = {k: x for k, x in settings.items() if _under(k, stage.params)}
         yield from _compare_params(f"the run {stage.name}", own, used)
         for path in stage.metrics:
-            scores = numbers(flatten(read_json(cache.path(outs[str(path)]))))
+            scores = select_numbers(flatten(read_json(cache.path(outs[str(path)]))))
             for owner, holder in ((f"the run {stage.name}", own), ("the run retrain", run)):
                 for key, value in scores.items():
                     logged = holder.data.metrics.get(f"{stage.name}/{key}")

@@ -24,12 +24,12 @@ from flows.snapshots.snapshot import FILES, Snapshot, read_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import (
     SNAPSHOT_ARTIFACT,
-    absent,
-    artifact_text,
-    flatten,
+    is_absent,
+    read_artifact,
     run_of,
     snapshot_tags,
 )
+from flows.tracking.runs import flatten
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
@@ -44,7 +44,7 @@ def find_run(version: ModelVersion) -> Run:
     try:
         return MlflowClient().get_run(run_of(version))
     except MlflowException as error:
-        if not absent(error):
+        if not is_absent(error):
             raise
         raise UserError(
             f"MLflow has no run {version.run_id}, which version {version.version} names as its own"
@@ -113,7 +113,7 @@ def find_agreed_snapshot(
 
 def _read_stored_snapshot(version: ModelVersion) -> tuple[Snapshot | None, list[Finding]]:
     """The snapshot that the version's run holds, or None, and what is wrong with it."""
-    text = artifact_text(run_of(version), SNAPSHOT_ARTIFACT)
+    text = read_artifact(run_of(version), SNAPSHOT_ARTIFACT)
     if text is None:
         return None, [missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}")]
     try:
@@ -131,7 +131,7 @@ def _compare_copies(version: ModelVersion, run: Run, stored: Snapshot) -> Iterat
             if found.get(name, value) != value:
                 yield wrong(f"the tag {name} of the {owner} is {found[name]!r}, not {value!r}")
     for name, content in stored.files.items():
-        if artifact_text(run_of(version), f"snapshot/{name}") != content:
+        if read_artifact(run_of(version), f"snapshot/{name}") != content:
             yield wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
 
 

@@ -1,10 +1,13 @@
-"""What the commands of the command line share."""
+"""What several commands use: errors as one sentence, lines as text, checks."""
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -15,11 +18,11 @@ from mammo.base.errors import UserError
 
 @contextmanager
 def one_sentence(status: int = 1) -> Iterator[None]:
-    """Print what the user can mend as one sentence, without a traceback, and exit."""
+    """Print an error that the user can mend as one sentence, without a traceback, and exit."""
     try:
         yield
     except UserError as error:
-        typer.echo(printable(f"error: {error}"), err=True)
+        say(f"error: {error}", err=True)
         raise typer.Exit(status) from None
     except Exception as error:
         # Not for every command: it imports MLflow, which takes seconds.
@@ -27,8 +30,22 @@ def one_sentence(status: int = 1) -> Iterator[None]:
 
         if not isinstance(error, registry.FAULTS):
             raise
-        typer.echo(printable(f"error: {registry.in_words(error)}"), err=True)
+        say(f"error: {registry.describe_error(error)}", err=True)
         raise typer.Exit(status) from None
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line that may hold text from elsewhere: its control characters are spelled out."""
+    typer.echo(printable(line), err=err)
+
+
+def unwind_at_sigterm() -> None:
+    """Let SIGTERM unwind the stack, so that what was begun is undone."""
+
+    def unwind(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, unwind)
 
 
 def check_writable(folder: Path) -> None:
@@ -37,20 +54,20 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: if not.
     """
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: nothing can be written there: name another folder")
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: no file can be written there: name another folder")
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """A stage's failure is told by its last lines; our own call stack adds nothing."""
+    """A filter of logs: a stage's failure has its last lines, and a traceback adds nothing."""
     record.exc_info = None
     return True
 
 
 def result_of(state: Any) -> Any:
-    """What a flow returned, by its final state; a failure is one sentence and exit status 1."""
+    """What a flow returned, given its final state; a failure is printed, and exits with 1."""
     if not state.is_completed():
-        typer.echo(printable(f"error: {state.message}"), err=True)
+        say(f"error: {state.message}", err=True)
         raise typer.Exit(1)
     return state.result()

@@ -37,11 +37,11 @@ def promote(
         preflight.check_project(Path.cwd())
         preflight.check_registry()
         require_prefect()
-    from flows.promotion.flow import Promotion, asked_for
+    from flows.promotion.flow import Promotion, find_candidate
     from flows.promotion.flow import promote as promote_flow
 
     with one_sentence(status=2):  # before anybody is notified of a failure
-        asked_for(Path.cwd(), version, reason)
+        find_candidate(Path.cwd(), version, reason)
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = promote_flow(version, reason, return_state=True)
@@ -62,8 +62,8 @@ def rollback(
     from flows.promotion.flow import roll_back
 
     with one_sentence():
-        leaves, returns = roll_back(Path.cwd(), reason)
-    typer.echo(f"version {returns} is champion again, in place of version {leaves}")
+        before, now = roll_back(Path.cwd(), reason)
+    typer.echo(f"version {now} is champion again, in place of version {before}")
 
 
 @app.command()
@@ -76,12 +76,12 @@ def aliases() -> None:
 
     with one_sentence():
         open_store(Path.cwd())
-        moves, now = registered.history(), registered.current()
+        moves, now = registered.read_history(), registered.read_current()
     table = Table(title=f"Aliases of {MODEL}", title_justify="left")
     for name in ("when (UTC)", "move", "who", "why"):
         table.add_column(name, overflow="fold")  # a record is never cut short
     for move in moves:
-        way = _way(move)
+        way = _describe(move)
         when = move.date[:16].replace("T", " ")
         # As text: what the registry holds may look like rich's markup.
         cells = (when, f"{move.alias} {way}", move.who, move.why)
@@ -91,12 +91,12 @@ def aliases() -> None:
     for alias, version in sorted(now.items()):
         line = printable(f"{alias} is version {version}")
         console.print(line, highlight=False, markup=False)
-    for sentence in registered.unrecorded(moves, now):
+    for sentence in registered.find_unrecorded(moves, now):
         line = printable(f"warning: {sentence}")
         console.print(line, style="bold", highlight=False, markup=False)
 
 
-def _way(move: Any) -> str:
+def _describe(move: Any) -> str:
     """From which version an alias went to which."""
     if move.kind == "taken away":
         return f"{move.version} -> none"
@@ -104,7 +104,7 @@ def _way(move: Any) -> str:
 
 
 def show_promotion(found: Any) -> None:
-    """Print what became of a version at the gate: the conditions as a table, then the outcome."""
+    """Print what the gate did with a version: the conditions as a table, then the outcome."""
     from flows.tracking.registry import MODEL
 
     console = Console()

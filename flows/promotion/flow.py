@@ -1,7 +1,7 @@
-"""Promotion: a version against the champion, and the alias `champion` moved or left.
+"""Promotion: a version is compared with the champion, and may become champion itself.
 
     mammoflow promote 3                          # the gate decides, as `policy` in params.yaml says
-    mammoflow promote 3 --reason "..."           # you decide; the gate's verdict is on record
+    mammoflow promote 3 --reason "..."           # you decide; the gate's verdict is recorded
 
 A retrain does the first of the two for each version that it registers.
 """
@@ -17,19 +17,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 from flows.notify import notify, notify_failure
-from flows.processes.follow import CommandError
 from flows.promotion.gate import (
-    NOBODY,
+    NO_CHAMPION,
     Verdict,
+    find_verdict,
     judge,
     judge_first,
-    networks_of,
-    not_compared,
-    recorded,
+    read_networks_of,
+    record_uncompared,
 )
 from flows.tracking import aliases, registry
 from flows.tracking.find_version import find_version
-from flows.tracking.register import WHOLE
+from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL
 from mammo.base.errors import UserError
 from mammo.base.settings import Policy, load_params
@@ -49,21 +48,21 @@ class Promotion:
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
-def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
-    """Let the gate judge a version, and act upon it as far as the policy allows."""
-    champion, absence = _champion()
+def run_gate(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
+    """Let the gate judge a version, and promote it if the verdict and the policy allow that."""
+    champion, absence = _find_champion()
     number, say = int(version.version), get_run_logger().info
     known = int(champion.version) if champion is not None else None
-    objection = _objection(version)
+    objection = _find_objection(version)
     if objection is not None:
-        verdict = not_compared(version, known, "refuse", policy, objection)
+        verdict = record_uncompared(version, known, "refuse", policy, objection)
     elif champion is not None:
         verdict = judge(root, champion, version, policy, say)
     elif absence is None:
         verdict = judge_first(root, version, policy, say)
     else:
-        sentence = f"{absence}, so nothing can be compared: {_yourself(version)}"
-        verdict = not_compared(version, None, "cannot be judged", policy, sentence)
+        sentence = f"{absence}, so nothing can be compared: {_advise(version)}"
+        verdict = record_uncompared(version, None, "cannot be judged", policy, sentence)
     _show_verdict(verdict)
     if verdict.word == "cannot be judged":
         outcome: Outcome = "not judged"
@@ -76,47 +75,51 @@ def settle(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
         try:
             aliases.check_unmoved(number, verdict.champion)
         except UserError as error:
-            return _told(version, verdict.champion, "not judged", verdict, str(error))
-        aliases.crown(number, aliases.AUTOMATIC, f"the gate: {verdict.sentence}")
-    return _told(version, verdict.champion, outcome, verdict, verdict.sentence)
+            return _announce(version, verdict.champion, "not judged", verdict, str(error))
+        aliases.make_champion(number, aliases.AUTOMATIC, f"the gate: {verdict.sentence}")
+    return _announce(version, verdict.champion, outcome, verdict, verdict.sentence)
 
 
-def judged(version: ModelVersion) -> bool:
+def was_judged(version: ModelVersion) -> bool:
     """Whether a registered version has been at the gate, whatever came of it, or was champion."""
-    if WHOLE not in version.tags:
+    if COMPLETION_TAG not in version.tags:
         return False
-    if int(version.version) in aliases.ever_champion():
+    if int(version.version) in aliases.list_champions():
         return True
-    return "gate_verdict" in version.tags and not _uncrowned(version)
+    return "gate_verdict" in version.tags and not _lacks_promotion(version)
 
 
-def _uncrowned(version: ModelVersion) -> bool:
-    """Whether the gate was cut short between a verdict for a version that never was champion, and
-    the promotion that was to follow by itself."""
-    against, champion = version.tags.get("gate_against"), aliases.current().get(CHAMPION)
+def _lacks_promotion(version: ModelVersion) -> bool:
+    """Whether the gate was cut short between its verdict and the promotion that follows from it.
+
+    Args:
+        version: one that never was champion.
+    """
+    against, champion = version.tags.get("gate_against"), aliases.read_current().get(CHAMPION)
     if version.tags.get("gate_verdict") != "promote":
         return False
-    if against == NOBODY:
-        return _champion() == (None, None)
+    if against == NO_CHAMPION:
+        return _find_champion() == (None, None)
     automatic = '"approve":"automatic"' in version.tags.get("gate_policy", "")
     return automatic and against == str(champion)
 
 
-def unsettled(version: ModelVersion) -> bool:
-    """Whether a challenger never met a champion at the gate, or was not promoted as it should have
-    been: the retrain that made it was cut short, or there was no champion then.
+def needs_gate(version: ModelVersion) -> bool:
+    """Whether a challenger still has to go to the gate.
 
-    A verdict against an earlier champion counts: people may have gone back behind it since.
+    That is so if it was never compared with a champion, or was not promoted as the verdict demands:
+    the retrain that made it was cut short, or there was no champion then. A verdict against an
+    earlier champion counts: people may have rolled back since.
     """
-    now = aliases.current()
+    now = aliases.read_current()
     if not now.get(CHALLENGER) == int(version.version) != now.get(CHAMPION):
         return False
-    if int(version.version) in aliases.ever_champion():
+    if int(version.version) in aliases.list_champions():
         return False
     against = version.tags.get("gate_against")
-    if against == NOBODY and _champion()[0] is not None:
+    if against == NO_CHAMPION and _find_champion()[0] is not None:
         return True
-    return against is None or _uncrowned(version)
+    return against is None or _lacks_promotion(version)
 
 
 @flow(
@@ -139,68 +142,69 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
     root = Path.cwd()
     try:
         policy = load_params(root / "params.yaml").policy
-        found = asked_for(root, version, reason)
+        found = find_candidate(root, version, reason)
         if reason is None:
-            return settle(root, found, policy)
-        return _override(root, found, policy, aliases.checked_reason(reason))
-    except (UserError, CommandError) as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
-        return Failed(message=registry.in_words(error))
+            return run_gate(root, found, policy)
+        return _override(root, found, policy, aliases.check_reason(reason))
+    except registry.EXPECTED as error:
+        return Failed(message=registry.describe_error(error))
 
 
-def asked_for(root: Path, version: str, reason: str | None) -> ModelVersion:
-    """The version that somebody wants promoted.
+def find_candidate(root: Path, version: str, reason: str | None) -> ModelVersion:
+    """The version that somebody wants to promote.
 
     Raises:
-        UserError: if there is none, it is the champion already, or the reason is no decision: it
-            says nothing, or git does not know whose it is.
+        UserError: if there is no such version, if it is the champion already, if the reason is
+            empty, or if git does not know who gives it.
     """
     registry.open_store(root)
-    found, (champion, _) = find_version(version), _champion()
+    found, (champion, _) = find_version(version), _find_champion()
     if champion is not None and champion.version == found.version:
         raise UserError(f"version {found.version} is the champion already")
     if reason is not None:
-        aliases.checked_reason(reason)
-        aliases.person(root)
+        aliases.check_reason(reason)
+        aliases.identify_person(root)
     return found
 
 
 def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) -> Promotion:
-    """A person's decision: the gate is heard, and overruled if need be."""
-    who, number = aliases.person(root), int(version.version)
-    now, (champion, _) = aliases.current().get(CHAMPION), _champion()
+    """Promote a version as a person decided; the gate judges it, too, but only for the record."""
+    who, number = aliases.identify_person(root), int(version.version)
+    now, (champion, _) = aliases.read_current().get(CHAMPION), _find_champion()
     verdict = None
     if champion is not None:
-        verdict = recorded(version, int(champion.version))
+        verdict = find_verdict(version, int(champion.version))
         if verdict is None:
             verdict = judge(root, champion, version, policy, get_run_logger().info)
         _show_verdict(verdict)
     aliases.check_unmoved(number, now)
-    aliases.crown(number, who, reason)
+    aliases.make_champion(number, who, reason)
     gate = f" (the gate: {verdict.word})" if verdict is not None else ""
-    return _told(version, now, "promoted", verdict, f"{who}: {reason}{gate}")
+    return _announce(version, now, "promoted", verdict, f"{who}: {reason}{gate}")
 
 
 def roll_back(root: Path, reason: str) -> tuple[int, int]:
-    """Return to the previous champion; return the version that leaves and the one that returns.
+    """Make the previous champion champion again.
+
+    Returns:
+        The version that was champion, and the one that is champion now.
 
     Raises:
         UserError: if there is none, if git does not know who asks, or if the reason is empty.
     """
-    why, who = aliases.checked_reason(reason), aliases.person(root)
+    why, who = aliases.check_reason(reason), aliases.identify_person(root)
     registry.open_store(root)
-    leaves, returns = aliases.roll_back(who, why)
-    notify(f"{MODEL}: rolled back from version {leaves} to {returns}", f"{who}: {why}")
-    return leaves, returns
+    before, now = aliases.roll_back(who, why)
+    notify(f"{MODEL}: rolled back from version {before} to {now}", f"{who}: {why}")
+    return before, now
 
 
-def _champion() -> tuple[ModelVersion | None, str | None]:
-    """The champion; or None, and in words what became of it, if there ever was one."""
-    number = aliases.current().get(CHAMPION)
+def _find_champion() -> tuple[ModelVersion | None, str | None]:
+    """The champion; or None and, if there ever was a champion, a sentence about what happened."""
+    number = aliases.read_current().get(CHAMPION)
     if number is not None:
         return registry.find(number), f"the champion, version {number}, was deleted in MLflow"
-    past = [made.version for made in aliases.history() if made.alias == CHAMPION]
+    past = [made.version for made in aliases.read_history() if made.alias == CHAMPION]
     if not past:
         return None, None
     return None, (
@@ -208,40 +212,41 @@ def _champion() -> tuple[ModelVersion | None, str | None]:
     )
 
 
-def _objection(version: ModelVersion) -> str | None:
-    """Why the gate leaves a version alone: people went back from it, or from one with its weights.
+def _find_objection(version: ModelVersion) -> str | None:
+    """Why the gate does not judge a version; None if it does.
 
-    What a person decided, a person alone decides anew.
+    People rolled back from the version, or from one with the same weights. What a person decided,
+    only a person can change.
     """
-    rolled_back = aliases.rolled_back()
-    mine = networks_of(version) if rolled_back else {}
+    rolled_back = aliases.list_rolled_back()
+    mine = read_networks_of(version) if rolled_back else {}
     for number, made in sorted(rolled_back.items()):
         if number == int(version.version):
             what = "it"
         else:
             other = registry.find(number)
-            if other is None or not mine or networks_of(other) != mine:
+            if other is None or not mine or read_networks_of(other) != mine:
                 continue
-            what = f"version {number}, whose very weights these are,"
+            what = f"version {number}, which has the same weights,"
         return (
             f"{what} was rolled back on {made.date[:10]} by {made.who} ({made.why}): "
-            f"{_yourself(version)}"
+            f"{_advise(version)}"
         )
     return None
 
 
-def _yourself(version: ModelVersion) -> str:
+def _advise(version: ModelVersion) -> str:
     return f'decide yourself with `mammoflow promote {version.version} --reason "..."`'
 
 
-def _told(
+def _announce(
     version: ModelVersion,
     champion: int | None,
     outcome: Outcome,
     verdict: Verdict | None,
     sentence: str,
 ) -> Promotion:
-    """The promotion, after everybody who listens was told of it."""
+    """Log what became of a version, send a notification, and return it."""
     heading = f"{MODEL} version {version.version}: {outcome}"
     get_run_logger().info("%s: %s", heading, sentence)
     notify(heading, sentence)
@@ -249,7 +254,7 @@ def _told(
 
 
 def _show_verdict(verdict: Verdict) -> None:
-    """The verdict in Prefect, under the key `gate`: a table, each condition with its numbers."""
+    """Show a verdict in Prefect, under the key `gate`: a table of the conditions with numbers."""
     against = "no champion" if verdict.champion is None else f"version {verdict.champion}"
     text = (
         f"## {MODEL} version {verdict.version} against {against}\n\n"
@@ -263,10 +268,10 @@ def _show_verdict(verdict: Verdict) -> None:
     rows = [
         {
             "condition": reason.name,
-            "champion": _figure(reason.champion),
-            "challenger": _figure(reason.challenger),
-            "bound": _figure(reason.bound, "+"),
-            "limit": _figure(reason.limit, "+"),
+            "champion": _format(reason.champion),
+            "challenger": _format(reason.challenger),
+            "bound": _format(reason.bound, "+"),
+            "limit": _format(reason.limit, "+"),
             "": "passed" if reason.passed else "FAILED",
         }
         for reason in verdict.decision.reasons
@@ -278,5 +283,5 @@ def _heading(verdict: Verdict) -> str:
     return f"{MODEL} version {verdict.version}"
 
 
-def _figure(value: float | None, sign: str = "") -> str:
+def _format(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}.4f}"

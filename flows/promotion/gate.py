@@ -35,10 +35,10 @@ Word = Literal["promote", "refuse", "cannot be judged"]
 _SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that a predictor reads
 
 PAGE = "gate.html"
-"""Where the last verdict lies among the artifacts of a version's run: at their top."""
+"""The page of the last verdict, at the top of the artifacts of a version's run."""
 
-NOBODY = "none"
-"""What the tag `gate_against` says where there was no champion."""
+NO_CHAMPION = "none"
+"""The value of the tag `gate_against` if there was no champion."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,19 @@ class Verdict:
 def judge(
     root: Path, champion: ModelVersion, challenger: ModelVersion, policy: Policy, say: Say
 ) -> Verdict:
-    """Hold a version against the champion and record what comes of it, whatever it is.
+    """Compare a version with the champion and record the verdict, whatever it is.
+
+    Args:
+        root: the project.
+        champion: the version that serves.
+        challenger: the version that may become champion.
+        policy: the conditions.
+        say: gets a line for each step that takes long.
 
     Raises:
         NoAnswerError: if git's remote does not answer: that is no verdict.
     """
-    # They bring scikit-learn along: a second that a retrain with nothing to do need not wait for.
+    # Here, since they import scikit-learn: a second that a retrain with nothing to do saves.
     from flows.promotion.rescoring import predictions
     from mammo.assurance.promotion_rule import decide
 
@@ -76,20 +83,19 @@ def judge(
     except NoAnswerError:
         raise
     except (UserError, CommandError, ValueError) as error:
-        return _recorded(challenger, Verdict(*pair, "cannot be judged", str(error), None), policy)
-    sentence = _sentence(decision, found.unreadable)
+        return _record(challenger, Verdict(*pair, "cannot be judged", str(error), None), policy)
+    sentence = _compose_sentence(decision, found.unreadable)
     if found.same:
         sentence = (
             f"its networks and settings are those of the champion, version {champion.version}, "
             f"byte for byte, so nothing was scored again: {sentence}"
         )
     verdict = Verdict(*pair, _word(decision), sentence, decision)
-    return _recorded(challenger, verdict, policy, found.breasts)
+    return _record(challenger, verdict, policy, found.breasts)
 
 
 def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> Verdict:
-    """Hold a version of a project that never had a champion against the policy's floors, and record
-    what comes of it.
+    """Compare a version with the policy's floors and record the verdict, if there is no champion.
 
     Raises:
         NoAnswerError: as `judge`.
@@ -104,47 +110,51 @@ def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> 
     except NoAnswerError:
         raise
     except (UserError, CommandError, ValueError) as error:
-        sentence = f"there was no champion yet, and the floors cannot be looked at: {error}"
+        sentence = f"there was no champion yet, and the floors cannot be checked: {error}"
         verdict = Verdict(number, None, "cannot be judged", sentence, None)
-        return _recorded(version, verdict, policy)
-    sentence = f"there was no champion yet: {_sentence(decision, 0)}"
+        return _record(version, verdict, policy)
+    sentence = f"there was no champion yet: {_compose_sentence(decision, 0)}"
     verdict = Verdict(number, None, _word(decision), sentence, decision)
-    return _recorded(version, verdict, policy, breasts)
+    return _record(version, verdict, policy, breasts)
 
 
-def not_compared(
+def record_uncompared(
     version: ModelVersion, champion: int | None, word: Word, policy: Policy, sentence: str
 ) -> Verdict:
-    """Record what was decided of a version without holding it against anything."""
+    """Record a verdict that was reached without a comparison."""
     verdict = Verdict(int(version.version), champion, word, sentence, None)
-    return _recorded(version, verdict, policy)
+    return _record(version, verdict, policy)
 
 
-def networks(snapshot: Snapshot) -> dict[str, str]:
+def read_networks(snapshot: Snapshot) -> dict[str, str]:
     """The files of both networks and DVC's hashes of them, as a snapshot's dvc.lock names them."""
     wanted = {f"{folder}/{name}" for folder in NETWORKS.values() for name in NETWORK_FILES}
     outs = outs_of(read_lock(snapshot))
     return {path: md5 for path, md5 in outs.items() if path in wanted}
 
 
-def networks_of(version: ModelVersion) -> dict[str, str]:
-    """The same of a registered version; nothing if its records do not tell."""
+def read_networks_of(version: ModelVersion) -> dict[str, str]:
+    """The same of a registered version; empty if its records cannot be read."""
     try:
         snapshot = find_snapshot(version)
-        return networks(snapshot) if snapshot is not None else {}
+        return read_networks(snapshot) if snapshot is not None else {}
     except UserError:
         return {}  # its records are damaged; `mammoflow audit` says how
 
 
-def predicts_alike(one: Snapshot, other: Snapshot) -> bool:
-    """Whether two snapshots made the same predictor: networks, and the settings that it reads."""
+def predict_alike(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two snapshots made the same predictor: same networks, and same settings for it."""
     settings = [yaml.safe_load(snapshot.files["params.yaml"]) for snapshot in (one, other)]
     used = [{key: found.get(key) for key in _SETTINGS} for found in settings]
-    return bool(networks(one)) and networks(one) == networks(other) and used[0] == used[1]
+    return (
+        bool(read_networks(one))
+        and read_networks(one) == read_networks(other)
+        and used[0] == used[1]
+    )
 
 
-def recorded(challenger: ModelVersion, champion: int) -> Verdict | None:
-    """The verdict that the registry keeps of a version, if it was reached against this champion."""
+def find_verdict(challenger: ModelVersion, champion: int) -> Verdict | None:
+    """The verdict in the registry on a version, if it was reached against this champion."""
     tags = challenger.tags
     word = next((word for word in get_args(Word) if word == tags.get("gate_verdict")), None)
     if tags.get("gate_against") != str(champion) or word is None:
@@ -156,8 +166,8 @@ def _word(decision: "Decision") -> Word:
     return "promote" if decision.promote else "refuse"
 
 
-def _sentence(decision: "Decision", unreadable: int) -> str:
-    """The decision in one sentence, with what speaks against it."""
+def _compose_sentence(decision: "Decision", unreadable: int) -> str:
+    """The decision in one sentence, with the conditions that failed."""
     failures = "; ".join(reason.sentence for reason in decision.failures)
     size = f"{decision.breasts} test breasts, {decision.positives} of them positive"
     blind = f"; the champion could not read {unreadable} images" if unreadable else ""
@@ -171,13 +181,13 @@ def _sentence(decision: "Decision", unreadable: int) -> str:
     return f"{met} ({size}{blind})"
 
 
-def _recorded(
+def _record(
     challenger: ModelVersion,
     verdict: Verdict,
     policy: Policy,
     breasts: pd.DataFrame | None = None,
 ) -> Verdict:
-    """The verdict, kept as tags of the version; the table and the predictions with its run."""
+    """Write a verdict to the version's tags, its table and predictions to the run; return it."""
     client = MlflowClient()
     now = datetime.now(UTC)
     for name in challenger.tags:  # of a verdict against another champion
@@ -190,7 +200,7 @@ def _recorded(
     }
     if verdict.decision is not None:
         for reason in verdict.decision.reasons:
-            tags[_tag(reason.group, reason.check)] = (
+            tags[_name_tag(reason.group, reason.check)] = (
                 f"{'passed' if reason.passed else 'failed'}: {reason.sentence}"
             )
         run, folder = run_of(challenger), f"gates/{now:%Y-%m-%dT%H%M%S}"
@@ -198,17 +208,17 @@ def _recorded(
         client.log_table(run, table, f"{folder}/decision.json")
         assert breasts is not None
         client.log_text(run, breasts.to_csv(index=False), f"{folder}/breasts.csv")
-        client.log_text(run, _page(verdict, table), PAGE)
+        client.log_text(run, _render_page(verdict, table), PAGE)
     # These two come last: they say that the record is whole.
-    against = NOBODY if verdict.champion is None else str(verdict.champion)
+    against = NO_CHAMPION if verdict.champion is None else str(verdict.champion)
     tags |= {"gate_verdict": verdict.word, "gate_against": against}
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, challenger.version, name, value)
     return verdict
 
 
-def _page(verdict: Verdict, table: pd.DataFrame) -> str:
-    """The last verdict as a page for MLflow."""
+def _render_page(verdict: Verdict, table: pd.DataFrame) -> str:
+    """A verdict as a page for MLflow."""
     against = "no champion" if verdict.champion is None else f"version {verdict.champion}"
     shown = table[["check", "group", "champion", "challenger", "bound", "limit", "passed"]]
     return (
@@ -218,7 +228,7 @@ def _page(verdict: Verdict, table: pd.DataFrame) -> str:
     )
 
 
-def _tag(group: str | None, check: str) -> str:
+def _name_tag(group: str | None, check: str) -> str:
     """A tag's name for a reason: MLflow allows letters, digits and a few signs."""
     text = f"gate.{check}" if group is None else f"gate.{check}.{group}"
     return "".join(sign if sign.isalnum() or sign in "_-. " else "_" for sign in text)[:250]

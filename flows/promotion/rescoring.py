@@ -28,7 +28,7 @@ from flows.pipeline.lock_and_cache import (
 )
 from flows.processes.follow import bare_environment, follow
 from flows.processes.words import Say, shorten_list
-from flows.promotion.gate import predicts_alike
+from flows.promotion.gate import predict_alike
 from flows.publishing.publish import fetch_objects, fetch_tag
 from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag
@@ -75,7 +75,7 @@ def predictions(
     images = _test_images(cache, now)
     split = tables.read_table(_out(cache, then, SPLIT), tables.SPLIT)
     _check_unseen(images, split, champion, challenger)
-    if same := predicts_alike(then, now):
+    if same := predict_alike(then, now):
         say(f"gate: version {challenger.version} has the networks of version {champion.version}")
         scores = images["probability"]
     else:

@@ -1,6 +1,6 @@
-"""`mammoflow gc --yes` as a deployment, for every night.
+"""`mammoflow gc --yes` as a flow that can run every night.
 
-It is the deployment `gc` of prefect.yaml, where its schedule is off until somebody wants it.
+It is the deployment `gc` of prefect.yaml. Its schedule is not active until somebody activates it.
 """
 
 from pathlib import Path
@@ -11,9 +11,8 @@ from prefect.states import Completed, Failed
 
 from flows.notify import notify_failure
 from flows.pruning.policy import Policy
-from flows.pruning.prune import alone, look, remove
+from flows.pruning.prune import exclude_others, find_waste, remove
 from flows.tracking import registry
-from mammo.base.errors import UserError
 
 
 @flow(
@@ -23,26 +22,24 @@ from mammo.base.errors import UserError
     on_crashed=[notify_failure],
 )
 def gc(days: float = 30.0, remote: bool = False) -> State[Any]:
-    """Remove what is no longer needed in the current folder, and of the servers' records.
+    """Remove what is no longer needed in the current folder and in the servers' records.
 
     Args:
-        days: younger than this nothing goes.
-        remote: also on DVC's default remote, which others may share.
+        days: nothing younger is removed.
+        remote: also remove from DVC's default remote, which others may share.
 
     Returns:
-        A completed state that says what went; or, where the user can mend what is wrong, a failed
-        state that says it.
+        A completed state that says what was removed; or, where the user can mend what is wrong, a
+        failed state that says it.
     """
     root, logger = Path.cwd(), get_run_logger()
     try:
-        with alone(root):
-            found = look(root, Policy(days, remote))
+        with exclude_others(root):
+            found = find_waste(root, Policy(days, remote))
             for note in found.notes:
                 logger.warning(note)
             remove(found, logger.info)
-    except UserError as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
-        return Failed(message=registry.in_words(error))
+    except registry.EXPECTED as error:
+        return Failed(message=registry.describe_error(error))
     gone = [f"{waste.what}: {waste.count}" for waste in found.wastes if waste.count]
     return Completed(message="; ".join([*gone, *found.notes]) or "everything is still needed")

@@ -1,11 +1,11 @@
-"""Which objects of DVC's cache, and of its default remote, nothing names any more.
+"""Which objects of DVC's cache, and of its default remote, are not named anywhere any more.
 
-What is named is read from the texts that name it, every dvc.lock and .dvc file: of each commit that
-git has a name for (branches, those of the remotes, tags, DVC's experiments, worktrees), of the
-working tree, and of each version in the registry. `dvc gc` is not exact enough here: it knows the
-branches of this clone only, keeps what the dvc.yaml of a commit declares and not all that its
-dvc.lock names, takes the files of a folder whose list it cannot read, and leaves entries of the run
-cache that name what it has taken.
+Objects are named in every dvc.lock and .dvc file: of each commit that git has a name for (branches,
+those of the remotes, tags, DVC's experiments, worktrees), of the working tree, and of each version
+in the registry. `dvc gc` is not exact enough for this. It knows the branches of this clone only. It
+keeps what the dvc.yaml of a commit declares, and not all that its dvc.lock names. It removes the
+files of a folder whose list it cannot read. And it leaves entries of the run cache that name
+removed objects.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from flows.processes.run_git import fetch, git, has_commit, listed, remotes, suc
 from flows.pruning.policy import Found, Waste
 from flows.publishing.publish import fetch_tag
 from flows.tracking.register import git_tag
-from flows.tracking.registry import find_snapshot, open_store, versions
+from flows.tracking.registry import find_snapshot, list_versions, open_store
 from mammo.base.errors import UserError
 
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
@@ -45,84 +45,84 @@ class _Object:
     changed: float  # seconds since 1970
 
 
-def superseded(root: Path, before: float, remote: bool) -> Found:
-    """Objects that nothing names, last changed before a time, and run-cache entries that name them.
+def find_superseded_objects(root: Path, before: float, remote: bool) -> Found:
+    """Objects that are named nowhere and are older than a time, and run-cache entries of them.
 
     Args:
-        root: a clone that nobody else is at work in.
+        root: a clone in which nobody else works.
         before: seconds since 1970.
         remote: look on DVC's default remote as well.
 
     Raises:
-        UserError: if git's remotes do not answer, which may have names of their own.
+        UserError: if git's remotes, which may have more branches and tags, do not answer.
     """
-    what, lack = "superseded outs in DVC's cache", "were left: "
+    what, kept = "superseded outs in DVC's cache", "were left: "
     if remote and remotes(root):
         fetch(root, "--all", "--tags")
     with Repo(str(root)) as repo:
-        there = _remote(repo) if remote else None
+        remote_store = _open_remote(repo) if remote else None
         cache = repo.cache.local
-        if remote and there is None:
+        if remote and remote_store is None:
             return Found(notes=["DVC has no default remote: nothing was looked for there"])
         try:
-            named = _named(root, [odb for odb in (cache, there) if odb is not None])
+            named = _find_named(root, [odb for odb in (cache, remote_store) if odb is not None])
         except UserError as error:
-            return Found(notes=[f"{what} {lack}{error}"])
+            return Found(notes=[f"{what} {kept}{error}"])
         found = Found()
         if Path(cache.path).resolve().is_relative_to(root.resolve()):
-            found += Found([_waste(what, cache, repo.cache.legacy, named, before)])
+            found += Found([_find_waste(what, cache, repo.cache.legacy, named, before)])
         else:
-            found += Found(notes=[f"{what} {lack}other clones may use {cache.path}, too"])
-        if there is not None:
+            found += Found(notes=[f"{what} {kept}other clones may use {cache.path}, too"])
+        if remote_store is not None:
             legacy = repo.cloud.get_remote_odb(None, "gc", hash_name="md5-dos2unix")
             name = repo.config["core"]["remote"]
             what = f"superseded outs on DVC's remote {name}"
-            found += Found([_waste(what, there, legacy, named, before)])
+            found += Found([_find_waste(what, remote_store, legacy, named, before)])
         return found
 
 
-def _remote(repo: Repo) -> Any:
+def _open_remote(repo: Repo) -> Any:
     if not repo.config["core"].get("remote"):
         return None
     return repo.cloud.get_remote_odb(None, "gc", hash_name="md5")
 
 
-def _waste(what: str, odb: Any, legacy: Any, named: set[str], before: float) -> Waste:
-    """What goes of one store: `odb` has its objects, `legacy` its run cache."""
-    unnamed = [one for one in _objects(odb) if one.md5 not in named and one.changed < before]
+def _find_waste(what: str, odb: Any, legacy: Any, named: set[str], before: float) -> Waste:
+    """What is to be removed from a store: `odb` has its objects, `legacy` its run cache."""
+    unnamed = [one for one in _list_objects(odb) if one.md5 not in named and one.changed < before]
 
-    def go() -> None:
-        # A folder's list before its files: cut short, no list names what is gone. And before both
-        # the entries: DVC would take the newest of them for whole.
+    def remove() -> None:
+        # Entries of the run cache first: DVC would take the newest of them for complete. Then the
+        # lists of folders, then files: if this is cut short, no list names a removed file.
         _remove_entries(legacy, {one.md5 for one in unnamed})
         for lists in (True, False):
             paths = [one.path for one in unnamed if one.md5.endswith(".dir") is lists]
             if paths:
                 odb.fs.remove(paths)
         if unnamed:
-            get_index(odb).clear()  # DVC's memory of what is on a remote
+            get_index(odb).clear()  # DVC's record of what is on a remote
 
-    return Waste(what, len(unnamed), sum(one.size for one in unnamed), go)
+    return Waste(what, len(unnamed), sum(one.size for one in unnamed), remove)
 
 
-def _files(odb: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path and what is known of each file in a folder of a store."""
+def _list_files(odb: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path and details of each file in a folder of a store."""
     files = odb.fs.fs.fs if odb.fs.protocol == "local" else odb.fs.fs  # DVC's own gives no details
     if odb.fs.exists(folder):
         yield from files.find(folder, detail=True).items()
 
 
-def _objects(odb: Any) -> Iterator[_Object]:
-    for path, info in _files(odb, odb.path):
+def _list_objects(odb: Any) -> Iterator[_Object]:
+    for path, info in _list_files(odb, odb.path):
         try:
             md5 = odb.path_to_oid(path)
         except ValueError:
-            continue  # none of DVC's
-        yield _Object(md5, path, int(info["size"] or 0), _changed(info))
+            continue  # not DVC's file
+        yield _Object(md5, path, int(info["size"] or 0), _last_change(info))
 
 
-def _changed(info: dict[str, Any]) -> float:
-    """When a file was last changed; a store that does not tell has none that is old."""
+def _last_change(info: dict[str, Any]) -> float:
+    """When a file was last changed, in seconds since 1970; infinite if the store does not tell."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
         at = info.get(key)
         if isinstance(at, str):
@@ -135,11 +135,11 @@ def _changed(info: dict[str, Any]) -> float:
 
 
 def _remove_entries(legacy: Any, gone: set[str]) -> None:
-    """Remove entries of the run cache by which DVC would put back an out that is gone."""
+    """Remove entries of the run cache by which DVC would restore an out that was removed."""
     if not gone:
         return
     fs = legacy.fs
-    entries = [path for path, _ in _files(legacy, fs.join(legacy.path, "runs"))]
+    entries = [path for path, _ in _list_files(legacy, fs.join(legacy.path, "runs"))]
 
     def stale(path: str) -> bool:
         with fs.open(path, encoding="utf-8") as file:
@@ -147,7 +147,7 @@ def _remove_entries(legacy: Any, gone: set[str]) -> None:
                 entry = yaml.safe_load(file)
                 return any(out.get("md5") in gone for out in entry.get("outs", []))
             except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-                return False  # DVC removes it when it meets it
+                return False  # DVC itself removes such an entry
 
     with ThreadPoolExecutor(8) as pool:
         old = [
@@ -159,25 +159,25 @@ def _remove_entries(legacy: Any, gone: set[str]) -> None:
         fs.remove(old)
 
 
-def _named(root: Path, stores: list[Any]) -> set[str]:
-    """The hashes of all objects that something names, those in folders included.
+def _find_named(root: Path, stores: list[Any]) -> set[str]:
+    """The hashes of all named objects, also of those in folders.
 
     Args:
         root: the clone.
         stores: where the lists of folders may be, the nearest first.
 
     Raises:
-        UserError: if what a registered version needs cannot be told.
+        UserError: if nobody can tell what a registered version needs.
     """
     named: set[str] = set()
-    for text in (*_texts_of_commits(root, _commits(root)), *_texts_of_folder(root)):
+    for text in (*_read_commits(root, _list_commits(root)), *_read_folder(root)):
         named |= set(_HASH.findall(text))
     owners: dict[str, str] = {}
-    for owner, text in _texts_of_versions(root):
+    for owner, text in _read_versions(root):
         named |= set(_HASH.findall(text))
-        owners = dict.fromkeys(_outs(text), owner) | owners  # the first one's, for all
+        owners = dict.fromkeys(_read_outs(text), owner) | owners  # the first owner stays
     for md5 in [md5 for md5 in named if md5.endswith(".dir")]:
-        members = _members(md5, stores)
+        members = _read_members(md5, stores)
         if members is not None:
             named |= members
         elif md5 in owners:
@@ -190,8 +190,8 @@ def _named(root: Path, stores: list[Any]) -> set[str]:
     return named
 
 
-def _outs(text: str) -> set[str]:
-    """The hashes of the outs of a dvc.lock or .dvc file. Its deps need not be DVC's."""
+def _read_outs(text: str) -> set[str]:
+    """The hashes of the outs in a dvc.lock or .dvc file; deps need not be in the cache."""
     try:
         found = yaml.safe_load(text)
         stages = [*found.get("stages", {}).values(), found]
@@ -200,7 +200,7 @@ def _outs(text: str) -> set[str]:
         return set(_HASH.findall(text))
 
 
-def _commits(root: Path) -> list[str]:
+def _list_commits(root: Path) -> list[str]:
     """The commits that git has a name for."""
     names = git(root, "for-each-ref", "--format=%(objectname)").split()
     trees = git(root, "worktree", "list", "--porcelain").splitlines()
@@ -208,8 +208,8 @@ def _commits(root: Path) -> list[str]:
     return [*dict.fromkeys(name for name in names if set(name) != {"0"})]
 
 
-def _texts_of_commits(root: Path, commits: Iterable[str]) -> Iterator[str]:
-    """The texts that name objects, each once."""
+def _read_commits(root: Path, commits: Iterable[str]) -> Iterator[str]:
+    """The dvc.lock and .dvc files of commits; a text that several of them have comes once."""
     seen: set[str] = set()
     for commit in commits:
         if not succeeds(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}"):
@@ -222,8 +222,8 @@ def _texts_of_commits(root: Path, commits: Iterable[str]) -> Iterator[str]:
                 yield git(root, "cat-file", "blob", blob)
 
 
-def _texts_of_folder(root: Path) -> Iterator[str]:
-    """Those of the working tree, whatever git makes of them."""
+def _read_folder(root: Path) -> Iterator[str]:
+    """The dvc.lock and .dvc files of the working tree, whether git knows them or not."""
     for folder, names, files in os.walk(root):
         names[:] = [name for name in names if name not in _NOT_OURS]
         for file in files:
@@ -231,19 +231,19 @@ def _texts_of_folder(root: Path) -> Iterator[str]:
                 yield (Path(folder) / file).read_text(errors="replace")
 
 
-def _texts_of_versions(root: Path) -> Iterator[tuple[str, str]]:
-    """The texts of registered versions, and whose they are: by git's tags, and by MLflow.
+def _read_versions(root: Path) -> Iterator[tuple[str, str]]:
+    """Owner and text of the dvc.lock and .dvc files of registered versions, in git and MLflow.
 
     Raises:
         UserError: if a version has neither.
     """
     open_store(root)
-    for version in versions():
+    for version in list_versions():
         owner, number = f"version {version.version}", int(version.version)
         try:
             snapshot = find_snapshot(version)
         except UserError:
-            snapshot = None  # what somebody put in its place needs nothing
+            snapshot = None  # it was replaced by something that needs no objects
         if fetch_tag(root, number) is not None:
             if snapshot is None or not has_commit(root, snapshot.commit):
                 raise UserError(
@@ -251,23 +251,23 @@ def _texts_of_versions(root: Path) -> Iterator[tuple[str, str]]:
                     f"the git tag {git_tag(number)} or its commit; run `mammoflow publish {number}`"
                     f" in the clone that registered it, then this again"
                 )
-            yield from ((owner, text) for text in _texts_of_commits(root, [snapshot.commit]))
+            yield from ((owner, text) for text in _read_commits(root, [snapshot.commit]))
         if snapshot is not None:
             yield from (
                 (owner, text) for name, text in snapshot.files.items() if _NAMES.fullmatch(name)
             )
     for tag in git(root, "for-each-ref", "--format=%(refname)", "refs/tags/model").split():
-        yield from ((tag, text) for text in _texts_of_commits(root, [tag]))
+        yield from ((tag, text) for text in _read_commits(root, [tag]))
 
 
-def _members(md5: str, stores: list[Any]) -> set[str] | None:
-    """The hashes of a folder's files, or None if no store has its list, whole."""
+def _read_members(md5: str, stores: list[Any]) -> set[str] | None:
+    """The hashes of a folder's files, or None if no store has its complete list."""
     for odb in stores:
         try:
             with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
                 content = file.read()
         except OSError:
             continue
-        if hashlib.md5(content).hexdigest() == md5.removesuffix(".dir"):
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir"):
             return {str(entry["md5"]) for entry in json.loads(content)}
     return None

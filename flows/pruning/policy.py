@@ -1,7 +1,7 @@
-"""What `mammoflow gc` goes by, and what it finds: how many of a kind, how large, how to remove it.
+"""What `mammoflow gc` may remove, and what it finds: kind, number, size, how to remove it.
 
-The policy stands here and not in params.yaml: that is part of every snapshot, so another number of
-days would be another model to the watch, and retrained.
+The policy is not in params.yaml, since that is part of every snapshot: with another number of days
+the watch would see a new snapshot, and retrain.
 """
 
 import time
@@ -13,22 +13,22 @@ DAY = 86_400.0  # seconds
 
 @dataclass(frozen=True)
 class Policy:
-    """What may go; what is needed stays, however old it is."""
+    """What may be removed; what is needed stays, however old it is."""
 
     days: float = 30.0
-    """Younger than this nothing goes: who returns to last week's settings finds its results."""
+    """Nothing younger is removed: who returns to last week's settings finds the results."""
 
     remote: bool = False
-    """Whether objects on DVC's default remote go, where others may have put theirs."""
+    """Whether to remove objects on DVC's default remote, too, which others may use."""
 
     @property
     def before(self) -> float:
-        """Seconds since 1970: what was last changed before may go."""
+        """Seconds since 1970: what was last changed earlier may be removed."""
         return time.time() - self.days * DAY
 
 
-def _nothing() -> None:
-    """There is nothing to remove."""
+def _remove_nothing() -> None:
+    """Do nothing: there is nothing to remove."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,17 @@ class Waste:
 
     what: str
     count: int = 0
-    size: int | None = None  # bytes; None where nobody can tell
-    remove: Callable[[], None] = _nothing
+    size: int | None = None  # bytes; None if unknown
+    remove: Callable[[], None] = _remove_nothing
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is no longer needed, in the order in which it is to go, and what could not be told."""
+    """What is no longer needed, in the order of removal, and notes on what was left."""
 
     wastes: list[Waste] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __add__(self, other: "Found") -> "Found":
+        """Both: first what this one has found, then what the other one has."""
         return Found([*self.wastes, *other.wastes], [*self.notes, *other.notes])

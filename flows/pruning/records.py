@@ -1,7 +1,7 @@
-"""Which records of Prefect and MLflow nobody needs any more: flow runs, and runs without a model.
+"""Which records of Prefect and MLflow are no longer needed: flow runs, and runs without a model.
 
-Of Prefect's events its server takes care itself (a week, by default). What it would not do is to
-keep the last flow run of each deployment, by which one sees whether it still works.
+Prefect's server removes old events itself (after a week, by default). It could not keep the last
+flow run of each deployment, which shows whether the deployment still works.
 """
 
 import os
@@ -21,27 +21,30 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.processes.reach import require_mlflow, require_prefect
 from flows.pruning.policy import Found, Waste
-from flows.tracking.registry import EXPERIMENT, absent
+from flows.tracking.addresses import locate_registry
+from flows.tracking.registry import EXPERIMENT, is_absent
+from flows.tracking.runs import FLOW_RUN_TAG
 
-PAGE = 200  # flow runs that Prefect gives at once
-BULK = 50  # and that it deletes at once
+PAGE = 200  # flow runs that Prefect returns at once
+BATCH = 50  # flow runs that it deletes at once
 
 _ENDED = ("FINISHED", "FAILED", "KILLED")  # states of MLflow's runs
 
 
-def old_flow_runs(root: Path, before: float) -> Found:
+def find_old_flow_runs(root: Path, before: float) -> Found:
     """Flow runs that ended before a time, with their task runs, logs and artifacts.
 
-    The last of each deployment stays, and the last of a retrain's snapshot: the watch asks for it.
+    The last one of each deployment stays. So does the last retrain of a snapshot: the watch needs
+    it.
 
     Args:
-        root: the clone; without a server Prefect's state is in it.
+        root: the clone; if there is no server, it has Prefect's state.
         before: seconds since 1970.
 
     Raises:
         UserError: if the server of PREFECT_API_URL does not answer.
     """
-    # Not for a command that has nothing to do with Prefect: it takes seconds.
+    # Here, since it takes seconds, and not every user of this module needs Prefect.
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
@@ -49,17 +52,17 @@ def old_flow_runs(root: Path, before: float) -> Found:
     if PREFECT_API_URL.value() is None and not (root / ".prefect" / "prefect.db").exists():
         return Found()
     with get_client(sync_client=True) as client:
-        old = list(_old(client, datetime.fromtimestamp(before, UTC)))
+        old = list(_find_old(client, datetime.fromtimestamp(before, UTC)))
 
-    def go() -> None:
+    def remove() -> None:
         with get_client(sync_client=True) as client:
-            for start in range(0, len(old), BULK):
-                _delete(client, old[start : start + BULK])
+            for start in range(0, len(old), BATCH):
+                _delete(client, old[start : start + BATCH])
 
-    return Found([Waste("Prefect's flow runs, with their logs", len(old), None, go)])
+    return Found([Waste("Prefect's flow runs, with their logs", len(old), None, remove)])
 
 
-def _old(client: Any, before: datetime) -> Iterator[UUID]:
+def _find_old(client: Any, before: datetime) -> Iterator[UUID]:
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
@@ -80,7 +83,7 @@ def _old(client: Any, before: datetime) -> Iterator[UUID]:
     ):
         for run in page:
             marks = {run.deployment_id or run.flow_id}
-            marks |= {"snapshot" for tag in run.tags if tag.startswith("snapshot ")}
+            marks |= {"snapshot" for tag in run.tags if tag.startswith(FLOW_RUN_TAG)}
             newest = bool(marks - known)
             known |= marks
             ended_at = run.end_time or run.created
@@ -90,21 +93,21 @@ def _old(client: Any, before: datetime) -> Iterator[UUID]:
 
 
 def _delete(client: Any, runs: list[UUID]) -> None:
-    """Delete flow runs; Prefect's server leaves their artifacts alone."""
+    """Delete flow runs and their artifacts, which Prefect's server would keep."""
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
     of_them = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=runs))
     while artifacts := client.read_artifacts(artifact_filter=of_them, limit=PAGE):
         for artifact in artifacts:
             client.delete_artifact(artifact.id)
-    chosen = {"flow_runs": {"id": {"any_": [str(run) for run in runs]}}, "limit": BULK}
+    chosen = {"flow_runs": {"id": {"any_": [str(run) for run in runs]}}, "limit": BATCH}
     client.request("POST", "/flow_runs/bulk_delete", json=chosen).raise_for_status()
 
 
-def unregistered_runs(root: Path, before: float) -> Found:
-    """MLflow's runs that ended before a time and of which no version came, with their artifacts.
+def find_unregistered_runs(root: Path, before: float) -> Found:
+    """MLflow's runs that ended before a time and made no version, with their artifacts.
 
-    A run goes with the retrain that it is nested in, or stays with it. The last retrain stays.
+    A nested run is removed with its retrain, or stays with it. The last retrain stays.
 
     Args:
         root: the clone, which may have MLflow's database.
@@ -119,41 +122,47 @@ def unregistered_runs(root: Path, before: float) -> Found:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return Found()
-    runs = _all(client, experiment.experiment_id)
+    runs = _read_all(client, experiment.experiment_id)
+    old = _select_old(client, runs, before)
+    ids = {run.info.run_id for run in old}
+    models = list(_read_models(client, experiment.experiment_id, ids))
+    stored = [(run.info.run_id, run.info.artifact_uri) for run in old]
+    stored += [(model.model_id, model.artifact_location) for model in models]
+    folders = [folder for id_, folder in stored if id_ in folder]  # else somebody changed it
+    size = sum(map(_measure, folders))
+
+    def remove() -> None:
+        for folder in folders:
+            repository: Any = get_artifact_repository(folder)
+            repository.delete_artifacts()
+        for model in models:
+            client.delete_logged_model(model.model_id)
+        for run in old:
+            if run.info.lifecycle_stage == "active":
+                client.delete_run(run.info.run_id)
+        _delete_rows(root, [run.info.run_id for run in old], [model.model_id for model in models])
+
+    return Found([Waste("MLflow's runs of which no version came", len(old), size, remove)])
+
+
+def _select_old(client: MlflowClient, runs: dict[str, Run], before: float) -> list[Run]:
+    """The runs of retrains that ended before a time and made no version; the last retrain stays."""
     kept = {version.run_id for version in client.search_model_versions()}
     families: dict[str, list[Run]] = {}
     for run in runs.values():
-        families.setdefault(_ancestor(run, runs), []).append(run)
+        families.setdefault(_find_ancestor(run, runs), []).append(run)
     last = max(runs.values(), key=lambda run: run.info.start_time, default=None)
-    old = [
+    return [
         run
         for family in families.values()
         if not any(run.info.run_id in kept or run is last for run in family)
         and all(_ended_before(run, before) for run in family)
         for run in family
     ]
-    ids = {run.info.run_id for run in old}
-    models = list(_models(client, experiment.experiment_id, ids))
-    places = [(run.info.run_id, run.info.artifact_uri) for run in old]
-    places += [(model.model_id, model.artifact_location) for model in models]
-    folders = [folder for id_, folder in places if id_ in folder]  # else somebody changed it
-    size = sum(map(_size, folders))
-
-    def go() -> None:
-        for folder in folders:
-            get_artifact_repository(folder).delete_artifacts()
-        for model in models:
-            client.delete_logged_model(model.model_id)
-        for run in old:
-            if run.info.lifecycle_stage == "active":
-                client.delete_run(run.info.run_id)
-        _forget(root, [run.info.run_id for run in old], [model.model_id for model in models])
-
-    return Found([Waste("MLflow's runs of which no version came", len(old), size, go)])
 
 
-def _all(client: MlflowClient, experiment: str) -> dict[str, Run]:
-    """Every run by its id, those that somebody deleted in MLflow's pages included."""
+def _read_all(client: MlflowClient, experiment: str) -> dict[str, Run]:
+    """Every run by its id, also those that somebody deleted in MLflow's pages."""
     found: dict[str, Run] = {}
     token = None
     while True:
@@ -165,8 +174,8 @@ def _all(client: MlflowClient, experiment: str) -> dict[str, Run]:
             return found
 
 
-def _ancestor(run: Run, runs: dict[str, Run]) -> str:
-    """The id of the retrain that a run is nested in, however deep, or its own."""
+def _find_ancestor(run: Run, runs: dict[str, Run]) -> str:
+    """The id of the retrain that a run is nested in, at any depth; its own id if it is in none."""
     seen: set[str] = set()
     while (parent := run.data.tags.get(MLFLOW_PARENT_RUN_ID)) in runs and parent not in seen:
         seen.add(parent)
@@ -179,7 +188,7 @@ def _ended_before(run: Run, before: float) -> bool:
     return run.info.status in _ENDED and ended / 1000 < before
 
 
-def _models(client: MlflowClient, experiment: str, runs: set[str]) -> Iterator[Any]:
+def _read_models(client: MlflowClient, experiment: str, runs: set[str]) -> Iterator[Any]:
     """The models that were logged to runs."""
     token = None
     while True:
@@ -189,8 +198,8 @@ def _models(client: MlflowClient, experiment: str, runs: set[str]) -> Iterator[A
             return
 
 
-def _size(folder: str) -> int:
-    """Bytes of artifacts; what is gone already has none."""
+def _measure(folder: str) -> int:
+    """The bytes of artifacts; 0 if they were removed already."""
     repository = get_artifact_repository(folder)
 
     def below(path: str | None) -> int:
@@ -202,28 +211,30 @@ def _size(folder: str) -> int:
     try:
         return below(None)
     except MlflowException as error:
-        if absent(error):
+        if is_absent(error):
             return 0
         raise
 
 
-def _forget(root: Path, runs: list[str], models: list[str]) -> None:
-    """Take rows of deleted runs and models out of the database, as `mlflow gc` does.
+def _delete_rows(root: Path, runs: list[str], models: list[str]) -> None:
+    """Remove rows of deleted runs and models from the database, as `mlflow gc` does.
 
-    That command would also take each experiment that anybody ever deleted. Where the database is a
-    server's, and out of reach, the rows stay, marked as deleted.
+    That command would also remove each experiment that anybody ever deleted. If the database
+    belongs to a server and cannot be reached, the rows stay, marked as deleted.
     """
-    uri = os.environ.get("MLFLOW_BACKEND_STORE_URI") or f"sqlite:///{root}/mlruns/mlflow.db"
+    uri = os.environ.get("MLFLOW_BACKEND_STORE_URI") or f"sqlite:///{locate_registry(root)}"
     if (tracking := mlflow.get_tracking_uri()).startswith(("sqlite:", "postgresql", "mysql")):
         uri = tracking
-    elif uri.startswith("sqlite:") and not (root / "mlruns" / "mlflow.db").exists():
+    elif uri.startswith("sqlite:") and not locate_registry(root).exists():
         return
-    store = SqlAlchemyStore(uri, "mlflow-artifacts:/")
+    # MLflow has no public call for this; its own `mlflow gc` uses the two below.
+    open_database: Any = SqlAlchemyStore
+    store = open_database(uri, "mlflow-artifacts:/")
     try:
         gone = {run for run in runs if store.get_run(run).info.lifecycle_stage == "deleted"}
     except MlflowException as error:
-        if absent(error):
-            return  # another server's
+        if is_absent(error):
+            return  # it is another server's database
         raise
     for model in models:
         store._hard_delete_logged_model(model)

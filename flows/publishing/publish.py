@@ -38,8 +38,8 @@ from flows.processes.run_git import fetch, git, remotes, succeeds
 from flows.processes.words import Say
 from flows.publishing.push_objects import Answer
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
-from flows.tracking.register import WHOLE, git_tag
-from flows.tracking.registry import MODEL, versions
+from flows.tracking.register import COMPLETION_TAG, git_tag
+from flows.tracking.registry import MODEL, list_versions
 from mammo.base.atomic_files import read_json, write_json
 from mammo.base.errors import UserError
 
@@ -93,8 +93,8 @@ def publish_pending(root: Path, say: Say) -> list[Publication]:
     if git_remote(root) is None or default_remote(root) is None:
         return []  # they would fail as before, and each version's tag says so
     done: list[Publication] = []
-    for version in reversed(versions()):
-        pending = version.tags.get(PUBLISHED, "").startswith(_NO) and WHOLE in version.tags
+    for version in reversed(list_versions()):
+        pending = version.tags.get(PUBLISHED, "").startswith(_NO) and COMPLETION_TAG in version.tags
         if not pending or not tag_exists(root, git_tag(int(version.version))):
             continue
         done.append(publish(root, int(version.version), say))

@@ -21,7 +21,7 @@ from flows.processes.reach import require_mlflow
 from flows.processes.run_git import fetch, has_commit
 from flows.remote.remote_stage import StageResult
 from flows.snapshots.snapshot import Snapshot, materialise
-from flows.tracking.arithmetic import measure_or_say
+from flows.tracking.arithmetic import try_to_measure
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
 
@@ -64,7 +64,7 @@ def run_requested_stage(stage: str, snapshot: str, mlflow_run: str = "") -> Stat
             }
             fate = repro(declared, folder, environment, say)
             entry = push_result(folder, stage)
-            arithmetic = measure_or_say(folder, logger.warning)
+            arithmetic = try_to_measure(folder, logger.warning)
             done = StageResult(fate=fate, entry=entry, arithmetic=arithmetic)
     except (UserError, CommandError) as error:
         return Failed(message=str(error))

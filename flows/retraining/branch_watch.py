@@ -2,10 +2,11 @@
 
 It is the deployment `watch` of prefect.yaml; flows/retraining/looks.py starts it when a look
 finds something.
+
 New data arrive as a commit that changes data.dvc, but new code or settings count as well. A
 snapshot is done when the gate has judged a version of it, or when its retrain was refused for a
-reason that lies in the snapshot. One that came to no end, since it could not begin, was killed or
-lost a server, is taken up again.
+reason that lies in the snapshot. A retrain that did not finish, because it could not begin, was
+killed or lost a server, is started again.
 """
 
 from dataclasses import dataclass
@@ -18,39 +19,37 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed
 
 from flows.processes.run_git import fetch, git
-from flows.promotion.flow import judged
-from flows.retraining.attempts import attempts, not_before, start
+from flows.promotion.flow import was_judged
+from flows.retraining.attempts import find_attempts, find_next_start, start_attempt
 from flows.servers.deployments import REFUSED
 from flows.snapshots.snapshot import snapshot_of_commit
-from flows.tracking import registry
+from flows.tracking import registry, runs
 from mammo.base.errors import UserError
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look found: the followed branch's snapshot, and the retrains that it has had."""
+    """What a look found: the snapshot of the branch, and its retrains so far."""
 
     commit: str
     digest: str
     earlier: list[FlowRun]  # the oldest first
-    reason: str | None  # why no retrain is to be started; None if one is
+    reason: str | None  # why no retrain is to be started; None if one is to be
 
 
 @flow(name="watch", flow_run_name="watch")
 def watch() -> State[Any]:
-    """Fetch the branch; if its snapshot is not done and nobody is at it, start a retrain.
+    """Fetch the branch; start a retrain if its snapshot is not done and no retrain of it runs.
 
-    The retrain takes its worker's clone to the commit (`worker_clone`); this clone stays.
+    The retrain checks the commit out in its worker's clone (`worker_clone`), not in this one.
     """
     try:
         seen = look(Path.cwd())
-    except UserError as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
-        return Failed(message=registry.in_words(error))
+    except registry.EXPECTED as error:
+        return Failed(message=registry.describe_error(error))
     if seen.reason is not None:
         return Completed(message=f"{seen.commit}: {seen.reason}")
-    run = start(seen.commit, seen.digest, seen.earlier)
+    run = start_attempt(seen.commit, seen.digest, seen.earlier)
     get_run_logger().info(
         "retrain of %s, snapshot %s: flow run %s", seen.commit, seen.digest, run.id
     )
@@ -58,48 +57,53 @@ def watch() -> State[Any]:
 
 
 def look(root: Path) -> Look:
-    """Fetch the branch, and ask the registry and Prefect what became of its snapshot.
+    """Fetch the branch, and ask the registry and Prefect about its snapshot.
 
     Raises:
         UserError: if git or MLflow does not answer, or the clone follows no branch.
         MlflowException: if MLflow fails.
     """
     fetch(root)
-    commit = _followed(root)
+    commit = _read_upstream(root)
     digest = snapshot_of_commit(root, commit).digest
-    versions = registry.made_for(registry.open_store(root), digest)
-    done = next((int(version.version) for version in versions if judged(version)), None)
+    versions = runs.find_versions_of_commit(registry.open_store(root), digest)
+    done = next((int(version.version) for version in versions if was_judged(version)), None)
     if done is not None:
         return Look(commit, digest, [], f"nothing new: it became version {done}, which was judged")
-    earlier = attempts(digest)
+    earlier = find_attempts(digest)
     return Look(commit, digest, earlier, reason_to_wait(earlier, datetime.now(UTC)))
 
 
 def reason_to_wait(earlier: list[FlowRun], now: datetime) -> str | None:
-    """Why no retrain of a snapshot is started now, given those before it, the oldest first."""
+    """Why no retrain of a snapshot is to be started now; None if one is to be.
+
+    Args:
+        earlier: the retrains of the snapshot so far, the oldest first.
+        now: in UTC.
+    """
     states = [(run.name, run.state) for run in earlier if run.state is not None]
     for name, state in states:
         if not state.is_final():
-            return f"the flow run {name} is at it ({state.name})"
+            return f"the flow run {name} is retraining it ({state.name})"
     if not states:
         return None
     name, last = states[-1]
     if last.is_completed():
-        return f"nothing new: the flow run {name} has seen to it"
+        return f"nothing new: the flow run {name} has retrained it"
     if last.name == REFUSED:
-        return f"the flow run {name} was refused, and so would another be: {last.message}"
+        return f"the flow run {name} was refused, and another one would be, too: {last.message}"
     if last.is_cancelled():
-        return f"somebody cancelled the flow run {name}: it is theirs to start another"
-    if now < (then := not_before(earlier)):
+        return f"somebody cancelled the flow run {name}, so another one is started by hand only"
+    if now < (then := find_next_start(earlier)):
         return (
-            f"the flow run {name} ended as {last.name} ({last.message}), the {len(earlier)}th that "
-            f"came to no end: another is started after {then:%Y-%m-%d %H:%M} UTC"
+            f"the flow run {name} ended as {last.name} ({last.message}), number {len(earlier)} of "
+            f"those that did not finish: another is started after {then:%Y-%m-%d %H:%M} UTC"
         )
     return None
 
 
-def _followed(root: Path) -> str:
-    """The newest commit of the branch that the clone's branch follows."""
+def _read_upstream(root: Path) -> str:
+    """The newest commit of the remote branch that the clone's branch follows."""
     try:
         return git(root, "rev-parse", "--verify", "@{upstream}")
     except UserError:

@@ -6,16 +6,14 @@
 It runs with Prefect's temporary server, or against PREFECT_API_URL where that is set.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefect import State, flow, get_run_logger, task
+from mlflow.entities.model_registry import ModelVersion
+from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
@@ -27,31 +25,24 @@ from flows.pipeline.graph import (
     Stage,
     only_missing,
     read_pipeline,
-    repro,
     restore_outs,
     status,
-    worth_showing,
 )
-from flows.processes.follow import CommandError, stop_all
 from flows.processes.run_git import file_at
-from flows.promotion.flow import Promotion, settle, unsettled
+from flows.promotion.flow import Promotion, needs_gate, run_gate
 from flows.publishing.publish import Publication, describe_publication, publish, publish_pending
-from flows.remote.child_runs import cancel_children
-from flows.remote.remote_stage import check_pools, run_in_pool
+from flows.remote.remote_stage import check_pools
 from flows.retraining import attempts
 from flows.retraining.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
+from flows.retraining.run_stages import RefusedError, run_pipeline
 from flows.servers.deployments import REFUSED
 from flows.snapshots.snapshot import Snapshot, capture, snapshot_of_commit
-from flows.tracking import registry
-from flows.tracking.arithmetic import made_in
+from flows.tracking import registry, runs
+from flows.tracking.arithmetic import describe_origin
 from flows.tracking.register import check_next_tag, git_tag, register
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Policy, load_params
-
-
-class RefusedError(CommandError):
-    """The snapshot itself is at fault: another retrain of it would end the same way."""
 
 
 @dataclass(frozen=True)
@@ -63,106 +54,27 @@ class Summary:
     version: int
     alias: str | None  # None if nothing was registered
     run: str  # id of the MLflow run
-    registered: bool = field(default=True)
+    registered: bool = True
     gate: Promotion | None = None  # None if the version had been at the gate before
     publications: tuple[Publication, ...] = ()  # this version's first
 
 
-@task(cache_policy=NO_CACHE)  # DVC knows better what has to be done again
-def bring_up_to_date(
-    stage: Stage, root: Path, experiment: str, parent: str, elsewhere: bool = False
-) -> Outcome:
-    """Bring one stage up to date and log to MLflow what dvc.yaml declares for it.
+@dataclass(frozen=True)
+class _Job:
+    """What a retrain works on, after its checks and repairs."""
 
-    Args:
-        stage: the stage; its dependencies must be up to date.
-        root: the project.
-        experiment: id of the experiment in MLflow.
-        parent: id of the retrain's run.
-        elsewhere: let a worker of the stage's pool do it, instead of doing it in place.
-    """
-    logger = get_run_logger()
-    run = registry.start_stage(experiment, parent, stage)
-
-    def say(line: str) -> None:
-        if worth_showing(line):
-            logger.info(line)
-
-    try:
-        if elsewhere:
-            outcome = run_in_pool(stage, root, run, say)
-        else:
-            outcome = Outcome(stage.name, repro(stage, root, {"MLFLOW_RUN_ID": run}, say))
-        registry.log_stage(root, stage, outcome, run, parent)
-    except registry.FAULTS:
-        raise  # it would not take the run's end either; the next retrain writes it
-    except BaseException:
-        registry.end_run(run, succeeded=False)
-        raise
-    registry.end_run(run, succeeded=True)
-    return outcome
-
-
-def run_pipeline(
-    stages: list[Stage], root: Path, experiment: str, parent: str, pools: Sequence[str] = ()
-) -> list[Outcome]:
-    """Run every stage as a Prefect task; those that do not wait for each other go side by side.
-
-    Stages of the named pools run in a worker, the others in place.
-
-    Raises:
-        RefusedError: if stages ended with an error of their own; it has their names and last lines.
-        CommandError: the same, if one of them was killed or found no room.
-    """
-    futures: dict[str, PrefectFuture[Outcome]] = {}
-    try:
-        for stage in stages:
-            configured = bring_up_to_date.with_options(
-                name=stage.name,
-                task_run_name=stage.name,
-                retries=stage.meta.retries,
-                retry_delay_seconds=stage.meta.retry_delay,
-            )
-            futures[stage.name] = configured.submit(
-                stage,
-                root,
-                experiment,
-                parent,
-                stage.meta.pool in pools,
-                return_state=False,
-                wait_for=[futures[name] for name in stage.upstream],
-            )
-        for future in futures.values():
-            future.wait()
-    except BaseException:
-        # Cancelled or interrupted: the threads that wait for the stages do not notice.
-        stop_all()
-        cancel_children()
-        raise
-    failures = [
-        str(future.state.result(raise_on_failure=False))
-        for future in futures.values()
-        if future.state.is_failed() or future.state.is_crashed()
-    ]
-    if failures:
-        by_themselves = all(_by_itself(failure) for failure in failures)
-        raise (RefusedError if by_themselves else CommandError)("\n".join(failures))
-    return [future.result() for future in futures.values()]
-
-
-def _by_itself(failure: str) -> bool:
-    """Whether a stage ended with an error of its own, which it would meet again: stages are pure.
-
-    DVC says how; a signal is negative, or beyond 128 where a shell tells of it.
-    """
-    found = re.findall(r"exited with (-?\d+)", failure)
-    room = any(words in failure for words in ("the disk is full", "No space left on device"))
-    return bool(found) and all(0 < int(status) <= 128 for status in found) and not room
+    root: Path  # the project
+    policy: Policy
+    experiment: str  # its id in MLflow
+    before: Snapshot  # as the folder was before any stage ran
+    trigger: str  # digest of the commit's own snapshot; empty if settings or data are not its own
+    stages: list[Stage]
+    pools: tuple[str, ...]  # whose stages run through a worker
 
 
 @flow(
     name="retrain",
-    flow_run_name=attempts.name_here,
+    flow_run_name=attempts.name_current_run,
     on_failure=[notify_failure],
     on_crashed=[notify_failure],
 )
@@ -170,7 +82,7 @@ def _by_itself(failure: str) -> bool:
 def retrain(
     force: bool = False, pools: tuple[str, ...] = (), commit: str | None = None
 ) -> Summary | State[Any]:
-    """Retrain in the current folder and register what came of it.
+    """Retrain in the current folder and register the model that comes of it.
 
     Args:
         force: go through the stages and register a version even if nothing has changed.
@@ -181,88 +93,139 @@ def retrain(
         The summary; or, where the user can mend what is wrong, a failed state that says it.
     """
     root = Path.cwd()
-    logger = get_run_logger()
     try:
-        policy = _policy(root)
-        experiment = registry.open_store(root)
-        check_next_tag(root)
-        repair_dvc(root, logger.info)
-        ensure_data(root, logger.info)
-        ensure_weights(root, logger.info)
+        policy = _load_policy(root)
+        experiment = _prepare_folder(root)
         before = capture(root)
         if commit is not None and before.commit != commit:
             return Completed(message=f"the clone is past {commit} already, at {before.commit}")
-        committed = snapshot_of_commit(root, before.commit)
-        trigger = committed.digest if _of_commit(before, committed) else ""
-        if trigger:
-            attempts.mark(trigger)
-        try:
-            stages = read_pipeline(root)
-        except UserError as error:
-            raise RefusedError(str(error)) from None
-        check_pools(root, stages, pools)
-        repair_registry(root, experiment, logger.info)
-        latest = registry.latest_version()
-        if latest is not None and not force and _unchanged(root, before, latest):
-            version = int(latest.version)
-            logger.info("Nothing changed since %s version %s.", registry.MODEL, version)
-            gate = settle(root, latest, policy) if unsettled(latest) else None
-            run, pending = registry.run_of(latest), publish_pending(root, logger.info)
-            return Summary(
-                (), _metrics(root, stages), version, None, run, False, gate, tuple(pending)
-            )
-        name = attempts.name_of(before.commit)
-        tags = {"prefect_flow_run": flow_run.ui_url or str(flow_run.id)}
-        parent = registry.start_retrain(experiment, before, workspace_id(root), trigger, name, tags)
-        try:
-            if (page := registry.page_of_run(experiment, parent)) is not None:
-                create_link_artifact(page, "MLflow run", key="mlflow", description=name)
-            registry.log_params(parent, before)
-            outcomes = run_pipeline(stages, root, experiment, parent, pools)
-            after = capture(root)
-            if after.commit != before.commit:
-                raise UserError("the commit changed during the run: run `mammoflow retrain` again")
-            environment = made_in(root, after, outcomes, logger.warning)
-            registry.log_snapshot(root, parent, after, environment)
-            registry.log_pages(root, parent, stages)
-            version, alias = register(root, after, parent)
-        except registry.FAULTS:
-            raise  # as above
-        except BaseException:
-            registry.end_run(parent, succeeded=False)
-            raise
-        registry.end_run(parent, succeeded=True)
-        publications = [publish(root, version, logger.info)]
-        if publications[0].complete:
-            publications += publish_pending(root, logger.info)
-        notify(
-            f"{registry.MODEL} version {version}: registered as {alias}",
-            f"MLflow run {parent}\n{describe_publication(publications[0])}",
-        )
-        gate = settle(root, registry.version(version), policy)
-        alias = registry.CHAMPION if gate.outcome == "promoted" else alias
+        job = _prepare_job(root, policy, experiment, before, pools)
+        latest = registry.find_latest_version()
+        if latest is not None and not force and _is_unchanged(root, before, latest):
+            return _finish_earlier_version(job, latest)
+        return _publish_and_judge(job, _make_version(job))
     except RefusedError as error:
         return Failed(name=REFUSED, message=str(error))
-    except (UserError, CommandError) as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
-        return Failed(message=f"{registry.in_words(error)}: every stage that has ended is kept")
-    summary = Summary(
-        tuple(outcomes),
-        _metrics(root, stages),
-        version,
-        alias,
-        parent,
+    except registry.EXPECTED as error:
+        said = registry.describe_error(error)
+        if isinstance(error, registry.FAULTS):
+            said += ": every stage that has ended is kept"
+        return Failed(message=said)
+
+
+def _prepare_folder(root: Path) -> str:
+    """Open the registry, and bring the folder into the state that a retrain needs.
+
+    Returns:
+        The id of the experiment in MLflow.
+
+    Raises:
+        UserError, CommandError: if something is wrong that the user can mend.
+    """
+    say = get_run_logger().info
+    experiment = registry.open_store(root)
+    check_next_tag(root)
+    repair_dvc(root, say)
+    ensure_data(root, say)
+    ensure_weights(root, say)
+    return experiment
+
+
+def _prepare_job(
+    root: Path, policy: Policy, experiment: str, before: Snapshot, pools: tuple[str, ...]
+) -> _Job:
+    """Read the pipeline, tag the flow run with its snapshot, and repair the registry.
+
+    Raises:
+        RefusedError: if dvc.yaml is wrong.
+        UserError: if a pool has no worker or cannot be used.
+    """
+    committed = snapshot_of_commit(root, before.commit)
+    trigger = committed.digest if _has_inputs_of(before, committed) else ""
+    if trigger:
+        attempts.tag_current_run(trigger)
+    try:
+        stages = read_pipeline(root)
+    except UserError as error:
+        raise RefusedError(str(error)) from None
+    check_pools(root, stages, pools)
+    repair_registry(root, experiment, get_run_logger().info)
+    return _Job(root, policy, experiment, before, trigger, stages, pools)
+
+
+def _finish_earlier_version(job: _Job, latest: ModelVersion) -> Summary:
+    """Nothing is to be retrained: do what an earlier retrain left undone.
+
+    The latest version goes to the gate if it still has to, and versions that are not yet published
+    are published.
+    """
+    say, version = get_run_logger().info, int(latest.version)
+    say(f"Nothing changed since {registry.MODEL} version {version}.")
+    gate = run_gate(job.root, latest, job.policy) if needs_gate(latest) else None
+    return Summary(
+        outcomes=(),
+        metrics=_read_metrics(job),
+        version=version,
+        alias=None,
+        run=registry.run_of(latest),
+        registered=False,
+        gate=gate,
+        publications=tuple(publish_pending(job.root, say)),
+    )
+
+
+def _make_version(job: _Job) -> Summary:
+    """Run the stages in a run of MLflow, and register the model.
+
+    Raises:
+        RefusedError, CommandError: if stages fail, as `run_pipeline` says.
+        UserError: if the commit changed meanwhile, or the version cannot be registered.
+    """
+    root, before = job.root, job.before
+    name = attempts.name_run(before.commit)
+    tags = {"prefect_flow_run": flow_run.ui_url or str(flow_run.id)}
+    run = runs.start_retrain(job.experiment, before, workspace_id(root), job.trigger, name, tags)
+    with runs.end_afterwards(run):
+        if (page := runs.page_of_run(job.experiment, run)) is not None:
+            create_link_artifact(page, "MLflow run", key="mlflow", description=name)
+        runs.log_params(run, before)
+        outcomes = run_pipeline(job.stages, root, job.experiment, run, job.pools)
+        after = capture(root)
+        if after.commit != before.commit:
+            raise UserError("the commit changed during the run: run `mammoflow retrain` again")
+        environment = describe_origin(root, after, outcomes, get_run_logger().warning)
+        runs.log_snapshot(root, run, after, environment)
+        runs.log_pages(root, run, job.stages)
+        version, alias = register(root, after, run)
+    return Summary(tuple(outcomes), _read_metrics(job), version, alias, run)
+
+
+def _publish_and_judge(job: _Job, made: Summary) -> Summary:
+    """Publish a new version, send its notification, and let the gate judge it."""
+    say = get_run_logger().info
+    publications = [publish(job.root, made.version, say)]
+    if publications[0].complete:
+        publications += publish_pending(job.root, say)
+    notify(
+        f"{registry.MODEL} version {made.version}: registered as {made.alias}",
+        f"MLflow run {made.run}\n{describe_publication(publications[0])}",
+    )
+    gate = run_gate(job.root, registry.get_version(made.version), job.policy)
+    summary = replace(
+        made,
+        alias=registry.CHAMPION if gate.outcome == "promoted" else made.alias,
         gate=gate,
         publications=tuple(publications),
     )
     create_markdown_artifact(
-        _as_markdown(summary), key="retrain", description=f"{registry.MODEL} version {version}"
+        _write_markdown(summary),
+        key="retrain",
+        description=f"{registry.MODEL} version {summary.version}",
     )
     return summary
 
 
-def _policy(root: Path) -> Policy:
+def _load_policy(root: Path) -> Policy:
     """The policy of params.yaml.
 
     Raises:
@@ -272,34 +235,34 @@ def _policy(root: Path) -> Policy:
     try:
         return load_params(root / "params.yaml").policy
     except UserError as error:
-        if _as_committed(root, "params.yaml"):
+        if _is_as_committed(root, "params.yaml"):
             raise RefusedError(str(error)) from None
         raise
 
 
-def _as_committed(root: Path, name: str) -> bool:
+def _is_as_committed(root: Path, name: str) -> bool:
     try:
         return file_at(root, "HEAD", name).encode() == (root / name).read_bytes()
     except (UserError, OSError):
         return False
 
 
-def _of_commit(now: Snapshot, committed: Snapshot) -> bool:
+def _has_inputs_of(now: Snapshot, committed: Snapshot) -> bool:
     """Whether settings and data are those of the commit; dvc.lock is what retrains write."""
     return all(
         now.files.get(name) == committed.files.get(name) for name in ("params.yaml", "data.dvc")
     )
 
 
-def _unchanged(root: Path, now: Snapshot, latest: registry.ModelVersion) -> bool:
+def _is_unchanged(root: Path, now: Snapshot, latest: ModelVersion) -> bool:
     """Whether dvc.lock is the latest version's and everything in the folder agrees with it.
 
     dvc.lock holds the hashes of data, code and outs and the params of every stage, so it tells
     what matters to the model apart from what does not, such as another commit of the README. Outs
-    that are only missing are put back.
+    that are only missing are restored.
     """
     stored = registry.find_snapshot(latest)
-    # Where its records are gone, nobody can tell.
+    # If the version's records are gone, nobody can tell.
     if stored is None or now.files.get("dvc.lock") != stored.files.get("dvc.lock"):
         return False
     found = status(root)
@@ -309,15 +272,21 @@ def _unchanged(root: Path, now: Snapshot, latest: registry.ModelVersion) -> bool
     return not found
 
 
-def _metrics(root: Path, stages: list[Stage]) -> dict[str, Any]:
+def _read_metrics(job: _Job) -> dict[str, Any]:
+    """The metrics of every stage that declares metrics, by the stage's name."""
     return {
-        stage.name: {key: x for path in stage.metrics for key, x in read_json(root / path).items()}
-        for stage in stages
+        stage.name: {
+            key: value
+            for path in stage.metrics
+            for key, value in read_json(job.root / path).items()
+        }
+        for stage in job.stages
         if stage.metrics
     }
 
 
-def _as_markdown(summary: Summary) -> str:
+def _write_markdown(summary: Summary) -> str:
+    """The summary as Prefect's pages show it."""
     rows = "\n".join(f"| {o.stage} | {o.fate} |" for o in summary.outcomes)
     return (
         f"## {registry.MODEL} version {summary.version} ({summary.alias})\n\n"

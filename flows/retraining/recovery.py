@@ -1,7 +1,7 @@
-"""What a retrain does about retrains that were cut short before it, and about one beside it.
+"""What a retrain does about earlier retrains that were cut short, and about one that runs now.
 
-Every retrain begins with this. It holds its folder's lock, which the system lets go of however the
-process ends; so whatever another retrain of this folder has left unfinished, nobody works on it.
+Every retrain begins with this. It holds the lock of its folder, which the system releases however
+the process ends. So nobody works on what another retrain of this folder has left unfinished.
 """
 
 import functools
@@ -33,9 +33,16 @@ from flows.processes.folder_lock import TEMPORARY, only_one
 from flows.processes.run_git import file_at, has_commit
 from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists
-from flows.tracking.aliases import ever_champion
-from flows.tracking.register import WHOLE, complete, git_tag
-from flows.tracking.registry import MODEL, WORKSPACE, absent, find_snapshot, run_of
+from flows.tracking.aliases import list_champions
+from flows.tracking.register import COMPLETION_TAG, complete, git_tag
+from flows.tracking.registry import (
+    MODEL,
+    find_snapshot,
+    is_absent,
+    list_versions,
+    run_of,
+)
+from flows.tracking.runs import WORKSPACE
 from mammo.base.atomic_files import write_json, write_text
 from mammo.base.errors import UserError
 
@@ -45,17 +52,17 @@ R = TypeVar("R")
 LOCK = "dvc.lock"
 REAPER = Path(__file__).parents[1] / "processes" / "reaper.py"
 
-_watchers: "list[subprocess.Popen[bytes]]" = []  # kept, for their pipes to stay open
+_reapers: "list[subprocess.Popen[bytes]]" = []  # kept, so that their pipes stay open
 
 
 def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
-    """Let a flow run only while no other one that is so wrapped works in the current folder."""
+    """Let a flow run only if no other wrapped flow runs in the current folder."""
 
     @functools.wraps(flow)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
         try:
             with only_one(Path.cwd()):
-                _take_server_along()
+                _end_server_with_us()
                 return flow(*args, **kwargs)
         except UserError as error:
             return Failed(message=str(error))
@@ -63,12 +70,12 @@ def one_at_a_time(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     return alone
 
 
-def _take_server_along() -> None:
-    """Prefect's temporary server ends with us, but would stay if we were killed: see to it."""
+def _end_server_with_us() -> None:
+    """Make sure that Prefect's temporary server ends, even if this process is killed."""
     for server in (child for child in psutil.Process().children() if _is_server(child)):
-        # Its stdin ends when we do, however we do.
+        # The reaper's stdin ends when this process ends, however that happens.
         command = [sys.executable, str(REAPER), str(server.pid), repr(server.create_time())]
-        _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+        _reapers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
 
 
 def _is_server(child: psutil.Process) -> bool:
@@ -79,7 +86,7 @@ def _is_server(child: psutil.Process) -> bool:
 
 
 def workspace_id(root: Path) -> str:
-    """A name for this folder on this machine, which tells nothing of either; a copy has another."""
+    """A name for this folder on this machine, which reveals neither; a copy has another name."""
     path = root / TEMPORARY / "workspace"
     if not path.exists():
         write_text(path, secrets.token_hex(16))
@@ -87,78 +94,105 @@ def workspace_id(root: Path) -> str:
 
 
 def repair_dvc(root: Path, say: Say) -> None:
-    """Remove locks whose holders are dead, and a dvc.lock that was cut short.
+    """Remove locks of processes that have ended, and repair a dvc.lock that was cut short.
 
     Raises:
         UserError: if DVC is busy in this folder.
     """
     try:
-        _release_locks(root, say)
+        _release_dvc_locks(root, say)
     except DvcException as error:
         raise UserError(f"DVC is busy in this folder: {error}") from None
-    _mend_lock(root, say)
+    _repair_dvc_lock(root, say)
 
 
 def repair_registry(root: Path, experiment: str, say: Say) -> None:
-    """Make half-registered versions of this folder whole, and end the runs it left running."""
-    client, mine = MlflowClient(), workspace_id(root)
-    _finish_versions(client, root, mine, say)
+    """Complete half-registered versions of this folder, and end the runs that it left running."""
+    client, workspace = MlflowClient(), workspace_id(root)
+    _finish_versions(client, root, workspace, say)
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
-        if _is_of(client, str(run.info.run_id), mine):
+        if _is_of(client, str(run.info.run_id), workspace):
             versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
-            status = "FINISHED" if any(WHOLE in version.tags for version in versions) else "KILLED"
+            status = (
+                "FINISHED"
+                if any(COMPLETION_TAG in version.tags for version in versions)
+                else "KILLED"
+            )
             client.set_terminated(run.info.run_id, status)
             say(f"the run {run.info.run_name} in MLflow was left running: now {status.lower()}")
 
 
-def _finish_versions(client: MlflowClient, root: Path, mine: str, say: Say) -> None:
-    """Complete a version that lacks its last tag, or remove it where that cannot be done.
+def _finish_versions(client: MlflowClient, root: Path, workspace: str, say: Say) -> None:
+    """Complete each version of a workspace that lacks its last tag, or remove it.
 
     A run has one version at most: a request that MLflow's client repeated may have made two.
     """
-    found = client.search_model_versions(f"name = '{MODEL}'")
-    done = {version.run_id for version in found if WHOLE in version.tags}
-    for version in sorted(found, key=lambda version: int(version.version)):
-        if WHOLE in version.tags:
+    found = sorted(list_versions(), key=lambda version: int(version.version))
+    done = {version.run_id for version in found if COMPLETION_TAG in version.tags}
+    for version in found:
+        if COMPLETION_TAG in version.tags:
             continue
         try:
             run = run_of(version)
         except UserError:
-            continue  # without a run it is none of ours
-        if not _is_of(client, run, mine):
-            continue  # its own retrain may be at it just now
-        name = f"{MODEL} version {version.version}"
+            continue  # it has no run, so no retrain of ours made it
+        if not _is_of(client, run, workspace):
+            continue  # its own retrain may be at work on it now
         try:
-            if run in done:
-                snapshot, never = None, "its run has another version"
-            else:
-                snapshot, never = _snapshot_to_complete(root, version)
-            if snapshot is not None:
-                complete(root, snapshot, int(version.version))
+            if _finish_version(client, root, version, has_twin=run in done, say=say):
+                done.add(run)
         except UserError as error:
-            say(f"{name} is half-registered, and stays so until the next time: {error}")
-            continue
-        if snapshot is None:
-            if int(version.version) in ever_champion():  # no half-registered one was
-                say(f"{name} lacks the tag {WHOLE}, but stays: {never}")
-                continue
-            client.delete_model_version(MODEL, version.version)
-            say(f"{name} was half-registered; removed it: {never}")
-            continue
-        done.add(run)
-        client.set_terminated(run, "FINISHED")
+            say(
+                f"{MODEL} version {version.version} is half-registered, and stays so until the "
+                f"next retrain: {error}"
+            )
+
+
+def _finish_version(
+    client: MlflowClient, root: Path, version: ModelVersion, has_twin: bool, say: Say
+) -> bool:
+    """Complete a half-registered version, or remove it if that is impossible.
+
+    Args:
+        client: of MLflow.
+        root: the project.
+        version: what to complete.
+        has_twin: whether its run has a complete version already.
+        say: gets a line about what was done.
+
+    Returns:
+        Whether the version is complete now.
+
+    Raises:
+        UserError: if it cannot be completed now; a later retrain tries again.
+    """
+    name, number = f"{MODEL} version {version.version}", int(version.version)
+    if has_twin:
+        snapshot, obstacle = None, "its run has another version"
+    else:
+        snapshot, obstacle = _find_snapshot_to_complete(root, version)
+    if snapshot is not None:
+        complete(root, snapshot, number)
+        client.set_terminated(run_of(version), "FINISHED")
         say(f"{name} was half-registered: completed it")
+        return True
+    if number in list_champions():  # a half-registered version never was champion
+        say(f"{name} lacks the tag {COMPLETION_TAG}, but stays: {obstacle}")
+    else:
+        client.delete_model_version(MODEL, version.version)
+        say(f"{name} was half-registered; removed it: {obstacle}")
+    return False
 
 
-def _snapshot_to_complete(root: Path, version: ModelVersion) -> tuple[Snapshot | None, str]:
-    """The snapshot that a half-registered version can be completed with; None, and why, if never.
+def _find_snapshot_to_complete(root: Path, version: ModelVersion) -> tuple[Snapshot | None, str]:
+    """The snapshot that a half-registered version can be completed with, or why there is none.
 
-    Only what is known for certain counts: git that does not answer says nothing.
+    Only what is certain counts: if git does not answer, that is no reason.
     """
     try:
         snapshot = find_snapshot(version)
     except UserError as error:
-        return None, str(error)  # no snapshot, but something else in its place
+        return None, str(error)  # what is stored is no snapshot
     if snapshot is None:
         return None, f"the run {version.run_id} has no snapshot"
     if not has_commit(root, snapshot.commit):
@@ -170,30 +204,30 @@ def _snapshot_to_complete(root: Path, version: ModelVersion) -> tuple[Snapshot |
 
 
 def _is_of(client: MlflowClient, run: str, workspace: str) -> bool:
-    """Whether a run belongs to a workspace; one that is gone from MLflow belongs to none."""
+    """Whether a run belongs to a workspace; a run that MLflow no longer has belongs to none."""
     try:
-        return _workspace_of(client, client.get_run(run)) == workspace
+        return _find_workspace(client, client.get_run(run)) == workspace
     except MlflowException as error:
-        if absent(error):
+        if is_absent(error):
             return False
         raise
 
 
-def _workspace_of(client: MlflowClient, run: Run) -> str | None:
-    """The workspace of the retrain that a run, or a run that it is nested in, belongs to."""
+def _find_workspace(client: MlflowClient, run: Run) -> str | None:
+    """The workspace of the retrain that a run is, or is nested in."""
     seen: set[str] = set()
     while parent := run.data.tags.get(MLFLOW_PARENT_RUN_ID):
         if parent in seen:
-            return None  # a circle: nobody's retrain
+            return None  # a circle: no retrain made this
         seen.add(parent)
         run = client.get_run(parent)
     return run.data.tags.get(WORKSPACE)
 
 
-def _release_locks(root: Path, say: Say) -> None:
-    """Take the entries of processes that have ended out of DVC's list of who reads and writes what.
+def _release_dvc_locks(root: Path, say: Say) -> None:
+    """Remove processes that have ended from DVC's list of who reads and writes what.
 
-    DVC does so too, but not if another process has got the number since, nor if it was killed
+    DVC does so, too, but not if another process has the same number now, nor if DVC was killed
     while it wrote the list.
     """
     folder = root / TEMPORARY
@@ -209,39 +243,39 @@ def _release_locks(root: Path, say: Say) -> None:
             return
         write, read = held.get("write", {}), held.get("read", {})
         left = {
-            "write": {out: holder for out, holder in write.items() if _at_work(holder)},
-            "read": {dep: [reader for reader in read[dep] if _at_work(reader)] for dep in read},
+            "write": {out: holder for out, holder in write.items() if _holds_lock(holder)},
+            "read": {dep: [reader for reader in read[dep] if _holds_lock(reader)] for dep in read},
         }
         if left != {"write": write, "read": read}:
             write_json(path, left)
             say("DVC's list of locks named processes that have ended: removed them")
 
 
-def _at_work(holder: Mapping[str, Any]) -> bool:
-    """Whether the process with this number is the one that took the lock."""
+def _holds_lock(holder: Mapping[str, Any]) -> bool:
+    """Whether the process with the holder's number is the one that took the lock."""
     try:
         command = psutil.Process(holder["pid"]).cmdline()
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
-    # DVC notes its arguments, the first of which is not how it was started.
+    # DVC records its arguments, but the first of them is not how the process was started.
     return " ".join(command).endswith(holder["cmd"].partition(" ")[2])
 
 
-def _mend_lock(root: Path, say: Say) -> None:
-    """Replace a dvc.lock that was cut short by the commit's, if any: the run cache has the rest.
+def _repair_dvc_lock(root: Path, say: Say) -> None:
+    """Replace a dvc.lock that was cut short by the one of the commit, or remove it.
 
-    DVC writes it in place.
+    DVC writes the file in place. What the older one lacks is in DVC's run cache.
     """
     path = root / LOCK
-    if not path.exists() or _whole(path.read_text(errors="replace")):
+    if not path.exists() or _is_valid_lock(path.read_text(errors="replace")):
         return
     try:
         committed = file_at(root, "HEAD", LOCK)
     except UserError:
         committed = ""
-    if _whole(committed):
+    if _is_valid_lock(committed):
         write_text(path, committed)
         say(f"{LOCK} was cut short: took the one of the commit")
     else:
@@ -249,7 +283,7 @@ def _mend_lock(root: Path, say: Say) -> None:
         say(f"{LOCK} was cut short: removed it")
 
 
-def _whole(text: str) -> bool:
+def _is_valid_lock(text: str) -> bool:
     try:
         COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text))
     except (yaml.YAMLError, Invalid):

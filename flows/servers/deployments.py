@@ -1,54 +1,61 @@
-"""What Prefect must know before work can be done: pools, deployments, and when a run is dead."""
+"""What Prefect must know before work can be done: pools, deployments, and rules for failed runs."""
 
 import asyncio
 import os
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from flows.notify import VARIABLE
+from flows.notify import VARIABLE, make_server_action
 from flows.processes.follow import CommandError, follow
 from flows.processes.words import Say
 from mammo.base.errors import UserError
 
+if TYPE_CHECKING:
+    from prefect.automations import Automation
+    from prefect.events.schemas.automations import EventTrigger
+    from prefect.events.schemas.events import ResourceSpecification
+
 POOLS = {"cpu": None, "gpu": 1}
 """The work pools and how many runs a worker takes at once: a GPU trains one network at a time."""
 
-HEARTBEAT = 30  # seconds between two signs of life of a flow run; Prefect allows no less
-DEAD_AFTER = 10  # heartbeats; a loaded machine misses some
+HEARTBEAT = 30  # seconds between two heartbeats of a flow run; Prefect allows no less
+DEAD_AFTER = 10  # heartbeats; a loaded machine misses a few
 
 REFUSED = "Refused"
-"""The state of a retrain that failed for a reason in its snapshot: another one would fail, too."""
+"""The state of a retrain that failed for a reason in its snapshot: another would fail, too."""
 
 SILENT = (
     *("Completed", "Failed", REFUSED, "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended"),
 )
-"""States, by Prefect's names, in which a flow run gives no sign of life and is not dead."""
+"""States, by Prefect's names, in which a flow run sends no heartbeat and is not dead."""
 
 SILENCE = "no sign of life"
-"""How the message of a flow run begins that the rule has set down as crashed."""
+"""How the message of a flow run begins that the rule has declared crashed."""
 
 _DEAD = "Mammoflow: crash flow runs without a heartbeat"
 _NOTICES = {
-    # Nobody was there to tell of it: the flow was never loaded, or its machine is gone.
+    # The flow's own hook could not send these: the flow was never loaded, or its machine is gone.
     "Mammoflow: tell of flow runs that could not begin": {"prefect.run-count": "0"},
     "Mammoflow: tell of flow runs that fell silent": {"prefect.state-message": f"{SILENCE}*"},
 }
-_TOLD = ("retrain", "watch", "promote", "audit", "gc")  # flows; of a stage's run its retrain tells
-_ONCE_IN = timedelta(hours=6)  # for a deployment: the watch tries every quarter of an hour
+_NOTIFIED = ("retrain", "watch", "promote", "audit", "gc")
+"""Flows whose failures are notified; a stage's failure is part of its retrain's."""
+
+_ONCE_IN = timedelta(hours=6)  # for each deployment: the watch starts again and again
 
 
 def set_up(root: Path, environment: dict[str, str], say: Say) -> None:
-    """Make pools, deployments and rules where they do not exist; mend the rules.
+    """Make pools, deployments and rules if they do not exist; update the rules if they do.
 
     Args:
         root: the clone, with prefect.yaml.
         environment: of the programs to start; its PREFECT_API_URL is the server's address.
-        say: told what is wrong with the block for notifications, if anything is.
+        say: gets a line if the block for notifications cannot be used.
 
     Raises:
-        UserError: with Prefect's last lines if it does not take the deployments.
+        UserError: if Prefect does not accept the deployments, with its last lines.
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -58,16 +65,16 @@ def set_up(root: Path, environment: dict[str, str], say: Say) -> None:
         try:
             asyncio.run(make_notices(os.environ.get(VARIABLE, "")))
         except UserError as error:
-            say(f"warning: {error}: nobody is told of flow runs that could not begin")
+            say(f"warning: {error}; if a flow run cannot begin, no notification is sent")
     deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     try:
-        follow(deploy, root, lambda line: None, environment)
+        follow(deploy, root, lambda _: None, environment)
     except CommandError as error:
         raise UserError(str(error)) from None
 
 
 def _make_pools() -> None:
-    """Make the work pools that do not exist; those that do stay as the user has set them."""
+    """Make the work pools that do not exist; the others stay as the user has set them."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -84,31 +91,38 @@ def _make_pools() -> None:
 
 
 async def make_rule(within: timedelta = timedelta(seconds=HEARTBEAT * DEAD_AFTER)) -> None:
-    """Let Prefect set down as crashed what has stopped giving signs of life.
+    """Let Prefect declare a flow run crashed if it sends no heartbeat any more.
 
-    A worker that loses its power cannot say so, and a retrain would wait for its run for ever. A
-    rule that is there already stays as the user has set it, but for what it takes for an end: an
-    earlier one waited for events that do not exist, and so fired at each run that had ended.
+    A worker that loses its power cannot report that, and a retrain would wait for its run for ever.
+    If the rule is there already, it stays as the user has set it, except for the events that count
+    as an end: an earlier version of the rule waited for events that do not exist, and so it fired
+    for each flow run that had ended.
+
+    Args:
+        within: how long a flow run may send no heartbeat.
     """
+    from prefect.events.schemas.automations import EventTrigger
+
+    beat = "prefect.flow-run.heartbeat"
+    expected = {beat, *(f"prefect.flow-run.{state}" for state in SILENT)}
+    found = await _read_rules(_DEAD)
+    for rule in found:
+        if isinstance(rule.trigger, EventTrigger) and rule.trigger.expect != expected:
+            rule.trigger.expect = expected
+            await rule.aupdate()
+    if not found:
+        await _compose_crash_rule(beat, expected, within).acreate()
+
+
+def _compose_crash_rule(beat: str, expected: set[str], within: timedelta) -> "Automation":
+    """The rule: after a heartbeat, another expected event, or the flow run is declared crashed."""
     from prefect.automations import Automation
-    from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
-    beat = "prefect.flow-run.heartbeat"
-    expected = {beat, *(f"prefect.flow-run.{state}" for state in SILENT)}
-    async with get_client() as client:
-        found = await client.read_automations_by_name(_DEAD)
-    for known in found:
-        rule = Automation(**known.model_dump())
-        if isinstance(rule.trigger, EventTrigger) and rule.trigger.expect != expected:
-            rule.trigger.expect = expected
-            await rule.aupdate()
-    if found:
-        return
-    await Automation(
+    return Automation(
         name=_DEAD,
         trigger=EventTrigger(
             after={beat},
@@ -128,81 +142,70 @@ async def make_rule(within: timedelta = timedelta(seconds=HEARTBEAT * DEAD_AFTER
                 f"process is gone",
             )
         ],
-    ).acreate()
+    )
 
 
 async def make_notices(slug: str) -> None:
-    """Let Prefect's server tell of flow runs that failed where no code of ours runs.
+    """Let Prefect's server send a notification where a flow run failed and no code of ours ran.
 
     Args:
-        slug: the block that notifications go through, by type and name; empty to tell nobody.
+        slug: the block that notifications go through, by type and name; if it is empty, none are
+            sent and the rules for them are removed.
 
     Raises:
-        UserError: if Prefect has no such block, or it sends no notifications.
+        UserError: if Prefect has no such block, or the block sends no notifications.
     """
     from prefect.automations import Automation
-    from prefect.client.orchestration import get_client
-    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.automations import EventTrigger
     from prefect.events.schemas.events import ResourceSpecification
 
-    action = await _notice(slug) if slug else None
+    subject, body = "flow.name ~ ' crashed'", "flow_run.name ~ ': ' ~ flow_run.state.message"
+    action = await make_server_action(slug, subject, body) if slug else None
     flows = ResourceSpecification(
-        {"prefect.resource.role": "flow", "prefect.resource.name": list(_TOLD)}
+        {"prefect.resource.role": "flow", "prefect.resource.name": list(_NOTIFIED)}
     )
     for name, mark in _NOTICES.items():
-        async with get_client() as client:
-            found = await client.read_automations_by_name(name)
-        for known in found:
-            rule = Automation(**known.model_dump())
-            if action is None:
+        found = await _read_rules(name)
+        if action is None:
+            for rule in found:
                 await rule.adelete()
-                continue
+            continue
+        for rule in found:
             trigger = rule.trigger
-            fewer = isinstance(trigger, EventTrigger) and trigger.match_related != flows
-            if rule.actions != [action] or fewer:
+            outdated = isinstance(trigger, EventTrigger) and trigger.match_related != flows
+            if rule.actions != [action] or outdated:
                 rule.actions = [action]
                 if isinstance(trigger, EventTrigger):
                     trigger.match_related = flows
                 await rule.aupdate()
-        if found or action is None:
-            continue
-        await Automation(
-            name=name,
-            trigger=EventTrigger(
-                expect={"prefect.flow-run.Crashed", "prefect.flow-run.Failed"},
-                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*", **mark}),
-                match_related=flows,
-                for_each={"related:deployment:prefect.resource.id"},
-                posture=Posture.Reactive,
-                threshold=1,
-                within=_ONCE_IN,
-            ),
-            actions=[action],
-        ).acreate()
+        if not found:
+            trigger = _compose_failure_trigger(mark, flows)
+            await Automation(name=name, trigger=trigger, actions=[action]).acreate()
 
 
-async def _notice(slug: str) -> Any:
-    """The action that sends a notification through a block."""
-    from prefect.blocks.core import Block
-    from prefect.blocks.notifications import NotificationBlock
-    from prefect.blocks.webhook import Webhook
-    from prefect.events.actions import CallWebhook, SendNotification
+def _compose_failure_trigger(
+    mark: dict[str, str], flows: "ResourceSpecification"
+) -> "EventTrigger":
+    """The trigger: a flow run with a mark, of one of the flows, has failed or crashed."""
+    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
 
-    try:
-        block: Any = await Block.aload(slug)
-    except ValueError as error:
-        raise UserError(f"{VARIABLE}={slug}: Prefect has no such block ({error})") from None
-    document = block._block_document_id
-    assert document is not None
-    subject, body = "flow.name ~ ' crashed'", "flow_run.name ~ ': ' ~ flow_run.state.message"
-    if isinstance(block, Webhook):
-        texts = [f"{{{{ ({text}) | tojson }}}}" for text in (subject, body)]
-        payload = f'{{"subject": {texts[0]}, "body": {texts[1]}}}'
-        return CallWebhook(block_document_id=document, payload=payload)
-    if not isinstance(block, NotificationBlock):
-        raise UserError(f"{VARIABLE}={slug}: a {type(block).__name__} sends no notifications")
-    return SendNotification(
-        block_document_id=document,
-        subject=f"{{{{ {subject} }}}}",
-        body=f"{{{{ {body} }}}} ({{{{ flow_run | ui_url }}}})",
+    return EventTrigger(
+        expect={"prefect.flow-run.Crashed", "prefect.flow-run.Failed"},
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*", **mark}),
+        match_related=flows,
+        for_each={"related:deployment:prefect.resource.id"},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=_ONCE_IN,
     )
+
+
+async def _read_rules(name: str) -> "list[Automation]":
+    """The rules of Prefect's server that have a name."""
+    from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        found = await client.read_automations_by_name(name)
+    return [Automation(**rule.model_dump()) for rule in found]

@@ -1,4 +1,4 @@
-"""Long-running programs started together and ended together, with every process they made."""
+"""Long-running programs that start together and end together, with all their processes."""
 
 import contextlib
 import socket
@@ -14,13 +14,13 @@ import psutil
 from mammo.base.errors import UserError
 
 PATIENCE = 300.0  # seconds until a program must answer
-GRACE = 20.0  # seconds for processes that are told to stop: a stage has ten of them
+GRACE = 20.0  # seconds for processes that are asked to stop: a stage needs up to ten
 LAST_LINES = 15
 
 
 @dataclass(frozen=True)
 class Service:
-    """A program to start; it is ready as soon as `answers` does."""
+    """A program to start; it is ready as soon as the address `answers` responds."""
 
     name: str
     command: Sequence[str]
@@ -30,17 +30,17 @@ class Service:
 
 @dataclass(frozen=True)
 class Running:
-    """A program that was started, and the file with all that it says."""
+    """A program that was started, and the file with its output."""
 
     service: Service
     process: "subprocess.Popen[bytes]"
-    handle: psutil.Process  # tells its process from a later one with the same number
+    handle: psutil.Process  # distinguishes it from a later process with the same number
     log: Path
     since: float  # time.monotonic() when it was started
 
     @property
     def name(self) -> str:
-        """The service's."""
+        """The name of its service."""
         return self.service.name
 
 
@@ -61,7 +61,7 @@ def start(service: Service, root: Path, logs: Path) -> Running:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # Nobody has waited for it: the number is its own, even if it has ended already.
+    # Nobody has waited for the process: the number is still its own, even if it has ended.
     return Running(service, process, psutil.Process(process.pid), log, time.monotonic())
 
 
@@ -69,7 +69,7 @@ def wait_until_ready(running: Running) -> None:
     """Wait until a program answers.
 
     Raises:
-        UserError: with its last lines if it ends before, or takes longer than PATIENCE.
+        UserError: if it ends before, or takes longer than PATIENCE, with its last lines.
     """
     deadline = time.monotonic() + PATIENCE
     address = running.service.answers
@@ -87,7 +87,7 @@ def check_alive(running: Running) -> None:
     """Make sure that a program has not ended.
 
     Raises:
-        UserError: with its last lines if it has.
+        UserError: if it has, with its last lines.
     """
     status = running.process.poll()
     if status is not None:
@@ -112,34 +112,34 @@ def require_free(host: str, port: int, variable: str) -> None:
 
 
 def stop(running: Sequence[Running]) -> None:
-    """End programs, the last started first, and every process that they have made.
+    """End programs, the last started first, and every process that they have started.
 
-    A worker puts each flow run into a session of its own, and a flow run its stage: neither the
-    worker's group nor its end reaches them, so they are looked up beforehand.
+    A worker starts each flow run in a session of its own, and a flow run its stage. Neither a
+    signal to the worker's group nor its end reaches them, so they are looked up before.
     """
     for one in reversed(running):
-        terminate(family(one))
+        terminate(list_processes(one))
         one.process.wait()
 
 
-def family(running: Running) -> list[psutil.Process]:
-    """A program's process and its descendants, itself first; none if it is gone."""
+def list_processes(running: Running) -> list[psutil.Process]:
+    """A program's process and its descendants, itself first; empty if it has ended."""
     try:
         return [running.handle, *running.handle.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
 
-def terminate(family: Sequence[psutil.Process]) -> None:
-    """End processes, by asking, then by force; those that have ended already do not matter.
+def terminate(processes: Sequence[psutil.Process]) -> None:
+    """End processes: ask them, then kill them; processes that have ended already are skipped.
 
-    psutil knows each by its number and the time of its creation, and signals no other.
+    psutil knows each by its number and its time of creation, and signals no other process.
     """
-    family = [process for process in family if process.is_running()]
-    for process in family:
+    alive = [process for process in processes if process.is_running()]
+    for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=GRACE)
+    _, alive = psutil.wait_procs(alive, timeout=GRACE)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

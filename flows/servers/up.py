@@ -1,11 +1,11 @@
-"""Everything that retraining by itself needs: Prefect server, MLflow server, one worker per pool.
+"""All programs that automatic retraining needs: Prefect, MLflow, and one worker for each pool.
 
     mammoflow up                     # all of it, in this clone, until Ctrl-C
     mammoflow up --workers gpu       # on another machine: only that worker, for PREFECT_API_URL
 
 The programs' own variables are respected: PREFECT_SERVER_API_HOST and _PORT, MLFLOW_HOST and _PORT,
 PREFECT_API_DATABASE_CONNECTION_URL, MLFLOW_BACKEND_STORE_URI. State stays in the clone, where
-`mammoflow retrain` has it too: .prefect/ and mlruns/; what the programs say is in .prefect/up/.
+`mammoflow retrain` has it, too: .prefect/ and mlruns/. The programs' output is in .prefect/up/.
 """
 
 import os
@@ -32,47 +32,49 @@ from flows.servers.supervised import (
     Running,
     Service,
     check_alive,
-    family,
+    list_processes,
     require_free,
     start,
     stop,
     terminate,
     wait_until_ready,
 )
+from flows.tracking.addresses import locate_registry
 from mammo.base.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SETTLED = 60.0  # seconds after which a worker has worked: if it ends then, another may fare better
+STABLE = 60.0  # seconds; a worker that ends later has worked, and is started again
 
+LOGS = Path(".prefect/up")  # what the programs print
 WATCHED = "cpu"  # the pool whose worker runs the watch and what it starts
 EVERY = 900.0  # seconds between two looks of the watch
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens, and where its own machine finds it."""
+    """Where a server listens, and how its own machine reaches it."""
 
     host: str
     port: int
 
     @property
     def url(self) -> str:
-        """Without a path."""
+        """The address without a path."""
         local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
         return f"http://{local}:{self.port}"
 
 
 def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()) -> None:
-    """Start servers and workers, or only the named workers, and wait for the end of it all.
+    """Start servers and workers, or only the named workers, and wait until they are stopped.
 
     Args:
         root: the clone, in which the workers run their flows.
-        workers: pools; if given, no server is started.
-        say: told line by line what runs where.
+        workers: pools; if given, only their workers are started, and no server.
+        say: gets a line for each program that is started.
         without: pools whose workers are on other machines.
 
     Raises:
-        UserError: if something cannot start or does not answer, or ends by itself, with its last
+        UserError: if a program cannot start, does not answer, or ends by itself, with its last
             lines.
     """
     if not (root / "prefect.yaml").exists():
@@ -90,10 +92,10 @@ def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()
     try:
         environment = _environment(root) if workers else _start_servers(root, running, say)
         for pool in workers or [pool for pool in POOLS if pool not in without]:
-            running.append(start(_worker(pool, environment), root, root / ".prefect" / "up"))
+            running.append(start(_worker_service(pool, environment), root, root / LOGS))
             say(f"worker   pool {pool}, flows run in {root}")
             if pool == WATCHED:
-                running.append(start(_looks(environment), root, root / ".prefect" / "up"))
+                running.append(start(_watch_service(environment), root, root / LOGS))
                 say(f"watch    looks every {EVERY / 60:g} minutes for what is to be retrained")
         say("Ctrl-C stops all of it.")
         _watch_over(running, root, say)
@@ -108,35 +110,35 @@ def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()
 
 
 def _watch_over(running: list[Running], root: Path, say: Say) -> NoReturn:
-    """See that everything runs: a worker that was killed is started again, a server never.
+    """Watch the programs: a worker that ends is started again; if a server ends, all ends.
 
-    What the worker's flow runs have started goes with it: nobody could cancel them any more.
+    Processes of the worker's flow runs are ended with it: nobody could cancel them any more.
 
     Raises:
-        UserError: if a server, or a worker as soon as it was started, ends.
+        UserError: if a server ends, or a worker soon after it was started.
     """
-    families: dict[str, list[psutil.Process]] = {}
+    processes: dict[str, list[psutil.Process]] = {}
     while True:
         time.sleep(1)
-        for place, one in enumerate(running):
+        for index, one in enumerate(running):
             status = one.process.poll()
             if status is None:
                 if one.service.answers is None:  # a worker
-                    families[one.name] = family(one)
+                    processes[one.name] = list_processes(one)
                 continue
-            if one.service.answers or time.monotonic() - one.since < SETTLED:
+            if one.service.answers or time.monotonic() - one.since < STABLE:
                 check_alive(one)
-            terminate(families.get(one.name, []))
-            running[place] = start(one.service, root, one.log.parent)
+            terminate(processes.get(one.name, []))
+            running[index] = start(one.service, root, one.log.parent)
             say(f"{one.name} ended with status {status}: started again, see {one.log}")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """What servers and workers inherit: ours, and where the clone and its code are."""
+    """The environment of servers and workers: this one, and where the clone and its code are."""
     return {
         **os.environ,
         CLONE: str(root),
@@ -154,10 +156,11 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
     require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
     proxies.exempt(urlsplit(address.url).hostname or "" for address in (prefect, mlflow))
     environment = _environment(root)
-    say(f"starting MLflow and Prefect; what they say is in {root / '.prefect' / 'up'}")
+    say(f"starting MLflow and Prefect; their output is in {root / LOGS}")
     services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
+    # One by one: if a later one cannot start, the caller still stops the earlier ones.
     for service in services:
-        running.append(start(service, root, root / ".prefect" / "up"))
+        running.append(start(service, root, root / LOGS))
     for one in running:
         wait_until_ready(one)
     environment["PREFECT_API_URL"] = f"{prefect.url}/api"
@@ -175,14 +178,14 @@ def _address(prefix: str, port: int) -> Address:
 
 def _prefect_server(address: Address, environment: dict[str, str]) -> Service:
     command = ["server", "start", "--host", address.host, "--port", str(address.port)]
-    # The pages ask the address that they came from, whatever name the user has for it.
+    # The pages send requests to the address that they came from, whatever its name is.
     env = {**environment, "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL", "/api")}
     env.pop("PREFECT_API_URL", None)
     return Service("prefect", _python("prefect", *command), env, f"{address.url}/api/health")
 
 
 def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) -> Service:
-    """A server of the registry that `mammoflow retrain` uses by itself, or of the user's store."""
+    """A server of the registry that `mammoflow retrain` uses alone, or of the user's store."""
     env = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env.setdefault("MLFLOW_WORKERS", "1")  # four by default, each of which takes memory
     env.pop("MLFLOW_TRACKING_URI", None)
@@ -195,13 +198,13 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
                 f"artifacts of the clone's own registry are in mlruns/artifacts: set "
                 f"MLFLOW_BACKEND_STORE_URI as well, or neither"
             )
-        store = f"sqlite:///{root}/mlruns/mlflow.db"
+        store = f"sqlite:///{locate_registry(root)}"
         _open_local_store(root, store)
         env["MLFLOW_BACKEND_STORE_URI"] = store
     if env["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:") and find_spec("boto3") is None:
-        # The server would start, and fail at each artifact.
+        # Otherwise the server would start, and fail at each artifact.
         raise UserError(
-            f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, which takes "
+            f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, which needs "
             f"the package boto3: run `uv pip install --constraint requirements.lock boto3`"
         )
     command = ["server", "--host", address.host, "--port", str(address.port)]
@@ -209,7 +212,7 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
 
 
 def _open_local_store(root: Path, store: str) -> None:
-    """Mend the addresses of a registry that was elsewhere, before anybody is served them."""
+    """Mend the addresses of a registry that was moved, before the server hands them out."""
     import mlflow
 
     from flows.tracking import registry
@@ -219,7 +222,7 @@ def _open_local_store(root: Path, store: str) -> None:
     mlflow.set_tracking_uri("")
 
 
-def _worker(pool: str, environment: dict[str, str]) -> Service:
+def _worker_service(pool: str, environment: dict[str, str]) -> Service:
     limit = POOLS[pool]
     name = f"{pool} on {socket.gethostname()}"
     command = ["worker", "start", "--pool", pool, "--type", "process", "--name", name]
@@ -227,8 +230,8 @@ def _worker(pool: str, environment: dict[str, str]) -> Service:
     return Service(f"worker-{pool}", _python("prefect", *command), environment)
 
 
-def _looks(environment: dict[str, str]) -> Service:
-    """What starts the watch when there is something to do, in the clone that would retrain."""
+def _watch_service(environment: dict[str, str]) -> Service:
+    """The process that starts the watch when there is something to do."""
     return Service("looks", _python("flows.retraining.looks", f"{EVERY:g}"), environment)
 
 

@@ -11,4 +11,5 @@ __all__ = [
     "preflight",
     "register",
     "registry",
+    "runs",
 ]

@@ -1,8 +1,8 @@
-"""The aliases of the registered model, and their history: what serves, since when, who said so.
+"""The aliases of the registered model, and their history: who moved which, when and why.
 
-Each move is a tag of the registered model under a name of its own, written before the alias is set:
-MLflow keeps tags as single rows, so two writers never overwrite each other's, and a move that
-nobody recorded, made by hand in MLflow, shows as a difference between history and alias.
+Each move is recorded as a tag of the registered model, under a name of its own, before the alias is
+set. MLflow keeps each tag as a row, so two writers never overwrite each other's record. A move that
+was made by hand in MLflow has no record; it shows as a difference between history and alias.
 """
 
 import json
@@ -41,11 +41,11 @@ class Move:
     before: int | None  # the version that had the alias
     who: str  # a person by git's identity, or AUTOMATIC
     why: str
-    kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: `before` was no good
+    kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: from `before`
 
 
-def current() -> dict[str, int]:
-    """Each alias and the version that has it; empty where there is no model yet."""
+def read_current() -> dict[str, int]:
+    """Each alias and the version that has it; empty if there is no model yet."""
     model = _model()
     return {name: int(version) for name, version in model.aliases.items()} if model else {}
 
@@ -53,22 +53,22 @@ def current() -> dict[str, int]:
 def move(
     alias: str, version: int, who: str, why: str, kind: Literal["set", "rolled back"] = "set"
 ) -> Move:
-    """Record a move and make it."""
+    """Record a move of an alias to a version, and make it."""
     made = _record(alias, version, who, why, kind)
     client = MlflowClient()
     try:
         client.set_registered_model_alias(MODEL, alias, str(version))
     except MlflowException:
-        # Where two writers set an alias that nobody had, the database takes one row of the two.
-        if alias not in current():
+        # If two writers set an alias that no version had, the database accepts one row of the two.
+        if alias not in read_current():
             raise
         client.set_registered_model_alias(MODEL, alias, str(version))
     return made
 
 
-def take_away(alias: str, who: str, why: str) -> None:
-    """Record that nobody has an alias any more, and take it from the version that has it."""
-    version = current().get(alias)
+def remove(alias: str, who: str, why: str) -> None:
+    """Record that an alias is removed, and remove it from the version that has it, if any."""
+    version = read_current().get(alias)
     if version is not None:
         _record(alias, version, who, why, "taken away")
         MlflowClient().delete_registered_model_alias(MODEL, alias)
@@ -78,7 +78,7 @@ def _record(
     alias: str, version: int, who: str, why: str, kind: Literal["set", "taken away", "rolled back"]
 ) -> Move:
     now = datetime.now(UTC)
-    date, before = now.isoformat(timespec="seconds"), current().get(alias)
+    date, before = now.isoformat(timespec="seconds"), read_current().get(alias)
     made = Move(date, alias, version, before, who, why, kind)
     # The name sorts by time; its end tells apart what happens in the same microsecond.
     name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
@@ -87,29 +87,29 @@ def _record(
 
 
 def check_unmoved(version: int, champion: int | None) -> None:
-    """Make sure, before a version is crowned, that the champion is the one it was compared with.
+    """Make sure, before a promotion, that the champion is the one that was compared with.
 
-    MLflow cannot compare and set at once: what happens between this and the move goes unnoticed.
+    MLflow cannot compare and set at once: a change between this and the move goes unnoticed.
 
     Raises:
         UserError: if somebody has moved the alias meanwhile, or deleted the version.
     """
-    now = current().get(CHAMPION)
+    now = read_current().get(CHAMPION)
     if now != champion:
         raise UserError(
-            f"{CHAMPION} was {_version(champion)} when this was decided, and is {_version(now)} "
+            f"{CHAMPION} was {_describe(champion)} when this was decided, and is {_describe(now)} "
             f"now: somebody moved the alias meanwhile; run `mammoflow promote {version}` again"
         )
     if registry.find(version) is None:
         raise UserError(f"{MODEL} version {version} was deleted in MLflow meanwhile")
 
 
-def crown(version: int, who: str, why: str) -> None:
-    """Make a version champion; the one before it, if it still exists, stays as `previous`.
+def make_champion(version: int, who: str, why: str) -> None:
+    """Make a version champion; the champion before it, if it still exists, becomes `previous`.
 
-    The new champion is challenger no longer. One that was rolled back from is no `previous`.
+    The new champion is no longer challenger.
     """
-    now = current()
+    now = read_current()
     champion = now.get(CHAMPION)
     if champion == version:
         return
@@ -117,25 +117,24 @@ def crown(version: int, who: str, why: str) -> None:
         move(PREVIOUS, champion, who, f"gave way to version {version}")
     move(CHAMPION, version, who, why)
     if now.get(CHALLENGER) == version:
-        take_away(CHALLENGER, who, f"version {version} is {CHAMPION}")
+        remove(CHALLENGER, who, f"version {version} is {CHAMPION}")
 
 
-def ever_champion() -> set[int]:
-    """The versions that are or have been champion, as far as alias and history tell."""
-    now = current()
-    return {made.version for made in history() if made.alias == CHAMPION} | (
+def list_champions() -> set[int]:
+    """The versions that are or have been champion, according to alias and history."""
+    now = read_current()
+    return {made.version for made in read_history() if made.alias == CHAMPION} | (
         {now[CHAMPION]} if CHAMPION in now else set()
     )
 
 
-def rolled_back() -> dict[int, Move]:
-    """The versions that people went back from, with the move that did it.
+def list_rolled_back() -> dict[int, Move]:
+    """The versions that people rolled back from, each with the move that did it.
 
-    One that a person made champion again since is none of them any more, nor is one that people
-    went back to.
+    A version that became champion again since, by a promotion or by a rollback to it, is left out.
     """
     found: dict[int, Move] = {}
-    for made in history():
+    for made in read_history():
         if made.alias != CHAMPION:
             continue
         found.pop(made.version, None)
@@ -145,15 +144,18 @@ def rolled_back() -> dict[int, Move]:
 
 
 def roll_back(who: str, why: str) -> tuple[int, int]:
-    """Return to the previous champion; return the version that leaves and the one that returns.
+    """Make the previous champion champion again.
 
-    What leaves is remembered as rolled back. `previous` then names the champion before: another
-    rollback goes on to that one, and never brings back what was rolled back.
+    The version that was champion is recorded as rolled back. `previous` then names an earlier
+    champion: another rollback returns to that one, and never to a version that was rolled back.
+
+    Returns:
+        The version that was champion, and the one that is champion now.
 
     Raises:
-        UserError: if there is nothing to return to.
+        UserError: if there is no champion to return to.
     """
-    now = current()
+    now = read_current()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
     if previous is not None and registry.find(previous) is None:
         raise UserError(f"version {previous}, the `{PREVIOUS}` of {MODEL}, was deleted in MLflow")
@@ -162,8 +164,8 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
             f"{MODEL} has no champion to roll back from: make the one before it champion with "
             f'`mammoflow promote {previous} --reason "..."`'
         )
-    if champion is not None and previous in rolled_back():
-        previous = _champion_before(champion)  # somebody set the alias by hand
+    if champion is not None and previous in list_rolled_back():
+        previous = _champion_before(champion)  # the alias was set by hand
     if champion is None or previous is None or champion == previous:
         raise UserError(
             f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
@@ -172,18 +174,17 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
     move(CHAMPION, previous, who, why, "rolled back")
     further = _champion_before(previous)
     if further is None:
-        take_away(PREVIOUS, who, f"there was no good champion before version {previous}")
+        remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")
     else:
         move(PREVIOUS, further, who, f"was champion before version {previous}")
     return champion, previous
 
 
 def _champion_before(version: int) -> int | None:
-    """The last champion that made way for a version, if it still exists and nobody went back from
-    it; or the one before that, and so on."""
-    bad, now = rolled_back(), version
-    for made in reversed(history()):
-        # A rollback returned to what was there already; how that came to be stands further back.
+    """The last champion before a version that still exists and was not rolled back; or None."""
+    bad, now = list_rolled_back(), version
+    for made in reversed(read_history()):
+        # A rollback returned to an earlier champion; how that became champion is an earlier move.
         if made.alias != CHAMPION or made.kind == "rolled back" or made.version != now:
             continue
         if made.before is None:
@@ -194,7 +195,7 @@ def _champion_before(version: int) -> int | None:
     return None
 
 
-def history() -> list[Move]:
+def read_history() -> list[Move]:
     """Every recorded move, the oldest first.
 
     Raises:
@@ -202,37 +203,37 @@ def history() -> list[Move]:
     """
     model = _model()
     tags = sorted(model.tags.items()) if model else []
-    return [_recorded(name, text) for name, text in tags if name.startswith(_PREFIX)]
+    return [_parse_move(name, text) for name, text in tags if name.startswith(_PREFIX)]
 
 
-def _recorded(tag: str, text: str) -> Move:
+def _parse_move(tag: str, text: str) -> Move:
     try:
         return TypeAdapter(Move).validate_json(text)
     except ValidationError as error:
         raise UserError(
             f"the tag {tag} of {MODEL} in MLflow is no record of a move ({faults(error)}): "
-            f"somebody changed it; bring it back, or delete the tag"
+            f"somebody changed it; restore the record, or delete the tag"
         ) from None
 
 
-def unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
-    """Aliases that do not stand where the last recorded move put them, as sentences."""
+def find_unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:
+    """A sentence for each alias that is not where the last recorded move put it."""
     last = {made.alias: None if made.kind == "taken away" else made.version for made in moves}
     return [
-        f"{alias} is {_version(now.get(alias))}, but the history says {_version(last.get(alias))}: "
-        f"nobody recorded that move"
+        f"{alias} is {_describe(now.get(alias))}, but the history says "
+        f"{_describe(last.get(alias))}: nobody recorded that move"
         for alias in sorted(last.keys() | now.keys())
         if last.get(alias) != now.get(alias)
     ]
 
 
-def person(root: Path) -> str:
-    """Who acts, by git's identity.
+def identify_person(root: Path) -> str:
+    """Who decides: name and address as git knows them.
 
     Raises:
-        UserError: if git has none: an unsigned decision is worth nothing later.
+        UserError: if git knows none: a decision without a name is worth nothing later.
     """
-    # Without useConfigOnly git would make a name up from the machine's.
+    # Without useConfigOnly git would invent a name from the machine's.
     try:
         found = git(root, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
     except UserError:
@@ -243,16 +244,18 @@ def person(root: Path) -> str:
     return found.rsplit(" ", 2)[0]  # without the time
 
 
-def checked_reason(reason: str) -> str:
-    """A reason as it is recorded.
+def check_reason(reason: str) -> str:
+    """The reason as it is recorded.
 
     Raises:
-        UserError: if it says nothing, or is too long for a record.
+        UserError: if it is empty, or too long for a record.
     """
     if not reason.strip():
-        raise UserError("the reason is empty: say why, for whoever asks later")
+        raise UserError("the reason is empty: say why, for the record")
     if len(reason) > LONGEST_REASON:
-        raise UserError(f"the reason has {len(reason)} characters: {LONGEST_REASON} is the most")
+        raise UserError(
+            f"the reason has {len(reason)} characters: at most {LONGEST_REASON} are allowed"
+        )
     return reason.strip()
 
 
@@ -260,10 +263,10 @@ def _model() -> RegisteredModel | None:
     try:
         return MlflowClient().get_registered_model(MODEL)
     except MlflowException as error:
-        if registry.absent(error):
+        if registry.is_absent(error):
             return None
         raise
 
 
-def _version(number: int | None) -> str:
+def _describe(number: int | None) -> str:
     return "not set" if number is None else f"version {number}"

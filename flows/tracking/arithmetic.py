@@ -1,5 +1,7 @@
-"""The fingerprint of a machine's arithmetic, as the code of a given snapshot computes it, and which
-machine's made the outs of a stage."""
+"""The fingerprint of a machine's arithmetic, and which arithmetic made the outs of each stage.
+
+The code of a given snapshot computes the fingerprint.
+"""
 
 import json
 import sys
@@ -33,19 +35,19 @@ def measure(folder: Path) -> dict[str, str]:
         Nothing if the folder's code is older than the fingerprint.
 
     Raises:
-        CommandError: if it cannot be computed, with the last lines of what it said.
+        CommandError: if it cannot be computed, with the last lines that the process printed.
     """
     module = find_module(folder, "mammo.learning.fingerprint")
     if module is None:
         return {}
     command = [sys.executable, "-m", module]
-    lines = follow(command, folder, lambda line: None, {"PYTHONPATH": str(folder)})
+    lines = follow(command, folder, lambda _: None, {"PYTHONPATH": str(folder)})
     found = json.loads(lines[-1])
     return {str(family): str(digest) for family, digest in found.items()}
 
 
-def measure_or_say(folder: Path, say: Say) -> dict[str, str]:
-    """As `measure`, but what is trained is not lost for it: if it fails, nothing is known."""
+def try_to_measure(folder: Path, say: Say) -> dict[str, str]:
+    """As `measure`, but empty if that fails: a trained model is not given up for its sake."""
     try:
         return measure(folder)
     except CommandError as error:
@@ -53,40 +55,42 @@ def measure_or_say(folder: Path, say: Say) -> dict[str, str]:
         return {}
 
 
-def made_in(root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Say) -> Environment:
-    """This machine, and for each stage that did not run on it the arithmetic that made its outs.
+def describe_origin(
+    root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Say
+) -> Environment:
+    """This machine, and the arithmetic that made the outs of stages that did not run on it.
 
     Args:
         root: the project, after a retrain.
         snapshot: what the retrain ended with.
-        outcomes: what became of each stage.
-        say: told if something cannot be measured.
+        outcomes: what happened to each stage.
+        say: gets a line if something cannot be measured.
     """
-    ran_here = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
+    local = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
     elsewhere = {
         o.stage: o.arithmetic for o in outcomes if o.fate == "ran" and o.arithmetic is not None
     }
-    rest = [s for s in read_lock(snapshot) if s.name not in ran_here and s.name not in elsewhere]
-    here = environment.describe_environment().model_copy(
-        update={"arithmetic": measure_or_say(root, say)}
+    rest = [s for s in read_lock(snapshot) if s.name not in local and s.name not in elsewhere]
+    machine = environment.describe_environment().model_copy(
+        update={"arithmetic": try_to_measure(root, say)}
     )
-    for stage, arithmetic in _of_older_versions(rest):
-        if arithmetic != here.arithmetic:
-            elsewhere[stage] = arithmetic
-    return here.model_copy(update={"elsewhere": dict(sorted(elsewhere.items()))})
+    known = dict(_find_in_versions(rest))
+    elsewhere |= {name: known[name] for name in known if known[name] != machine.arithmetic}
+    return machine.model_copy(update={"elsewhere": dict(sorted(elsewhere.items()))})
 
 
-def _of_older_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Arithmetic]]:
-    """What made the outs of stages that did not run: the newest version with these very outs tells.
+def _find_in_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Arithmetic]]:
+    """The arithmetic that made the outs of stages that did not run.
 
-    Nothing is known of outs that came from a cache and belong to no version.
+    The newest version that has the same outs has recorded it. For outs that came from a cache and
+    belong to no version, it is empty.
     """
     wanted = {stage.name: stage for stage in stages}
-    for version in registry.versions() if wanted else ():
+    for version in registry.list_versions() if wanted else ():
         try:
             locked = read_lock(registry.snapshot_of(version))
         except UserError:
-            continue  # a version whose records are damaged tells nothing
+            continue  # its records are damaged
         made = registry.environment_of(version)
         for stage in locked:
             if stage.name in wanted and wanted[stage.name].outs == stage.outs:

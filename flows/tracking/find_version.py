@@ -1,4 +1,4 @@
-"""Which model version somebody means."""
+"""The model version that a user names by number or alias."""
 
 import re
 
@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows.tracking.registry import MODEL
+from flows.tracking.registry import MODEL, get_version
 from mammo.base.errors import UserError
 
 
@@ -21,11 +21,10 @@ def find_version(reference: str) -> ModelVersion:
     if match is None:
         raise UserError(f"{reference!r} is no version: write a number or {MODEL}@champion")
     name = match[1]
-    client = MlflowClient()
     try:
-        if name.isdigit():
-            return client.get_model_version(MODEL, name)
-        return client.get_model_version_by_alias(MODEL, name)
+        if name.isdecimal():
+            return get_version(int(name))
+        return MlflowClient().get_model_version_by_alias(MODEL, name)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise

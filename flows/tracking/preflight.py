@@ -1,6 +1,7 @@
-"""What commands look at before anything is started, created or logged: exit status 2, one sentence.
+"""What a command checks before it starts, creates or logs anything.
 
-It takes less than two seconds where everything answers: nothing here imports MLflow or torch.
+If a check fails, the command prints one sentence and exits with 2. All of it takes less than two
+seconds if everything answers: no module is imported that brings MLflow or torch.
 """
 
 import os
@@ -14,7 +15,7 @@ from flows.processes.run_git import succeeds
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 
-ROOM = 500_000_000  # bytes that a run needs at least, for its logs, models and databases
+MINIMUM = 500_000_000  # bytes that a run needs at least, for its logs, models and databases
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -23,17 +24,17 @@ def check_project(root: Path) -> Params:
     """The settings of the project in a folder.
 
     Raises:
-        UserError: if it is none, git does not know it, or its settings are wrong.
+        UserError: if there is no project, git does not know it, or its settings are wrong.
     """
     check_clone(root)
     return load_params(root / "params.yaml")
 
 
 def check_clone(root: Path) -> None:
-    """Make sure that a folder is a clone of a project, whatever its settings say.
+    """Make sure that a folder is a clone of a project; its settings are not read.
 
     Raises:
-        UserError: if it is none, or git does not know it.
+        UserError: if it is not, or git does not know it.
     """
     for name in ("dvc.yaml", "params.yaml", ".dvc"):
         if not (root / name).exists():
@@ -56,10 +57,10 @@ def check_committed(root: Path) -> None:
 
 
 def check_registry(begin: bool = False) -> None:
-    """Make sure that whatever holds the registry is there.
+    """Make sure that the file, database or server of the registry is there.
 
     Args:
-        begin: let a file that is not there pass, since it will be made.
+        begin: accept that a file is missing, since it will be made.
 
     Raises:
         UserError: within ten seconds, if it is not.
@@ -83,22 +84,22 @@ def check_registry(begin: bool = False) -> None:
             ) from None
 
 
-def check_room(root: Path, wanted: int) -> None:
-    """Make sure that the disk has room for some bytes more, and for what any run writes.
+def check_disk(root: Path, wanted: int) -> None:
+    """Make sure that the disk has space for `wanted` bytes, and for what any run writes.
 
     Raises:
         UserError: if it has not.
     """
     free = shutil.disk_usage(root).free
-    if free < wanted + ROOM:
+    if free < wanted + MINIMUM:
         raise UserError(
-            f"the disk of {root} has {gigabytes(free)} free, and this may take "
-            f"{gigabytes(wanted + ROOM)}: make room"
+            f"the disk of {root} has {format_bytes(free)} free, and this may take "
+            f"{format_bytes(wanted + MINIMUM)}: free space"
         )
 
 
-def gigabytes(count: int) -> str:
-    """Bytes, as people say it."""
+def format_bytes(count: int) -> str:
+    """A number of bytes in GB or MB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
@@ -108,6 +109,6 @@ def _check_file(database: Path, begin: bool) -> None:
             f"there is no registry {database.absolute()}: set MLFLOW_TRACKING_URI to the team's, or"
             f" begin one with `mammoflow retrain`"
         )
-    there = next(path for path in (database, *database.absolute().parents) if path.exists())
-    if not os.access(there, os.W_OK):
-        raise UserError(f"{database.absolute()}: cannot be written: see to its permissions")
+    existing = next(path for path in (database, *database.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{database.absolute()}: cannot be written: check its permissions")

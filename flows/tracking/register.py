@@ -20,7 +20,14 @@ from flows.processes.run_git import git, remotes
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from flows.tracking import aliases
-from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, USUAL, snapshot_tags, versions
+from flows.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    DEFAULT_MODEL,
+    MODEL,
+    list_versions,
+    snapshot_tags,
+)
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 
@@ -37,20 +44,20 @@ SIGNATURE = ModelSignature(
 )
 
 NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
-"""The parts of a predictor and the folders that they come from."""
+"""The parts of a predictor, and the folders that they come from."""
 
-WHOLE = "git_tag"
+COMPLETION_TAG = "git_tag"
 """The tag of a version that is written last: one without it is half-registered."""
 
-_TAGS = "model" if MODEL == USUAL else f"model/{MODEL}"
+_TAGS = "model" if MODEL == DEFAULT_MODEL else f"model/{MODEL}"
 
 SERVING = "flows.tracking.served_model"
 """What MLflow runs to load the model."""
 
-# What MLflow would put in their place: the machine's account, and a path of it.
+# Otherwise MLflow would record the account and a path of this machine.
 _MADE_BY = {MLFLOW_USER: aliases.AUTOMATIC, MLFLOW_SOURCE_NAME: "mammoflow retrain"}
 
-# What runs the pipeline, but no part of a prediction.
+# Packages that run the pipeline, and that no prediction needs.
 _NOT_FOR_SERVING = {
     "prefect",
     "fastapi",
@@ -72,15 +79,18 @@ def git_tag(version: int) -> str:
 def check_next_tag(root: Path) -> None:
     """Make sure, before any work, that git's tags and the registry belong together.
 
-    A registry that has no version yet is held against the tags of git's remote, too: a clone gets
+    If the registry has no version yet, the tags of git's remotes are compared, too: a clone gets
     those only when it is made.
 
     Raises:
-        UserError: if there are versions that the registry never gave; it says what can be done.
+        UserError: if git has tags of versions that the registry never had, with what to do.
     """
-    # MLflow never gives a number twice; of versions that were deleted, the aliases' history tells.
-    known = {int(found.version) for found in versions()} | {m.version for m in aliases.history()}
-    strange = sorted(_tagged(root, elsewhere=not known) - set(range(max(known, default=0) + 1)))
+    # MLflow never gives a number twice; deleted versions are still in the history of the aliases.
+    known = {int(found.version) for found in list_versions()}
+    known |= {move.version for move in aliases.read_history()}
+    strange = sorted(
+        _list_tagged(root, elsewhere=not known) - set(range(max(known, default=0) + 1))
+    )
     if strange:
         named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
         raise UserError(
@@ -91,52 +101,53 @@ def check_next_tag(root: Path) -> None:
         )
 
 
-def _tagged(root: Path, elsewhere: bool) -> set[int]:
-    """Numbers of versions that have a git tag, here and, if wished, on the remotes that answer."""
+def _list_tagged(root: Path, elsewhere: bool) -> set[int]:
+    """Numbers of versions with a git tag, in this clone or also on the remotes that answer."""
     names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
     for remote in remotes(root) if elsewhere else ():
         try:
-            told = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
+            answer = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
         except UserError:
             continue  # publishing will say what is wrong with it
-        names += [line.partition("\t")[2] for line in told.splitlines()]
+        names += [line.partition("\t")[2] for line in answer.splitlines()]
     found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
     return {int(match[1]) for match in found if match}
 
 
 def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
-    """Log the predictor to a run and register it; return the version and the alias it got."""
+    """Log the predictor to a run and register it; return the version and its alias."""
     uri = log_predictor(root, run)
-    MlflowClient().update_run(run, "RUNNING")  # logging a model has ended it, but much is to come
+    MlflowClient().update_run(run, "RUNNING")  # logging a model has ended it, but it goes on
     # The registry numbers versions, so the version comes before its git tag.
     made = mlflow.register_model(uri, MODEL, tags=snapshot_tags(snapshot))
     return int(made.version), complete(root, snapshot, int(made.version))
 
 
 def complete(root: Path, snapshot: Snapshot, version: int) -> str:
-    """Make a version of the registry whole and return its alias; what is done already stays.
+    """Complete a version of the registry and return its alias; what is done already stays.
 
-    It gets its git tag and its alias (challenger: the gate makes champions, the first one too), and
-    last the tag that says it is whole: whatever is cut short before can be done again.
+    The version gets its git tag, its alias (challenger: only the gate makes champions, also the
+    first one), and last the tag that says that it is complete. If this is cut short before, it can
+    be done again.
 
     Raises:
-        UserError: if git has this tag for another snapshot, or the snapshot's commit is not there.
+        UserError: if git has this tag for another snapshot, or does not have the snapshot's commit.
     """
     tag = git_tag(version)
     if not tag_exists(root, tag):
         write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
     elif read_tag(root, tag) != snapshot:
         raise UserError(f"git has the tag {tag} already, for another snapshot: delete the tag")
-    alias = CHAMPION if aliases.current().get(CHAMPION) == version else CHALLENGER
-    if aliases.current().get(alias) != version:
+    alias = CHAMPION if aliases.read_current().get(CHAMPION) == version else CHALLENGER
+    if aliases.read_current().get(alias) != version:
         aliases.move(alias, version, aliases.AUTOMATIC, "registered by a retrain")
-    MlflowClient().set_model_version_tag(MODEL, str(version), WHOLE, tag)
+    MlflowClient().set_model_version_tag(MODEL, str(version), COMPLETION_TAG, tag)
     return alias
 
 
 def log_predictor(root: Path, run: str) -> str:
     """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
-    # Not before: a retrain with nothing to do has no use for it.
+    # Here, since a retrain with nothing to do does not need it.
     from mammo.datasets.phantom.draw import phantom_dicom_bytes
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -150,16 +161,15 @@ def log_predictor(root: Path, run: str) -> str:
                 code_paths=[str(root / "mammo")],
                 signature=SIGNATURE,
                 input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
-                pip_requirements=serving_requirements(),
+                pip_requirements=list_serving_requirements(),
                 tags=_MADE_BY,
             )
-        _name_no_place(info, Path(scratch))
+        _remove_local_paths(info, Path(scratch))
     return str(info.model_uri)
 
 
-def _name_no_place(info: ModelInfo, scratch: Path) -> None:
-    """Take out of a logged model the paths that its parts had here: MLflow notes, and never uses,
-    them."""
+def _remove_local_paths(info: ModelInfo, scratch: Path) -> None:
+    """Remove this machine's paths from a logged model: MLflow records them and never uses them."""
     where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
     file = Path(mlflow.artifacts.download_artifacts(where, dst_path=str(scratch)))
     described = yaml.safe_load(file.read_text())
@@ -172,8 +182,7 @@ def _name_no_place(info: ModelInfo, scratch: Path) -> None:
 
 
 def gather_predictor(root: Path, folder: Path) -> None:
-    """Copy what a predictor consists of into `folder`, as `load_predictor` reads it:
-    weights, architectures and settings."""
+    """Copy weights, architectures and settings into a folder, as `load_predictor` reads them."""
     for part, source in NETWORKS.items():
         (folder / part).mkdir(parents=True)
         for file in NETWORK_FILES:
@@ -181,8 +190,8 @@ def gather_predictor(root: Path, folder: Path) -> None:
     shutil.copyfile(root / "params.yaml", folder / "params.yaml")
 
 
-def serving_requirements() -> list[str]:
-    """Packages that a prediction needs, at the versions that trained the model."""
+def list_serving_requirements() -> list[str]:
+    """The packages that a prediction needs, in the versions that trained the model."""
     names = [
         requirement.name
         for requirement in map(Requirement, metadata.requires("mammoflow") or [])

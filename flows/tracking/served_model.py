@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 if TYPE_CHECKING:
     from mammo.serving.predictor import Predictor
 
 
 class MammogramClassifier(PythonModel):
-    """One row a DICOM file, given as bytes in the column `dicom`."""
+    """Predicts from DICOM files: one row for each, as bytes in the column `dicom`."""
 
     predictor: Predictor
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load detector and classifier."""
-        # Here, since MLflow runs this file to register a model too: it brings torch, for seconds.
+        # Here, since it imports torch for seconds: MLflow runs this file to register a model, too.
         from mammo.serving.predictor import load_predictor
 
         self.predictor = load_predictor(Path(context.artifacts["predictor"]))
@@ -35,7 +35,7 @@ class MammogramClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """See `register.SIGNATURE` for the columns; box in pixels of the stored image."""
+        """A row of `register.SIGNATURE` for each file; the box is in pixels of the stored image."""
         rows = []
         for content in model_input["dicom"]:
             found = self.predictor.predict(bytes(content))

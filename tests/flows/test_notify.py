@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.blocks.system import Secret
@@ -12,6 +13,8 @@ from prefect.blocks.webhook import Webhook
 from prefect.states import Failed
 
 from flows.notify import VARIABLE, notify, notify_failure
+from flows.servers.deployments import _NOTIFIED
+from tests.imports import ROOT
 from tests.support.receiver import Receiver, listening
 
 
@@ -108,3 +111,10 @@ def test_a_flow_that_fails_or_raises_is_told_with_its_reason(receiver: Receiver)
     assert receiver.received == [{"subject": "retrain failed", "body": "the code is not committed"}]
     failing("raise", return_state=True)
     assert "no space left" in receiver.received[1]["body"]
+
+
+def test_the_server_notifies_of_every_deployment_but_that_of_a_stage() -> None:
+    """A failed stage is part of its retrain's notification."""
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    flows = {deployment["entrypoint"].partition(":")[2] for deployment in deployments}
+    assert set(_NOTIFIED) == flows - {"run_stage"}

@@ -85,7 +85,7 @@ RUN_STAGES = """
     from prefect import flow
     root, pool, names = Path.cwd(), sys.argv[1:2], sys.argv[2:]
     experiment = registry.open_store(root)
-    parent = registry.start_retrain(experiment, Snapshot("0" * 40, {}))
+    parent = runs.start_retrain(experiment, Snapshot("0" * 40, {}))
 
     @flow
     def toy():

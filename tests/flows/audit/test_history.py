@@ -12,7 +12,7 @@ from flows.audit.history import Audited, history, keep
 from flows.audit.record import Audit
 from flows.cli.app import app
 from flows.snapshots.environment import describe_environment
-from flows.tracking.registry import MODEL, version
+from flows.tracking.registry import MODEL, get_version
 from mammo.base.errors import UserError
 from tests.support.small_project import store
 
@@ -55,13 +55,13 @@ def audit(verdict: str, quick: bool = False, second: int = 0) -> Audit:
 
 
 def shown() -> str:
-    return version(1).tags["audit_verdict"]
+    return get_version(1).tags["audit_verdict"]
 
 
 def test_every_audit_is_a_record_of_its_own(root: Path) -> None:
     folders = [keep(root, audit(FULL)), keep(root, audit(FULL)), keep(root, audit(QUICK, True, 9))]
     assert len(set(folders)) == 3  # two of them within one second
-    kept = history(version(1))
+    kept = history(get_version(1))
     assert {one.report for one in kept} == set(folders)
     assert [(one.verdict, one.quick, one.who) for one in kept] == [
         (FULL, False, "Ann <ann@localhost>"),
@@ -69,7 +69,7 @@ def test_every_audit_is_a_record_of_its_own(root: Path) -> None:
         (QUICK, True, "Ann <ann@localhost>"),
     ]
     client = MlflowClient()
-    run = str(version(1).run_id)
+    run = str(get_version(1).run_id)
     for one in kept:
         names = {Path(item.path).name for item in client.list_artifacts(run, one.report)}
         assert names == {"index.html", "audit.json"}
@@ -101,7 +101,7 @@ def test_an_audit_from_before_there_were_records_is_not_hidden_either(root: Path
         client.set_model_version_tag(MODEL, "1", f"audit_{name}", value)
     keep(root, audit(QUICK, True))
     assert shown() == FULL
-    assert [one.verdict for one in history(version(1))] == [FULL, QUICK]
+    assert [one.verdict for one in history(get_version(1))] == [FULL, QUICK]
 
 
 def test_the_audits_of_a_version_are_listed_with_the_one_that_is_shown(root: Path) -> None:
@@ -119,16 +119,16 @@ def test_the_audits_of_a_version_are_listed_with_the_one_that_is_shown(root: Pat
 def test_a_record_that_was_changed_is_named(root: Path, text: str) -> None:
     MlflowClient().set_model_version_tag(MODEL, "1", "audit.x", text)
     with pytest.raises(UserError, match=r"the tag audit\.x of version 1 is no record of an audit"):
-        history(version(1))
+        history(get_version(1))
 
 
 def test_a_report_that_cannot_be_kept_is_one_sentence(root: Path) -> None:
     (root / "artifacts").mkdir(exist_ok=True)
-    (root / "artifacts" / str(version(1).run_id)).write_text("in the way")
+    (root / "artifacts" / str(get_version(1).run_id)).write_text("in the way")
     with pytest.raises(UserError, match="the report could not be kept: "):
         keep(root, audit(FULL))
-    assert history(version(1)) == []
-    assert "audit_verdict" not in version(1).tags
+    assert history(get_version(1)) == []
+    assert "audit_verdict" not in get_version(1).tags
 
 
 def test_a_record_says_whether_it_judged() -> None:

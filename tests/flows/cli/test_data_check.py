@@ -82,7 +82,7 @@ def test_everything_wrong_is_said_at_once(data: Path) -> None:
         assert said in mended
     for said in ("another view than train.csv", "a box of an image that train.csv lacks"):
         assert said in result.output[known:]
-    assert "6 of 8 images of 2 women can be read; some things must be mended." in result.output
+    assert "6 of 8 images of 2 women can be read; something must be mended." in result.output
 
 
 def test_a_copy_is_named_with_its_original(data: Path) -> None:

@@ -18,7 +18,7 @@ from flows.snapshots.snapshot import (
     read_tag,
     write_tag,
 )
-from flows.tracking.aliases import person
+from flows.tracking.aliases import identify_person
 from mammo.base.errors import UserError
 from tests.imports import ROOT
 from tests.support.processes import gone
@@ -161,7 +161,7 @@ def test_a_snapshot_is_captured_tagged_and_materialised_as_for_anybody_else(
         for path in ("mammo/science.py", *FILES):
             assert (folder / path).read_bytes() == (project / path).read_bytes()
         assert capture(folder) == snapshot
-    assert person(hostile) == "Jörg Tester <tester@localhost>"
+    assert identify_person(hostile) == "Jörg Tester <tester@localhost>"
 
 
 def test_code_that_only_the_person_ignores_is_seen(hostile: Path) -> None:

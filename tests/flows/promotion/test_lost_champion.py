@@ -11,7 +11,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.retraining.recovery import workspace_id
-from flows.tracking.registry import MODEL, WORKSPACE
+from flows.tracking.registry import MODEL
+from flows.tracking.runs import WORKSPACE
 from tests.support.toys import Retrain, free_port, make_toy, prefect_server, run
 
 pytestmark = pytest.mark.timeout(900)

@@ -27,7 +27,7 @@ from flows.cli.app import app
 from flows.notify import VARIABLE
 from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.promotion import rescoring
-from flows.promotion.flow import unsettled
+from flows.promotion.flow import needs_gate
 from flows.snapshots.snapshot import Snapshot, git, tag_exists, write_tag
 from flows.tracking import aliases
 from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
@@ -72,7 +72,7 @@ def root(original: Path, prefect_here: None, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Version 2 has the weights of version 1; here it counts as if it had not."""
-    monkeypatch.setattr(rescoring, "predicts_alike", lambda one, other: False)
+    monkeypatch.setattr(rescoring, "predict_alike", lambda one, other: False)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def run(*arguments: str) -> Result:
 
 def last_of_champion() -> aliases.Move:
     """The last move of the champion: the challenger's alias is taken away after it."""
-    return [move for move in aliases.history() if move.alias == "champion"][-1]
+    return [move for move in aliases.read_history() if move.alias == "champion"][-1]
 
 
 def tags(version: int = 2) -> dict[str, str]:
@@ -114,12 +114,12 @@ def set_policy(root: Path, **changes: object) -> None:
 
 
 def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path) -> None:
-    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert aliases.read_current() == {"champion": 1, "challenger": 2}
     found = tags()
     assert (found["gate_verdict"], found["gate_against"]) == ("promote", "1")
     assert found["gate.auroc"].startswith("passed: auROC ")
     assert json.loads(found["gate_policy"])["approve"] == "manual"
-    assert [(m.alias, m.version, m.kind, m.who) for m in aliases.history()] == [
+    assert [(m.alias, m.version, m.kind, m.who) for m in aliases.read_history()] == [
         ("challenger", 1, "set", aliases.AUTOMATIC),
         ("champion", 1, "set", aliases.AUTOMATIC),
         ("challenger", 1, "taken away", aliases.AUTOMATIC),
@@ -131,7 +131,7 @@ def test_the_first_version_met_the_floors_before_it_was_champion(root: Path) -> 
     found = tags(1)
     assert (found["gate_verdict"], found["gate_against"]) == ("promote", "none")
     assert found["gate.sensitivity_at_90_specificity"].startswith("passed: ")
-    assert "there was no champion yet" in aliases.history()[1].why
+    assert "there was no champion yet" in aliases.read_history()[1].why
 
 
 def test_a_first_version_that_falls_short_stays_challenger_and_the_next_may_be_the_first(
@@ -146,14 +146,14 @@ def test_a_first_version_that_falls_short_stays_challenger_and_the_next_may_be_t
     assert result.exit_code == 1
     assert "there was no champion yet: sensitivity at 90 % specificity" in result.output
     assert "may not be below 1.000" in result.output
-    assert aliases.current() == {"challenger": 2}
+    assert aliases.read_current() == {"challenger": 2}
     assert (tags()["gate_verdict"], tags()["gate_against"]) == ("refuse", "none")
     assert receiver.subjects() == [f"{MODEL} version 2: refused"]
     # The nightly has nothing to add.
-    assert not unsettled(client.get_model_version(MODEL, "2"))
+    assert not needs_gate(client.get_model_version(MODEL, "2"))
     set_policy(root, approve="manual", sensitivity_floor=0.0)
     assert run("promote", "2").exit_code == 0
-    assert aliases.current() == {"champion": 2}
+    assert aliases.read_current() == {"champion": 2}
 
 
 def test_the_weights_of_the_champion_are_not_scored_again(
@@ -172,19 +172,19 @@ def test_what_a_person_rolled_back_and_its_very_weights_wait_for_a_person(
     set_policy(root, approve="automatic")
     run("promote", "2")
     run("rollback", "--reason", "recalls too many")
-    assert aliases.current()["champion"] == 1
+    assert aliases.read_current()["champion"] == 1
     for version in ("2", copied_version(2)):
         result = run("promote", version)
         assert result.exit_code == 1
         assert "was rolled back on" in result.output
         assert "recalls too many" in result.output
         assert "gate: scoring" not in said_by_tasks(caplog)
-        assert aliases.current()["champion"] == 1
+        assert aliases.read_current()["champion"] == 1
         assert tags(int(version))["gate_verdict"] == "refuse"
-    assert "version 2, whose very weights these are," in result.output
+    assert "version 2, which has the same weights," in result.output
     assert run("promote", "2", "--reason", "the viewer was wrong").exit_code == 0
-    assert aliases.current()["champion"] == 2
-    assert aliases.rolled_back() == {}
+    assert aliases.read_current()["champion"] == 2
+    assert aliases.list_rolled_back() == {}
 
 
 def test_the_run_in_mlflow_leads_to_the_one_in_prefect_and_both_say_what_they_are(
@@ -252,7 +252,7 @@ def test_a_person_approves_and_is_on_record(
 ) -> None:
     result = run("promote", "2", "--reason", "fewer recalls in the pilot")
     assert result.exit_code == 0, result.output
-    assert aliases.current() == {"champion": 2, "previous": 1}
+    assert aliases.read_current() == {"champion": 2, "previous": 1}
     move = last_of_champion()
     assert (move.alias, move.version, move.before) == ("champion", 2, 1)
     assert (move.who, move.why) == ("Tester <tester@localhost>", "fewer recalls in the pilot")
@@ -266,7 +266,7 @@ def test_rollback_returns_and_the_aliases_are_listed(root: Path, receiver: Recei
     run("promote", f"{MODEL}@challenger", "--reason", "as agreed")
     result = run("rollback", "--reason", "calls everybody back")
     assert result.exit_code == 0, result.output
-    assert aliases.current() == {"champion": 1}
+    assert aliases.read_current() == {"champion": 1}
     assert receiver.subjects()[-1] == f"{MODEL}: rolled back from version 2 to 1"
     listed = run("aliases").output
     moves = (
@@ -316,7 +316,7 @@ def test_a_version_that_falls_short_is_refused_with_the_reason(
     assert "fetching data.dvc from DVC's remote" in caplog.text
     assert "scored: 40/40" in caplog.text
     assert "may not be below 1.000" in result.output
-    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert aliases.read_current() == {"champion": 1, "challenger": 2}
     assert tags()["gate_verdict"] == "refuse"
     assert tags()["gate.sensitivity_at_90_specificity"].startswith("failed: ")
     model = f"{MODEL} version 2"
@@ -334,7 +334,7 @@ def test_a_retrain_that_was_cut_short_at_the_gate_goes_there_the_next_time(
     assert result.exit_code == 0, result.output
     assert "Nothing changed" in result.output
     assert f"{MODEL} version 2: promoted" in result.output
-    assert aliases.current() == {"champion": 2, "previous": 1}
+    assert aliases.read_current() == {"champion": 2, "previous": 1}
     assert last_of_champion().who == aliases.AUTOMATIC
     assert last_of_champion().why.startswith("the gate: ")
     assert "conditions of the policy are met" in last_of_champion().why
@@ -384,13 +384,13 @@ def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
         assert "version 1 was trained or tuned on 1 of the" in result.output
         assert woman in result.output
         assert "scored" not in said_by_tasks(caplog)
-        assert aliases.current()["champion"] == 1
+        assert aliases.read_current()["champion"] == 1
         assert tags()["gate_verdict"] == "cannot be judged"
         assert "gate.auroc" not in tags()
         assert receiver.subjects() == [f"{MODEL} version 2: not judged"]
         # A person may know better; what the gate said stays on record.
         assert run("promote", "2", "--reason", "a new split").exit_code == 0
-        assert aliases.current()["champion"] == 2
+        assert aliases.read_current()["champion"] == 2
         assert "(the gate: cannot be judged)" in receiver.received[-1]["body"]
     finally:
         record(root, 1, before)
@@ -413,7 +413,7 @@ def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
         result = run("promote", "2")
         assert result.exit_code == 1
         assert "is not the one that it was registered with" in result.output
-        assert aliases.current()["champion"] == 1
+        assert aliases.read_current()["champion"] == 1
     finally:
         record(root, 2, before)
 
@@ -450,7 +450,7 @@ def test_a_decision_that_makes_no_sense_is_refused_in_one_sentence(
         assert "error: " in result.output
         assert sentence in result.output
         assert "Traceback" not in result.output
-    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert aliases.read_current() == {"champion": 1, "challenger": 2}
     assert receiver.subjects() == []  # nothing of the system's has failed
 
 
@@ -486,4 +486,4 @@ def test_without_a_name_nobody_decides(root: Path, monkeypatch: pytest.MonkeyPat
         git(root, "config", "user.email", "tester@localhost")
     assert result.exit_code == 2
     assert "git does not know who you are" in result.output
-    assert aliases.current() == {"champion": 1, "challenger": 2}
+    assert aliases.read_current() == {"champion": 1, "challenger": 2}

@@ -31,8 +31,8 @@ from flows.pipeline.lock_and_cache import data_out, open_cache, read_lock
 from flows.processes.folder_lock import only_one
 from flows.processes.run_git import git, has_commit
 from flows.pruning.policy import Found, Policy
-from flows.pruning.prune import LONG_LOG, alone, look, remove
-from flows.pruning.records import _delete, _old
+from flows.pruning.prune import LONG_LOG, exclude_others, find_waste, remove
+from flows.pruning.records import _delete, _find_old
 from flows.publishing.publish import fetch_objects
 from flows.snapshots.snapshot import (
     Snapshot,
@@ -42,7 +42,7 @@ from flows.snapshots.snapshot import (
     snapshots_folder,
     write_tag,
 )
-from flows.tracking.register import WHOLE
+from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
 from mammo.base.errors import UserError
 from mammo.compute.result_store import Store
@@ -114,7 +114,7 @@ def register(root: Path, folder: Path) -> None:
     ended_run(client, experiment, parent=made_by)
     client.log_text(made_by, snapshot.to_json(), SNAPSHOT_ARTIFACT)
     client.create_registered_model(MODEL)
-    tags = {**snapshot_tags(snapshot), WHOLE: TAG}
+    tags = {**snapshot_tags(snapshot), COMPLETION_TAG: TAG}
     client.create_model_version(MODEL, "file:///nowhere", made_by, tags=tags)
     write_tag(root, snapshot, TAG, "version 1")
     open_store(root)  # mends what MLflow wrote of this folder: that is no work of `mammoflow gc`
@@ -164,8 +164,8 @@ def there(place: Path) -> set[str]:
 
 
 def gc(root: Path, policy: Policy) -> Found:
-    with alone(root):
-        found = look(root, policy)
+    with exclude_others(root):
+        found = find_waste(root, policy)
         remove(found, print)
     return found
 
@@ -311,7 +311,7 @@ def test_while_a_retrain_or_an_audit_is_at_work_it_refuses_in_one_sentence(root:
     assert refused.exit_code == 1
     assert refused.output.startswith("error: somebody is at work with a snapshot in ")
     with (
-        alone(root),
+        exclude_others(root),
         pytest.raises(UserError, match=r"^mammoflow gc is at work in this folder \(process"),
         only_one(root),
     ):
@@ -394,7 +394,7 @@ def test_git_packs_its_objects_and_forgets_none(
     objects = git(root, "count-objects")
     assert "objects that git has not packed" not in counts(gc(root, Policy()))
     assert git(root, "count-objects") == objects
-    monkeypatch.setattr("flows.pruning.prune.LOOSE", 1)
+    monkeypatch.setattr("flows.pruning.prune.MANY", 1)
     assert counts(gc(root, Policy()))["objects that git has not packed"] > 1
     assert git(root, "count-objects").startswith("1 objects")
     assert has_commit(root, unnamed)
@@ -441,8 +441,8 @@ def test_flow_runs_that_ended_go_but_for_the_last_of_each_deployment_or_flow(
         at_work = client.create_flow_run(nothing, state=Running()).id
         ours = {first, tagged, last, other, at_work}
         now = datetime.now(UTC)
-        assert not ours & {*_old(client, now - timedelta(hours=1))}
-        assert ours & {*_old(client, now + timedelta(hours=1))} == {first}
+        assert not ours & {*_find_old(client, now - timedelta(hours=1))}
+        assert ours & {*_find_old(client, now + timedelta(hours=1))} == {first}
         client.create_logs(
             [LogCreate(name="x", level=20, message="x", timestamp=now, flow_run_id=first)]
         )

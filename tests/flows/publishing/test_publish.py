@@ -21,8 +21,8 @@ from flows.publishing.publish import (
     publish_pending,
 )
 from flows.snapshots.snapshot import capture, materialise, write_tag
-from flows.tracking.register import WHOLE
-from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_tags, version
+from flows.tracking.register import COMPLETION_TAG
+from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, get_version, snapshot_tags
 from mammo.base.errors import UserError
 from tests.support.small_project import store
 from tests.support.toys import make_toy, run
@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, value in snapshot_tags(snapshot).items():
         client.set_tag(made_by, name, value)
     client.create_registered_model(MODEL)
-    tags = {**snapshot_tags(snapshot), WHOLE: TAG}
+    tags = {**snapshot_tags(snapshot), COMPLETION_TAG: TAG}
     source = f"{folder}/artifacts/{made_by}/artifacts"
     client.create_model_version(MODEL, source, made_by, tags=tags)
     write_tag(root, snapshot, TAG, "version 1")
@@ -83,7 +83,7 @@ def auditor(builder: Path, tmp_path: Path) -> Path:
 
 
 def said() -> str:
-    return version(1).tags[PUBLISHED]
+    return get_version(1).tags[PUBLISHED]
 
 
 def objects(root: Path) -> set[str]:
@@ -105,7 +105,7 @@ def test_what_is_published_is_there_and_another_clone_gets_it(
     assert str(tmp_path) not in said()  # a path of this machine tells others nothing
     assert objects(tmp_path / "remote") == objects(builder / ".dvc" / "cache" / "files")
     assert fetch_tag(auditor, 1) is None
-    record: ModelVersion = version(1)
+    record: ModelVersion = get_version(1)
     snapshot, findings = find_agreed_snapshot(
         auditor, record, MlflowClient().get_run(str(record.run_id))
     )
@@ -196,7 +196,7 @@ def test_a_remote_that_takes_a_package_says_which_to_the_auditor(builder: Path) 
     assert why == f"DVC's remote team {UNUSABLE}"
     assert told[-1] == why
     [finding] = check_cached_bytes(
-        open_cache(builder), version(1), ("data", "0" * 32), {}, lambda: None, why
+        open_cache(builder), get_version(1), ("data", "0" * 32), {}, lambda: None, why
     )
     assert finding.kind == "missing"
     assert finding.sentence == f"DVC's cache lacks data, and {why}"

@@ -98,4 +98,4 @@ def test_a_server_that_is_away_ends_no_looking_and_is_said_once(
     ):
         looks.keep_looking(Path(), 0.5, said.append)
     [sentence] = said
-    assert sentence.startswith("Prefect's server does not take the watch: ")
+    assert sentence.startswith("Prefect's server does not start the watch: ")

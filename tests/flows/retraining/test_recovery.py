@@ -304,18 +304,18 @@ REGISTRATION = """
         "tagged in git": (register, "write_tag", killed),
         "given an alias": (MlflowClient, "set_registered_model_alias", killed),
         "marked as whole": (MlflowClient, "set_model_version_tag", killed),
-        "told to be done": (registry, "end_run", killed),
+        "told to be done": (runs, "end_run", killed),
         "asked for twice": (mlflow, "register_model", twice),
     }
 
     def register_until(point, workspace):
         experiment = registry.open_store(root)
         before = snapshot.capture(root)
-        run = registry.start_retrain(experiment, before, workspace=workspace)
-        registry.log_snapshot(root, run, before, environment.describe_environment())
+        run = runs.start_retrain(experiment, before, workspace=workspace)
+        runs.log_snapshot(root, run, before, environment.describe_environment())
         setattr(*POINTS[point])
         register.register(root, before, run)
-        registry.end_run(run, succeeded=True)
+        runs.end_run(run, succeeded=True)
 
     def look():
         recovery.repair_registry(root, registry.open_store(root), say)
@@ -349,7 +349,7 @@ REGISTRATION = """
 
     # Opened once for all children: no connection is kept, so that none is shared.
     registry.open_store(root)
-    registry.latest_version()
+    registry.find_latest_version()
     for point in sys.argv[1:]:
         assert child(register_until, point, recovery.workspace_id(root)) == -9
         assert child(look) == 0
@@ -412,10 +412,10 @@ def test_the_lock_of_a_folder_is_let_go_of(project: Path) -> None:
 
 SERVER = """
 import subprocess, sys, time
-from flows.retraining.recovery import _take_server_along
+from flows.retraining.recovery import _end_server_with_us
 ended = subprocess.Popen(["true"])  # a zombie is no server
 server = subprocess.Popen(["bash", "-c", "sleep 60; :", "uvicorn"], stdout=subprocess.DEVNULL)
-_take_server_along()
+_end_server_with_us()
 print(server.pid, flush=True)
 time.sleep(60)
 """

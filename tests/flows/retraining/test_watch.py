@@ -16,22 +16,23 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
 from flows.processes.run_git import NoAnswerError
 from flows.promotion import rescoring
-from flows.promotion.flow import _objection, judged, unsettled
-from flows.promotion.gate import PAGE, judge_first, not_compared, predicts_alike
+from flows.promotion.flow import _find_objection, needs_gate, was_judged
+from flows.promotion.gate import PAGE, judge_first, predict_alike, record_uncompared
 from flows.retraining import recovery
-from flows.retraining.attempts import name_of, not_before
+from flows.retraining.attempts import find_next_start, name_run
 from flows.retraining.branch_watch import reason_to_wait
-from flows.retraining.flow import _by_itself, _of_commit
-from flows.retraining.recovery import WHOLE
+from flows.retraining.flow import _has_inputs_of
+from flows.retraining.run_stages import _is_own_error
 from flows.servers.deployments import REFUSED, SILENT
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking import aliases, registry
-from flows.tracking.register import NETWORKS
+from flows.tracking import aliases, registry, runs
+from flows.tracking.register import COMPLETION_TAG, NETWORKS
 from flows.tracking.registry import CHALLENGER, MODEL
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
@@ -74,12 +75,12 @@ def test_without_an_attempt_there_is_nothing_to_wait_for() -> None:
 @pytest.mark.parametrize(
     ("states", "reason"),
     [
-        ([at(1, Crashed()), Running()], "the flow run retrain 1 is at it (Running)"),
-        ([Pending(), at(1, Crashed())], "the flow run retrain 0 is at it (Pending)"),
-        ([at(1, Completed())], "nothing new: the flow run retrain 0 has seen to it"),
+        ([at(1, Crashed()), Running()], "the flow run retrain 1 is retraining it (Running)"),
+        ([Pending(), at(1, Crashed())], "the flow run retrain 0 is retraining it (Pending)"),
+        ([at(1, Completed())], "nothing new: the flow run retrain 0 has retrained it"),
         (
             [at(1, Failed(name=REFUSED, message="params.yaml: seed"))],
-            "was refused, and so would another be: params.yaml: seed",
+            "was refused, and another one would be, too: params.yaml: seed",
         ),
         ([at(1, Cancelled())], "somebody cancelled the flow run retrain 0"),
     ],
@@ -94,10 +95,10 @@ def test_what_does_not_begin_again_and_again_is_tried_less_and_less_often() -> N
     tries, now = [at(0, Crashed())], NOW
     for hours in (0, 0.25, 0.75, 1.75):
         earlier = attempts(*tries)
-        due = not_before(earlier)
+        due = find_next_start(earlier)
         assert due == now + timedelta(hours=hours)
         if hours:
-            assert "came to no end" in str(reason_to_wait(earlier, due - timedelta(seconds=1)))
+            assert "did not finish" in str(reason_to_wait(earlier, due - timedelta(seconds=1)))
         assert reason_to_wait(earlier, due) is None
         now = due
         tries.append(Crashed(timestamp=now))
@@ -106,7 +107,7 @@ def test_what_does_not_begin_again_and_again_is_tried_less_and_less_often() -> N
 @given(st.integers(1, 49))
 def test_what_does_not_begin_is_tried_once_a_day_at_least(count: int) -> None:
     earlier = attempts(*(at(0, Crashed()) for _ in range(count)))
-    assert not_before(earlier) - NOW <= timedelta(days=1)
+    assert find_next_start(earlier) - NOW <= timedelta(days=1)
 
 
 def test_the_rule_for_dead_runs_knows_the_state_of_a_refused_one() -> None:
@@ -115,20 +116,20 @@ def test_the_rule_for_dead_runs_knows_the_state_of_a_refused_one() -> None:
 
 def test_only_a_stage_that_ended_by_itself_would_end_so_again() -> None:
     said = "failed to reproduce 'slow': failed to run: bash slow.sh, exited with {}"
-    assert _by_itself(said.format(1))
+    assert _is_own_error(said.format(1))
     for killed in (-9, 137, -15):
-        assert not _by_itself(said.format(killed))
-    assert not _by_itself("error: the disk is full: free some of it\n" + said.format(1))
-    assert not _by_itself("run-stage/gpu ended as Crashed: Process exited with status code: -9")
-    assert not _by_itself(said.format(1) + "\n" + said.format(-9))
+        assert not _is_own_error(said.format(killed))
+    assert not _is_own_error("error: the disk is full: free some of it\n" + said.format(1))
+    assert not _is_own_error("run-stage/gpu ended as Crashed: Process exited with status code: -9")
+    assert not _is_own_error(said.format(1) + "\n" + said.format(-9))
 
 
 def test_a_retrain_with_other_settings_than_the_commits_is_no_retrain_of_the_commit() -> None:
     committed = Snapshot("0" * 40, {"params.yaml": "seed: 1\n", "data.dvc": "a", "dvc.lock": "a"})
     written = {**committed.files, "dvc.lock": "b"}  # by a retrain
-    assert _of_commit(Snapshot("0" * 40, written), committed)
+    assert _has_inputs_of(Snapshot("0" * 40, written), committed)
     for name in ("params.yaml", "data.dvc"):
-        assert not _of_commit(Snapshot("0" * 40, {**committed.files, name: "b"}), committed)
+        assert not _has_inputs_of(Snapshot("0" * 40, {**committed.files, name: "b"}), committed)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_a_run_is_called_by_its_commit_and_who_asked_for_it(
     tags: list[str] | None, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.retraining.attempts.flow_run", SimpleNamespace(tags=tags))
-    assert name_of("4435b4e" + "0" * 33) == name
+    assert name_run("4435b4e" + "0" * 33) == name
 
 
 @pytest.fixture
@@ -158,9 +159,7 @@ def version(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.chdir(root)
     client = store(root)
     experiment = registry.open_store(root)
-    run = registry.start_retrain(
-        experiment, Snapshot("0" * 40, {}), "here", "d1", "retrain 0000000"
-    )
+    run = runs.start_retrain(experiment, Snapshot("0" * 40, {}), "here", "d1", "retrain 0000000")
     client.create_registered_model(MODEL)
     made = client.create_model_version(MODEL, source=str(root), run_id=run)
     aliases.move(CHALLENGER, int(made.version), aliases.AUTOMATIC, "registered by a retrain")
@@ -169,48 +168,48 @@ def version(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     client.delete_run(run)
 
 
-def found(root: Path) -> registry.ModelVersion:
-    [version] = registry.made_for(registry.open_store(root), "d1")
+def found(root: Path) -> ModelVersion:
+    [version] = runs.find_versions_of_commit(registry.open_store(root), "d1")
     return version
 
 
 def test_a_snapshot_is_done_when_its_version_was_judged_not_when_its_retrain_began(
     root: Path, version: int
 ) -> None:
-    assert registry.made_for(registry.open_store(root), "another") == []
-    assert not judged(found(root))  # stopped while registering
-    store(root).set_model_version_tag(MODEL, str(version), WHOLE, "model/v1")
-    assert not judged(found(root))  # stopped between registration and gate
-    assert unsettled(found(root))
-    not_compared(found(root), None, "cannot be judged", policy(), "there is no cache")
-    assert judged(found(root))
-    assert not unsettled(found(root))
+    assert runs.find_versions_of_commit(registry.open_store(root), "another") == []
+    assert not was_judged(found(root))  # stopped while registering
+    store(root).set_model_version_tag(MODEL, str(version), COMPLETION_TAG, "model/v1")
+    assert not was_judged(found(root))  # stopped between registration and gate
+    assert needs_gate(found(root))
+    record_uncompared(found(root), None, "cannot be judged", policy(), "there is no cache")
+    assert was_judged(found(root))
+    assert not needs_gate(found(root))
 
 
 def test_a_gate_that_was_stopped_before_the_alias_moved_is_not_done(
     root: Path, version: int
 ) -> None:
-    store(root).set_model_version_tag(MODEL, str(version), WHOLE, "model/v1")
-    not_compared(found(root), None, "promote", policy(), "the floor is met")  # and then Ctrl-C
-    assert (judged(found(root)), unsettled(found(root))) == (False, True)
+    store(root).set_model_version_tag(MODEL, str(version), COMPLETION_TAG, "model/v1")
+    record_uncompared(found(root), None, "promote", policy(), "the floor is met")  # and then Ctrl-C
+    assert (was_judged(found(root)), needs_gate(found(root))) == (False, True)
 
     old = store(root).create_model_version(MODEL, source=str(root))
-    aliases.crown(int(old.version), "Ann", "the first")
-    not_compared(found(root), int(old.version), "promote", policy(), "all is met")
-    assert (judged(found(root)), unsettled(found(root))) == (False, True)
+    aliases.make_champion(int(old.version), "Ann", "the first")
+    record_uncompared(found(root), int(old.version), "promote", policy(), "all is met")
+    assert (was_judged(found(root)), needs_gate(found(root))) == (False, True)
     # Where people decide, that is the end of it; and so it is once the champion is another.
     manual = policy(approve="manual")
-    not_compared(found(root), int(old.version), "promote", manual, "all is met")
-    assert (judged(found(root)), unsettled(found(root))) == (True, False)
-    not_compared(found(root), int(old.version) + 1, "promote", policy(), "all is met")
-    assert (judged(found(root)), unsettled(found(root))) == (True, False)
+    record_uncompared(found(root), int(old.version), "promote", manual, "all is met")
+    assert (was_judged(found(root)), needs_gate(found(root))) == (True, False)
+    record_uncompared(found(root), int(old.version) + 1, "promote", policy(), "all is met")
+    assert (was_judged(found(root)), needs_gate(found(root))) == (True, False)
 
 
 def test_a_version_that_a_person_made_champion_is_judged(root: Path, version: int) -> None:
-    store(root).set_model_version_tag(MODEL, str(version), WHOLE, "model/v1")
-    aliases.crown(version, "Ann", "I say so")
-    assert judged(found(root))
-    assert not unsettled(found(root))
+    store(root).set_model_version_tag(MODEL, str(version), COMPLETION_TAG, "model/v1")
+    aliases.make_champion(version, "Ann", "I say so")
+    assert was_judged(found(root))
+    assert not needs_gate(found(root))
 
 
 def test_a_remote_of_git_that_does_not_answer_is_no_verdict(
@@ -235,7 +234,7 @@ def test_a_first_version_whose_floors_cannot_be_looked_at_stays_challenger(
     verdict = judge_first(root, found(root), policy(), print)
     assert verdict.word == "cannot be judged"
     assert "predictions.csv is missing" in found(root).tags["gate_sentence"]
-    assert aliases.current() == {CHALLENGER: version}
+    assert aliases.read_current() == {CHALLENGER: version}
 
 
 def test_a_run_whose_id_has_no_form_gets_no_verdict(
@@ -277,11 +276,11 @@ def made_of(weights: str, commit: str = "3", crop: float = 0.3) -> Snapshot:
 
 
 def test_two_predictors_are_the_same_by_their_networks_and_the_settings_that_they_read() -> None:
-    assert predicts_alike(made_of("a"), made_of("a", commit="4"))
-    assert not predicts_alike(made_of("a"), made_of("b"))
-    assert not predicts_alike(made_of("a"), made_of("a", crop=0.4))
+    assert predict_alike(made_of("a"), made_of("a", commit="4"))
+    assert not predict_alike(made_of("a"), made_of("b"))
+    assert not predict_alike(made_of("a"), made_of("a", crop=0.4))
     empty = Snapshot("3" * 40, {"dvc.lock": "stages: {}\n", "params.yaml": "threads: 2\n"})
-    assert not predicts_alike(empty, empty)  # nothing is known of their networks
+    assert not predict_alike(empty, empty)  # nothing is known of their networks
 
 
 def test_the_gate_leaves_alone_what_people_went_back_from_and_its_very_weights(
@@ -291,24 +290,24 @@ def test_the_gate_leaves_alone_what_people_went_back_from_and_its_very_weights(
     numbers = [version]
     for weights in ("a", "b", "b", "c"):
         snapshot = made_of(weights)
-        run = registry.start_retrain(experiment, snapshot)
+        run = runs.start_retrain(experiment, snapshot)
         store(root).log_text(run, snapshot.to_json(), registry.SNAPSHOT_ARTIFACT)
         made = store(root).create_model_version(MODEL, source=str(root), run_id=run)
         numbers.append(int(made.version))
     _, good, bad, again, other = numbers
-    aliases.crown(good, "Ann", "the first")
-    aliases.crown(bad, "mammoflow", "the gate")
-    assert _objection(registry.version(again)) is None
+    aliases.make_champion(good, "Ann", "the first")
+    aliases.make_champion(bad, "mammoflow", "the gate")
+    assert _find_objection(registry.get_version(again)) is None
     aliases.roll_back("Bob", "recalls too many")
-    said = {number: _objection(registry.version(number)) for number in numbers}
+    said = {number: _find_objection(registry.get_version(number)) for number in numbers}
     assert (said[good], said[other], said[version]) == (None, None, None)
     assert str(said[bad]).startswith("it was rolled back on")
-    words = f"version {bad}, whose very weights these are, was rolled back on"
+    words = f"version {bad}, which has the same weights, was rolled back on"
     assert str(said[again]).startswith(words)
     assert "by Bob (recalls too many)" in str(said[again])
-    aliases.crown(again, "Ann", "the viewer was wrong")  # a person may
-    aliases.crown(bad, "Ann", "the viewer was wrong")
-    assert _objection(registry.version(bad)) is None
+    aliases.make_champion(again, "Ann", "the viewer was wrong")  # a person may
+    aliases.make_champion(bad, "Ann", "the viewer was wrong")
+    assert _find_objection(registry.get_version(bad)) is None
 
 
 SNAPSHOT = Snapshot("1" * 40, {"params.yaml": "seed: 1\n"})
@@ -327,7 +326,8 @@ def test_a_half_registered_version_waits_where_its_completion_failed_for_now(
     monkeypatch.setattr(recovery, "complete", fails)
     repair(root, said)
     assert said == [
-        f"{MODEL} version {version} is half-registered, and stays so until the next time: {error}"
+        f"{MODEL} version {version} is half-registered, and stays so until the next retrain: "
+        f"{error}"
     ]
     assert registry.find(version) is not None
     monkeypatch.setattr(recovery, "complete", lambda root, snapshot, number: "challenger")
@@ -348,7 +348,7 @@ def test_git_that_does_not_answer_does_not_say_that_a_commit_is_gone(
     monkeypatch.setattr(recovery, "has_commit", silent)
     repair(root, said)
     assert registry.find(version) is not None
-    assert "stays so until the next time" in said[0]
+    assert "stays so until the next retrain" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_a_half_registered_version_that_can_never_be_completed_is_removed(
 def test_a_version_whose_run_has_no_ids_form_is_nobodys_and_keeps_no_retrain_from_its_work(
     root: Path, version: int
 ) -> None:
-    store(root).set_model_version_tag(MODEL, str(version), WHOLE, "model/v1")
+    store(root).set_model_version_tag(MODEL, str(version), COMPLETION_TAG, "model/v1")
     made = MlflowClient().create_model_version(MODEL, source=str(root), run_id="../x y")
     said: list[str] = []
     repair(root, said)
@@ -388,7 +388,7 @@ def test_a_version_whose_run_has_no_ids_form_is_nobodys_and_keeps_no_retrain_fro
 
 def half_registered(root: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that a half-registered version needs to be completed."""
-    run = str(registry.version(version).run_id)
+    run = str(registry.get_version(version).run_id)
     store(root).log_text(run, SNAPSHOT.to_json(), registry.SNAPSHOT_ARTIFACT)
     monkeypatch.setattr(recovery, "has_commit", lambda *_: True)
     monkeypatch.setattr(recovery, "tag_exists", lambda *_: True)

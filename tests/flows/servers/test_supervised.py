@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.servers.supervised import Running, Service, family, start, stop, terminate
+from flows.servers.supervised import Running, Service, list_processes, start, stop, terminate
 from tests.support.processes import alive, gone
 
 
@@ -28,7 +28,7 @@ def test_a_stranger_with_the_number_of_a_program_is_not_ended(
     running = start(Service("one", ["true"], {}), tmp_path, tmp_path / "logs")
     running.process.wait()
     later = Running(running.service, running.process, stranger, running.log, running.since)
-    assert family(later) == []
+    assert list_processes(later) == []
     stop([later])
     assert alive(stranger.pid)
 
@@ -36,7 +36,7 @@ def test_a_stranger_with_the_number_of_a_program_is_not_ended(
 def test_a_program_that_has_ended_has_no_family(tmp_path: Path) -> None:
     running = start(Service("one", ["true"], {}), tmp_path, tmp_path / "logs")
     running.process.wait()
-    assert family(running) == []
+    assert list_processes(running) == []
     stop([running])
 
 

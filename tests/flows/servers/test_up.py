@@ -376,7 +376,7 @@ def test_each_new_snapshot_is_retrained_once_on_its_own_commit(toy: Toy) -> None
     assert command(worker, "git", "rev-parse", "HEAD").stdout.strip() == commit
 
     state = toy.state_at_end(toy.start("watch/watch"))
-    assert "was refused, and so would another be: " in state["message"]
+    assert "was refused, and another one would be, too: " in state["message"]
     assert len(retrains_of(toy, commit)) == 2
 
 

@@ -29,41 +29,41 @@ def three_versions(empty_registry: Path) -> Path:
 
 
 def test_without_a_model_there_is_no_alias_and_no_history(empty_registry: Path) -> None:
-    assert aliases.current() == {}
-    assert aliases.history() == []
+    assert aliases.read_current() == {}
+    assert aliases.read_history() == []
     with pytest.raises(UserError, match="no version was ever replaced"):
         aliases.roll_back("Ann", "why")
 
 
 def test_the_old_champion_stays_as_previous_and_returns(three_versions: Path) -> None:
-    aliases.crown(1, "Ann", "the first")
-    assert aliases.current() == {CHAMPION: 1}
-    aliases.crown(2, "Ann", "better")
-    aliases.crown(3, "Ann", "better still")
-    assert aliases.current() == {CHAMPION: 3, PREVIOUS: 2}
+    aliases.make_champion(1, "Ann", "the first")
+    assert aliases.read_current() == {CHAMPION: 1}
+    aliases.make_champion(2, "Ann", "better")
+    aliases.make_champion(3, "Ann", "better still")
+    assert aliases.read_current() == {CHAMPION: 3, PREVIOUS: 2}
     assert aliases.roll_back("Bob", "it was not") == (3, 2)
-    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 1}
+    assert aliases.read_current() == {CHAMPION: 2, PREVIOUS: 1}
 
 
 def test_a_second_rollback_goes_on_to_the_one_before_and_never_back_to_a_bad_one(
     three_versions: Path,
 ) -> None:
     for version in (1, 2, 3):
-        aliases.crown(version, "Ann", "better")
+        aliases.make_champion(version, "Ann", "better")
     assert aliases.roll_back("Bob", "recalls too many") == (3, 2)
     assert aliases.roll_back("Bob", "this one, too") == (2, 1)
-    assert aliases.current() == {CHAMPION: 1}
-    assert {number: made.why for number, made in aliases.rolled_back().items()} == {
+    assert aliases.read_current() == {CHAMPION: 1}
+    assert {number: made.why for number, made in aliases.list_rolled_back().items()} == {
         3: "recalls too many",
         2: "this one, too",
     }
     with pytest.raises(UserError, match="no `previous` to return to"):
         aliases.roll_back("Bob", "why")
-    assert aliases.unrecorded(aliases.history(), aliases.current()) == []
+    assert aliases.find_unrecorded(aliases.read_history(), aliases.read_current()) == []
     # A person may think better of it; from then on it is a champion like any other.
-    aliases.crown(3, "Ann", "it was the viewer")
-    assert aliases.current() == {CHAMPION: 3, PREVIOUS: 1}
-    assert set(aliases.rolled_back()) == {2}
+    aliases.make_champion(3, "Ann", "it was the viewer")
+    assert aliases.read_current() == {CHAMPION: 3, PREVIOUS: 1}
+    assert set(aliases.list_rolled_back()) == {2}
     assert aliases.roll_back("Bob", "no, it was not") == (3, 1)
 
 
@@ -72,12 +72,12 @@ def test_after_a_rollback_and_a_new_champion_the_way_back_passes_the_bad_one_by(
 ) -> None:
     store(three_versions).create_model_version(MODEL, source=str(three_versions))
     for version in (1, 2, 3):
-        aliases.crown(version, "Ann", "better")
+        aliases.make_champion(version, "Ann", "better")
     aliases.roll_back("Bob", "recalls too many")
-    aliases.crown(4, "Ann", "better")
-    assert aliases.current() == {CHAMPION: 4, PREVIOUS: 2}
+    aliases.make_champion(4, "Ann", "better")
+    assert aliases.read_current() == {CHAMPION: 4, PREVIOUS: 2}
     assert aliases.roll_back("Bob", "so does this") == (4, 2)
-    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 1}
+    assert aliases.read_current() == {CHAMPION: 2, PREVIOUS: 1}
     # Set by hand, the alias is not taken at its word either.
     store(three_versions).set_registered_model_alias(MODEL, PREVIOUS, "3")
     assert aliases.roll_back("Bob", "nor this") == (2, 1)
@@ -86,30 +86,33 @@ def test_after_a_rollback_and_a_new_champion_the_way_back_passes_the_bad_one_by(
 def test_who_is_champion_is_challenger_no_longer_and_that_is_on_record(
     three_versions: Path,
 ) -> None:
-    aliases.crown(1, "Ann", "the first")
+    aliases.make_champion(1, "Ann", "the first")
     aliases.move(CHALLENGER, 2, aliases.AUTOMATIC, "registered")
-    aliases.crown(2, "Ann", "better")
-    assert aliases.current() == {CHAMPION: 2, PREVIOUS: 1}
-    assert (aliases.history()[-1].alias, aliases.history()[-1].kind) == (CHALLENGER, "taken away")
-    assert aliases.unrecorded(aliases.history(), aliases.current()) == []
+    aliases.make_champion(2, "Ann", "better")
+    assert aliases.read_current() == {CHAMPION: 2, PREVIOUS: 1}
+    assert (aliases.read_history()[-1].alias, aliases.read_history()[-1].kind) == (
+        CHALLENGER,
+        "taken away",
+    )
+    assert aliases.find_unrecorded(aliases.read_history(), aliases.read_current()) == []
     aliases.move(CHALLENGER, 3, aliases.AUTOMATIC, "registered")
-    aliases.crown(1, "Ann", "the old one is better")
-    assert aliases.current()[CHALLENGER] == 3
+    aliases.make_champion(1, "Ann", "the old one is better")
+    assert aliases.read_current()[CHALLENGER] == 3
 
 
 def test_a_record_of_an_earlier_mammoflow_is_read(three_versions: Path) -> None:
-    aliases.crown(1, "Ann", "the first")
+    aliases.make_champion(1, "Ann", "the first")
     [(name, text)] = store(three_versions).get_registered_model(MODEL).tags.items()
     old = {key: value for key, value in json.loads(text).items() if key != "kind"}
     store(three_versions).set_registered_model_tag(MODEL, name, json.dumps(old))
-    assert [made.kind for made in aliases.history()] == ["set"]
+    assert [made.kind for made in aliases.read_history()] == ["set"]
 
 
 def test_the_history_tells_every_move_in_order(three_versions: Path) -> None:
     aliases.move(CHALLENGER, 2, aliases.AUTOMATIC, "registered")
-    aliases.crown(1, "Ann", "the first")
-    aliases.crown(2, "Ann <ann@hospital>", 'better: "auROC" 0.81 > 0.80')
-    moves = aliases.history()
+    aliases.make_champion(1, "Ann", "the first")
+    aliases.make_champion(2, "Ann <ann@hospital>", 'better: "auROC" 0.81 > 0.80')
+    moves = aliases.read_history()
     assert [(m.alias, m.version, m.before) for m in moves] == [
         (CHALLENGER, 2, None),
         (CHAMPION, 1, None),
@@ -122,7 +125,7 @@ def test_the_history_tells_every_move_in_order(three_versions: Path) -> None:
         'better: "auROC" 0.81 > 0.80',
     )
     assert moves[2].why == "gave way to version 2"
-    assert aliases.unrecorded(moves, aliases.current()) == []
+    assert aliases.find_unrecorded(moves, aliases.read_current()) == []
 
 
 def test_two_writers_lose_no_move(three_versions: Path) -> None:
@@ -132,16 +135,16 @@ def test_two_writers_lose_no_move(three_versions: Path) -> None:
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, ["Ann", "Bob"]))
-    said = sorted(move.why for move in aliases.history())
+    said = sorted(move.why for move in aliases.read_history())
     assert said == sorted(f"{who} {number}" for who in ("Ann", "Bob") for number in range(10))
 
 
 def test_a_move_made_by_hand_shows(three_versions: Path) -> None:
-    aliases.crown(1, "Ann", "the first")
+    aliases.make_champion(1, "Ann", "the first")
     client = store(three_versions)
     client.set_registered_model_alias(MODEL, CHAMPION, "3")
     client.set_registered_model_alias(MODEL, "nightly", "2")
-    assert aliases.unrecorded(aliases.history(), aliases.current()) == [
+    assert aliases.find_unrecorded(aliases.read_history(), aliases.read_current()) == [
         "champion is version 3, but the history says version 1: nobody recorded that move",
         "nightly is version 2, but the history says not set: nobody recorded that move",
     ]
@@ -150,11 +153,11 @@ def test_a_move_made_by_hand_shows(three_versions: Path) -> None:
 def test_a_version_that_is_gone_takes_its_alias_along_and_leaves_its_history(
     three_versions: Path,
 ) -> None:
-    aliases.crown(1, "Ann", "the first")
-    aliases.crown(2, "Ann", "better")
+    aliases.make_champion(1, "Ann", "the first")
+    aliases.make_champion(2, "Ann", "better")
     store(three_versions).delete_model_version(MODEL, "1")
-    assert aliases.current() == {CHAMPION: 2}
-    assert len(aliases.history()) == 3
+    assert aliases.read_current() == {CHAMPION: 2}
+    assert len(aliases.read_history()) == 3
     with pytest.raises(UserError, match="no `previous` to return to"):
         aliases.roll_back("Bob", "why")
 
@@ -170,28 +173,28 @@ def dangle(root: Path, alias: str, version: int) -> None:
 
 
 def test_an_alias_of_a_deleted_version_stands_in_nobodys_way(three_versions: Path) -> None:
-    aliases.crown(1, "Ann", "the first")
+    aliases.make_champion(1, "Ann", "the first")
     store(three_versions).delete_model_version(MODEL, "1")
     dangle(three_versions, CHAMPION, 1)
-    aliases.crown(2, "Ann", "the first one is gone")
-    assert aliases.current() == {CHAMPION: 2}
+    aliases.make_champion(2, "Ann", "the first one is gone")
+    assert aliases.read_current() == {CHAMPION: 2}
     dangle(three_versions, PREVIOUS, 1)
     with pytest.raises(UserError, match=r"version 1, the `previous` of .* was deleted in MLflow"):
         aliases.roll_back("Bob", "why")
-    assert aliases.current()[CHAMPION] == 2
-    assert [move.version for move in aliases.history()] == [1, 2]
+    assert aliases.read_current()[CHAMPION] == 2
+    assert [move.version for move in aliases.read_history()] == [1, 2]
 
 
 def test_without_a_champion_there_is_nothing_to_roll_back_from(three_versions: Path) -> None:
-    aliases.crown(1, "Ann", "the first")
-    aliases.crown(2, "Ann", "better")
+    aliases.make_champion(1, "Ann", "the first")
+    aliases.make_champion(2, "Ann", "better")
     store(three_versions).delete_registered_model_alias(MODEL, CHAMPION)
     with pytest.raises(UserError, match="mammoflow promote 1 --reason"):
         aliases.roll_back("Bob", "why")
 
 
 def test_a_move_by_hand_between_decision_and_promotion_is_noticed(three_versions: Path) -> None:
-    aliases.crown(1, "Ann", "the first")
+    aliases.make_champion(1, "Ann", "the first")
     aliases.check_unmoved(2, 1)
     store(three_versions).set_registered_model_alias(MODEL, CHAMPION, "3")
     with pytest.raises(UserError, match="was version 1 when this was decided, and is version 3"):
@@ -213,34 +216,34 @@ def test_a_person_is_known_by_git_or_refused(
         monkeypatch.delenv(name, raising=False)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     with pytest.raises(UserError, match=r"git config user\.name"):
-        aliases.person(tmp_path)
+        aliases.identify_person(tmp_path)
     for key, value in (("name", "Ann Example"), ("email", "ann@hospital")):
         subprocess.run(["git", "config", f"user.{key}", value], cwd=tmp_path, check=True)
-    assert aliases.person(tmp_path) == "Ann Example <ann@hospital>"
+    assert aliases.identify_person(tmp_path) == "Ann Example <ann@hospital>"
 
 
 def test_a_record_that_is_none_is_named(three_versions: Path) -> None:
-    aliases.crown(1, "Ann", "the first")
+    aliases.make_champion(1, "Ann", "the first")
     client = store(three_versions)
     for text in ("", "{", '{"alias": "champion"}', "[1]", "null"):
         client.set_registered_model_tag(MODEL, "alias_move.forged", text)
         with pytest.raises(UserError, match=r"the tag alias_move\.forged of .* no record of"):
-            aliases.history()
+            aliases.read_history()
 
 
 def test_a_record_moves_no_cursor_and_is_no_markup(
     three_versions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(three_versions)
-    aliases.crown(1, "Ann", "\x1b[2J[bold red]all is well[/]")
+    aliases.make_champion(1, "Ann", "\x1b[2J[bold red]all is well[/]")
     listed = CliRunner().invoke(app, ["aliases"]).output
     assert "\x1b[2J" not in listed
     assert "\\x1b[2J[bold" in "".join(listed.split(" "))
 
 
 def test_a_reason_says_something_and_not_too_much() -> None:
-    assert aliases.checked_reason(" fewer recalls \n") == "fewer recalls"
+    assert aliases.check_reason(" fewer recalls \n") == "fewer recalls"
     with pytest.raises(UserError, match="the reason is empty"):
-        aliases.checked_reason("  ")
+        aliases.check_reason("  ")
     with pytest.raises(UserError, match="2001 characters"):
-        aliases.checked_reason("x" * 2001)
+        aliases.check_reason("x" * 2001)

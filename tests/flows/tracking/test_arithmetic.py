@@ -13,7 +13,7 @@ from flows.snapshots import environment
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import arithmetic, registry
-from flows.tracking.arithmetic import made_in, measure
+from flows.tracking.arithmetic import describe_origin, measure
 
 HERE, THERE, OLD = ({"matrix product": name} for name in ("here", "there", "old"))
 MACHINE = environment.describe_environment()
@@ -32,7 +32,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def versions(monkeypatch: pytest.MonkeyPatch, *made: tuple[Snapshot, Environment | None]) -> None:
     """Put versions into the registry, the newest first."""
-    monkeypatch.setattr(registry, "versions", lambda: [SimpleNamespace(of=pair) for pair in made])
+    monkeypatch.setattr(
+        registry, "list_versions", lambda: [SimpleNamespace(of=pair) for pair in made]
+    )
     monkeypatch.setattr(registry, "snapshot_of", lambda version: version.of[0])
     monkeypatch.setattr(registry, "environment_of", lambda version: version.of[1])
 
@@ -43,7 +45,7 @@ def made_by(families: Mapping[str, str], **elsewhere: Mapping[str, str]) -> Envi
 
 def test_what_ran_at_a_worker_is_told_from_what_ran_here() -> None:
     outcomes = [Outcome("cut", "ran"), Outcome("train", "ran", THERE)]
-    found = made_in(Path(), snapshot(cut="1", train="2"), outcomes, print)
+    found = describe_origin(Path(), snapshot(cut="1", train="2"), outcomes, print)
     assert found.arithmetic == HERE
     assert found.elsewhere == {"train": THERE}
 
@@ -58,7 +60,7 @@ def test_what_did_not_run_is_of_the_newest_version_with_the_same_outs(
         (snapshot(cut="0", train="2", score="3"), made_by(OLD)),
     )
     outcomes = [Outcome(name, "cached") for name in ("cut", "train", "score")]
-    found = made_in(Path(), snapshot(cut="1", train="2", score="3"), outcomes, print)
+    found = describe_origin(Path(), snapshot(cut="1", train="2", score="3"), outcomes, print)
     assert found.elsewhere == {"train": THERE, "score": OLD}  # and cut is of a machine like this
 
 
@@ -67,14 +69,14 @@ def test_of_outs_from_a_cache_nothing_is_known_without_a_record(
     monkeypatch: pytest.MonkeyPatch, older: list[tuple[Snapshot, Environment | None]]
 ) -> None:
     versions(monkeypatch, *older)
-    found = made_in(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
+    found = describe_origin(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
     assert found.elsewhere == {"train": {}}
 
 
 def test_damaged_records_of_a_version_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = Snapshot("", {"dvc.lock": "stages: []"})
     versions(monkeypatch, (damaged, made_by(OLD)), (snapshot(train="2"), made_by(THERE)))
-    found = made_in(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
+    found = describe_origin(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
     assert found.elsewhere == {"train": THERE}
 
 
@@ -85,7 +87,9 @@ def test_a_measurement_that_fails_costs_no_training(
         raise CommandError("no GPU answers")
 
     monkeypatch.setattr(arithmetic, "measure", fails)
-    assert made_in(Path(), snapshot(cut="1"), [Outcome("cut", "ran")], print).arithmetic == {}
+    assert (
+        describe_origin(Path(), snapshot(cut="1"), [Outcome("cut", "ran")], print).arithmetic == {}
+    )
     assert "is not recorded: no GPU answers" in capsys.readouterr().out
 
 

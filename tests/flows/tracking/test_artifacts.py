@@ -40,7 +40,7 @@ from flows.servers import supervised, up
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking import addresses, registry
+from flows.tracking import addresses, registry, runs
 from flows.tracking.register import NETWORKS, SERVING, register
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
@@ -119,10 +119,10 @@ def registered(root: Path, says: str = FIRST) -> str:
     for folder in NETWORKS.values():
         (root / folder / "weights.safetensors").write_text(says)
     made_from = snapshot(root)
-    run = registry.start_retrain(registry.open_store(root), made_from)
-    registry.log_snapshot(root, run, made_from, describe_environment())
+    run = runs.start_retrain(registry.open_store(root), made_from)
+    runs.log_snapshot(root, run, made_from, describe_environment())
     register(root, made_from, run)
-    registry.end_run(run, succeeded=True)
+    runs.end_run(run, succeeded=True)
     return run
 
 
@@ -161,13 +161,13 @@ def says(version: int) -> float:
 
 def check_readable(run: str) -> None:
     """All of version 1 is there."""
-    assert registry.artifact_text(run, registry.SNAPSHOT_ARTIFACT) is not None
-    assert registry.artifact_text(run, "snapshot/nothing.json") is None
-    assert registry.artifact_text(run, "nothing/at/all.json") is None
-    found = registry.find_snapshot(registry.version(1))
+    assert registry.read_artifact(run, registry.SNAPSHOT_ARTIFACT) is not None
+    assert registry.read_artifact(run, "snapshot/nothing.json") is None
+    assert registry.read_artifact(run, "nothing/at/all.json") is None
+    found = registry.find_snapshot(registry.get_version(1))
     assert found is not None
     assert found.files["data.dvc"] == DATA
-    assert registry.environment_of(registry.version(1)) == describe_environment()
+    assert registry.environment_of(registry.get_version(1)) == describe_environment()
     assert says(1) == float(FIRST)
 
 
@@ -236,7 +236,7 @@ def clone(alone: Path, tmp_path: Path) -> Path:
 
 
 def run_of_version_1() -> str:
-    return registry.run_of(registry.version(1))
+    return registry.run_of(registry.get_version(1))
 
 
 def test_a_registration_leaves_no_path_and_no_name_of_this_machine(alone: Path) -> None:
@@ -364,9 +364,9 @@ def test_a_registry_from_before_is_mended_when_it_is_opened(clone: Path) -> None
         client = MlflowClient()
         for name, place in (("on S3", elsewhere), ("by hand", own)):
             client.create_experiment(name, artifact_location=place)
-        assert registry.version(1).source.startswith("models:/")
+        assert registry.get_version(1).source.startswith("models:/")
         with pytest.raises(UserError, match=r"has no snapshot/snapshot\.json"):
-            registry.snapshot_of(registry.version(1))
+            registry.snapshot_of(registry.get_version(1))
         registry.open_store(clone)
     with at_work_in(clone):
         check_readable(run_of_version_1())

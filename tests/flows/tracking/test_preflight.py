@@ -113,7 +113,7 @@ def test_settings_that_are_wrong_are_told_before_any_server(root: Path) -> None:
 def test_a_folder_for_the_report_that_cannot_be_written_is_told_first(root: Path) -> None:
     store(root)
     (root / "taken").write_text("")
-    assert "taken/v1: nothing can be written there" in refused(
+    assert "taken/v1: no file can be written there" in refused(
         root, "audit", "1", "--report", "taken/v1"
     )
 
@@ -124,7 +124,7 @@ def test_without_git_there_is_no_project(tmp_path: Path, root: Path) -> None:
 
 
 def test_a_disk_without_room_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "ROOM", 10**18)
-    assert "GB free, and this may take 1000000000.0 GB: make room" in refused(root, "retrain")
-    with pytest.raises(UserError, match="make room"):
-        preflight.check_room(root, 5)
+    monkeypatch.setattr(preflight, "MINIMUM", 10**18)
+    assert "GB free, and this may take 1000000000.0 GB: free space" in refused(root, "retrain")
+    with pytest.raises(UserError, match="free space"):
+        preflight.check_disk(root, 5)

@@ -50,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def version(root: Path) -> ModelVersion:
     store(root)
-    return registry.version(1)
+    return registry.get_version(1)
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def away(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(root: Path) -> None:
     with pytest.raises(registry.FAULTS) as told:
         check_next_tag(root)  # an empty one would mean: delete the tag
-    assert not registry.absent(told.value)
-    for ask in (registry.latest_version, lambda: registry.find(1)):
+    assert not registry.is_absent(told.value)
+    for ask in (registry.find_latest_version, lambda: registry.find(1)):
         with pytest.raises(registry.FAULTS):
             ask()
 
@@ -78,7 +78,7 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(root: Pat
 @pytest.mark.usefixtures("away")
 def test_what_a_version_was_made_in_is_not_taken_for_unrecorded(version: ModelVersion) -> None:
     def text(version: ModelVersion) -> str | None:
-        return registry.artifact_text(registry.run_of(version), "snapshot/x")
+        return registry.read_artifact(registry.run_of(version), "snapshot/x")
 
     for ask in (registry.environment_of, find_run, text):
         with pytest.raises(registry.FAULTS):
@@ -95,11 +95,11 @@ def test_a_worker_does_without_a_server_that_it_cannot_reach(version: ModelVersi
 def test_what_is_not_there_is_none(version: ModelVersion) -> None:
     assert registry.environment_of(version) == describe_environment()
     assert registry.find(2) is None
-    assert registry.artifact_text(str(version.run_id), "nothing.json") is None
-    assert registry.artifact_text(str(version.run_id), "snapshot/nothing.json") is None
-    assert registry.artifact_text("0" * 32, "nothing.json") is None
+    assert registry.read_artifact(str(version.run_id), "nothing.json") is None
+    assert registry.read_artifact(str(version.run_id), "snapshot/nothing.json") is None
+    assert registry.read_artifact("0" * 32, "nothing.json") is None
     MlflowClient().log_text(str(version.run_id), "in a folder", "folder/text.txt")
-    assert registry.artifact_text(str(version.run_id), "folder") is None
+    assert registry.read_artifact(str(version.run_id), "folder") is None
     assert _find_reachable_run(str(version.run_id)) == version.run_id
 
 
@@ -113,8 +113,8 @@ def test_files_that_are_out_of_reach_are_not_taken_for_gone(
     experiment = client.create_experiment("elsewhere", artifact_location=files)
     run = str(client.create_run(experiment).info.run_id)
     with pytest.raises(registry.FAULTS) as told:
-        registry.artifact_text(run, registry.ENVIRONMENT_ARTIFACT)
-    assert not registry.absent(told.value)
+        registry.read_artifact(run, registry.ENVIRONMENT_ARTIFACT)
+    assert not registry.is_absent(told.value)
 
 
 def test_a_version_whose_run_is_gone_is_left_alone(root: Path, version: ModelVersion) -> None:
@@ -138,7 +138,7 @@ def test_runs_that_name_each_other_as_parents_belong_to_no_retrain(root: Path) -
     one = client.create_run(experiment).info.run_id
     other = client.create_run(experiment, tags={MLFLOW_PARENT_RUN_ID: one}).info.run_id
     client.set_tag(one, MLFLOW_PARENT_RUN_ID, other)
-    assert recovery._workspace_of(client, client.get_run(one)) is None
+    assert recovery._find_workspace(client, client.get_run(one)) is None
 
 
 def test_the_tag_of_a_version_that_was_deleted_in_mlflow_stays_and_is_in_nobodys_way(

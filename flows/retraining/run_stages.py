@@ -1,0 +1,120 @@
+"""The stages of dvc.yaml as Prefect tasks, in the order of DVC's graph."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+
+from flows.pipeline.graph import Outcome, Stage, repro, worth_showing
+from flows.processes.follow import CommandError, stop_all
+from flows.remote.child_runs import cancel_children
+from flows.remote.remote_stage import run_in_pool
+from flows.tracking import runs
+
+
+class RefusedError(CommandError):
+    """The snapshot itself is at fault: another retrain of it would end the same way."""
+
+
+@task(cache_policy=NO_CACHE)  # DVC knows better what has to be done again
+def bring_up_to_date(
+    stage: Stage, root: Path, experiment: str, parent: str, elsewhere: bool = False
+) -> Outcome:
+    """Bring one stage up to date and log to MLflow what dvc.yaml declares for it.
+
+    Args:
+        stage: the stage; its dependencies must be up to date.
+        root: the project.
+        experiment: id of the experiment in MLflow.
+        parent: id of the retrain's run.
+        elsewhere: let a worker of the stage's pool run the stage, and not this process.
+    """
+    logger = get_run_logger()
+    run = runs.start_stage(experiment, parent, stage)
+
+    def say(line: str) -> None:
+        if worth_showing(line):
+            logger.info(line)
+
+    with runs.end_afterwards(run):
+        if elsewhere:
+            outcome = run_in_pool(stage, root, run, say)
+        else:
+            outcome = Outcome(stage.name, repro(stage, root, {"MLFLOW_RUN_ID": run}, say))
+        runs.log_stage(root, stage, outcome, run, parent)
+    return outcome
+
+
+def run_pipeline(
+    stages: list[Stage], root: Path, experiment: str, parent: str, pools: Sequence[str] = ()
+) -> list[Outcome]:
+    """Run every stage as a Prefect task; stages that do not wait for each other run side by side.
+
+    Args:
+        stages: all of them, each after the stages that it waits for.
+        root: the project.
+        experiment: id of the experiment in MLflow.
+        parent: id of the retrain's run.
+        pools: stages of these pools run through a worker, the others in this process.
+
+    Raises:
+        RefusedError: if stages ended with an error of their own; it has their names and last lines.
+        CommandError: the same, if a stage was killed or the disk was full.
+    """
+    futures: dict[str, PrefectFuture[Outcome]] = {}
+    try:
+        for stage in stages:
+            configured = bring_up_to_date.with_options(
+                name=stage.name,
+                task_run_name=stage.name,
+                retries=stage.meta.retries,
+                retry_delay_seconds=stage.meta.retry_delay,
+            )
+            futures[stage.name] = configured.submit(
+                stage,
+                root,
+                experiment,
+                parent,
+                stage.meta.pool in pools,
+                return_state=False,
+                wait_for=[futures[name] for name in stage.upstream],
+            )
+        for future in futures.values():
+            future.wait()
+    except BaseException:
+        # Cancelled or interrupted: the threads that wait for the stages do not notice.
+        stop_all()
+        cancel_children()
+        raise
+    return _collect_outcomes(list(futures.values()))
+
+
+def _collect_outcomes(futures: Sequence[PrefectFuture[Outcome]]) -> list[Outcome]:
+    """What became of each stage.
+
+    Raises:
+        RefusedError, CommandError: as `run_pipeline`.
+    """
+    failures = [
+        str(future.state.result(raise_on_failure=False))
+        for future in futures
+        if future.state.is_failed() or future.state.is_crashed()
+    ]
+    if failures:
+        all_own = all(_is_own_error(failure) for failure in failures)
+        raise (RefusedError if all_own else CommandError)("\n".join(failures))
+    return [future.result() for future in futures]
+
+
+def _is_own_error(failure: str) -> bool:
+    """Whether a stage ended with an error of its own.
+
+    Stages are pure, so it would end with the same error again. The exit status is in DVC's message:
+    where a signal ended the stage, it is negative, or larger than 128 if a shell reports it.
+    """
+    found = re.findall(r"exited with (-?\d+)", failure)
+    full = any(words in failure for words in ("the disk is full", "No space left on device"))
+    return bool(found) and all(0 < int(status) <= 128 for status in found) and not full
