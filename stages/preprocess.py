@@ -20,11 +20,12 @@ import pandera.pandas as pa
 
 from mammo.base.atomic_files import fresh_folder, unfinished, write_bytes, write_csv, write_json
 from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
 from mammo.compute.dask_map import over_dask, scheduler
 from mammo.compute.result_store import Store, open_store
-from mammo.compute.worker_pool import Isolated, Lost, available_cores
+from mammo.compute.worker_pool import Isolated, Lost
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
 from mammo.intake.cached_prepare import LIBRARIES
 from mammo.intake.examine import (

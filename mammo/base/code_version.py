@@ -12,12 +12,18 @@ from pathlib import Path
 
 _BESIDE = {
     *("mammo.base.errors", "mammo.base.progress", "mammo.base.settings"),
-    *("mammo.base.code_version", "mammo.compute.result_store"),
+    *("mammo.base.code_version", "mammo.base.processor", "mammo.compute.result_store"),
 }
-"""Our modules that no result follows from: words for people, what keeps results, this one, and the
-settings, whose values are in the keys."""
+"""Our modules that no result follows from: words for people, what keeps results, this one, the
+settings, whose values are in the keys, and the number of cores, which changes no result."""
 
 _ABOVE = Path(__file__).parents[2]
+
+
+def key_of(*parts: str) -> str:
+    """One hash of several texts, SHA-256 in hexadecimal digits: of the same ones in the same order
+    only."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @cache
@@ -33,8 +39,7 @@ def code_version(module: str, libraries: tuple[str, ...]) -> str:
         sources[name] = file.read_bytes()
         todo |= _imports(sources[name]) - sources.keys()
     digests = [f"{name} {hashlib.sha256(sources[name]).hexdigest()}" for name in sorted(sources)]
-    parts = [*digests, *(f"{name} {version(name)}" for name in libraries)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return key_of(*digests, *(f"{name} {version(name)}" for name in libraries))
 
 
 def _source(name: str) -> Path | None:

@@ -4,7 +4,6 @@ Pixels stay 8-bit until a batch is on its way into the network. Every random cha
 (seed, epoch, place in the epoch), so that it does not matter who loads an image, or when.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
 from mammo.base.settings import Augment, Classifier
 from mammo.data.splits import target_of
 from mammo.outs.gray_images import read_gray
@@ -97,7 +97,7 @@ class Pictures(Dataset[Gray]):
         self.size = settings.image_height, settings.image_width
         self.cache: list[Gray] | None = None
         if len(rois) * self.size[0] * self.size[1] <= CACHE_BYTES:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(available_cores()) as pool:
                 self.cache = list(pool.map(self._load, rois))
 
     def __len__(self) -> int:
@@ -181,7 +181,7 @@ def loader(dataset: Pictures | Epoch, settings: Classifier) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         batch_size=settings.batch_size,
-        num_workers=0 if pictures.cache is not None else os.cpu_count() or 1,
+        num_workers=0 if pictures.cache is not None else available_cores(),
         generator=torch.Generator(),  # else it would draw from the one that dropout draws from
         pin_memory=torch.cuda.is_available(),
     )

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mammo.base.code_version import key_of
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 
@@ -120,11 +121,6 @@ def open_store() -> Store | None:
     except (ValueError, OverflowError):
         raise UserError(f"MAMMOFLOW_STORE_GIB: {size!r} is no size; give a number of GiB") from None
     return Store(Path(where).resolve(), limit)  # also for a worker in another folder
-
-
-def key_of(*parts: str) -> str:
-    """The key of what follows from `parts`."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def hash_of(path: Path, store: Store | None) -> tuple[str, bytes | None]:

@@ -5,7 +5,6 @@ had in hand is lost.
 """
 
 import contextlib
-import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -101,13 +100,6 @@ class Isolated(Generic[Item, Result]):
                 if not last:
                     future = self._submit(pool, item)
         return Lost("crashed")
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _start(initializer: Callable[[], object] | None) -> None:

@@ -4,7 +4,6 @@ What comes of an image is the same with and without the store; only the time dif
 """
 
 import hashlib
-import platform
 import threading
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -13,10 +12,11 @@ from pathlib import Path
 import torch
 
 from mammo.base.atomic_files import NETWORK_FILES
-from mammo.base.code_version import code_version
+from mammo.base.code_version import code_version, key_of
 from mammo.base.determinism import pin
+from mammo.base.processor import processor_name
 from mammo.base.settings import Crop
-from mammo.compute.result_store import Store, key_of
+from mammo.compute.result_store import Store
 from mammo.cropping.find_breast import Roi, cut, find_roi
 from mammo.detector.detector import Detector, load_detector
 from mammo.imaging.geometry import Box
@@ -96,10 +96,7 @@ def _processor() -> str:
     """What does the sums: another one may round differently, so it has results of its own."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    names = [line for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return processor_name()
 
 
 @cache

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mammo.base.code_version import code_version
+from mammo.base.code_version import code_version, key_of
 from mammo.base.settings import Preprocess
-from mammo.compute.result_store import Store, hash_of, key_of
+from mammo.compute.result_store import Store, hash_of
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.reader import read_patient
