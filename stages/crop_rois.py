@@ -18,7 +18,7 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
-from mammo.compute.dask_map import over_dask, scheduler
+from mammo.compute.dask_map import map_over_dask, scheduler
 from mammo.compute.result_store import Store, open_store
 from mammo.cropping.cached_crop import LIBRARIES, Searching, found_and_cut, searching
 from mammo.cropping.find_breast import Roi
@@ -81,7 +81,7 @@ def _found(paths: list[Path], how: Searching, store: Store | None) -> Iterator[t
     away = [path.resolve() for path in paths]
     module = found_and_cut.__module__
     for path, result in zip(
-        paths, over_dask(work, away, address, how.detector, module, LIBRARIES), strict=True
+        paths, map_over_dask(work, away, address, how.detector, module, LIBRARIES), strict=True
     ):
         if result is None:
             raise UserError(f"{path}: Dask workers die when they search it; look at their logs")

@@ -10,7 +10,7 @@ hang on the whole of data/.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,36 +23,24 @@ from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
-from mammo.compute.dask_map import over_dask, scheduler
+from mammo.compute.dask_map import map_over_dask, scheduler
 from mammo.compute.result_store import Store, open_store
-from mammo.compute.worker_pool import Isolated, Lost
+from mammo.compute.worker_pool import Failure
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
 from mammo.intake.cached_prepare import LIBRARIES
 from mammo.intake.examine import (
-    SECONDS,
     Outcome,
     examine,
+    examine_all,
     files_without_row,
-    lost,
     patients_in_doubt,
-    single_threaded,
-    without_copies,
+    reject_copies,
+    reject_failure,
 )
 from stages.runner import run_stage
 
 DATA = Path("data")
 OUT = Path("outputs/preprocess")
-
-COUNTED = {
-    "side_differs": "side_differs",
-    "view_differs": "view_differs",
-    "duplicates": "copy",
-    "secondary_captures": "secondary_capture",
-    "generated_2d": "generated_2d",
-    "burned_in_annotation": "burned_in",
-    "header_ignored": "ignored",
-}
-"""Keys of metrics.json, and what of an Outcome they count."""
 
 SHOWN = 5
 """Rejected files that a failing stage names."""
@@ -71,7 +59,7 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
         raise UserError(f"{data / 'train.csv'}: there are no images in the table")
     records = rows.to_dict("records")
     found = _outcomes(records, params.preprocess, data, out, workers, store)
-    outcomes = without_copies(records, track(found, "preprocess", len(records)))
+    outcomes = reject_copies(records, track(found, "preprocess", len(records)))
     for row, outcome in zip(records, outcomes, strict=True):
         if outcome.facts is None:  # but written, if it is a copy; half of it, if its process died
             picture = _picture(out, row)
@@ -106,15 +94,26 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
             "rejects": len(rejects),
             "patients": manifest["patient_id"].nunique(),
             "flipped": int(manifest["flipped"].sum()),
-            **{
-                name: sum(bool(getattr(outcome, attribute)) for outcome in outcomes)
-                for name, attribute in COUNTED.items()
-            },
+            **_counts(outcomes),
             "patients_in_doubt": len({one for doubt in doubts for one in doubt.patients}),
             "files_without_row": len(files_without_row(data, rows)),
         },
     )
     say(f"preprocess: {len(manifest)} images, {len(rejects)} rejected")
+
+
+def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Of how many images something is to be known, by its key in metrics.json."""
+    descriptions = [outcome.description for outcome in outcomes if outcome.description is not None]
+    return {
+        "side_differs": sum(outcome.side_differs for outcome in outcomes),
+        "view_differs": sum(outcome.view_differs for outcome in outcomes),
+        "duplicates": sum(outcome.copy for outcome in outcomes),
+        "secondary_captures": sum(one.secondary_capture for one in descriptions),
+        "generated_2d": sum(one.generated_2d for one in descriptions),
+        "burned_in_annotation": sum(one.burned_in is True for one in descriptions),
+        "header_ignored": sum(bool(one.ignored) for one in descriptions),
+    }
 
 
 def _outcomes(
@@ -131,12 +130,7 @@ def _outcomes(
         yield from _outcomes_of_dask(records, settings, data, out, store, address)
         return
     work = partial(_prepare_one, settings=settings, data=data, out=out, store=store)
-    if workers == 0:
-        yield from map(work, records)
-        return
-    pool = Isolated(work, workers, SECONDS, single_threaded, preload=(examine.__module__,))
-    for outcome in pool.map(records):
-        yield lost(outcome) if isinstance(outcome, Lost) else outcome
+    yield from examine_all(work, records, workers) if workers else map(work, records)
 
 
 def _outcomes_of_dask(
@@ -150,9 +144,9 @@ def _outcomes_of_dask(
     """The same by a cluster: what the workers make is written here."""
     folder = data.resolve()
     work = partial(examine, settings=settings, data=folder, store=store)
-    found = over_dask(work, records, address, folder, examine.__module__, LIBRARIES)
+    found = map_over_dask(work, records, address, folder, examine.__module__, LIBRARIES)
     for row, result in zip(records, found, strict=True):
-        yield lost(Lost("crashed")) if result is None else _written(row, *result, out)
+        yield reject_failure(Failure("crashed")) if result is None else _written(row, *result, out)
 
 
 def _prepare_one(

@@ -45,7 +45,7 @@ def scheduler() -> str | None:
     return os.environ.get(VARIABLE) or None
 
 
-def over_dask(
+def map_over_dask(
     work: Callable[[Item], Result],
     items: Iterable[Item],
     address: str,

@@ -1,7 +1,7 @@
 """All that can be said of a data folder before it is versioned: what preprocess would, and more."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,15 @@ import pandera.pandas as pa
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Preprocess
-from mammo.compute.worker_pool import Isolated, Lost
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, check_table
-from mammo.dicom.header import GREYS
+from mammo.dicom.header import GREYS, Description
 from mammo.intake.examine import (
-    SECONDS,
     Outcome,
     examine,
+    examine_all,
     files_without_row,
-    lost,
     patients_in_doubt,
-    single_threaded,
-    without_copies,
+    reject_copies,
 )
 
 
@@ -69,9 +66,8 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     if not named:
         findings += _some("not looked at: train.csv does not name them", ["all images"], mend=True)
     records = rows.reindex(columns=list(TRAIN.columns)).to_dict("records") if named else []
-    outcomes = without_copies(
-        records, track(_outcomes(records, settings, data, workers), "reading", len(records))
-    )
+    found = examine_all(partial(_examine, settings=settings, data=data), records, workers)
+    outcomes = reject_copies(records, track(found, "reading", len(records)))
     looked_at = list(zip(records, outcomes, strict=True))
     rejects = ((outcome.reason, _name(row)) for row, outcome in looked_at if not outcome.facts)
     findings += _grouped(rejects, mend=True)
@@ -79,8 +75,15 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     if not faults:
         extra = [path.relative_to(data).as_posix() for path in files_without_row(data, rows)]
         findings += _some("a file that no row of train.csv names", extra, mend=True)
+    accepted = [(_name(row), outcome) for row, outcome in looked_at if outcome.facts]
+    others = [image for image, outcome in accepted if outcome.view_differs]
+    findings += _some("its header names another view than train.csv", others, mend=False)
     for what, is_so in NOTES.items():
-        images = [_name(row) for row, outcome in looked_at if outcome.facts and is_so(outcome)]
+        images = [
+            image
+            for image, outcome in accepted
+            if outcome.description is not None and is_so(outcome.description)
+        ]
         findings += _some(what, images, mend=False)
     for doubt in patients_in_doubt(records, outcomes):
         findings += _some(doubt.sentence, list(doubt.patients), mend=False)
@@ -90,19 +93,22 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     return Checked(len(rows), len(read), patients, tuple(findings))
 
 
-def _ignores(what: str, outcome: Outcome) -> bool:
-    return what in outcome.ignored
+def _ignores(what: str, description: Description) -> bool:
+    return what in description.ignored
 
 
-NOTES: dict[str, Callable[[Outcome], bool]] = {
-    "its header names another view than train.csv": lambda outcome: outcome.view_differs,
-    "a secondary capture, such as a scanned film": lambda outcome: outcome.secondary_capture,
-    "a 2D image that was calculated from a tomosynthesis": lambda outcome: outcome.generated_2d,
+NOTES: dict[str, Callable[[Description], bool]] = {
+    "a secondary capture, such as a scanned film": lambda description: (
+        description.secondary_capture
+    ),
+    "a 2D image that was calculated from a tomosynthesis": lambda description: (
+        description.generated_2d
+    ),
     "its header says that text is burnt into the pixels: they may name the patient": (
-        lambda outcome: outcome.burned_in is True
+        lambda image: image.burned_in is True
     ),
     "its header does not say whether text is burnt into the pixels: look at some": (
-        lambda outcome: outcome.burned_in is None
+        lambda image: image.burned_in is None
     ),
     **{
         f"its header's {what} makes no sense beside its pixels, and is not used": (
@@ -113,16 +119,7 @@ NOTES: dict[str, Callable[[Outcome], bool]] = {
 }
 
 
-def _outcomes(
-    records: list[dict[Hashable, Any]], settings: Preprocess, data: Path, workers: int
-) -> Iterator[Outcome]:
-    work = partial(_look, settings=settings, data=data)
-    pool = Isolated(work, workers, SECONDS, single_threaded, preload=(examine.__module__,))
-    for outcome in pool.map(records):
-        yield lost(outcome) if isinstance(outcome, Lost) else outcome
-
-
-def _look(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Outcome:
+def _examine(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Outcome:
     return examine(row, settings, data)[0]
 
 

@@ -102,7 +102,7 @@ def decode(
     Raises:
         UnreadableDicom: the syntax is not supported, or the data are cut short or damaged.
     """
-    syntax = uid.UID(header.transfer_syntax)
+    syntax = uid.UID(header.description.transfer_syntax)
     own = syntax in _JPEG_2000 | _JPEG | _JPEG_LS or syntax == uid.RLELossless
     if not (own or _by_pydicom(syntax)):
         name = syntax.name if syntax.is_transfer_syntax else "an unknown transfer syntax"
@@ -116,7 +116,7 @@ def decode(
 def _decoded(
     header: Header, dataset: pydicom.Dataset, content: Content, smallest: int
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    syntax = uid.UID(header.transfer_syntax)
+    syntax = uid.UID(header.description.transfer_syntax)
     stream, length = pixel_data(dataset, content)
     if syntax in _LITTLE_ENDIAN:
         return _by_halves(_uncompressed(header, stream, length), header, smallest)

@@ -8,7 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +20,7 @@ from pydicom import uid
 from mammo.dicom.container import Content, opened
 from mammo.dicom.display import grey, looked_up, windowed
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.header import PADDING, TABLE, WINDOW, Header, patient_of, read_header
+from mammo.dicom.header import PADDING, TABLE, WINDOW, Description, Header, patient_of, read_header
 from mammo.dicom.picture import (
     HIGH_PERCENTILE,
     LOW_PERCENTILE,
@@ -60,16 +60,7 @@ class Mammogram:
     pixels: NDArray[np.uint8]  # (height, width), black to white as on a viewing station
     stored_width: int  # pixels of the matrix in the file
     stored_height: int
-    laterality: str | None  # L or R
-    view: str | None  # a key of view.VIEWS
-    transfer_syntax: str  # UID
-    photometric: str  # MONOCHROME1 or MONOCHROME2
-    instance: str | None  # a hash of SOPInstanceUID
-    patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
-    secondary_capture: bool
-    generated_2d: bool  # calculated from a tomosynthesis
-    burned_in: bool | None  # BurnedInAnnotation; None: it does not say
-    ignored: tuple[str, ...]  # of header.GREYS: what the header says, and is of no use
+    description: Description
 
 
 def read_mammogram(
@@ -104,7 +95,7 @@ def read_mammogram(
 
 
 def read_patient(source: Path) -> str | None:
-    """`Mammogram.patient` without the pixels; None where the header cannot be read."""
+    """`Description.patient` without the pixels; None where the header cannot be read."""
     try:
         _silence()
         with opened(source) as content:
@@ -129,7 +120,8 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
     size = max(1, round(header.width * scale)), max(1, round(header.height * scale))
     smallest = stored_long_side if full_decode else max(size)
     stored, some = decode(header, dataset, content, smallest)
-    ignored = header.ignored
+    description = header.description
+    ignored = description.ignored
     padding = _padding(header, stored)
     if padding is not None:
         inside = stored[~padding]
@@ -146,24 +138,15 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
         raise UnreadableDicom("all its pixels have one value: there is no image")
     padding = None if padding is None else scaled(padding.view(np.uint8), size).view(bool)
     shown, of_no_use = _display(header, stored, padding)
-    refuse_masks(some, lossy=header.transfer_syntax in LOSSY)
+    refuse_masks(some, lossy=description.transfer_syntax in LOSSY)
     window = None if WINDOW in of_no_use else header.window
     width = None if window is None else window[1] / abs(header.slope)
     refuse_flat_fields(stored, _nothing(header), width)
     return Mammogram(
-        pixels=shown if header.photometric == "MONOCHROME2" else 255 - shown,
+        pixels=shown if description.photometric == "MONOCHROME2" else 255 - shown,
         stored_width=header.width,
         stored_height=header.height,
-        laterality=header.laterality,
-        view=header.view,
-        transfer_syntax=header.transfer_syntax,
-        photometric=header.photometric,
-        instance=header.instance,
-        patient=header.patient,
-        secondary_capture=header.secondary_capture,
-        generated_2d=header.generated_2d,
-        burned_in=header.burned_in,
-        ignored=(*ignored, *of_no_use),
+        description=replace(description, ignored=(*ignored, *of_no_use)),
     )
 
 
@@ -174,7 +157,7 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] |
     low, high = sorted(_of_type(value, stored.dtype) for value in header.padding)
     padding = (stored >= low) & (stored <= high)
     white = (low > stored.mean()) == _black_is_low(header)
-    if white and header.transfer_syntax in LOSSY:
+    if white and header.description.transfer_syntax in LOSSY:
         # The encoding comes near the value only, and smears the border; at the black end no matter.
         near = 2 ** max(0, header.bits_stored - 8)
         padding |= (stored >= low - near) & (stored <= high + near)
@@ -195,7 +178,7 @@ def _black_is_low(header: Header) -> bool:
     falls = header.slope < 0
     if header.window is None and header.voi_lut is not None:
         falls ^= bool(header.voi_lut.grey[0] > header.voi_lut.grey[-1])
-    return (header.photometric == "MONOCHROME2") != falls
+    return (header.description.photometric == "MONOCHROME2") != falls
 
 
 def _square(reach: int) -> NDArray[np.uint8]:

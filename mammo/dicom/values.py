@@ -117,6 +117,18 @@ def items(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
         return []
 
 
+def find_holder(dataset: pydicom.Dataset, keyword: str, macro: str) -> pydicom.Dataset:
+    """What holds an element: in enhanced objects, such as a 2D image in the class of tomosynthesis,
+    it is not the header itself but what is said of the frame (PS3.3 C.7.6.16)."""
+    if keyword not in dataset:
+        for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+            for group in items(dataset, groups)[:1]:
+                for item in items(group, macro)[:1]:
+                    if keyword in item:
+                        return item
+    return dataset
+
+
 def first(found: Any) -> Any:
     """The first of possibly several values; None if there is none."""
     if isinstance(found, Sequence) and not isinstance(found, str | bytes):

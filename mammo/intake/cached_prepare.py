@@ -17,6 +17,7 @@ from mammo.base.settings import Preprocess
 from mammo.compute.result_store import Store, hash_of
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.header import Description
 from mammo.dicom.reader import read_patient
 from mammo.imaging.geometry import Placement
 from mammo.imaging.png import gray_png
@@ -71,14 +72,14 @@ def _facts(picture: Picture) -> dict[str, Any]:
     if picture.prepared is None:
         return {"reason": picture.reason}
     facts = asdict(picture.prepared)
-    del facts["image"], facts["patient"]
+    del facts["image"], facts["description"]["patient"]
     return facts
 
 
 def _from_facts(facts: dict[str, Any], png: bytes, path: Path) -> Picture:
     if "reason" in facts:
         return Picture(None, b"", facts["reason"])
-    facts["placement"] = Placement(**facts["placement"])
-    facts["ignored"] = tuple(facts["ignored"])
-    prepared = Prepared(image=_NO_PIXELS, patient=read_patient(path), **facts)
+    described = facts["description"] | {"patient": read_patient(path)}
+    description = Description(**described | {"ignored": tuple(described["ignored"])})
+    prepared = Prepared(_NO_PIXELS, Placement(**facts["placement"]), description)
     return Picture(prepared, png, "")

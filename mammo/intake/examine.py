@@ -6,8 +6,8 @@ The preprocess stage and `mammoflow data check` ask the same questions here, in 
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import pandas as pd
 from mammo.base.errors import UserError
 from mammo.base.settings import Preprocess
 from mammo.compute.result_store import Store
-from mammo.compute.worker_pool import Lost
+from mammo.compute.worker_pool import Failure, WorkerPool
 from mammo.data.tables import IMAGES, image_file, image_files
 from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.header import Description
 from mammo.intake.cached_prepare import prepared_picture
 from mammo.intake.prepare import Prepared
 
@@ -27,7 +28,7 @@ SECONDS = 300.0
 """That a file may take: some 300 times what the largest mammogram takes on a machine at rest, so
 that what is rejected does not hang on what else the machine has to do."""
 
-LOST = {
+FAILURES = {
     "crashed": "reading it crashes the decoder, twice",
     "hung": f"reading it does not end within {SECONDS:.0f} seconds",
 }
@@ -47,12 +48,7 @@ class Outcome:
     reason: str
     side_differs: bool = False  # the header names another side than train.csv
     view_differs: bool = False
-    secondary_capture: bool = False
-    generated_2d: bool = False
-    burned_in: bool | None = False  # the pixels may name the patient; None: it does not say
-    ignored: tuple[str, ...] = ()  # of header.GREYS: what the header says, and is of no use
-    instance: str | None = None  # a hash of SOPInstanceUID
-    patient: str | None = field(default=None, repr=False)  # a hash of PatientID: for memory only
+    description: Description | None = None  # of an image that was accepted, or is a copy
     picture: str | None = None  # a hash of the prepared image
     copy: bool = False  # of an image further up in train.csv
 
@@ -91,8 +87,8 @@ def examine(
     prepared = picture.prepared
     if prepared is None:
         return Outcome(None, picture.reason), None
-    if _differ(prepared.laterality, row["laterality"]):
-        here, there = _SIDES[str(prepared.laterality)], _SIDES[row["laterality"]]
+    if _differ(prepared.description.laterality, row["laterality"]):
+        here, there = _SIDES[str(prepared.description.laterality)], _SIDES[row["laterality"]]
         reason = (
             f"its header says {here} breast, train.csv says {there}: mend the one that is wrong"
         )
@@ -105,17 +101,35 @@ def _differ(header: str | None, table: object) -> bool:
     return header is not None and isinstance(table, str) and header != table
 
 
-def single_threaded() -> None:
-    """Keep OpenCV to one thread: there is a process on every core already."""
+def examine_all(
+    work: Callable[[dict[Hashable, Any]], Outcome], records: list[dict[Hashable, Any]], workers: int
+) -> Iterator[Outcome]:
+    """Examine files in processes of their own: a file that crashes or hangs one is rejected.
+
+    Args:
+        work: `examine`, or what calls it; picklable.
+        records: rows of train.csv.
+        workers: processes.
+
+    Returns:
+        One outcome a record, in order.
+    """
+    pool = WorkerPool(work, workers, SECONDS, _keep_to_one_thread, preload=(__name__,))
+    for outcome in pool.map(records):
+        yield reject_failure(outcome) if isinstance(outcome, Failure) else outcome
+
+
+def reject_failure(failure: Failure) -> Outcome:
+    """Reject a file that crashed or hung the process that read it."""
+    return Outcome(None, FAILURES[failure.how])
+
+
+def _keep_to_one_thread() -> None:
+    """There is a process on every core already, so OpenCV needs no more threads."""
     cv2.setNumThreads(1)
 
 
-def lost(how: Lost) -> Outcome:
-    """Of a file that took its process along."""
-    return Outcome(None, LOST[how.how])
-
-
-def without_copies(
+def reject_copies(
     records: Sequence[dict[Hashable, Any]], outcomes: Iterable[Outcome]
 ) -> list[Outcome]:
     """Reject each image that is there already, by SOPInstanceUID or pixel for pixel.
@@ -126,7 +140,8 @@ def without_copies(
     seen: dict[str, dict[Hashable, Any]] = {}
     checked = []
     for row, outcome in zip(records, outcomes, strict=True):
-        keys = [key for key in (outcome.instance, outcome.picture) if key is not None]
+        instance = outcome.description and outcome.description.instance
+        keys = [key for key in (instance, outcome.picture) if key is not None]
         known = next((key for key in keys if key in seen), None)
         first = row if known is None else seen[known]
         if outcome.facts is not None:
@@ -134,7 +149,7 @@ def without_copies(
         if outcome.facts is None or known is None:
             checked.append(outcome)
         else:
-            checked.append(_copy(outcome, row, first, by_uid=known == outcome.instance))
+            checked.append(_copy(outcome, row, first, by_uid=known == instance))
     return checked
 
 
@@ -165,11 +180,12 @@ def patients_in_doubt(
     names: dict[str, set[str]] = defaultdict(set)  # PatientIDs by id
     images: dict[str, int] = defaultdict(int)
     for row, outcome in zip(records, outcomes, strict=True):
-        if outcome.facts is None or outcome.patient is None:
+        name = outcome.description and outcome.description.patient
+        if outcome.facts is None or name is None:
             continue
         patient = str(row["patient_id"])
-        ids[str(row["site_id"]), outcome.patient].add(patient)
-        names[patient].add(outcome.patient)
+        ids[str(row["site_id"]), name].add(patient)
+        names[patient].add(name)
         images[patient] += 1
     shared = {tuple(sorted(group)) for group in ids.values() if 1 < len(group) <= SHARED} - {
         tuple(sorted(names))
@@ -232,19 +248,14 @@ def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: byte
         "width": place.width,
         "height": place.height,
         "flipped": int(place.flipped),
-        "transfer_syntax": prepared.transfer_syntax,
-        "photometric": prepared.photometric,
+        "transfer_syntax": prepared.description.transfer_syntax,
+        "photometric": prepared.description.photometric,
     }
     return Outcome(
         facts,
         "",
-        view_differs=_differ(prepared.view, row["view"]),
-        secondary_capture=prepared.secondary_capture,
-        generated_2d=prepared.generated_2d,
-        burned_in=prepared.burned_in,
-        ignored=prepared.ignored,
-        instance=prepared.instance,
-        patient=prepared.patient,
+        view_differs=_differ(prepared.description.view, row["view"]),
+        description=prepared.description,
         picture=hashlib.sha256(png).hexdigest()[:32],  # equal pixels are equal bytes
     )
 

@@ -51,8 +51,8 @@ def test_each_syntax_gives_the_same_picture(syntax):
     pixels = half_breast()
     mammogram = read_mammogram(WRITERS[syntax](pixels, **WINDOW), 1000)
     expected = read_mammogram(plain(pixels, **WINDOW), 1000)
-    assert mammogram.transfer_syntax == syntax
-    assert mammogram.photometric == "MONOCHROME2"
+    assert mammogram.description.transfer_syntax == syntax
+    assert mammogram.description.photometric == "MONOCHROME2"
     assert (mammogram.stored_width, mammogram.stored_height) == (240, 300)
     np.testing.assert_array_equal(mammogram.pixels, expected.pixels)
 
@@ -341,7 +341,7 @@ def test_size_and_aspect(height, width, long_side, compressed):
 )
 def test_side_and_view(tags, laterality, view):
     mammogram = read_mammogram(plain(half_breast(), **tags), 64)
-    assert (mammogram.laterality, mammogram.view) == (laterality, view)
+    assert (mammogram.description.laterality, mammogram.description.view) == (laterality, view)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,9 @@ def test_side_and_view(tags, laterality, view):
 def test_coded_view(scheme, code, view):
     item = pydicom.Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, "view"
-    assert read_mammogram(plain(half_breast(), ViewCodeSequence=[item]), 64).view == view
+    assert (
+        read_mammogram(plain(half_breast(), ViewCodeSequence=[item]), 64).description.view == view
+    )
 
 
 def test_not_dicom():

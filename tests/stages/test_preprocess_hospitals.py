@@ -10,8 +10,9 @@ from pydicom import uid
 
 from mammo.base.atomic_files import read_json
 from mammo.compute.result_store import Store
-from mammo.compute.worker_pool import Isolated
+from mammo.compute.worker_pool import WorkerPool
 from mammo.dicom import header as dicom_header
+from mammo.dicom.header import Description
 from mammo.dicom.reader import read_mammogram
 from mammo.imaging import breast_mask as breast
 from mammo.intake import examine as intake
@@ -78,7 +79,7 @@ def test_a_window_or_padding_of_no_use_is_counted_also_in_a_remembered_run(colle
     row = {"patient_id": "1", "image_id": "both", "laterality": "L", "view": "CC"}
     for known in (None, store):
         outcome, _ = intake.examine(row, settings().preprocess, collection.folder, known)
-        assert outcome.ignored == ("padding", "window")
+        assert outcome.description.ignored == ("padding", "window")
 
 
 def test_flat_fields_and_pages_of_text_are_rejected_by_name(collection, tmp_path):
@@ -127,7 +128,7 @@ def wrong_work(name: str) -> object:
 def test_a_fault_of_ours_comes_out_of_a_worker_with_its_traceback(collection):
     collection.add("1", "100", plain(picture(0)))
     with pytest.raises(ProgramError, match="KeyError at 1/100") as caught:
-        list(Isolated(wrong_work, workers=1, seconds=300).map([str(collection.folder)]))
+        list(WorkerPool(wrong_work, workers=1, seconds=300).map([str(collection.folder)]))
     told = "".join(traceback.format_exception(caught.value))
     assert "in prepare" in told
     assert 'raise KeyError(PERSON["PatientName"])' in told
@@ -137,7 +138,7 @@ def test_a_fault_of_ours_comes_out_of_a_worker_with_its_traceback(collection):
 
 def test_a_time_out_of_the_work_itself_is_no_item_that_hangs():
     with pytest.raises(TimeoutError, match="ours"):
-        list(Isolated(wrong_work, workers=1, seconds=300).map(["timeout"]))
+        list(WorkerPool(wrong_work, workers=1, seconds=300).map(["timeout"]))
 
 
 def test_a_full_disk_is_not_taken_for_a_fault_of_a_film(collection, tmp_path, monkeypatch):
@@ -154,8 +155,13 @@ def test_a_full_disk_is_not_taken_for_a_fault_of_a_film(collection, tmp_path, mo
 # Who is who
 
 
+def described(patient: str | None) -> Description:
+    """What a header says that has this PatientID."""
+    return Description("L", "CC", "", "", None, patient, False, False, False, ())
+
+
 def outcome(patient: str | None) -> Outcome:
-    return Outcome({}, "", patient=patient)
+    return Outcome({}, "", description=described(patient))
 
 
 def doubts(*images: tuple[str, str | None], site: str = "1") -> list[str]:
@@ -175,7 +181,7 @@ def test_one_woman_under_two_ids_is_counted_and_not_rejected(collection, tmp_pat
     assert read_json(out / "metrics.json")["patients_in_doubt"] == 2
     everything = b"".join(content(out).values())
     assert b"A17" not in everything
-    hashed = read_mammogram(collection.path("1", "0"), 64).patient
+    hashed = read_mammogram(collection.path("1", "0"), 64).description.patient
     assert str(hashed).encode() not in everything
 
 
@@ -210,7 +216,7 @@ def test_the_same_number_at_another_site_is_another_woman():
 def test_headers_without_an_id_and_rejected_images_say_nothing():
     assert doubts(("1", None), ("2", None), ("3", "x")) == []
     records = [{"site_id": "1", "patient_id": str(number)} for number in range(3)]
-    rejected = Outcome(None, "no breast", patient="x")
+    rejected = Outcome(None, "no breast", description=described("x"))
     assert patients_in_doubt(records, [rejected, outcome("x"), outcome("y")]) == []
 
 
@@ -226,7 +232,7 @@ def test_the_store_does_not_keep_who_she_is_and_a_remembered_run_knows_it_all_th
         assert read_json(tmp_path / run / "metrics.json")["patients_in_doubt"] == 2
     assert content(tmp_path / "first") == content(tmp_path / "again")
     kept = b"".join(content(store.folder).values())
-    hashed = str(read_mammogram(collection.path("1", "0"), 64).patient)
+    hashed = str(read_mammogram(collection.path("1", "0"), 64).description.patient)
     assert b"instance" in kept
     assert b"A17" not in kept
     assert hashed.encode() not in kept

@@ -17,6 +17,7 @@ from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 from mammo.data.tables import MANIFEST, REJECTS, read_table
+from mammo.intake import examine as intake
 from mammo.intake.examine import Outcome
 from stages import preprocess
 from tests.mammo import dicoms
@@ -269,7 +270,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file_only(
         collection.add("3", name, plain(breast(9)))
     collection.add("3", "last", b"not dicom")
     monkeypatch.setattr(preprocess, "_prepare_one", dangerous)
-    monkeypatch.setattr(preprocess, "SECONDS", 12.0)
+    monkeypatch.setattr(intake, "SECONDS", 12.0)
     reasons, out = made_of(collection, tmp_path / "out", workers=2)
     assert reasons == {
         "crash": "reading it crashes the decoder, twice",
