@@ -29,7 +29,7 @@ from mammo.outs.gray_images import read_gray
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
-SPLIT_TABLE = Path("outputs/split/split.csv")
+SPLIT_FILE = Path("outputs/split/split.csv")
 OUT = Path("outputs/train_detector")
 
 TILE, COLUMNS, TILES = 320, 4, 12  # of the preview; a tile's side in pixels
@@ -185,7 +185,7 @@ def main() -> None:
     params = load_params()
     pin(stage_seed(params.seed, "train_detector"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, PREPROCESSED, SPLIT_TABLE, out, checkpoints)
+        run(params, PREPROCESSED, SPLIT_FILE, out, checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

@@ -13,9 +13,9 @@ from mammo.detector.detector import (
     Detector,
     load_detector,
     save_detector,
-    to_square,
     untrained_detector,
 )
+from mammo.imaging.fitting import fit_in_frame
 from tests.mammo.half_ellipses import half_ellipse
 
 
@@ -63,7 +63,7 @@ def test_nothing_is_found_where_no_score_is_high_enough(saved: Path) -> None:
 
 
 def test_a_square_holds_the_image_at_its_top_left_and_black() -> None:
-    square, placement = to_square(np.full((50, 100), 200, np.uint8), 64)
+    square, placement = fit_in_frame(np.full((50, 100), 200, np.uint8), 64, 64)
     assert square.shape == (64, 64)
     assert (placement.width, placement.height) == (64, 32)
     assert (square[:32] == 200).all()
