@@ -25,6 +25,7 @@ from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, rea
 from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
 from mammo.imaging.breast_mask import breast_mask
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
 from stages.runner import run_stage
 
@@ -82,8 +83,8 @@ def run(
                 gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
         if image_id in gallery.index:
             plain, shown = _pictures(roi, heat, marked or [])
-            _write_png(out / str(gallery.loc[image_id, "plain"]), plain)
-            _write_png(out / str(gallery.loc[image_id, "image"]), shown)
+            write_bytes(out / str(gallery.loc[image_id, "plain"]), encode_png(plain))
+            write_bytes(out / str(gallery.loc[image_id, "image"]), encode_png(shown))
     (out / "overlays").mkdir(exist_ok=True)
     write_csv(out / "gallery.csv", gallery)
     table = pd.DataFrame(games, columns=["image_id", "called", "hit", "chance"])
@@ -201,13 +202,6 @@ def _pictures(
     if hottest is not None:
         hottest = hottest[0] * scale, hottest[1] * scale
     return plain, overlay(plain, large, scaled, hottest)
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    if picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR).astype(np.uint8)
-    _, content = cv2.imencode(".png", picture)
-    write_bytes(path, content.tobytes())
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from mammo.base.atomic_files import fresh_folder, write_csv, write_json
+from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
 from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
@@ -25,6 +25,7 @@ from mammo.detector.detector import Detection, save_detector
 from mammo.detector_training.trainer import Example, train_detector
 from mammo.imaging.breast_mask import breast_box
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
 from stages.runner import run_stage
 
@@ -86,7 +87,7 @@ def run(
     write_csv(out / "curves.csv", training.curves)
     worst = np.argsort(overlaps, kind="stable")[:TILES]
     tiles = [_tile(validation[i], found[i], overlaps[i]) for i in worst]
-    cv2.imwrite(str(out / "preview.png"), _grid(tiles))
+    write_bytes(out / "preview.png", encode_png(_grid(tiles)[..., ::-1]))  # BGR to RGB
     write_json(
         out / "metrics.json",
         {

@@ -20,7 +20,7 @@ from mammo.compute.result_store import Store
 from mammo.cropping.find_breast import Roi, cut, find_roi
 from mammo.detector.detector import Detector, load_detector
 from mammo.imaging.geometry import Box
-from mammo.imaging.png import gray_png
+from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import decode_gray, read_file
 
 LIBRARIES = (
@@ -73,7 +73,7 @@ def found_and_cut(image: Path, how: Searching, store: Store | None) -> tuple[Roi
     pixels = decode_gray(content, image)
     with _one_at_a_time:
         roi = find_roi(_loaded(how), pixels, how.settings)
-    png = gray_png(cut(pixels, roi.box))
+    png = encode_png(cut(pixels, roi.box))
     if store is not None:
         store.put(key, asdict(roi), png)
     return roi, png

@@ -20,7 +20,7 @@ from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import Description
 from mammo.dicom.reader import read_patient
 from mammo.imaging.geometry import Placement
-from mammo.imaging.png import gray_png
+from mammo.imaging.png import encode_png
 from mammo.intake.prepare import Prepared, prepare
 
 LIBRARIES = ("imagecodecs", "numba", "numpy", "opencv-python-headless", "pillow", "pydicom")
@@ -65,7 +65,7 @@ def _prepared_now(source: Path | bytes, settings: Preprocess) -> Picture:
         prepared = prepare(source, settings)
     except UnreadableDicom as error:
         return Picture(None, b"", error.reason)
-    return Picture(replace(prepared, image=_NO_PIXELS), gray_png(prepared.image), "")
+    return Picture(replace(prepared, image=_NO_PIXELS), encode_png(prepared.image), "")
 
 
 def _facts(picture: Picture) -> dict[str, Any]:
