@@ -1,10 +1,17 @@
-"""Lossless JPEG of large films, decoded in two fifths of the time that libjpeg-turbo takes.
+"""A decoder of lossless JPEG that refuses damaged streams (ITU-T T.81, process 14).
 
-Unlike JPEG 2000 it must be decoded whole: each value hangs on the one before (ITU-T T.81, process
-14 with selection value 1, which is DICOM's 1.2.840.10008.1.2.4.70). What saves time here is that
-one look into a table often gives two values, and that neither the stream nor the values leave the
-processor's cache, if a few rows are asked for at a time. Numba compiles the loop when this module
-is imported, which takes over a second: some thirty films of 13 million pixels win that back.
+It is our own because of what others do with a film that was damaged on its way. libjpeg-turbo, as
+imagecodecs calls it, reports no damage: it fills up with grey, and a model would score that. Of 160
+streams that were cut short, or in which a block of 512 bytes was missing or zero, it decoded all,
+159 to another picture. This decoder refused those 159, because it counts: every code must be one of
+the table, and the last value must come with the last byte. It cannot notice every single changed
+byte: mostly the codes after it are read as before.
+
+Each value depends on the one before it, so the image must be decoded whole, in one loop, which
+Numba compiles when this module is imported (over a second, and some 125 MB, once in each process).
+The loop is also faster than libjpeg-turbo, 66 ms against 91 ms for 13 million pixels: one look into
+a table often gives two values; and neither the stream nor the values leave the processor's cache,
+if a few rows are asked for at a time.
 """
 
 from collections.abc import Callable
@@ -23,9 +30,15 @@ _WHOLE = 16  # the category of the one difference, 2**15, that has no bits of it
 _LONGEST = 31  # bits of a code of _CODE bits and a difference of 15
 _CHUNK = 2**16  # bytes that are made ready at a time, besides those for two rows
 
+_LEFT_OVER = 16
+"""Bytes after the last value that are not taken for damage: encoders fill up the last byte, and may
+align the stream."""
+
 _IN, _AT, _END, _BITS, _HAVE, _ABOVE = range(6)
 """Of the state: the next byte of the stream; the next of those made ready, and where they end; the
 bits taken from them, from the highest on, and how many; the first value of the row above."""
+
+_END_MARKER = b"\xff\xd9"  # the marker of the stream's end
 
 _Decoder = Callable[[int, int], NDArray[np.uint16]]
 
@@ -40,9 +53,9 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
     Returns:
         A function that is asked for the values from one row up to another, in order and each once;
         what it returns, (rows, width), is good until the next call. It raises DamagedStream where
-        the stream ends too soon or has no code; libjpeg-turbo would go on with grey. None, if the
-        stream is of a kind that is left to others: with another prediction, restarts, a point
-        transform, more codes than there can be, or unknown categories.
+        the stream ends too soon, has no code, or goes on after the last value. None, if the stream
+        is of a kind that is left to others: with another prediction, restarts, a point transform,
+        more codes than there can be, or unknown categories.
     """
     table = heading.huffman_table
     plain = heading.selection == 1 and heading.point_transform == heading.restart_interval == 0
@@ -66,9 +79,17 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
             band = np.empty((end - top, width), np.uint16)
         if not _decode(data, ready, state, singles, pairs, band[: end - top]):
             raise DamagedStream("a damaged lossless JPEG stream")
+        if end == heading.height and _left_over(data, state) > _LEFT_OVER:
+            raise DamagedStream("a lossless JPEG stream that goes on after its last value")
         return band[: end - top]
 
     return rows
+
+
+def _left_over(data: NDArray[np.uint8], state: NDArray[np.uint64]) -> int:
+    """Bytes of the stream that no value was decoded from, the marker of the end aside."""
+    taken, at, end, _, have, _ = (int(part) for part in state)
+    return (end - at) + have // 8 + max(0, len(data) - taken - len(_END_MARKER))
 
 
 def _singles(counts: bytes, categories: bytes) -> NDArray[np.uint16] | None:

@@ -1,10 +1,10 @@
 """Decoding the pixels of a mammogram, each transfer syntax by the decoder measured fastest for it.
 
 JPEG 2000, high-throughput or not, goes to Pillow, which can leave the finest levels of the wavelet
-undecoded. Lossless JPEG of large films goes to our own decoder, other JPEG, JPEG-LS and RLE to
-imagecodecs, all else to pydicom. `benchmarks/decode.py` measures them against others. Streams whose
-size is not their header's are refused before a pixel is allocated. How many bits a stream has, it
-knows itself; the header's BitsStored is asked only where there is none.
+undecoded. Lossless JPEG goes to our own decoder, which refuses damaged streams; other JPEG, JPEG-LS
+and RLE go to imagecodecs, all else to pydicom. `benchmarks/decode.py` measures them against others.
+A stream whose size is not that of its header is refused before a pixel is allocated. How many bits
+a stream has, it knows itself; the header's BitsStored is asked only where there is none.
 
 Only what a library raises inside a call of it is taken for damage of the file.
 """
@@ -71,11 +71,6 @@ _IMAGECODECS = (
 )
 """What each library raises on damaged pixel data, as its source shows and the fuzzer found. Of
 pydicom's decoders see `PARSING`."""
-
-_LARGE = 2**22
-"""Pixels of a film that our own decoder of lossless JPEG is asked for. To start it takes over a
-second, once in each process, which smaller films would hardly win back. Digital machines begin at
-1914 x 2294, which is more."""
 
 _BAND = 64  # rows that are halved at a time, a power of two
 _ANOTHER = "its pixel data are another image than its header describes"
@@ -238,10 +233,9 @@ def _jpeg(header: Header, syntax: uid.UID, frame: memoryview) -> tuple[Rows, Hea
     frame = frame[: _end(frame, heading.scan)]
     allocated = max(header.bits_allocated, 8 if heading.precision <= 8 else 16)
     header = replace(header, bits_allocated=allocated, bits_stored=heading.precision)
-    large = allocated == 16 and header.width * header.height >= _LARGE
-    rows = _by_our_own(frame, heading) if large and syntax in _LOSSLESS_JPEG else None
+    rows = _lossless_rows(frame, heading) if syntax in _LOSSLESS_JPEG else None
     if rows is not None:
-        return rows, header
+        return _narrowed(rows, allocated), header
     by = imagecodecs.jpegls_decode if syntax in _JPEG_LS else imagecodecs.jpeg_decode
     with _taken_for_damage(*_IMAGECODECS):
         decoded = by(frame)  # type: ignore[arg-type]  # its stubs know no memoryview
@@ -267,11 +261,17 @@ def _end(frame: memoryview, scan: int) -> int:
     return tail + at + len(_END)
 
 
-def _by_our_own(frame: memoryview, heading: JpegHeading) -> Rows | None:
-    """Lossless JPEG, if our decoder knows that kind. Imported late, for it takes a second."""
+def _lossless_rows(frame: memoryview, heading: JpegHeading) -> Rows | None:
+    """Lossless JPEG, if our decoder knows that kind. Imported late: it takes over a second, which
+    only a process that meets such a film should wait."""
     from mammo.dicom.jpeg_lossless import lossless_rows
 
     return lossless_rows(frame, heading)
+
+
+def _narrowed(rows: Rows, allocated: int) -> Rows:
+    """Values of 16 bits in the 8 or 16 bits that are allocated for them."""
+    return rows if allocated == 16 else lambda top, end: rows(top, end).astype(np.uint8)
 
 
 def _rle(header: Header, frame: memoryview) -> Rows:
