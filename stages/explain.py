@@ -23,7 +23,7 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
 from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
-from mammo.imaging.breast_mask import breast_mask
+from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
@@ -66,7 +66,7 @@ def run(
         # A game needs a cancer: a lesion marked in an image that is not one is no target.
         marked = boxes.get(image_id) if row["target"] == 1 else None
         if marked is not None:
-            mask = breast_mask(roi)
+            mask = segment_breast(roi)
             games.append(
                 {
                     "image_id": image_id,
@@ -126,8 +126,8 @@ def lesions_in_rois(
             bool(image["flipped"]),
         )
         box = placement.to_image(Box(row["x1"], row["y1"], row["x2"], row["y2"]))
-        box = box.shifted(-cut["x1"], -cut["y1"])
-        box = box.clipped(cut["x2"] - cut["x1"], cut["y2"] - cut["y1"])
+        box = box.shift(-cut["x1"], -cut["y1"])
+        box = box.clip(cut["x2"] - cut["x1"], cut["y2"] - cut["y1"])
         of_image = found.setdefault(image_id, [])
         if box.area > 0:
             of_image.append(box)

@@ -18,12 +18,12 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from mammo.base.atomic_files import fresh_folder, unfinished, write_bytes, write_csv, write_json
+from mammo.base.atomic_files import fresh_folder, partial_path, write_bytes, write_csv, write_json
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
-from mammo.compute.dask_map import map_over_dask, scheduler
+from mammo.compute.dask_map import map_over_dask, scheduler_address
 from mammo.compute.result_store import Store, open_store
 from mammo.compute.worker_pool import Failure
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
@@ -32,8 +32,8 @@ from mammo.intake.examine import (
     Outcome,
     examine,
     examine_all,
-    files_without_row,
-    patients_in_doubt,
+    find_doubtful_patients,
+    find_files_without_row,
     reject_copies,
     reject_failure,
 )
@@ -58,13 +58,13 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
     if rows.empty:
         raise UserError(f"{data / 'train.csv'}: there are no images in the table")
     records = rows.to_dict("records")
-    found = _outcomes(records, params.preprocess, data, out, workers, store)
+    found = _examine_rows(records, params.preprocess, data, out, workers, store)
     outcomes = reject_copies(records, track(found, "preprocess", len(records)))
     for row, outcome in zip(records, outcomes, strict=True):
         if outcome.facts is None:  # but written, if it is a copy; half of it, if its process died
-            picture = _picture(out, row)
+            picture = _picture_path(out, row)
             picture.unlink(missing_ok=True)
-            unfinished(picture).unlink(missing_ok=True)
+            partial_path(picture).unlink(missing_ok=True)
 
     labels = [name for name in MANIFEST.columns if name in rows]
     read = [
@@ -85,8 +85,8 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
     write_csv(out / "manifest.csv", manifest)
     write_csv(out / "rejects.csv", rejects)
     for schema in (BREAST_BOXES, LESIONS):
-        _pass_on(data / str(schema.name), schema, out)
-    doubts = patients_in_doubt(records, outcomes)
+        _copy_table(data / str(schema.name), schema, out)
+    doubts = find_doubtful_patients(records, outcomes)
     write_json(
         out / "metrics.json",
         {
@@ -96,7 +96,7 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
             "flipped": int(manifest["flipped"].sum()),
             **_counts(outcomes),
             "patients_in_doubt": len({one for doubt in doubts for one in doubt.patients}),
-            "files_without_row": len(files_without_row(data, rows)),
+            "files_without_row": len(find_files_without_row(data, rows)),
         },
     )
     say(f"preprocess: {len(manifest)} images, {len(rejects)} rejected")
@@ -116,7 +116,7 @@ def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
     }
 
 
-def _outcomes(
+def _examine_rows(
     records: list[dict[Hashable, Any]],
     settings: Preprocess,
     data: Path,
@@ -125,15 +125,15 @@ def _outcomes(
     store: Store | None,
 ) -> Iterator[Outcome]:
     """One outcome a record, in order."""
-    address = scheduler()
+    address = scheduler_address()
     if address is not None:
-        yield from _outcomes_of_dask(records, settings, data, out, store, address)
+        yield from _examine_rows_over_dask(records, settings, data, out, store, address)
         return
     work = partial(_prepare_one, settings=settings, data=data, out=out, store=store)
     yield from examine_all(work, records, workers) if workers else map(work, records)
 
 
-def _outcomes_of_dask(
+def _examine_rows_over_dask(
     records: list[dict[Hashable, Any]],
     settings: Preprocess,
     data: Path,
@@ -146,28 +146,28 @@ def _outcomes_of_dask(
     work = partial(examine, settings=settings, data=folder, store=store)
     found = map_over_dask(work, records, address, folder, examine.__module__, LIBRARIES)
     for row, result in zip(records, found, strict=True):
-        yield reject_failure(Failure("crashed")) if result is None else _written(row, *result, out)
+        yield reject_failure(Failure("crashed")) if result is None else _write(row, *result, out)
 
 
 def _prepare_one(
     row: dict[Hashable, Any], settings: Preprocess, data: Path, out: Path, store: Store | None
 ) -> Outcome:
     """Read, prepare and write one image, in a worker process."""
-    return _written(row, *examine(row, settings, data, store), out)
+    return _write(row, *examine(row, settings, data, store), out)
 
 
-def _written(row: dict[Hashable, Any], outcome: Outcome, png: bytes | None, out: Path) -> Outcome:
+def _write(row: dict[Hashable, Any], outcome: Outcome, png: bytes | None, out: Path) -> Outcome:
     if png is not None:
-        write_bytes(_picture(out, row), png)
+        write_bytes(_picture_path(out, row), png)
     return outcome
 
 
-def _picture(out: Path, row: dict[Hashable, Any]) -> Path:
+def _picture_path(out: Path, row: dict[Hashable, Any]) -> Path:
     return out / "images" / str(row["patient_id"]) / f"{row['image_id']}.png"
 
 
 def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) -> None:
-    """Fail if too many files, or all, were rejected: the list itself is lost then."""
+    """Fail if too many files, or all, were rejected: the list itself is not kept then."""
     count = len(rejects)
     if count <= settings.max_reject_fraction * total and count < total:
         return
@@ -181,7 +181,7 @@ def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) 
     )
 
 
-def _pass_on(path: Path, schema: pa.DataFrameSchema, out: Path) -> None:
+def _copy_table(path: Path, schema: pa.DataFrameSchema, out: Path) -> None:
     """Write the checked table; one without rows if the collection has none."""
     columns = list(schema.columns)
     table = read_table(path, schema)[columns] if path.exists() else pd.DataFrame(columns=columns)

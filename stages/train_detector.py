@@ -23,7 +23,7 @@ from mammo.base.settings import Params, load_params
 from mammo.data.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
 from mammo.detector.detector import Detection, save_detector
 from mammo.detector_training.trainer import Example, train_detector
-from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
@@ -118,7 +118,7 @@ def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) ->
             bool(row["flipped"]),
         )
         box = placement.to_image(Box(row["x1"], row["y1"], row["x2"], row["y2"]))
-        labels[row["image_id"]] = box.clipped(row["width"], row["height"])
+        labels[row["image_id"]] = box.clip(row["width"], row["height"])
         if labels[row["image_id"]].area <= 0:
             raise UserError(
                 f"{file}: the box of image {row['image_id']} lies outside its "
@@ -131,7 +131,7 @@ def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) ->
 def _labels_of_masks(manifest: pd.DataFrame, images: Path) -> dict[str, Box]:
     """The box of the breast mask of each image that has one, by image id."""
     rows = track(manifest.to_dict("records"), "detector: breast masks", len(manifest))
-    found = ((row["image_id"], breast_box(read_gray(images / row["path"]))) for row in rows)
+    found = ((row["image_id"], find_breast_box(read_gray(images / row["path"]))) for row in rows)
     return {image_id: box for image_id, box in found if box is not None}
 
 

@@ -21,21 +21,29 @@ _ABOVE = Path(__file__).parents[2]
 
 
 def key_of(*parts: str) -> str:
-    """One hash of several texts, SHA-256 in hexadecimal digits: of the same ones in the same order
-    only."""
+    """One hash of several texts, as hexadecimal digits.
+
+    Other texts, or the same ones in another order, have another key.
+    """
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @cache
 def code_version(module: str, libraries: tuple[str, ...]) -> str:
-    """A hash of what a result follows from besides its inputs: the source of one of our modules
-    and of all that it imports of ours, directly or not, and the versions of `libraries`."""
+    """A hash of what a result follows from, besides its inputs.
+
+    Args:
+        module: one of ours. Its source counts, and that of all our modules that it imports,
+            directly or not.
+        libraries: their versions count.
+    """
     sources: dict[str, bytes] = {}
     todo = {module, "mammo.pins"}  # which every module of ours is run under
     while todo:
         name = todo.pop()
         file = _source(name)
-        assert file is not None, f"{name} is none of our modules"
+        if file is None:
+            raise ModuleNotFoundError(f"{name} is not one of our modules")
         sources[name] = file.read_bytes()
         todo |= _imports(sources[name]) - sources.keys()
     digests = [f"{name} {hashlib.sha256(sources[name]).hexdigest()}" for name in sorted(sources)]

@@ -1,7 +1,7 @@
 """Work on many items in processes of their own, so that one bad item can neither kill nor stall it.
 
 Workers stay alive from item to item; one that dies or hangs is replaced, and only the item that it
-had in hand is lost.
+worked on has no result.
 """
 
 import contextlib

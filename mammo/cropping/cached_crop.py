@@ -31,13 +31,13 @@ LIBRARIES = (
     "torchvision",
     "ultralytics",
 )
-"""What detects, scales and compresses."""
+"""The libraries that detect, scale and compress."""
 
 _one_at_a_time = threading.Lock()  # a Dask worker may run several tasks in one process
 
 
 @dataclass(frozen=True)
-class Searching:
+class Search:
     """How to look for breasts: everything that a result follows from, besides the image."""
 
     detector: Path  # its folder
@@ -47,7 +47,7 @@ class Searching:
     threads: int  # of torch
 
 
-def searching(detector: Path, settings: Crop, seed: int, threads: int) -> Searching:
+def describe_search(detector: Path, settings: Crop, seed: int, threads: int) -> Search:
     """Describe a search by the detector in a folder.
 
     Raises:
@@ -55,10 +55,10 @@ def searching(detector: Path, settings: Crop, seed: int, threads: int) -> Search
     """
     files = [read_file(detector / name) for name in NETWORK_FILES]
     digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files))
-    return Searching(detector, digest.hexdigest(), settings, seed, threads)
+    return Search(detector, digest.hexdigest(), settings, seed, threads)
 
 
-def found_and_cut(image: Path, how: Searching, store: Store | None) -> tuple[Roi, bytes]:
+def find_and_cut(image: Path, how: Search, store: Store | None) -> tuple[Roi, bytes]:
     """The breast in a preprocessed image, and that part of it as a PNG.
 
     Raises:
@@ -72,35 +72,35 @@ def found_and_cut(image: Path, how: Searching, store: Store | None) -> tuple[Roi
         return Roi(Box(**facts.pop("box")), **facts), png
     pixels = decode_gray(content, image)
     with _one_at_a_time:
-        roi = find_roi(_loaded(how), pixels, how.settings)
+        roi = find_roi(_load(how), pixels, how.settings)
     png = encode_png(cut(pixels, roi.box))
     if store is not None:
         store.put(key, asdict(roi), png)
     return roi, png
 
 
-def _key(content: bytes, how: Searching) -> str:
+def _key(content: bytes, how: Search) -> str:
     return key_of(
         "roi",
         code_version(__name__, LIBRARIES),
         how.digest,
         how.settings.model_dump_json(),
         str(how.threads),
-        _processor(),
+        _computing_device(),
         hashlib.sha256(content).hexdigest(),
     )
 
 
 @cache
-def _processor() -> str:
-    """What does the sums: another one may round differently, so it has results of its own."""
+def _computing_device() -> str:
+    """The processor or GPU: another one may round differently, so it has results of its own."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return processor_name()
 
 
 @cache
-def _loaded(how: Searching) -> Detector:
+def _load(how: Search) -> Detector:
     """The detector, in a process that is set up as the stage's own."""
     pin(how.seed, how.threads)
     return load_detector(how.detector)

@@ -1,4 +1,4 @@
-"""All that can be said of a data folder before it is versioned: what preprocess would, and more."""
+"""Checks of a data folder before it is versioned: those of preprocess, and more."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
@@ -19,24 +19,24 @@ from mammo.intake.examine import (
     Outcome,
     examine,
     examine_all,
-    files_without_row,
-    patients_in_doubt,
+    find_doubtful_patients,
+    find_files_without_row,
     reject_copies,
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that a data manager should know."""
+    """One kind of fault or remark that a data manager should know."""
 
     what: str
     where: tuple[str, ...]  # lines of a table, images as patient/image, or files
-    mend: bool  # or it is only to be known
+    mend: bool  # whether it must be mended; else it is a remark
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A data folder, looked at."""
+    """The result of the check of a data folder."""
 
     rows: int  # of train.csv that are in order themselves
     read: int  # images
@@ -58,35 +58,37 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     rows, faults = check_table(data / "train.csv", TRAIN)
     if rows.empty and not faults:
         raise UserError(f"{data / 'train.csv'}: there are no images in the table")
-    findings = [*_grouped(((f"train.csv: {f.text}", _line(f.line)) for f in faults), mend=True)]
+    findings = [*_group(((f"train.csv: {f.text}", _line(f.line)) for f in faults), mend=True)]
     for schema in (BREAST_BOXES, LESIONS):
-        findings += _boxes(data / str(schema.name), schema, rows)
+        findings += _check_boxes(data / str(schema.name), schema, rows)
     # Without these columns nobody knows which files are meant; without others they can be read.
     named = {"patient_id", "image_id"} <= set(rows.columns)
     if not named:
-        findings += _some("not looked at: train.csv does not name them", ["all images"], mend=True)
+        findings += _findings(
+            "not looked at: train.csv does not name them", ["all images"], mend=True
+        )
     records = rows.reindex(columns=list(TRAIN.columns)).to_dict("records") if named else []
     found = examine_all(partial(_examine, settings=settings, data=data), records, workers)
     outcomes = reject_copies(records, track(found, "reading", len(records)))
     looked_at = list(zip(records, outcomes, strict=True))
     rejects = ((outcome.reason, _name(row)) for row, outcome in looked_at if not outcome.facts)
-    findings += _grouped(rejects, mend=True)
+    findings += _group(rejects, mend=True)
     # A row at fault above names its file all the same.
     if not faults:
-        extra = [path.relative_to(data).as_posix() for path in files_without_row(data, rows)]
-        findings += _some("a file that no row of train.csv names", extra, mend=True)
+        extra = [path.relative_to(data).as_posix() for path in find_files_without_row(data, rows)]
+        findings += _findings("a file that no row of train.csv names", extra, mend=True)
     accepted = [(_name(row), outcome) for row, outcome in looked_at if outcome.facts]
     others = [image for image, outcome in accepted if outcome.view_differs]
-    findings += _some("its header names another view than train.csv", others, mend=False)
+    findings += _findings("its header names another view than train.csv", others, mend=False)
     for what, is_so in NOTES.items():
         images = [
             image
             for image, outcome in accepted
             if outcome.description is not None and is_so(outcome.description)
         ]
-        findings += _some(what, images, mend=False)
-    for doubt in patients_in_doubt(records, outcomes):
-        findings += _some(doubt.sentence, list(doubt.patients), mend=False)
+        findings += _findings(what, images, mend=False)
+    for doubt in find_doubtful_patients(records, outcomes):
+        findings += _findings(doubt.sentence, list(doubt.patients), mend=False)
     read = [row for row, outcome in looked_at if outcome.facts]
     findings.sort(key=lambda finding: (not finding.mend, -len(finding.where)))
     patients = len({row["patient_id"] for row in read})
@@ -123,8 +125,8 @@ def _examine(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Outc
     return examine(row, settings, data)[0]
 
 
-def _boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Finding]:
-    """What is wrong with a table that a collection need not have."""
+def _check_boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Finding]:
+    """Find what is wrong with a table that a collection need not have."""
     if not path.exists():
         return []
     try:
@@ -134,8 +136,8 @@ def _boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[F
     both = "image_id" in table and "image_id" in rows
     unknown = sorted(set(table["image_id"]) - set(rows["image_id"])) if both else []
     return [
-        *_grouped(((f"{path.name}: {f.text}", _line(f.line)) for f in faults), mend=True),
-        *_some(f"{path.name} has a box of an image that train.csv lacks", unknown, mend=False),
+        *_group(((f"{path.name}: {f.text}", _line(f.line)) for f in faults), mend=True),
+        *_findings(f"{path.name} has a box of an image that train.csv lacks", unknown, mend=False),
     ]
 
 
@@ -147,11 +149,11 @@ def _name(row: dict[Hashable, Any]) -> str:
     return f"{row['patient_id']}/{row['image_id']}"
 
 
-def _some(what: str, where: list[str], mend: bool) -> list[Finding]:
+def _findings(what: str, where: list[str], mend: bool) -> list[Finding]:
     return [Finding(what, tuple(where), mend)] if where else []
 
 
-def _grouped(found: Iterable[tuple[str, str]], mend: bool) -> list[Finding]:
+def _group(found: Iterable[tuple[str, str]], mend: bool) -> list[Finding]:
     """Things of one kind together, in the order of the first."""
     groups: dict[str, list[str]] = defaultdict(list)
     for what, where in found:

@@ -56,7 +56,7 @@ class Detector:
         if not len(best):
             return None
         x1, y1, x2, y2, confidence = best[0, :5].double().cpu().tolist()
-        inside = Box(x1, y1, x2, y2).clipped(placement.width, placement.height)
+        inside = Box(x1, y1, x2, y2).clip(placement.width, placement.height)
         return Detection(placement.to_stored(inside), confidence) if inside.area > 0 else None
 
 

@@ -317,7 +317,7 @@ def _write_squares(parts: dict[str, Sequence[Example]], folder: Path, size: int)
     ]
     for part, name, example in track(named, "detector: images", len(named)):
         square, placement = fit_in_frame(read_gray(example.image), size, size)
-        box = placement.to_image(example.box).clipped(placement.width, placement.height)
+        box = placement.to_image(example.box).clip(placement.width, placement.height)
         centre = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
         numbers = " ".join(f"{v / size:.8f}" for v in (*centre, box.width, box.height))
         for kind in ("images", "labels"):

@@ -14,21 +14,21 @@ import pydicom
 from pydicom import uid
 from pydicom.tag import Tag
 
-from mammo.dicom.container import Content, is_deflated, pixel_data
+from mammo.dicom.container import Content, find_pixel_data, is_deflated
 from mammo.dicom.display import MAX_VALUE, VoiLut, read_voi_lut
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.object_type import is_generated_2d, is_secondary_capture, refuse_other_objects
 from mammo.dicom.values import (
     PARSING,
     find_holder,
-    is_said,
-    number,
-    number_if_readable,
-    text,
-    value,
-    whole,
+    has_value,
+    read_integer,
+    read_number,
+    read_number_or_none,
+    read_text,
+    read_value,
 )
-from mammo.dicom.view import laterality, view
+from mammo.dicom.view import read_laterality, read_view
 
 MAX_SIDE = 16384
 """Pixels. Film scanned at 25 micrometres has some 9,600; a header that says more is broken."""
@@ -52,12 +52,12 @@ _READ = [
     "FloatPixelData", "DoubleFloatPixelData", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
-"""All that is read of a file."""
+"""The only elements of a file that are read."""
 
 _READ_TAGS = [Tag(keyword) for keyword in _READ]
 
 _LARGE = 2**20
-"""Bytes of an element that is not copied out of the file. Lookup tables have less."""
+"""Bytes from which on an element is left in the file. Lookup tables have less."""
 
 _FUNCTIONS = {
     "": "LINEAR",  # PS3.3 C.11.2.1.3
@@ -70,7 +70,7 @@ _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big 
 
 
 WINDOW, TABLE, PADDING = GREYS = ("window", "VOI lookup table", "padding")
-"""What a header says of the greys, and a picture can be shown without."""
+"""What a header may say of the greys. An image can be shown without it."""
 
 
 @dataclass(frozen=True)
@@ -116,34 +116,34 @@ class Header:
 def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     """Parse a DICOM file's content and check that it describes one grey image we can decode.
 
-    Large pixel data stay where they are: see `pixel_data`.
+    Large pixel data stay where they are: see `find_pixel_data`.
 
     Raises:
         UnreadableDicom: it is no DICOM file, is cut short, or describes something else.
     """
-    dataset = _parsed(content, specific_tags=_READ_TAGS)
+    dataset = _parse(content, specific_tags=_READ_TAGS)
     refuse_other_objects(dataset)
     _refuse_other_images(dataset, content)
-    header = _header(dataset)
+    header = _read_grey_facts(dataset)
     _refuse_other_pixels(header)
     return header, dataset
 
 
-def patient_of(content: Content) -> str | None:
+def read_patient_hash(content: Content) -> str | None:
     """`Description.patient` by itself.
 
     Raises:
         UnreadableDicom: as `read_header`.
     """
-    dataset = _parsed(content, specific_tags=[Tag("PatientID")], stop_before_pixels=True)
-    return _hash_of(dataset, "PatientID")
+    dataset = _parse(content, specific_tags=[Tag("PatientID")], stop_before_pixels=True)
+    return _hash_element(dataset, "PatientID")
 
 
-def _parsed(content: Content, **options: Any) -> pydicom.Dataset:
+def _parse(content: Content, **options: Any) -> pydicom.Dataset:
     content.seek(0)
     if content.read(132)[128:] != b"DICM":
         raise UnreadableDicom("it is not a DICOM file")
-    # What is unpacked has no place in the content, so it cannot be left there.
+    # What was unpacked is not in the file, so it cannot be left there.
     large = None if is_deflated(content) else _LARGE
     content.seek(0)
     try:
@@ -172,19 +172,19 @@ def _refuse_other_pixels(header: Header) -> None:
             f"its pixels have {header.bits_stored} bits in {header.bits_allocated}; "
             "only whole numbers of up to 16 bits can be read"
         )
-    if not _stream_says(header.description.transfer_syntax) and header.high_bit not in (
+    if not _stream_tells_bits(header.description.transfer_syntax) and header.high_bit not in (
         None,
         header.bits_stored - 1,
     ):
         raise UnreadableDicom(
-            f"its header puts the highest of {header.bits_stored} bits in an odd place (HighBit "
-            f"{header.high_bit}): what the pixels mean is not certain"
+            f"its header puts the highest of {header.bits_stored} bits in an unusual position "
+            f"(HighBit {header.high_bit}): what the pixels mean is not certain"
         )
     if not (0 < abs(header.slope) < MAX_VALUE and abs(header.intercept) < MAX_VALUE):
         raise UnreadableDicom("its rescale slope or intercept is not a usable number")
 
 
-def _stream_says(transfer_syntax: str) -> bool:
+def _stream_tells_bits(transfer_syntax: str) -> bool:
     """Whether the pixel data say themselves where their bits are, as JPEG and JPEG 2000 do."""
     syntax = uid.UID(transfer_syntax)
     return syntax != uid.RLELossless and syntax.is_transfer_syntax and syntax.is_encapsulated
@@ -199,61 +199,65 @@ def _refuse_other_images(dataset: pydicom.Dataset, content: Content) -> None:
         if any(tag in read for tag in _PIXEL_DATA_TAGS):
             raise UnreadableDicom("the file is cut short: its pixel data have no end")
         raise UnreadableDicom("it holds no pixel data, or is cut short before them")
-    if pixel_data(dataset, content)[1] == 0:
+    if find_pixel_data(dataset, content)[1] == 0:
         raise UnreadableDicom("its pixel data are empty")
-    if not _transfer_syntax(dataset):
+    if not _read_transfer_syntax(dataset):
         raise UnreadableDicom("it does not say how its pixels are encoded (no transfer syntax)")
     missing = [
         name
         for name in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
-        if value(dataset, name) is None
+        if read_value(dataset, name) is None
     ]
     if missing:
         raise UnreadableDicom(f"its header lacks {', '.join(missing)}")
-    frames = whole(dataset, "NumberOfFrames") or 1
+    frames = read_integer(dataset, "NumberOfFrames") or 1
     if frames != 1:
         raise UnreadableDicom(f"it holds {frames} frames; a mammogram has one")
-    if (number_if_readable(dataset, "SamplesPerPixel") or 1) != 1:
+    if (read_number_or_none(dataset, "SamplesPerPixel") or 1) != 1:
         raise UnreadableDicom("it is a colour image; a mammogram is grey")
-    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+    if read_text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableDicom("it is neither MONOCHROME1 nor MONOCHROME2: not a grey image")
-    if whole(dataset, "PixelRepresentation") not in (None, 0, 1):
+    if read_integer(dataset, "PixelRepresentation") not in (None, 0, 1):
         raise UnreadableDicom("its header does not say whether its pixels are signed")
-    if value(dataset, "ModalityLUTSequence"):
+    if read_value(dataset, "ModalityLUTSequence"):
         raise UnreadableDicom("its values need a modality lookup table, which is not supported")
 
 
-def _transfer_syntax(dataset: pydicom.Dataset) -> str:
-    return str(value(dataset.file_meta, "TransferSyntaxUID") or "")
+def _read_transfer_syntax(dataset: pydicom.Dataset) -> str:
+    return str(read_value(dataset.file_meta, "TransferSyntaxUID") or "")
 
 
-def _header(dataset: pydicom.Dataset) -> Header:
+def _read_grey_facts(dataset: pydicom.Dataset) -> Header:
     rescale = find_holder(dataset, "RescaleSlope", "PixelValueTransformationSequence")
-    slope, intercept = number(rescale, "RescaleSlope"), number(rescale, "RescaleIntercept")
+    slope, intercept = (
+        read_number(rescale, "RescaleSlope"),
+        read_number(rescale, "RescaleIntercept"),
+    )
     slope = 1.0 if slope is None else slope
     intercept = 0.0 if intercept is None else intercept
-    syntax = _transfer_syntax(dataset)
+    syntax = _read_transfer_syntax(dataset)
     # A stream that says itself how many bits there are is believed, and the header is not needed.
-    bits = number_if_readable if _stream_says(syntax) else whole
-    bits_allocated = whole(dataset, "BitsAllocated") or 0
+    bits = read_number_or_none if _stream_tells_bits(syntax) else read_integer
+    bits_allocated = read_integer(dataset, "BitsAllocated") or 0
     high_bit = bits(dataset, "HighBit")
     voi = find_holder(dataset, "WindowCenter", "FrameVOILUTSequence")
     tables = find_holder(dataset, "VOILUTSequence", "FrameVOILUTSequence")
-    window, voi_lut = _window(voi), read_voi_lut(tables, slope, intercept)
-    padding = _padding(dataset)
+    window, voi_lut = _read_window(voi), read_voi_lut(tables, slope, intercept)
+    padding = _read_padding(dataset)
     of_no_use = {
-        WINDOW: window is None and (is_said(voi, "WindowCenter") or is_said(voi, "WindowWidth")),
-        TABLE: voi_lut is None and is_said(tables, "VOILUTSequence"),
-        PADDING: padding is None and is_said(dataset, "PixelPaddingValue"),
+        WINDOW: window is None
+        and (has_value(voi, "WindowCenter") or has_value(voi, "WindowWidth")),
+        TABLE: voi_lut is None and has_value(tables, "VOILUTSequence"),
+        PADDING: padding is None and has_value(dataset, "PixelPaddingValue"),
     }
     return Header(
         description=_describe(dataset, ignored=tuple(name for name, so in of_no_use.items() if so)),
-        width=whole(dataset, "Columns") or 0,
-        height=whole(dataset, "Rows") or 0,
+        width=read_integer(dataset, "Columns") or 0,
+        height=read_integer(dataset, "Rows") or 0,
         bits_allocated=bits_allocated,
         bits_stored=int(bits(dataset, "BitsStored") or bits_allocated),
         high_bit=None if high_bit is None else int(high_bit),
-        signed=whole(dataset, "PixelRepresentation") == 1,
+        signed=read_integer(dataset, "PixelRepresentation") == 1,
         slope=slope,
         intercept=intercept,
         window=window,
@@ -264,28 +268,28 @@ def _header(dataset: pydicom.Dataset) -> Header:
 
 def _describe(dataset: pydicom.Dataset, ignored: tuple[str, ...]) -> Description:
     return Description(
-        laterality=laterality(dataset),
-        view=view(dataset),
-        transfer_syntax=_transfer_syntax(dataset),
-        photometric=text(dataset, "PhotometricInterpretation"),
-        instance=_hash_of(dataset, "SOPInstanceUID"),
-        patient=_hash_of(dataset, "PatientID"),
+        laterality=read_laterality(dataset),
+        view=read_view(dataset),
+        transfer_syntax=_read_transfer_syntax(dataset),
+        photometric=read_text(dataset, "PhotometricInterpretation"),
+        instance=_hash_element(dataset, "SOPInstanceUID"),
+        patient=_hash_element(dataset, "PatientID"),
         secondary_capture=is_secondary_capture(dataset),
         generated_2d=is_generated_2d(dataset),
-        burned_in={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation")),
+        burned_in={"YES": True, "NO": False}.get(read_text(dataset, "BurnedInAnnotation")),
         ignored=ignored,
     )
 
 
-def _hash_of(dataset: pydicom.Dataset, keyword: str) -> str | None:
-    """Tells one from another, and not what it is."""
-    name = text(dataset, keyword)
+def _hash_element(dataset: pydicom.Dataset, keyword: str) -> str | None:
+    """A hash that tells two values apart, and not what they are; None if there is no value."""
+    name = read_text(dataset, keyword)
     return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32] if name else None
 
 
-def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
-    center, width = (number_if_readable(dataset, name) for name in ("WindowCenter", "WindowWidth"))
-    written = re.sub(r"[^A-Z]+", "_", text(dataset, "VOILUTFunction"))
+def _read_window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
+    center, width = (read_number_or_none(dataset, name) for name in ("WindowCenter", "WindowWidth"))
+    written = re.sub(r"[^A-Z]+", "_", read_text(dataset, "VOILUTFunction"))
     function = _FUNCTIONS.get(written)
     if center is None or width is None or function is None:
         return None
@@ -294,10 +298,10 @@ def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
     return (center, width, function) if usable else None
 
 
-def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
+def _read_padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
     """None also where it cannot be read: the image is all there without it."""
     found, limit = (
-        number_if_readable(dataset, name)
+        read_number_or_none(dataset, name)
         for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
     )
     if found is None or not found.is_integer():

@@ -8,7 +8,7 @@ the table, and the last value must come with the last byte. It cannot notice eve
 byte: mostly the codes after it are read as before.
 
 Each value depends on the one before it, so the image must be decoded whole, in one loop, which
-Numba compiles when this module is imported (over a second, and some 125 MB, once in each process).
+Numba compiles when this module is imported (over a second, and about 125 MB, once in each process).
 The loop is also faster than libjpeg-turbo, 66 ms against 91 ms for 13 million pixels: one look into
 a table often gives two values; and neither the stream nor the values leave the processor's cache,
 if a few rows are asked for at a time.
@@ -93,8 +93,9 @@ def _left_over(data: NDArray[np.uint8], state: NDArray[np.uint64]) -> int:
 
 
 def _singles(counts: bytes, categories: bytes) -> NDArray[np.uint16] | None:
-    """The code that each 16 bits begin with: its length, and in the high byte its category; 0 if
-    none.
+    """For each value of 16 bits, the code that it begins with.
+
+    The low byte is the length of the code, the high byte its category; 0 stands for no code.
 
     Codes of T.81, annex C follow each other without a gap, the shorter ones first.
     """
@@ -110,14 +111,17 @@ def _singles(counts: bytes, categories: bytes) -> NDArray[np.uint16] | None:
 
 @numba.njit
 def _need(width):  # type: ignore[no-untyped-def]
-    """Bytes that a row may take at most, eight looked at beyond them, and some to spare."""
+    """Bytes that a row may take at most, eight looked at beyond them, and a few more."""
     return _LONGEST * width // 8 + 16
 
 
 @numba.njit
 def _make_ready(data, ready, state, need):  # type: ignore[no-untyped-def]
-    """Move what is left to the front, and behind it more of the stream, without the zeros after its
-    0xFF (T.81, B.1.1.5), until a marker comes or `ready` is full; then `need` zeros."""
+    """Fill `ready` again from the stream.
+
+    What is left in it moves to the front. More of the stream follows, without the zero after each
+    0xFF (T.81, B.1.1.5), until a marker comes or `ready` is full; then `need` zeros.
+    """
     end = np.uint64(0)
     for at in range(state[_AT], state[_END]):
         ready[end] = ready[at]
@@ -155,11 +159,14 @@ def _one(bits, singles):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.void(types.uint16[::1], types.uint64[::1]))
 def _fill_pairs(singles, pairs):  # type: ignore[no-untyped-def]
-    """What each _LOOK bits begin with: how many whole differences, two at most (3 bits); the bits
-    of these (from bit 8); the first difference (from 16), and the sum of both (from 32)."""
+    """For each value of _LOOK bits, the whole differences that it begins with.
+
+    An entry holds their number, two at most (3 bits); how many bits they take (from bit 8); the
+    first difference (from bit 16), and the sum of both (from bit 32).
+    """
     low = np.uint64(0xFFFF)
-    for place in range(len(pairs)):
-        bits, count = np.uint64(place) << np.uint64(64 - _LOOK), np.uint64(1)
+    for index in range(len(pairs)):
+        bits, count = np.uint64(index) << np.uint64(64 - _LOOK), np.uint64(1)
         first, taken = _one(bits, singles)
         if not taken or taken > np.uint64(_LOOK):
             continue
@@ -168,7 +175,7 @@ def _fill_pairs(singles, pairs):  # type: ignore[no-untyped-def]
         if more and taken + more <= np.uint64(_LOOK):
             count, taken, total = np.uint64(2), taken + more, first + second
         facts = count | taken << np.uint64(8)
-        pairs[place] = facts | (first & low) << np.uint64(16) | (total & low) << np.uint64(32)
+        pairs[index] = facts | (first & low) << np.uint64(16) | (total & low) << np.uint64(32)
 
 
 @numba.njit
@@ -194,7 +201,7 @@ def _more(bits, have, at, ready):  # type: ignore[no-untyped-def]
     nogil=True,
 )  # fmt: skip
 def _decode(data, ready, state, singles, pairs, rows):  # type: ignore[no-untyped-def]
-    """Decode some rows; False for a code that there is not, or a stream that ends too soon.
+    """Decode the next rows; False for a code that there is not, or a stream that ends too soon.
 
     No index is checked. Those into the tables have as many bits as the tables; `ready` has, from
     where a row begins, all that the longest codes could ask for. Values are counted modulo 2**16

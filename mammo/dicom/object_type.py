@@ -11,8 +11,15 @@ import pydicom
 from pydicom import uid
 
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.values import find_holder, first, text, unreadable, value, value_if_readable
-from mammo.dicom.view import of_a_breast, view, words
+from mammo.dicom.values import (
+    find_holder,
+    first_of,
+    read_text,
+    read_value,
+    read_value_or_none,
+    unreadable_element,
+)
+from mammo.dicom.view import description_words, read_view, shows_breast
 
 _SECONDARY_CAPTURES = {
     uid.SecondaryCaptureImageStorage,
@@ -79,7 +86,11 @@ _MODALITIES = {
 
 
 def refuse_other_objects(dataset: pydicom.Dataset) -> None:
-    """What is no mammogram at all. The origin's data state neither modality nor class."""
+    """Refuse what is no mammogram. The origin's data state neither modality nor class.
+
+    Raises:
+        UnreadableDicom: it is another kind of object.
+    """
     modality = _modality(dataset)
     if modality != "MG" and not _is_film_or_plate(dataset):
         what = _MODALITIES.get(modality, "something else")
@@ -89,23 +100,23 @@ def refuse_other_objects(dataset: pydicom.Dataset) -> None:
         raise UnreadableDicom("it is of a tomosynthesis (a slice or a projection), not a mammogram")
     if (
         _sop_class(dataset) in _FOR_PROCESSING
-        or text(dataset, "PresentationIntentType") == "FOR PROCESSING"
+        or read_text(dataset, "PresentationIntentType") == "FOR PROCESSING"
     ):
         raise UnreadableDicom(
             "it is for processing, not for presentation: take the picture that the machine made of "
             "it for radiologists"
         )
-    described = {"MASK", "CROPPED"} & set(words(dataset))
+    described = {"MASK", "CROPPED"} & set(description_words(dataset))
     if described and is_secondary_capture(dataset):
         what = "the mask of a finding" if "MASK" in described else "a piece cut out of a film"
         raise UnreadableDicom(f"its series' description says that it is {what}, not a mammogram")
 
 
 def _modality(dataset: pydicom.Dataset) -> str:
-    """The origin's data state none."""
-    found = first(value(dataset, "Modality"))
+    """The modality; MG where there is none, as in the origin's data."""
+    found = first_of(read_value(dataset, "Modality"))
     if not isinstance(found, str | None):
-        raise unreadable("Modality")
+        raise unreadable_element("Modality")
     return (found or "").strip().upper() or "MG"
 
 
@@ -117,7 +128,7 @@ def _is_film_or_plate(dataset: pydicom.Dataset) -> bool:
     modality = _modality(dataset)
     if modality not in _FILM_OR_PLATE:
         return False
-    breast, seen = of_a_breast(dataset), view(dataset) is not None
+    breast, seen = shows_breast(dataset), read_view(dataset) is not None
     if modality == _FILM:
         return breast is not False and (breast is True or seen)
     return breast is True and seen
@@ -125,7 +136,7 @@ def _is_film_or_plate(dataset: pydicom.Dataset) -> bool:
 
 def _lacking(dataset: pydicom.Dataset) -> str:
     """What keeps a film or plate from being taken for a mammogram."""
-    breast, seen = of_a_breast(dataset), view(dataset) is not None
+    breast, seen = shows_breast(dataset), read_view(dataset) is not None
     part, position = "(BodyPartExamined)", "a view of mammography (ViewPosition)"
     advice = "; if it is a mammogram, mend its header"
     if breast is None and not seen:
@@ -140,22 +151,25 @@ def _lacking(dataset: pydicom.Dataset) -> str:
 
 
 def is_secondary_capture(dataset: pydicom.Dataset) -> bool:
+    """Whether the image was not made by a mammography machine: a scanned film, a plate."""
     return _sop_class(dataset) in _SECONDARY_CAPTURES or _is_film_or_plate(dataset)
 
 
 def _sop_class(dataset: pydicom.Dataset) -> str:
-    """None where it cannot be read, as the origin's data have none."""
-    return str(first(value_if_readable(dataset, "SOPClassUID")) or "")
+    """The class; empty where it cannot be read, since the origin's data have none."""
+    return str(first_of(read_value_or_none(dataset, "SOPClassUID")) or "")
 
 
 def _image_types(dataset: pydicom.Dataset) -> list[str]:
-    """The values of ImageType and FrameType from the third on, which say what an image is; words
-    with underscores between them, as DICOM has them."""
+    """The values of ImageType and FrameType from the third on, which say what an image is.
+
+    Words are joined by underscores, as in DICOM's own terms.
+    """
     frames = [find_holder(dataset, "FrameType", macro) for macro in _FRAME_TYPES]
     said = []
     for found in (
-        value_if_readable(dataset, "ImageType"),
-        *(value_if_readable(frame, "FrameType") for frame in frames),
+        read_value_or_none(dataset, "ImageType"),
+        *(read_value_or_none(frame, "FrameType") for frame in frames),
     ):
         if isinstance(found, Sequence) and not isinstance(found, str):
             said += [re.sub(r"[^A-Z0-9]+", "_", str(word).upper()) for word in found[2:]]
@@ -169,11 +183,14 @@ def is_generated_2d(dataset: pydicom.Dataset) -> bool:
 
 
 def _is_of_tomosynthesis(dataset: pydicom.Dataset) -> bool:
-    """A slice or a projection. A description is asked where the class is not that of mammograms, or
-    if it says which part of a stack it is."""
+    """Whether it is a slice or a projection.
+
+    The series' description decides only where the class is not that of mammograms, or where the
+    description says which part of a stack it is.
+    """
     if is_generated_2d(dataset):
         return False
-    sop_class, description = _sop_class(dataset), text(dataset, "SeriesDescription")
+    sop_class, description = _sop_class(dataset), read_text(dataset, "SeriesDescription")
     if sop_class in _TOMOSYNTHESIS or any(map(_TOMO.search, _image_types(dataset))):
         return True
     if not _TOMO.search(description) or _IN_2D.search(description):

@@ -125,7 +125,7 @@ def hits(peak_at: tuple[float, float] | None, lesions: Sequence[Box], tolerance:
         tolerance: pixels around a box that still count.
     """
     return peak_at is not None and any(
-        lesion.grown(tolerance).contains(*peak_at) for lesion in lesions
+        lesion.grow(tolerance).contains(*peak_at) for lesion in lesions
     )
 
 
@@ -140,7 +140,7 @@ def chance(mask: NDArray[np.bool_], lesions: Sequence[Box], tolerance: float) ->
     height, width = mask.shape
     inside = np.zeros_like(mask)
     for lesion in lesions:
-        box = lesion.grown(tolerance).clipped(width, height)
+        box = lesion.grow(tolerance).clip(width, height)
         # A pixel counts as `contains` counts it: by its corner's whole coordinates.
         rows = slice(int(np.ceil(box.y1)), int(np.ceil(box.y2)))
         inside[rows, int(np.ceil(box.x1)) : int(np.ceil(box.x2))] = True

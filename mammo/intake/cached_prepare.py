@@ -24,43 +24,42 @@ from mammo.imaging.png import encode_png
 from mammo.intake.prepare import Prepared, prepare
 
 LIBRARIES = ("imagecodecs", "numba", "numpy", "opencv-python-headless", "pillow", "pydicom")
-"""What decodes, scales and compresses."""
+"""The libraries that decode, scale and compress."""
 
 _NO_PIXELS = np.zeros((0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What came of a file: what `prepare` says of it and its image as a PNG, or why there is
-    none."""
+    """The result for a file: the facts and the image as a PNG, or the reason why there is none."""
 
     prepared: Prepared | None  # without pixels
     png: bytes
     reason: str
 
 
-def prepared_picture(path: Path, settings: Preprocess, store: Store | None) -> Picture:
-    """Prepare a file, or remember what came of a file with the same content."""
+def prepare_cached(path: Path, settings: Preprocess, store: Store | None) -> Picture:
+    """Prepare a file, or take the kept result of a file with the same content."""
     if store is None:
-        return _prepared_now(path, settings)
+        return _prepare_now(path, settings)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            return _prepared_now(path, settings)
+            return _prepare_now(path, settings)
         digest, content = hash_of(path, store)
     except OSError:
-        return _prepared_now(path, settings)  # it has words for this
+        return _prepare_now(path, settings)  # it has words for this
     values = settings.model_dump_json(exclude={"max_reject_fraction"})
     key = key_of("picture", code_version(__name__, LIBRARIES), values, digest)
     kept = store.get(key)
     if kept is not None:
         return _from_facts(*kept, path)
-    picture = _prepared_now(path if content is None else content, settings)
-    store.put(key, _facts(picture), picture.png)
+    picture = _prepare_now(path if content is None else content, settings)
+    store.put(key, _to_facts(picture), picture.png)
     return picture
 
 
-def _prepared_now(source: Path | bytes, settings: Preprocess) -> Picture:
+def _prepare_now(source: Path | bytes, settings: Preprocess) -> Picture:
     try:
         prepared = prepare(source, settings)
     except UnreadableDicom as error:
@@ -68,7 +67,7 @@ def _prepared_now(source: Path | bytes, settings: Preprocess) -> Picture:
     return Picture(replace(prepared, image=_NO_PIXELS), encode_png(prepared.image), "")
 
 
-def _facts(picture: Picture) -> dict[str, Any]:
+def _to_facts(picture: Picture) -> dict[str, Any]:
     if picture.prepared is None:
         return {"reason": picture.reason}
     facts = asdict(picture.prepared)

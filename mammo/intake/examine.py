@@ -1,4 +1,4 @@
-"""Letting images in: each is looked at by itself, then all of them for copies.
+"""Deciding which images are accepted: each is examined by itself, then all of them for copies.
 
 The preprocess stage and `mammoflow data check` ask the same questions here, in the same way.
 """
@@ -21,12 +21,12 @@ from mammo.compute.worker_pool import Failure, WorkerPool
 from mammo.data.tables import IMAGES, image_file, image_files
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import Description
-from mammo.intake.cached_prepare import prepared_picture
+from mammo.intake.cached_prepare import prepare_cached
 from mammo.intake.prepare import Prepared
 
 SECONDS = 300.0
-"""That a file may take: some 300 times what the largest mammogram takes on a machine at rest, so
-that what is rejected does not hang on what else the machine has to do."""
+"""Seconds that a file may take: 300 times what the largest mammogram takes on an idle machine,
+so that a busy one rejects no more."""
 
 FAILURES = {
     "crashed": "reading it crashes the decoder, twice",
@@ -42,7 +42,7 @@ _IN_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: facts for the manifest, or the reason against it."""
+    """The result for one file: facts for the manifest, or the reason why it is rejected."""
 
     facts: dict[str, object] | None
     reason: str
@@ -54,7 +54,7 @@ class Outcome:
 
 
 class ProgramError(RuntimeError):
-    """A fault of this program, met at one file: it ends the stage, and no film is blamed for it.
+    """A fault of this program, found while a file was read: it ends the stage, and rejects no file.
 
     Its traceback says where; what the error itself said is left out, since it may quote a header.
     """
@@ -63,7 +63,10 @@ class ProgramError(RuntimeError):
 def examine(
     row: dict[Hashable, Any], settings: Preprocess, data: Path, store: Store | None = None
 ) -> tuple[Outcome, bytes | None]:
-    """Read and prepare the image of a row of train.csv; a PNG, or None if it is rejected.
+    """Read and prepare the image of a row of train.csv.
+
+    Returns:
+        What became of it, and a PNG; None if it is rejected.
 
     Raises:
         ProgramError: something that is not the file's fault.
@@ -72,7 +75,7 @@ def examine(
     path = data / image_file(folder, name)
     try:
         _refuse_links_out(path, data)
-        picture = prepared_picture(path, settings, store)
+        picture = prepare_cached(path, settings, store)
     except UnreadableDicom as error:
         return Outcome(None, error.reason), None
     except MemoryError:
@@ -88,12 +91,16 @@ def examine(
     if prepared is None:
         return Outcome(None, picture.reason), None
     if _differ(prepared.description.laterality, row["laterality"]):
-        here, there = _SIDES[str(prepared.description.laterality)], _SIDES[row["laterality"]]
+        header_side, table_side = (
+            _SIDES[str(prepared.description.laterality)],
+            _SIDES[row["laterality"]],
+        )
         reason = (
-            f"its header says {here} breast, train.csv says {there}: mend the one that is wrong"
+            f"its header says {header_side} breast, train.csv says {table_side}: "
+            "mend the one that is wrong"
         )
         return Outcome(None, reason, side_differs=True), None
-    return _accepted(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
+    return _accept(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
 
 
 def _differ(header: str | None, table: object) -> bool:
@@ -149,7 +156,7 @@ def reject_copies(
         if outcome.facts is None or known is None:
             checked.append(outcome)
         else:
-            checked.append(_copy(outcome, row, first, by_uid=known == instance))
+            checked.append(_reject_copy(outcome, row, first, by_uid=known == instance))
     return checked
 
 
@@ -161,7 +168,7 @@ class Doubt:
     patients: tuple[str, ...]  # ids of train.csv
 
 
-def patients_in_doubt(
+def find_doubtful_patients(
     records: Sequence[dict[Hashable, Any]], outcomes: Sequence[Outcome]
 ) -> list[Doubt]:
     """Where the headers' PatientID and train.csv's patient_id do not agree who is who.
@@ -212,7 +219,7 @@ def patients_in_doubt(
     ]
 
 
-def files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
+def find_files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
     """Files in the images' folder that no row of train.csv names, hidden ones aside; sorted.
 
     Their names may be anything, a patient's included: they must not leave the data's folder.
@@ -239,15 +246,15 @@ def _refuse_links_out(path: Path, data: Path) -> None:
         )
 
 
-def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Outcome:
-    place = prepared.placement
+def _accept(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Outcome:
+    placement = prepared.placement
     facts: dict[str, object] = {
         "path": path,
-        "stored_width": place.stored_width,
-        "stored_height": place.stored_height,
-        "width": place.width,
-        "height": place.height,
-        "flipped": int(place.flipped),
+        "stored_width": placement.stored_width,
+        "stored_height": placement.stored_height,
+        "width": placement.width,
+        "height": placement.height,
+        "flipped": int(placement.flipped),
         "transfer_syntax": prepared.description.transfer_syntax,
         "photometric": prepared.description.photometric,
     }
@@ -260,7 +267,7 @@ def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: byte
     )
 
 
-def _copy(
+def _reject_copy(
     outcome: Outcome, row: dict[Hashable, Any], first: dict[Hashable, Any], by_uid: bool
 ) -> Outcome:
     what = "has the SOP Instance UID of" if by_uid else "shows, pixel for pixel, the picture of"

@@ -15,7 +15,7 @@ from mammo.base.settings import Preprocess
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import Description
 from mammo.dicom.reader import read_mammogram
-from mammo.imaging.breast_mask import SMALLEST, is_page, small_mask, turned_left
+from mammo.imaging.breast_mask import SMALLEST, is_page, segment_small, turn_left
 from mammo.imaging.geometry import Placement
 
 
@@ -36,12 +36,12 @@ def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
     """
     mammogram = read_mammogram(source, settings.long_side, settings.full_decode)
     name = str(source) if isinstance(source, Path) else None
-    mask = small_mask(mammogram.pixels)
+    mask = segment_small(mammogram.pixels)
     if mask.mean() < SMALLEST:
         raise UnreadableDicom("no breast can be seen in it", name)
     if is_page(mammogram.pixels):
         raise UnreadableDicom("it is a page of text, not a mammogram", name)
-    image, flipped = turned_left(mammogram.pixels, mask)
+    image, flipped = turn_left(mammogram.pixels, mask)
     height, width = image.shape
     placement = Placement(mammogram.stored_width, mammogram.stored_height, width, height, flipped)
     return Prepared(image, placement, mammogram.description)

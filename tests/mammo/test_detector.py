@@ -50,7 +50,7 @@ def test_an_image_is_found_the_same_alone_and_among_others(detector: Detector) -
 def test_a_found_box_lies_in_the_image(detector: Detector, shape: tuple[int, int]) -> None:
     [found] = detector.find([np.full(shape, 100, np.uint8)])
     if found is not None:
-        assert found.box == found.box.clipped(shape[1], shape[0])
+        assert found.box == found.box.clip(shape[1], shape[0])
         assert found.box.area > 0
         assert 0 < found.confidence <= 1
 

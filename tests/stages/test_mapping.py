@@ -178,8 +178,8 @@ def test_a_worker_without_the_pins_refuses(tmp_path):
 
 def test_a_worker_that_is_not_like_us_refuses(tmp_path):
     with pytest.raises(UserError, match="other code or other libraries"):
-        mapping._alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
+        mapping._work_if_alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
     ours = mapping.code_version(MODULE, LIBRARIES)
     with pytest.raises(UserError, match=r"does not see .*nowhere"):
-        mapping._alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
-    assert mapping._alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3
+        mapping._work_if_alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
+    assert mapping._work_if_alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3

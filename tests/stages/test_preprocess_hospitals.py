@@ -17,7 +17,7 @@ from mammo.dicom.reader import read_mammogram
 from mammo.imaging import breast_mask as breast
 from mammo.intake import examine as intake
 from mammo.intake import prepare as preparation
-from mammo.intake.examine import Outcome, ProgramError, patients_in_doubt
+from mammo.intake.examine import Outcome, ProgramError, find_doubtful_patients
 from stages import preprocess
 from tests.mammo.dicoms import PERSON, half_breast, plain
 from tests.stages.test_preprocess import content
@@ -106,7 +106,7 @@ def test_a_fault_of_ours_ends_the_stage_with_its_traceback_and_rejects_nothing(
     collection, tmp_path, monkeypatch
 ):
     collection.add("1", "100", plain(picture(0)))
-    monkeypatch.setattr(dicom_header, "view", wrong)
+    monkeypatch.setattr(dicom_header, "read_view", wrong)
     with pytest.raises(ProgramError) as caught:
         made_of(collection, tmp_path / "out")
     told = "".join(traceback.format_exception(caught.value))
@@ -121,7 +121,7 @@ def wrong_work(name: str) -> object:
     if name == "timeout":
         raise TimeoutError("ours")
     breast_row = {"patient_id": "1", "image_id": "100", "laterality": "L", "view": "CC"}
-    preparation.small_mask = wrong  # type: ignore[assignment]
+    preparation.segment_small = wrong  # type: ignore[assignment]
     return intake.examine(breast_row, settings().preprocess, Path(name))
 
 
@@ -133,7 +133,7 @@ def test_a_fault_of_ours_comes_out_of_a_worker_with_its_traceback(collection):
     assert "in prepare" in told
     assert 'raise KeyError(PERSON["PatientName"])' in told
     assert not [secret for secret in PERSON.values() if secret in told]
-    assert breast.small_mask is preparation.small_mask  # it was another process
+    assert breast.segment_small is preparation.segment_small  # it was another process
 
 
 def test_a_time_out_of_the_work_itself_is_no_item_that_hangs():
@@ -167,7 +167,7 @@ def outcome(patient: str | None) -> Outcome:
 def doubts(*images: tuple[str, str | None], site: str = "1") -> list[str]:
     """Sentences about images, each of a patient_id and a PatientID."""
     records = [{"site_id": site, "patient_id": patient} for patient, _ in images]
-    found = patients_in_doubt(records, [outcome(name) for _, name in images])
+    found = find_doubtful_patients(records, [outcome(name) for _, name in images])
     return [doubt.sentence for doubt in found]
 
 
@@ -210,14 +210,14 @@ def test_what_an_anonymiser_wrote_anew_for_each_exam_says_nothing():
 
 def test_the_same_number_at_another_site_is_another_woman():
     records = [{"site_id": site, "patient_id": f"{site}-{n}"} for site in "ab" for n in range(3)]
-    assert patients_in_doubt(records, [outcome(str(n)) for _ in "ab" for n in range(3)]) == []
+    assert find_doubtful_patients(records, [outcome(str(n)) for _ in "ab" for n in range(3)]) == []
 
 
 def test_headers_without_an_id_and_rejected_images_say_nothing():
     assert doubts(("1", None), ("2", None), ("3", "x")) == []
     records = [{"site_id": "1", "patient_id": str(number)} for number in range(3)]
     rejected = Outcome(None, "no breast", description=described("x"))
-    assert patients_in_doubt(records, [rejected, outcome("x"), outcome("y")]) == []
+    assert find_doubtful_patients(records, [rejected, outcome("x"), outcome("y")]) == []
 
 
 def test_the_store_does_not_keep_who_she_is_and_a_remembered_run_knows_it_all_the_same(

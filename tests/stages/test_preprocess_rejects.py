@@ -123,7 +123,7 @@ def bad_files() -> dict[str, tuple[bytes | None, str]]:
         "bombstream": (
             dicoms.encapsulated(good, uid.JPEG2000Lossless, bytes(frame)), "its pixel data are"
         ),
-        "highbit": (plain(good, HighBit=15), "in an odd place (HighBit 15)"),
+        "highbit": (plain(good, HighBit=15), "in an unusual position (HighBit 15)"),
         "otherside": (plain(good, ImageLaterality="R"), "says right breast, train.csv says left"),
     }  # fmt: skip
 

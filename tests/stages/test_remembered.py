@@ -90,28 +90,26 @@ def test_other_pixels_or_settings_or_code_are_other_images(
     data, tmp_path, store, prepared, monkeypatch
 ):
     path = data / "train_images/30/0000.dcm"
-    first = remembered_images.prepared_picture(path, tiny().preprocess, store)
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store) == first
+    first = remembered_images.prepare_cached(path, tiny().preprocess, store)
+    assert remembered_images.prepare_cached(path, tiny().preprocess, store) == first
     lenient = tiny(max_reject_fraction=0.9).preprocess  # no matter for an image
-    assert remembered_images.prepared_picture(path, lenient, store) == first
+    assert remembered_images.prepare_cached(path, lenient, store) == first
     assert len(prepared) == 1
     smaller = tiny(long_side=64).preprocess
-    assert remembered_images.prepared_picture(path, smaller, store).png != first.png
+    assert remembered_images.prepare_cached(path, smaller, store).png != first.png
     monkeypatch.setattr(remembered_images, "code_version", lambda *_: "another")
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store) == first
+    assert remembered_images.prepare_cached(path, tiny().preprocess, store) == first
     assert len(prepared) == 3
     path.write_bytes(plain(half_breast(180, 150)))
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store).png != first.png
+    assert remembered_images.prepare_cached(path, tiny().preprocess, store).png != first.png
     assert len(prepared) == 4
 
 
 def test_a_file_that_is_not_there_is_not_remembered(data, store):
     path = data / "train_images/30/nowhere.dcm"
-    assert (
-        "no such file" in remembered_images.prepared_picture(path, tiny().preprocess, store).reason
-    )
+    assert "no such file" in remembered_images.prepare_cached(path, tiny().preprocess, store).reason
     path.write_bytes(jpeg_2000(half_breast()))
-    assert remembered_images.prepared_picture(path, tiny().preprocess, store).reason == ""
+    assert remembered_images.prepare_cached(path, tiny().preprocess, store).reason == ""
 
 
 def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, monkeypatch):
