@@ -147,7 +147,8 @@ def reject_copies(
     seen: dict[str, dict[Hashable, Any]] = {}
     checked = []
     for row, outcome in zip(records, outcomes, strict=True):
-        instance = outcome.description and outcome.description.instance
+        description = outcome.description
+        instance = None if description is None else description.instance
         keys = [key for key in (instance, outcome.picture) if key is not None]
         known = next((key for key in keys if key in seen), None)
         first = row if known is None else seen[known]
@@ -187,7 +188,8 @@ def find_doubtful_patients(
     names: dict[str, set[str]] = defaultdict(set)  # PatientIDs by id
     images: dict[str, int] = defaultdict(int)
     for row, outcome in zip(records, outcomes, strict=True):
-        name = outcome.description and outcome.description.patient
+        description = outcome.description
+        name = None if description is None else description.patient
         if outcome.facts is None or name is None:
             continue
         patient = str(row["patient_id"])
