@@ -85,7 +85,7 @@ def map_over_dask(
         source = iter(items)
         while True:
             room = AHEAD * max(1, sum(client.nthreads().values())) - len(pending)
-            for item in islice(source, room):
+            for item in islice(source, max(0, room)):  # fewer workers than before: no room
                 pending.append(client.submit(task, item, pure=False))
             if not pending:
                 return
