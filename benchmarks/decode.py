@@ -45,8 +45,8 @@ from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammo
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import draw_view
 from mammo.dicom.reader import read_mammogram
-from mammo.imaging.breast_mask import breast_mask
-from mammo.intake.cached_prepare import prepared_picture
+from mammo.imaging.breast_mask import segment_breast
+from mammo.intake.cached_prepare import prepare_cached
 from stages import preprocess
 
 WINDOW = Window(1480, 2900)
@@ -125,7 +125,7 @@ def by_pydicom(plugin: str, long_side: int, source: Path, target: Path) -> None:
 def ours(long_side: int, source: Path, target: Path) -> None:
     """What the preprocess stage does with a file."""
     settings = SETTINGS.model_copy(update={"long_side": long_side})
-    target.write_bytes(prepared_picture(source, settings, None).png)
+    target.write_bytes(prepare_cached(source, settings, None).png)
 
 
 WAYS: dict[str, Way] = {
@@ -151,7 +151,7 @@ def likeness(source: Path, target: Path, mirrored: bool) -> float:
     full = read_mammogram(source, max(image.shape), full_decode=True).pixels
     if mirrored and not np.array_equal(image, full):
         full = full[:, ::-1] if np.abs(full[:, ::-1] - 1.0 * image).mean() < 20 else full
-    error = np.mean((image.astype(float) - full)[breast_mask(np.ascontiguousarray(full))] ** 2)
+    error = np.mean((image.astype(float) - full)[segment_breast(np.ascontiguousarray(full))] ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
@@ -206,7 +206,7 @@ def medians(way: str, source: Path, repetitions: int) -> None:
 def one(source: Path) -> None:
     """Read a file as a worker of the stage does, and print the peak memory in MB."""
     for _ in range(3):
-        prepared_picture(source, SETTINGS, None)
+        prepare_cached(source, SETTINGS, None)
     print(round(peak("self")))
 
 

@@ -18,9 +18,9 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
-from mammo.compute.dask_map import over_dask, scheduler
+from mammo.compute.dask_map import map_over_dask, scheduler_address
 from mammo.compute.result_store import Store, open_store
-from mammo.cropping.cached_crop import LIBRARIES, Searching, found_and_cut, searching
+from mammo.cropping.cached_crop import LIBRARIES, Search, describe_search, find_and_cut
 from mammo.cropping.find_breast import Roi
 from mammo.data.tables import MANIFEST, ROIS, read_table
 from stages.runner import run_stage
@@ -35,13 +35,13 @@ def run(
 ) -> None:
     """Find, cut, write."""
     manifest = read_table(preprocessed / "manifest.csv", MANIFEST)
-    how = searching(
+    how = describe_search(
         detector.resolve(), params.crop, stage_seed(params.seed, "crop_rois"), params.threads
     )
     records = manifest.to_dict("records")
     paths = [preprocessed / "images" / row["path"] for row in records]
     rows = []
-    found = track(_found(paths, how, store), "crop_rois", len(paths))
+    found = track(_find_and_cut_all(paths, how, store), "crop_rois", len(paths))
     for row, (roi, png) in zip(records, found, strict=True):
         write_bytes(out / "images" / row["path"], png)
         rows.append(
@@ -71,17 +71,19 @@ def run(
     )
 
 
-def _found(paths: list[Path], how: Searching, store: Store | None) -> Iterator[tuple[Roi, bytes]]:
+def _find_and_cut_all(
+    paths: list[Path], how: Search, store: Store | None
+) -> Iterator[tuple[Roi, bytes]]:
     """Each image's region and the PNG of it, in order."""
-    work = partial(found_and_cut, how=how, store=store)
-    address = scheduler()
+    work = partial(find_and_cut, how=how, store=store)
+    address = scheduler_address()
     if address is None:
         yield from map(work, paths)
         return
     away = [path.resolve() for path in paths]
-    module = found_and_cut.__module__
+    module = find_and_cut.__module__
     for path, result in zip(
-        paths, over_dask(work, away, address, how.detector, module, LIBRARIES), strict=True
+        paths, map_over_dask(work, away, address, how.detector, module, LIBRARIES), strict=True
     ):
         if result is None:
             raise UserError(f"{path}: Dask workers die when they search it; look at their logs")

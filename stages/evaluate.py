@@ -27,8 +27,8 @@ from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.evaluation.metrics import best_threshold, by_breast, evaluate, origin_scores
 from stages.runner import run_stage
 
-MANIFEST_TABLE = Path("outputs/preprocess/manifest.csv")
-SPLIT_TABLE = Path("outputs/split/split.csv")
+MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
+SPLIT_FILE = Path("outputs/split/split.csv")
 CROPS = Path("outputs/crop_rois")
 CLASSIFIER = Path("outputs/train_classifier")
 OUT = Path("outputs/evaluate")
@@ -135,7 +135,7 @@ def main() -> None:
     params = load_params()
     pin(stage_seed(params.seed, "evaluate"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST_TABLE, SPLIT_TABLE, CROPS, CLASSIFIER, out)
+        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, CLASSIFIER, out)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
 from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
-from mammo.imaging.breast_mask import breast_mask
+from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
 from stages.runner import run_stage
 
@@ -65,7 +66,7 @@ def run(
         # A game needs a cancer: a lesion marked in an image that is not one is no target.
         marked = boxes.get(image_id) if row["target"] == 1 else None
         if marked is not None:
-            mask = breast_mask(roi)
+            mask = segment_breast(roi)
             games.append(
                 {
                     "image_id": image_id,
@@ -82,8 +83,8 @@ def run(
                 gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
         if image_id in gallery.index:
             plain, shown = _pictures(roi, heat, marked or [])
-            _write_png(out / str(gallery.loc[image_id, "plain"]), plain)
-            _write_png(out / str(gallery.loc[image_id, "image"]), shown)
+            write_bytes(out / str(gallery.loc[image_id, "plain"]), encode_png(plain))
+            write_bytes(out / str(gallery.loc[image_id, "image"]), encode_png(shown))
     (out / "overlays").mkdir(exist_ok=True)
     write_csv(out / "gallery.csv", gallery)
     table = pd.DataFrame(games, columns=["image_id", "called", "hit", "chance"])
@@ -125,8 +126,8 @@ def lesions_in_rois(
             bool(image["flipped"]),
         )
         box = placement.to_image(Box(row["x1"], row["y1"], row["x2"], row["y2"]))
-        box = box.shifted(-cut["x1"], -cut["y1"])
-        box = box.clipped(cut["x2"] - cut["x1"], cut["y2"] - cut["y1"])
+        box = box.shift(-cut["x1"], -cut["y1"])
+        box = box.clip(cut["x2"] - cut["x1"], cut["y2"] - cut["y1"])
         of_image = found.setdefault(image_id, [])
         if box.area > 0:
             of_image.append(box)
@@ -201,13 +202,6 @@ def _pictures(
     if hottest is not None:
         hottest = hottest[0] * scale, hottest[1] * scale
     return plain, overlay(plain, large, scaled, hottest)
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    if picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR).astype(np.uint8)
-    _, content = cv2.imencode(".png", picture)
-    write_bytes(path, content.tobytes())
 
 
 def main() -> None:

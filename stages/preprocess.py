@@ -10,7 +10,7 @@ hang on the whole of data/.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,40 +18,29 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from mammo.base.atomic_files import fresh_folder, unfinished, write_bytes, write_csv, write_json
+from mammo.base.atomic_files import fresh_folder, partial_path, write_bytes, write_csv, write_json
 from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
-from mammo.compute.dask_map import over_dask, scheduler
+from mammo.compute.dask_map import map_over_dask, scheduler_address
 from mammo.compute.result_store import Store, open_store
-from mammo.compute.worker_pool import Isolated, Lost, available_cores
+from mammo.compute.worker_pool import Failure
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
 from mammo.intake.cached_prepare import LIBRARIES
 from mammo.intake.examine import (
-    SECONDS,
     Outcome,
     examine,
-    files_without_row,
-    lost,
-    patients_in_doubt,
-    single_threaded,
-    without_copies,
+    examine_all,
+    find_doubtful_patients,
+    find_files_without_row,
+    reject_copies,
+    reject_failure,
 )
 from stages.runner import run_stage
 
 DATA = Path("data")
 OUT = Path("outputs/preprocess")
-
-COUNTED = {
-    "side_differs": "side_differs",
-    "view_differs": "view_differs",
-    "duplicates": "copy",
-    "secondary_captures": "secondary_capture",
-    "generated_2d": "generated_2d",
-    "burned_in_annotation": "burned_in",
-    "header_ignored": "ignored",
-}
-"""Keys of metrics.json, and what of an Outcome they count."""
 
 SHOWN = 5
 """Rejected files that a failing stage names."""
@@ -69,13 +58,13 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
     if rows.empty:
         raise UserError(f"{data / 'train.csv'}: there are no images in the table")
     records = rows.to_dict("records")
-    found = _outcomes(records, params.preprocess, data, out, workers, store)
-    outcomes = without_copies(records, track(found, "preprocess", len(records)))
+    found = _examine_rows(records, params.preprocess, data, out, workers, store)
+    outcomes = reject_copies(records, track(found, "preprocess", len(records)))
     for row, outcome in zip(records, outcomes, strict=True):
         if outcome.facts is None:  # but written, if it is a copy; half of it, if its process died
-            picture = _picture(out, row)
+            picture = _picture_path(out, row)
             picture.unlink(missing_ok=True)
-            unfinished(picture).unlink(missing_ok=True)
+            partial_path(picture).unlink(missing_ok=True)
 
     labels = [name for name in MANIFEST.columns if name in rows]
     read = [
@@ -96,8 +85,8 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
     write_csv(out / "manifest.csv", manifest)
     write_csv(out / "rejects.csv", rejects)
     for schema in (BREAST_BOXES, LESIONS):
-        _pass_on(data / str(schema.name), schema, out)
-    doubts = patients_in_doubt(records, outcomes)
+        _copy_table(data / str(schema.name), schema, out)
+    doubts = find_doubtful_patients(records, outcomes)
     write_json(
         out / "metrics.json",
         {
@@ -105,18 +94,29 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
             "rejects": len(rejects),
             "patients": manifest["patient_id"].nunique(),
             "flipped": int(manifest["flipped"].sum()),
-            **{
-                name: sum(bool(getattr(outcome, attribute)) for outcome in outcomes)
-                for name, attribute in COUNTED.items()
-            },
+            **_counts(outcomes),
             "patients_in_doubt": len({one for doubt in doubts for one in doubt.patients}),
-            "files_without_row": len(files_without_row(data, rows)),
+            "files_without_row": len(find_files_without_row(data, rows)),
         },
     )
     say(f"preprocess: {len(manifest)} images, {len(rejects)} rejected")
 
 
-def _outcomes(
+def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Of how many images something is to be known, by its key in metrics.json."""
+    descriptions = [outcome.description for outcome in outcomes if outcome.description is not None]
+    return {
+        "side_differs": sum(outcome.side_differs for outcome in outcomes),
+        "view_differs": sum(outcome.view_differs for outcome in outcomes),
+        "duplicates": sum(outcome.copy for outcome in outcomes),
+        "secondary_captures": sum(one.secondary_capture for one in descriptions),
+        "generated_2d": sum(one.generated_2d for one in descriptions),
+        "burned_in_annotation": sum(one.burned_in is True for one in descriptions),
+        "header_ignored": sum(bool(one.ignored) for one in descriptions),
+    }
+
+
+def _examine_rows(
     records: list[dict[Hashable, Any]],
     settings: Preprocess,
     data: Path,
@@ -125,20 +125,15 @@ def _outcomes(
     store: Store | None,
 ) -> Iterator[Outcome]:
     """One outcome a record, in order."""
-    address = scheduler()
+    address = scheduler_address()
     if address is not None:
-        yield from _outcomes_of_dask(records, settings, data, out, store, address)
+        yield from _examine_rows_over_dask(records, settings, data, out, store, address)
         return
     work = partial(_prepare_one, settings=settings, data=data, out=out, store=store)
-    if workers == 0:
-        yield from map(work, records)
-        return
-    pool = Isolated(work, workers, SECONDS, single_threaded, preload=(examine.__module__,))
-    for outcome in pool.map(records):
-        yield lost(outcome) if isinstance(outcome, Lost) else outcome
+    yield from examine_all(work, records, workers) if workers else map(work, records)
 
 
-def _outcomes_of_dask(
+def _examine_rows_over_dask(
     records: list[dict[Hashable, Any]],
     settings: Preprocess,
     data: Path,
@@ -149,30 +144,30 @@ def _outcomes_of_dask(
     """The same by a cluster: what the workers make is written here."""
     folder = data.resolve()
     work = partial(examine, settings=settings, data=folder, store=store)
-    found = over_dask(work, records, address, folder, examine.__module__, LIBRARIES)
+    found = map_over_dask(work, records, address, folder, examine.__module__, LIBRARIES)
     for row, result in zip(records, found, strict=True):
-        yield lost(Lost("crashed")) if result is None else _written(row, *result, out)
+        yield reject_failure(Failure("crashed")) if result is None else _write(row, *result, out)
 
 
 def _prepare_one(
     row: dict[Hashable, Any], settings: Preprocess, data: Path, out: Path, store: Store | None
 ) -> Outcome:
     """Read, prepare and write one image, in a worker process."""
-    return _written(row, *examine(row, settings, data, store), out)
+    return _write(row, *examine(row, settings, data, store), out)
 
 
-def _written(row: dict[Hashable, Any], outcome: Outcome, png: bytes | None, out: Path) -> Outcome:
+def _write(row: dict[Hashable, Any], outcome: Outcome, png: bytes | None, out: Path) -> Outcome:
     if png is not None:
-        write_bytes(_picture(out, row), png)
+        write_bytes(_picture_path(out, row), png)
     return outcome
 
 
-def _picture(out: Path, row: dict[Hashable, Any]) -> Path:
+def _picture_path(out: Path, row: dict[Hashable, Any]) -> Path:
     return out / "images" / str(row["patient_id"]) / f"{row['image_id']}.png"
 
 
 def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) -> None:
-    """Fail if too many files, or all, were rejected: the list itself is lost then."""
+    """Fail if too many files, or all, were rejected: the list itself is not kept then."""
     count = len(rejects)
     if count <= settings.max_reject_fraction * total and count < total:
         return
@@ -186,7 +181,7 @@ def _check(rejects: pd.DataFrame, total: int, settings: Preprocess, data: Path) 
     )
 
 
-def _pass_on(path: Path, schema: pa.DataFrameSchema, out: Path) -> None:
+def _copy_table(path: Path, schema: pa.DataFrameSchema, out: Path) -> None:
     """Write the checked table; one without rows if the collection has none."""
     columns = list(schema.columns)
     table = read_table(path, schema)[columns] if path.exists() else pd.DataFrame(columns=columns)

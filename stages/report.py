@@ -128,7 +128,7 @@ def _roc(outputs: Path, metrics: dict[str, Any]) -> Markup:
         1 - scores["specificity"]["value"], scores["sensitivity"]["value"], "chosen threshold"
     )
     return Markup(
-        figures.unit_curve(
+        figures.draw_unit_curve(
             table["fpr"].tolist(),
             table["tpr"].tolist(),
             False,
@@ -148,7 +148,7 @@ def _precision_recall(outputs: Path, metrics: dict[str, Any]) -> Markup:
     precision = table["precision"].where(table["threshold"].notna()).ffill()
     rate = scores["positives"] / scores["cases"]
     return Markup(
-        figures.unit_curve(
+        figures.draw_unit_curve(
             table["recall"].tolist(),
             precision.tolist(),
             True,
@@ -167,7 +167,7 @@ def _history(table: pd.DataFrame) -> Markup:
             continue
         panels["loss" if "loss" in name else "score"][name.replace("_", " ")] = table[name].tolist()
     shown = {label: curves for label, curves in panels.items() if curves}
-    return Markup(figures.history(shown, table["epoch"].tolist()))
+    return Markup(figures.draw_history(shown, table["epoch"].tolist()))
 
 
 def _confusion(outputs: Path) -> dict[str, dict[str, int]]:

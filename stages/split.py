@@ -14,7 +14,7 @@ from mammo.data import tables
 from mammo.data.splits import assign, check, count
 from stages.runner import run_stage
 
-MANIFEST = Path("outputs/preprocess/manifest.csv")
+MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 OUT = Path("outputs/split")
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     """Run the stage in the current folder."""
     params = load_params()
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST, out)
+        run(params, MANIFEST_FILE, out)
 
 
 if __name__ == "__main__":

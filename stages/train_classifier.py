@@ -23,8 +23,8 @@ from mammo.classifier_training.fit import fit, learning, read_examples
 from stages.mlflow_live import stage_run
 from stages.runner import run_stage
 
-MANIFEST = Path("outputs/preprocess/manifest.csv")
-SPLIT = Path("outputs/split/split.csv")
+MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
+SPLIT_FILE = Path("outputs/split/split.csv")
 CROPS = Path("outputs/crop_rois")
 BEST_PARAMS = Path("outputs/tune_classifier/best_params.json")
 OUT = Path("outputs/train_classifier")
@@ -104,7 +104,7 @@ def main() -> None:
     params = load_params()
     pin(stage_seed(params.seed, "train_classifier"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST, SPLIT, CROPS, BEST_PARAMS, out, checkpoints)
+        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, BEST_PARAMS, out, checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from mammo.base.atomic_files import fresh_folder, write_csv, write_json
+from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
 from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
@@ -23,13 +23,14 @@ from mammo.base.settings import Params, load_params
 from mammo.data.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
 from mammo.detector.detector import Detection, save_detector
 from mammo.detector_training.trainer import Example, train_detector
-from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
-SPLIT_TABLE = Path("outputs/split/split.csv")
+SPLIT_FILE = Path("outputs/split/split.csv")
 OUT = Path("outputs/train_detector")
 
 TILE, COLUMNS, TILES = 320, 4, 12  # of the preview; a tile's side in pixels
@@ -86,7 +87,7 @@ def run(
     write_csv(out / "curves.csv", training.curves)
     worst = np.argsort(overlaps, kind="stable")[:TILES]
     tiles = [_tile(validation[i], found[i], overlaps[i]) for i in worst]
-    cv2.imwrite(str(out / "preview.png"), _grid(tiles))
+    write_bytes(out / "preview.png", encode_png(_grid(tiles)[..., ::-1]))  # BGR to RGB
     write_json(
         out / "metrics.json",
         {
@@ -117,7 +118,7 @@ def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) ->
             bool(row["flipped"]),
         )
         box = placement.to_image(Box(row["x1"], row["y1"], row["x2"], row["y2"]))
-        labels[row["image_id"]] = box.clipped(row["width"], row["height"])
+        labels[row["image_id"]] = box.clip(row["width"], row["height"])
         if labels[row["image_id"]].area <= 0:
             raise UserError(
                 f"{file}: the box of image {row['image_id']} lies outside its "
@@ -130,7 +131,7 @@ def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) ->
 def _labels_of_masks(manifest: pd.DataFrame, images: Path) -> dict[str, Box]:
     """The box of the breast mask of each image that has one, by image id."""
     rows = track(manifest.to_dict("records"), "detector: breast masks", len(manifest))
-    found = ((row["image_id"], breast_box(read_gray(images / row["path"]))) for row in rows)
+    found = ((row["image_id"], find_breast_box(read_gray(images / row["path"]))) for row in rows)
     return {image_id: box for image_id, box in found if box is not None}
 
 
@@ -185,7 +186,7 @@ def main() -> None:
     params = load_params()
     pin(stage_seed(params.seed, "train_detector"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, PREPROCESSED, SPLIT_TABLE, out, checkpoints)
+        run(params, PREPROCESSED, SPLIT_FILE, out, checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

@@ -25,8 +25,8 @@ from mammo.tuning.search import best_params, trials_table, tune
 from stages.mlflow_live import trial_runs
 from stages.runner import run_stage
 
-MANIFEST = Path("outputs/preprocess/manifest.csv")
-SPLIT = Path("outputs/split/split.csv")
+MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
+SPLIT_FILE = Path("outputs/split/split.csv")
 CROPS = Path("outputs/crop_rois")
 OUT = Path("outputs/tune_classifier")
 
@@ -70,7 +70,7 @@ def main() -> None:
     params = load_params()
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST, SPLIT, CROPS, out, storage, checkpoints)
+        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, out, storage, checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

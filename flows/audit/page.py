@@ -28,4 +28,4 @@ def render(audit: Audit) -> str:
 def _draw_points(points: Points) -> str:
     """Both models' probabilities of each test breast."""
     thresholds = points.threshold_then, points.threshold_now
-    return figures.agreement(points.then, points.now, points.target, thresholds)
+    return figures.draw_agreement(points.then, points.now, points.target, thresholds)

@@ -29,7 +29,7 @@ def check(
 
     Exits with 1 if something must be mended.
     """
-    from mammo.compute.worker_pool import available_cores
+    from mammo.base.processor import available_cores
     from mammo.datasets.check import check_data
 
     with one_sentence():

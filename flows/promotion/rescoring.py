@@ -40,9 +40,9 @@ from mammo.base.errors import UserError
 from mammo.data import tables
 from mammo.evaluation.metrics import by_breast
 
-PREDICTIONS = "outputs/evaluate/predictions.csv"
-MANIFEST = "outputs/preprocess/manifest.csv"
-SPLIT = "outputs/split/split.csv"
+PREDICTIONS_OUT = "outputs/evaluate/predictions.csv"
+MANIFEST_OUT = "outputs/preprocess/manifest.csv"
+SPLIT_OUT = "outputs/split/split.csv"
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def predictions(
     """
     cache = open_cache(root)
     then, now = _snapshot(root, champion), _snapshot(root, challenger)
-    _bring(root, then, cache, [SPLIT], say)
-    _bring(root, now, cache, [PREDICTIONS, MANIFEST], say)
+    _bring(root, then, cache, [SPLIT_OUT], say)
+    _bring(root, now, cache, [PREDICTIONS_OUT, MANIFEST_OUT], say)
     images = _test_images(cache, now)
-    split = tables.read_table(_out(cache, then, SPLIT), tables.SPLIT)
+    split = tables.read_table(_out(cache, then, SPLIT_OUT), tables.SPLIT)
     _check_unseen(images, split, champion, challenger)
     if same := predict_alike(then, now):
         say(f"gate: version {challenger.version} has the networks of version {champion.version}")
@@ -92,7 +92,7 @@ def predictions(
     old = by_breast(images.assign(probability=scores.fillna(0.0)), aggregate)
     breasts = breasts.rename(columns={"probability": "challenger"}).drop(columns="split")
     breasts["champion"] = old["probability"]
-    manifest = tables.read_table(_out(cache, now, MANIFEST), tables.MANIFEST)
+    manifest = tables.read_table(_out(cache, now, MANIFEST_OUT), tables.MANIFEST)
     return Compared(with_groups(breasts, manifest, groups), unreadable, same)
 
 
@@ -103,12 +103,12 @@ def own_predictions(root: Path, version: ModelVersion, say: Say) -> pd.DataFrame
         UserError: if they cannot be had; the sentence says why.
     """
     cache, now = open_cache(root), _snapshot(root, version)
-    _bring(root, now, cache, [PREDICTIONS], say)
+    _bring(root, now, cache, [PREDICTIONS_OUT], say)
     return by_breast(_test_images(cache, now), _aggregate(now))
 
 
 def _test_images(cache: Cache, snapshot: Snapshot) -> pd.DataFrame:
-    images = tables.read_table(_out(cache, snapshot, PREDICTIONS), tables.PREDICTIONS)
+    images = tables.read_table(_out(cache, snapshot, PREDICTIONS_OUT), tables.PREDICTIONS)
     return images[images["split"] == "test"].reset_index(drop=True)
 
 

@@ -9,14 +9,14 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict
+
+from mammo.base.processor import available_cores, processor_name, read_cpuinfo
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_SPINCOUNT")
 # Instruction sets that numerical libraries choose their kernels by.
@@ -59,11 +59,9 @@ def describe_environment() -> Environment:
     return Environment(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
-        processor=_cpuinfo("model name") or platform.processor() or platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
-        cpu_flags=tuple(
-            sorted(set(CPU_FLAGS) & set((_cpuinfo("flags") or _cpuinfo("Features") or "").split()))
-        ),
+        processor=processor_name(),
+        cores=available_cores(),
+        cpu_flags=tuple(_cpu_flags()),
         threads={name: os.environ[name] for name in THREADS if name in os.environ},
         gpus=tuple(_list_gpus()),
         packages=dict(sorted((n, v) for n, v in _list_installed())),
@@ -155,16 +153,10 @@ def _find_packages_moving_bits() -> set[str]:
     return found
 
 
-def _cpuinfo(key: str) -> str | None:
-    """The first line of /proc/cpuinfo with this key; None where there is none."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return None
-    for line in path.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return None
+def _cpu_flags() -> list[str]:
+    """Those of CPU_FLAGS that this processor has: x86 calls them flags, ARM Features."""
+    found = read_cpuinfo("flags") or read_cpuinfo("Features") or ""
+    return sorted(set(CPU_FLAGS) & set(found.split()))
 
 
 def _list_gpus() -> list[str]:

@@ -3,4 +3,12 @@
 It imports nothing of ours but `mammo.pins`.
 """
 
-__all__ = ["atomic_files", "code_version", "determinism", "errors", "progress", "settings"]
+__all__ = [
+    "atomic_files",
+    "code_version",
+    "determinism",
+    "errors",
+    "processor",
+    "progress",
+    "settings",
+]

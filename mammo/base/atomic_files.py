@@ -32,15 +32,15 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
     partial.replace(folder)
 
 
-def unfinished(path: Path) -> Path:
-    """Where a file is while it is written: what a writer leaves that is killed."""
+def partial_path(path: Path) -> Path:
+    """The name of a file while it is written. A writer that is killed leaves it behind."""
     return path.with_name(f".{path.name}.partial")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` (its folder is made if need be) through a temporary name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = unfinished(path)
+    partial = partial_path(path)
     try:
         partial.write_bytes(content)
         partial.replace(path)

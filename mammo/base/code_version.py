@@ -12,29 +12,42 @@ from pathlib import Path
 
 _BESIDE = {
     *("mammo.base.errors", "mammo.base.progress", "mammo.base.settings"),
-    *("mammo.base.code_version", "mammo.compute.result_store"),
+    *("mammo.base.code_version", "mammo.base.processor", "mammo.compute.result_store"),
 }
-"""Our modules that no result follows from: words for people, what keeps results, this one, and the
-settings, whose values are in the keys."""
+"""Our modules that no result follows from: words for people, what keeps results, this one, the
+settings, whose values are in the keys, and the number of cores, which changes no result."""
 
 _ABOVE = Path(__file__).parents[2]
 
 
+def key_of(*parts: str) -> str:
+    """One hash of several texts, as hexadecimal digits.
+
+    Other texts, or the same ones in another order, have another key.
+    """
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
 @cache
 def code_version(module: str, libraries: tuple[str, ...]) -> str:
-    """A hash of what a result follows from besides its inputs: the source of one of our modules
-    and of all that it imports of ours, directly or not, and the versions of `libraries`."""
+    """A hash of what a result follows from, besides its inputs.
+
+    Args:
+        module: one of ours. Its source counts, and that of all our modules that it imports,
+            directly or not.
+        libraries: their versions count.
+    """
     sources: dict[str, bytes] = {}
     todo = {module, "mammo.pins"}  # which every module of ours is run under
     while todo:
         name = todo.pop()
         file = _source(name)
-        assert file is not None, f"{name} is none of our modules"
+        if file is None:
+            raise ModuleNotFoundError(f"{name} is not one of our modules")
         sources[name] = file.read_bytes()
         todo |= _imports(sources[name]) - sources.keys()
     digests = [f"{name} {hashlib.sha256(sources[name]).hexdigest()}" for name in sorted(sources)]
-    parts = [*digests, *(f"{name} {version(name)}" for name in libraries)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return key_of(*digests, *(f"{name} {version(name)}" for name in libraries))
 
 
 def _source(name: str) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from mammo.base.errors import UserError
 
@@ -254,9 +255,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path}: {faults}") from None
 
 
-def _describe(fault: object) -> str:
+def _describe(fault: ErrorDetails) -> str:
     """One pydantic error as a phrase that begins with the key's path in the file."""
-    assert isinstance(fault, dict)
     key = ".".join(str(part) for part in fault["loc"]) or "the file"
     if fault["type"] == "extra_forbidden":
         return f"{key} is not a known setting"

@@ -4,7 +4,6 @@ Pixels stay 8-bit until a batch is on its way into the network. Every random cha
 (seed, epoch, place in the epoch), so that it does not matter who loads an image, or when.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
 from mammo.base.settings import Augment, Classifier
 from mammo.data.splits import target_of
+from mammo.imaging.fitting import fit_in_frame
 from mammo.outs.gray_images import read_gray
 
 Gray = NDArray[np.uint8]
@@ -29,22 +30,6 @@ Roi = Path | Gray
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CACHE_BYTES = 2**30  # sets of images that take less stay in memory, at the network's size
-
-
-def input_scale(roi_width: int, roi_height: int, height: int, width: int) -> float:
-    """Pixels of the network's input per pixel of the ROI, so that it just fits."""
-    return min(height / roi_height, width / roi_width)
-
-
-def fitted(roi: Gray, height: int, width: int) -> Gray:
-    """The ROI scaled to fit, aspect kept, at the top left of (height, width); the rest is black."""
-    roi_height, roi_width = roi.shape
-    scale = input_scale(roi_width, roi_height, height, width)
-    size = max(1, round(roi_width * scale)), max(1, round(roi_height * scale))
-    resized = cv2.resize(roi, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    picture = np.zeros((height, width), np.uint8)
-    picture[: size[1], : size[0]] = resized
-    return picture
 
 
 def normalised(pictures: Tensor) -> Tensor:
@@ -57,7 +42,8 @@ def normalised(pictures: Tensor) -> Tensor:
 
 def to_input(roi: Gray, height: int, width: int) -> Tensor:
     """One ROI, (h, w) of 0..255, as the network takes it: (3, height, width) float32."""
-    return normalised(torch.from_numpy(fitted(roi, height, width))[None])[0]
+    picture, _ = fit_in_frame(roi, width, height)
+    return normalised(torch.from_numpy(picture)[None])[0]
 
 
 def examples(
@@ -97,7 +83,7 @@ class Pictures(Dataset[Gray]):
         self.size = settings.image_height, settings.image_width
         self.cache: list[Gray] | None = None
         if len(rois) * self.size[0] * self.size[1] <= CACHE_BYTES:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(available_cores()) as pool:
                 self.cache = list(pool.map(self._load, rois))
 
     def __len__(self) -> int:
@@ -107,7 +93,8 @@ class Pictures(Dataset[Gray]):
         return self.cache[index] if self.cache is not None else self._load(self.rois[index])
 
     def _load(self, roi: Roi) -> Gray:
-        return fitted(read_gray(roi) if isinstance(roi, Path) else roi, *self.size)
+        height, width = self.size
+        return fit_in_frame(read_gray(roi) if isinstance(roi, Path) else roi, width, height)[0]
 
 
 class Epoch(Dataset[tuple[Gray, np.float32]]):
@@ -181,7 +168,7 @@ def loader(dataset: Pictures | Epoch, settings: Classifier) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         batch_size=settings.batch_size,
-        num_workers=0 if pictures.cache is not None else os.cpu_count() or 1,
+        num_workers=0 if pictures.cache is not None else available_cores(),
         generator=torch.Generator(),  # else it would draw from the one that dropout draws from
         pin_memory=torch.cuda.is_available(),
     )

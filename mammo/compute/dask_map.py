@@ -8,14 +8,15 @@ path. Started in it by
     python -m mammo.pins dask worker tcp://host:8786 --nthreads 1 --nworkers 16
 
 it computes with the instruction sets that the stages are pinned to; one that does not is refused.
-What the work returns comes back through Dask and is written here, so a lost worker leaves nothing
-behind; what it had in hand is done by another.
+What the work returns comes back through Dask and is written here, so a worker that dies leaves
+nothing behind; another one does its items again.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,12 +41,12 @@ PATIENCE = 120.0
 """Seconds that a cluster may be without any worker."""
 
 
-def scheduler() -> str | None:
+def scheduler_address() -> str | None:
     """The address of the Dask scheduler that the environment names; None if it names none."""
     return os.environ.get(VARIABLE) or None
 
 
-def over_dask(
+def map_over_dask(
     work: Callable[[Item], Result],
     items: Iterable[Item],
     address: str,
@@ -74,17 +75,17 @@ def over_dask(
             f"{VARIABLE}: distributed is not installed; pip install distributed"
         ) from None
     ours = code_version(module, libraries)
-    task = partial(_alike, work, folder, module, libraries, ours)
+    task = partial(_work_if_alike, work, folder, module, libraries, ours)
     try:
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError):
         raise UserError(f"{VARIABLE}: no Dask scheduler answers at {address}") from None
     with client:
-        pending: deque[Future] = deque()
+        pending: deque[Future[Any]] = deque()
         source = iter(items)
         while True:
             room = AHEAD * max(1, sum(client.nthreads().values())) - len(pending)
-            for item in _up_to(room, source):
+            for item in islice(source, max(0, room)):  # fewer workers than before: no room
                 pending.append(client.submit(task, item, pure=False))
             if not pending:
                 return
@@ -94,15 +95,7 @@ def over_dask(
                 yield None
 
 
-def _up_to(count: int, source: Iterator[Item]) -> Iterator[Item]:
-    for _ in range(count):
-        try:
-            yield next(source)
-        except StopIteration:
-            return
-
-
-def _result(client: "Client", future: "Future", address: str) -> Any:
+def _result(client: "Client", future: "Future[Any]", address: str) -> Any:
     """Wait for a result as long as somebody may be working on it."""
     while True:
         try:
@@ -115,7 +108,7 @@ def _result(client: "Client", future: "Future", address: str) -> Any:
                 ) from None
 
 
-def _alike(
+def _work_if_alike(
     work: Callable[[Item], Result],
     folder: Path,
     module: str,

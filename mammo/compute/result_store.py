@@ -5,7 +5,7 @@ the source and libraries of the code (`code_version`). The store lies outside th
 it may be deleted at any time, is shared by any number of processes and survives kill -9, because
 an entry appears whole or not at all and is checked when it is read. It is `.cache/results` in the
 project's folder; MAMMOFLOW_STORE names another folder, or is `off`, and MAMMOFLOW_STORE_GIB says
-how large it may grow before the entries longest unused go.
+how large it may grow before the entries go that were not used for longest.
 """
 
 import hashlib
@@ -19,18 +19,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mammo.base.code_version import key_of
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 
 FOLDER = Path(".cache/results")
 GIB = 32.0
-"""Holds prepared images and crops of some 90,000 mammograms at 1024 pixels."""
+"""Holds prepared images and crops of about 90,000 mammograms at 1024 pixels."""
 
 SHARDS = 256
-"""Folders that entries are spread over. Each keeps to its share of the size, so that nobody ever
-has to look through the whole store."""
+"""Folders that entries are spread over. Each keeps to its share of the size, so that no
+writer has to look through the whole store."""
 
-SETTLED = 2.0
+SAFE_AGE = 2.0
 """Seconds after which a file's change time tells one change from the next on any file system."""
 
 
@@ -67,8 +68,10 @@ class Store:
         return json.loads(facts), content
 
     def put(self, key: str, facts: Any, content: bytes = b"") -> None:
-        """Keep `facts` (what JSON can hold) and `content`. A store that is full or read-only is
-        told about once, and costs nothing but the time that it would have saved."""
+        """Keep `facts` (what JSON can hold) and `content`.
+
+        If the store is full or read-only, one line says so, once, and the work goes on without it.
+        """
         rest = json.dumps(facts).encode() + b"\n" + content
         if len(rest) > self.limit // SHARDS:
             return
@@ -122,11 +125,6 @@ def open_store() -> Store | None:
     return Store(Path(where).resolve(), limit)  # also for a worker in another folder
 
 
-def key_of(*parts: str) -> str:
-    """The key of what follows from `parts`."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
 def hash_of(path: Path, store: Store | None) -> tuple[str, bytes | None]:
     """A hash of a file's content, and the content if it had to be read.
 
@@ -144,7 +142,7 @@ def hash_of(path: Path, store: Store | None) -> tuple[str, bytes | None]:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     # A file changed just now may change once more within the same tick of the clock.
-    if store is not None and time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED:
+    if store is not None and time.time() - max(stat.st_mtime, stat.st_ctime) > SAFE_AGE:
         store.put(seen, digest)
     return digest, content
 

@@ -1,11 +1,10 @@
 """Work on many items in processes of their own, so that one bad item can neither kill nor stall it.
 
 Workers stay alive from item to item; one that dies or hangs is replaced, and only the item that it
-had in hand is lost.
+worked on has no result.
 """
 
 import contextlib
-import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -28,14 +27,14 @@ A worker that has imported what it needs has about 1 GiB, most of it never touch
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What became of an item whose worker did not come back."""
+class Failure:
+    """Why there is no result of an item: its worker did not come back."""
 
     how: Literal["crashed", "hung"]
 
 
 @dataclass(frozen=True)
-class Isolated(Generic[Item, Result]):
+class WorkerPool(Generic[Item, Result]):
     """How to do `work`, which must be picklable, as must its items and results."""
 
     work: Callable[[Item], Result]
@@ -44,7 +43,7 @@ class Isolated(Generic[Item, Result]):
     initializer: Callable[[], object] | None = None  # called once in each process
     preload: tuple[str, ...] = ()  # modules imported once, before processes are forked
 
-    def map(self, items: Iterable[Item]) -> Iterator[Result | Lost]:
+    def map(self, items: Iterable[Item]) -> Iterator[Result | Failure]:
         """One result an item, in order.
 
         An item at which a worker dies is tried once more, since the machine may have run out of
@@ -70,7 +69,7 @@ class Isolated(Generic[Item, Result]):
                     ) from None
             waiting = waiting[done:]
 
-    def _map(self, items: list[Item]) -> Iterator[Result | Lost]:
+    def _map(self, items: list[Item]) -> Iterator[Result | Failure]:
         # Not forked from here, where torch and OpenCV may have started threads.
         context = get_context("forkserver")
         context.set_forkserver_preload(list(self.preload))
@@ -89,25 +88,18 @@ class Isolated(Generic[Item, Result]):
 
     def _result(
         self, pool: ProcessPool, item: Item, future: "ProcessFuture[Result]"
-    ) -> Result | Lost:
+    ) -> Result | Failure:
         for last in (False, True):
             try:
                 return future.result()
             except TimeoutError as error:
                 if error.__cause__ is not None:  # the work's own, with the worker's traceback
                     raise
-                return Lost("hung")
+                return Failure("hung")
             except ProcessExpired:
                 if not last:
                     future = self._submit(pool, item)
-        return Lost("crashed")
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return Failure("crashed")
 
 
 def _start(initializer: Callable[[], object] | None) -> None:

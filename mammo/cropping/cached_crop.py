@@ -4,7 +4,6 @@ What comes of an image is the same with and without the store; only the time dif
 """
 
 import hashlib
-import platform
 import threading
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -13,14 +12,15 @@ from pathlib import Path
 import torch
 
 from mammo.base.atomic_files import NETWORK_FILES
-from mammo.base.code_version import code_version
+from mammo.base.code_version import code_version, key_of
 from mammo.base.determinism import pin
+from mammo.base.processor import processor_name
 from mammo.base.settings import Crop
-from mammo.compute.result_store import Store, key_of
+from mammo.compute.result_store import Store
 from mammo.cropping.find_breast import Roi, cut, find_roi
 from mammo.detector.detector import Detector, load_detector
 from mammo.imaging.geometry import Box
-from mammo.imaging.png import gray_png
+from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import decode_gray, read_file
 
 LIBRARIES = (
@@ -31,13 +31,13 @@ LIBRARIES = (
     "torchvision",
     "ultralytics",
 )
-"""What detects, scales and compresses."""
+"""The libraries that detect, scale and compress."""
 
 _one_at_a_time = threading.Lock()  # a Dask worker may run several tasks in one process
 
 
 @dataclass(frozen=True)
-class Searching:
+class Search:
     """How to look for breasts: everything that a result follows from, besides the image."""
 
     detector: Path  # its folder
@@ -47,7 +47,7 @@ class Searching:
     threads: int  # of torch
 
 
-def searching(detector: Path, settings: Crop, seed: int, threads: int) -> Searching:
+def describe_search(detector: Path, settings: Crop, seed: int, threads: int) -> Search:
     """Describe a search by the detector in a folder.
 
     Raises:
@@ -55,10 +55,10 @@ def searching(detector: Path, settings: Crop, seed: int, threads: int) -> Search
     """
     files = [read_file(detector / name) for name in NETWORK_FILES]
     digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files))
-    return Searching(detector, digest.hexdigest(), settings, seed, threads)
+    return Search(detector, digest.hexdigest(), settings, seed, threads)
 
 
-def found_and_cut(image: Path, how: Searching, store: Store | None) -> tuple[Roi, bytes]:
+def find_and_cut(image: Path, how: Search, store: Store | None) -> tuple[Roi, bytes]:
     """The breast in a preprocessed image, and that part of it as a PNG.
 
     Raises:
@@ -72,38 +72,35 @@ def found_and_cut(image: Path, how: Searching, store: Store | None) -> tuple[Roi
         return Roi(Box(**facts.pop("box")), **facts), png
     pixels = decode_gray(content, image)
     with _one_at_a_time:
-        roi = find_roi(_loaded(how), pixels, how.settings)
-    png = gray_png(cut(pixels, roi.box))
+        roi = find_roi(_load(how), pixels, how.settings)
+    png = encode_png(cut(pixels, roi.box))
     if store is not None:
         store.put(key, asdict(roi), png)
     return roi, png
 
 
-def _key(content: bytes, how: Searching) -> str:
+def _key(content: bytes, how: Search) -> str:
     return key_of(
         "roi",
         code_version(__name__, LIBRARIES),
         how.digest,
         how.settings.model_dump_json(),
         str(how.threads),
-        _processor(),
+        _computing_device(),
         hashlib.sha256(content).hexdigest(),
     )
 
 
 @cache
-def _processor() -> str:
-    """What does the sums: another one may round differently, so it has results of its own."""
+def _computing_device() -> str:
+    """The processor or GPU: another one may round differently, so it has results of its own."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    names = [line for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return processor_name()
 
 
 @cache
-def _loaded(how: Searching) -> Detector:
+def _load(how: Search) -> Detector:
     """The detector, in a process that is set up as the stage's own."""
     pin(how.seed, how.threads)
     return load_detector(how.detector)

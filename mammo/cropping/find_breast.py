@@ -8,7 +8,7 @@ import numpy as np
 
 from mammo.base.settings import Crop
 from mammo.detector.detector import Detector
-from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 
 FoundBy = Literal["detector", "mask", "whole"]
@@ -33,13 +33,13 @@ def find_roi(detector: Detector, image: np.ndarray, settings: Crop) -> Roi:
     [detection] = detector.find([image])
     if detection is not None and detection.confidence >= settings.confidence:
         return Roi(
-            _widened(detection.box, settings.margin, width, height),
+            _widen(detection.box, settings.margin, width, height),
             "detector",
             detection.confidence,
         )
-    masked = breast_box(image)
+    masked = find_breast_box(image)
     if masked is not None:
-        return Roi(_widened(masked, settings.margin, width, height), "mask", None)
+        return Roi(_widen(masked, settings.margin, width, height), "mask", None)
     return Roi(Box(0, 0, width, height), "whole", None)
 
 
@@ -48,7 +48,7 @@ def cut(image: np.ndarray, box: Box) -> np.ndarray:
     return image[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)]
 
 
-def _widened(box: Box, margin: float, width: int, height: int) -> Box:
+def _widen(box: Box, margin: float, width: int, height: int) -> Box:
     """The box with `margin` times its longer side on each side, in whole pixels of the image."""
-    grown = box.grown(margin * max(box.width, box.height)).clipped(width, height)
+    grown = box.grow(margin * max(box.width, box.height)).clip(width, height)
     return Box(math.floor(grown.x1), math.floor(grown.y1), math.ceil(grown.x2), math.ceil(grown.y2))

@@ -1,7 +1,7 @@
 """Which woman is in which split, and what counts as positive.
 
-A woman's place is a hash of her id: it does not depend on who else is in the data, so it stays
-when the data grow, and no woman is ever in two splits.
+A woman's split follows from a hash of her id: it does not depend on who else is in the data, so it
+stays when the data grow, and no woman is ever in two splits.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 BREAST = ["patient_id", "laterality"]
 
 
-def place(patient_id: str, salt: str) -> float:
+def hash_to_unit_interval(patient_id: str, salt: str) -> float:
     """A number in [0, 1), uniform over patients, that depends on nothing but the arguments."""
     digest = hashlib.sha256(f"{salt}/{patient_id}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # 53 bits: what a double holds exactly
@@ -26,12 +26,12 @@ def place(patient_id: str, salt: str) -> float:
 def split_of(patient_id: str, settings: Split) -> str:
     """The split of one woman.
 
-    The test set takes the lowest places, so a larger test share only adds women to it.
+    The test set takes the lowest numbers, so a larger test share only adds women to it.
     """
-    where = place(patient_id, settings.salt)
-    if where < settings.test:
+    number = hash_to_unit_interval(patient_id, settings.salt)
+    if number < settings.test:
         return "test"
-    if where < settings.test + settings.validation:
+    if number < settings.test + settings.validation:
         return "validation"
     return "train"
 

@@ -266,7 +266,7 @@ def check_table(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, l
     missing = [name for name in schema.columns if name not in table]
     schema = schema.remove_columns(missing)
     for name, column in schema.columns.items():
-        table[name] = _plain(table[name], column)
+        table[name] = _normalise(table[name], column)
     faults = {Fault(None, f"the column {name} is missing"): None for name in missing}
     checked, cases = _validate(table, schema)
     if not cases:
@@ -289,13 +289,13 @@ def check_table(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, l
             and not (case["index"] in rows and _is_of_the_row(case))
         ),
     ]
-    faults |= {Fault(lines[int(case["index"])], _words(case, schema)): None for case in found}
+    faults |= {Fault(lines[int(case["index"])], _describe(case, schema)): None for case in found}
     wrong = sorted({int(case["index"]) for case in found})
     good, _ = _validate(table.drop(index=wrong), schema)
     return good, sorted(faults, key=lambda fault: fault.line or 0)
 
 
-def _plain(values: pd.Series, column: pa.Column) -> pd.Series:
+def _normalise(values: pd.Series, column: pa.Column) -> pd.Series:
     """The texts of a column, each in the one way to write what it means; None where nothing is."""
     trimmed = values.str.strip()
     missing = trimmed.isin(MISSING)
@@ -364,9 +364,9 @@ def _read_text(path: Path) -> tuple[pd.DataFrame, list[int]]:
         named = "; ".join(f"line {line} has {count} values" for line, count in ragged[:SHOWN])
         raise UserError(f"{path}: {named}, where the header has {len(header)} columns")
     table = pd.DataFrame([fields for _, fields in rows], columns=header, dtype=str)
-    for place, name in enumerate(header):
-        if not name and table.iloc[:, place].str.strip().any():
-            raise UserError(f"{path}: the column {place + 1} has values and no name")
+    for index, name in enumerate(header):
+        if not name and table.iloc[:, index].str.strip().any():
+            raise UserError(f"{path}: the column {index + 1} has values and no name")
     table = table.loc[:, table.columns != ""]
     return table, [line for line, _ in rows]
 
@@ -376,7 +376,7 @@ def _is_of_the_row(case: dict[Hashable, Any]) -> bool:
     return case["schema_context"] == "DataFrameSchema" and "dtype" not in str(case["check"])
 
 
-def _words(case: dict[Hashable, Any], schema: pa.DataFrameSchema) -> str:
+def _describe(case: dict[Hashable, Any], schema: pa.DataFrameSchema) -> str:
     """One of pandera's failure cases as a phrase."""
     check, value, column = str(case["check"]), case["failure_case"], case["column"]
     if _is_of_the_row(case):

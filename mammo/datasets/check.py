@@ -1,7 +1,7 @@
-"""All that can be said of a data folder before it is versioned: what preprocess would, and more."""
+"""Checks of a data folder before it is versioned: those of preprocess, and more."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,33 +13,30 @@ import pandera.pandas as pa
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Preprocess
-from mammo.compute.worker_pool import Isolated, Lost
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, check_table
-from mammo.dicom.header import GREYS
+from mammo.dicom.header import GREYS, Description
 from mammo.intake.examine import (
-    SECONDS,
     Outcome,
     examine,
-    files_without_row,
-    lost,
-    patients_in_doubt,
-    single_threaded,
-    without_copies,
+    examine_all,
+    find_doubtful_patients,
+    find_files_without_row,
+    reject_copies,
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that a data manager should know."""
+    """One kind of fault or remark that a data manager should know."""
 
     what: str
     where: tuple[str, ...]  # lines of a table, images as patient/image, or files
-    mend: bool  # or it is only to be known
+    mend: bool  # whether it must be mended; else it is a remark
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A data folder, looked at."""
+    """The result of the check of a data folder."""
 
     rows: int  # of train.csv that are in order themselves
     read: int  # images
@@ -61,48 +58,59 @@ def check_data(data: Path, settings: Preprocess, workers: int) -> Checked:
     rows, faults = check_table(data / "train.csv", TRAIN)
     if rows.empty and not faults:
         raise UserError(f"{data / 'train.csv'}: there are no images in the table")
-    findings = [*_grouped(((f"train.csv: {f.text}", _line(f.line)) for f in faults), mend=True)]
+    findings = [*_group(((f"train.csv: {f.text}", _line(f.line)) for f in faults), mend=True)]
     for schema in (BREAST_BOXES, LESIONS):
-        findings += _boxes(data / str(schema.name), schema, rows)
+        findings += _check_boxes(data / str(schema.name), schema, rows)
     # Without these columns nobody knows which files are meant; without others they can be read.
     named = {"patient_id", "image_id"} <= set(rows.columns)
     if not named:
-        findings += _some("not looked at: train.csv does not name them", ["all images"], mend=True)
+        findings += _findings(
+            "not looked at: train.csv does not name them", ["all images"], mend=True
+        )
     records = rows.reindex(columns=list(TRAIN.columns)).to_dict("records") if named else []
-    outcomes = without_copies(
-        records, track(_outcomes(records, settings, data, workers), "reading", len(records))
-    )
+    found = examine_all(partial(_examine, settings=settings, data=data), records, workers)
+    outcomes = reject_copies(records, track(found, "reading", len(records)))
     looked_at = list(zip(records, outcomes, strict=True))
     rejects = ((outcome.reason, _name(row)) for row, outcome in looked_at if not outcome.facts)
-    findings += _grouped(rejects, mend=True)
+    findings += _group(rejects, mend=True)
     # A row at fault above names its file all the same.
     if not faults:
-        extra = [path.relative_to(data).as_posix() for path in files_without_row(data, rows)]
-        findings += _some("a file that no row of train.csv names", extra, mend=True)
+        extra = [path.relative_to(data).as_posix() for path in find_files_without_row(data, rows)]
+        findings += _findings("a file that no row of train.csv names", extra, mend=True)
+    accepted = [(_name(row), outcome) for row, outcome in looked_at if outcome.facts]
+    others = [image for image, outcome in accepted if outcome.view_differs]
+    findings += _findings("its header names another view than train.csv", others, mend=False)
     for what, is_so in NOTES.items():
-        images = [_name(row) for row, outcome in looked_at if outcome.facts and is_so(outcome)]
-        findings += _some(what, images, mend=False)
-    for doubt in patients_in_doubt(records, outcomes):
-        findings += _some(doubt.sentence, list(doubt.patients), mend=False)
+        images = [
+            image
+            for image, outcome in accepted
+            if outcome.description is not None and is_so(outcome.description)
+        ]
+        findings += _findings(what, images, mend=False)
+    for doubt in find_doubtful_patients(records, outcomes):
+        findings += _findings(doubt.sentence, list(doubt.patients), mend=False)
     read = [row for row, outcome in looked_at if outcome.facts]
     findings.sort(key=lambda finding: (not finding.mend, -len(finding.where)))
     patients = len({row["patient_id"] for row in read})
     return Checked(len(rows), len(read), patients, tuple(findings))
 
 
-def _ignores(what: str, outcome: Outcome) -> bool:
-    return what in outcome.ignored
+def _ignores(what: str, description: Description) -> bool:
+    return what in description.ignored
 
 
-NOTES: dict[str, Callable[[Outcome], bool]] = {
-    "its header names another view than train.csv": lambda outcome: outcome.view_differs,
-    "a secondary capture, such as a scanned film": lambda outcome: outcome.secondary_capture,
-    "a 2D image that was calculated from a tomosynthesis": lambda outcome: outcome.generated_2d,
+NOTES: dict[str, Callable[[Description], bool]] = {
+    "a secondary capture, such as a scanned film": lambda description: (
+        description.secondary_capture
+    ),
+    "a 2D image that was calculated from a tomosynthesis": lambda description: (
+        description.generated_2d
+    ),
     "its header says that text is burnt into the pixels: they may name the patient": (
-        lambda outcome: outcome.burned_in is True
+        lambda image: image.burned_in is True
     ),
     "its header does not say whether text is burnt into the pixels: look at some": (
-        lambda outcome: outcome.burned_in is None
+        lambda image: image.burned_in is None
     ),
     **{
         f"its header's {what} makes no sense beside its pixels, and is not used": (
@@ -113,21 +121,12 @@ NOTES: dict[str, Callable[[Outcome], bool]] = {
 }
 
 
-def _outcomes(
-    records: list[dict[Hashable, Any]], settings: Preprocess, data: Path, workers: int
-) -> Iterator[Outcome]:
-    work = partial(_look, settings=settings, data=data)
-    pool = Isolated(work, workers, SECONDS, single_threaded, preload=(examine.__module__,))
-    for outcome in pool.map(records):
-        yield lost(outcome) if isinstance(outcome, Lost) else outcome
-
-
-def _look(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Outcome:
+def _examine(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Outcome:
     return examine(row, settings, data)[0]
 
 
-def _boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Finding]:
-    """What is wrong with a table that a collection need not have."""
+def _check_boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Finding]:
+    """Find what is wrong with a table that a collection need not have."""
     if not path.exists():
         return []
     try:
@@ -137,8 +136,8 @@ def _boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[F
     both = "image_id" in table and "image_id" in rows
     unknown = sorted(set(table["image_id"]) - set(rows["image_id"])) if both else []
     return [
-        *_grouped(((f"{path.name}: {f.text}", _line(f.line)) for f in faults), mend=True),
-        *_some(f"{path.name} has a box of an image that train.csv lacks", unknown, mend=False),
+        *_group(((f"{path.name}: {f.text}", _line(f.line)) for f in faults), mend=True),
+        *_findings(f"{path.name} has a box of an image that train.csv lacks", unknown, mend=False),
     ]
 
 
@@ -150,11 +149,11 @@ def _name(row: dict[Hashable, Any]) -> str:
     return f"{row['patient_id']}/{row['image_id']}"
 
 
-def _some(what: str, where: list[str], mend: bool) -> list[Finding]:
+def _findings(what: str, where: list[str], mend: bool) -> list[Finding]:
     return [Finding(what, tuple(where), mend)] if where else []
 
 
-def _grouped(found: Iterable[tuple[str, str]], mend: bool) -> list[Finding]:
+def _group(found: Iterable[tuple[str, str]], mend: bool) -> list[Finding]:
     """Things of one kind together, in the order of the first."""
     groups: dict[str, list[str]] = defaultdict(list)
     for what, where in found:

@@ -95,6 +95,6 @@ def _panel(data_dir: Path, image: str, lesions: pd.DataFrame, height: int) -> ND
     draw = ImageDraw.Draw(shown)
     mine = lesions[lesions["image_id"] == path.stem]
     for corners in mine[["x1", "y1", "x2", "y2"]].to_numpy(float) * scale:
-        box = Box(*corners).grown(3)
+        box = Box(*corners).grow(3)
         draw.rectangle((box.x1, box.y1, box.x2, box.y2), outline=MARK)
     return np.asarray(shown)

@@ -9,17 +9,15 @@ import io
 from dataclasses import dataclass
 from enum import StrEnum
 
+import imagecodecs
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_encoder
+from pydicom.pixels.encoders.base import get_encoder
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
-
-from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
 
 MAMMOGRAM_FOR_PRESENTATION = UID("1.2.840.10008.5.1.4.1.1.1.2")
 IMPLEMENTATION_VERSION = "MAMMOFLOW 1"
@@ -51,7 +49,7 @@ class Mammogram:
     """What a file says about its image. All ids must be pseudonymous: they are written as given.
 
     `patient_orientation` is where the rows and the columns point, e.g. ("A", "R") when the nipple
-    points right and the image's lower edge is the patient's right. `bits_stored` is at most 15.
+    points right and the image's lower edge is the patient's right. `bits_stored` is 8 to 16.
     """
 
     patient_id: str
@@ -118,8 +116,8 @@ def mammogram_bytes(
 def _check(pixels: NDArray[np.uint16], about: Mammogram) -> None:
     if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype != np.uint16:
         raise ValueError(f"pixels must be a uint16 image, not {pixels.dtype} {pixels.shape}")
-    if not 8 <= about.bits_stored <= 15 or int(pixels.max()) >> about.bits_stored:
-        raise ValueError(f"pixels do not fit {about.bits_stored} bits (8 to 15 can be stored)")
+    if not 8 <= about.bits_stored <= 16 or int(pixels.max()) >> about.bits_stored:
+        raise ValueError(f"pixels do not fit {about.bits_stored} bits (8 to 16 can be stored)")
     allowed = {
         "laterality": ("L", "R"),
         "view": tuple(_VIEWS),
@@ -136,19 +134,30 @@ def _check(pixels: NDArray[np.uint16], about: Mammogram) -> None:
 
 
 def _compress(pixels: NDArray[np.uint16], bits: int, syntax: TransferSyntax) -> bytes:
+    stored = np.ascontiguousarray(pixels, _depth_type(bits))
     if syntax is TransferSyntax.JPEG_LOSSLESS:
-        return encode_lossless_jpeg(pixels, bits)
+        return bytes(
+            imagecodecs.jpeg_encode(stored, lossless=True, bitspersample=bits, predictor=1)
+        )
     if syntax is TransferSyntax.JPEG_2000:
-        return _jpeg_2000(pixels, bits)
-    rows, columns = pixels.shape
-    allocated = pixels.astype(_depth_type(bits))
+        return bytes(
+            imagecodecs.jpeg2k_encode(
+                stored,
+                level=0,
+                codecformat="j2k",
+                bitspersample=bits,
+                resolutions=RESOLUTION_LEVELS,
+                reversible=True,
+            )
+        )
+    rows, columns = stored.shape
     return get_encoder(UID(syntax)).encode(
-        allocated,
+        stored,
         rows=rows,
         columns=columns,
         samples_per_pixel=1,
         number_of_frames=1,
-        bits_allocated=8 * allocated.itemsize,
+        bits_allocated=8 * stored.itemsize,
         bits_stored=bits,
         pixel_representation=0,
         photometric_interpretation="MONOCHROME2",
@@ -159,32 +168,6 @@ def _compress(pixels: NDArray[np.uint16], bits: int, syntax: TransferSyntax) -> 
 def _depth_type(bits: int) -> np.dtype[np.unsignedinteger]:
     """What a pixel is stored in: one byte if it fits, else two."""
     return np.dtype("<u2" if bits > 8 else "u1")
-
-
-_SSIZ_OFFSET = 42
-"""Where a codestream keeps its component's depth: SOC and SIZ markers, then 38 bytes of SIZ."""
-
-
-def _jpeg_2000(pixels: NDArray[np.uint16], bits: int) -> bytes:
-    """A reversible codestream whose depth is `bits`, although Pillow can write only 16.
-
-    The depth of an unsigned component does two things: it is stated in the header, and half its
-    range is taken off each pixel before the transform. So lifting the pixels by the difference of
-    the two halves, and then stating `bits`, gives the stream of a `bits`-deep image.
-    """
-    levels = RESOLUTION_LEVELS
-    while levels > 1 and min(pixels.shape) >> (levels - 1) < 8:
-        levels -= 1
-    lifted = pixels + np.uint16(2**15 - 2 ** (bits - 1))
-    stream = io.BytesIO()
-    Image.fromarray(lifted).save(
-        stream, "JPEG2000", no_jp2=True, irreversible=False, num_resolutions=levels
-    )
-    code = bytearray(stream.getvalue())
-    if code[:4] != b"\xff\x4f\xff\x51" or code[_SSIZ_OFFSET] != 15:
-        raise RuntimeError("Pillow wrote an unexpected JPEG 2000 header")
-    code[_SSIZ_OFFSET] = bits - 1
-    return bytes(code)
 
 
 def _file_meta(instance: UID, syntax: TransferSyntax) -> FileMetaDataset:

@@ -44,33 +44,39 @@ def merge(old: Path, new: Path, into: Path) -> int:
         UserError: if `new` is no such data set, or an image of it is in `old` already, by its id or
             by its bytes; it names every fault. `into` is not there then.
     """
-    labels, faults = _checked(new / LABELS, TRAIN)
+    labels, faults = _check(new / LABELS, TRAIN)
     if not faults and labels.empty:
         raise UserError(f"{new / LABELS}: there are no rows, so there is nothing to add")
     for name, schema in OPTIONAL.items():
         if (new / name).exists():
-            boxes, found = _checked(new / name, schema)
+            boxes, found = _check(new / name, schema)
             faults += found
             if set(labels) >= _IDS and "image_id" in boxes:
                 strangers = set(boxes["image_id"]) - set(labels["image_id"])
-                faults += _named(new / name, f"image_id is not in {new / LABELS}", strangers)
+                faults += _describe_fault(
+                    new / name, f"image_id is not in {new / LABELS}", strangers
+                )
     wanted: set[str] = set()
     if set(labels) >= _IDS:
         # A row at fault names its file all the same.
         wanted, sound = set(image_files(labels)), not faults
         known = set(read_table(old / LABELS, TRAIN)["image_id"])
         both = set(labels["image_id"]) & known
-        faults += _named(new / LABELS, "image_id is in the data already", both)
+        faults += _describe_fault(new / LABELS, "image_id is in the data already", both)
         files = [path for path in (new / IMAGES).rglob("*") if not path.is_dir()]
         # Hidden ones, such as a Mac's .DS_Store, stay behind, as `data check` passes them over.
         files = [path for path in files if not path.name.startswith(".")]
-        lost = {str(path.relative_to(new)) for path in files if not path.exists()}
-        faults += _named(new, "symbolic link that leads nowhere", lost)
-        there = {str(path.relative_to(new)) for path in files} - lost
-        faults += _named(new / LABELS, f"there is no such file in {new}", wanted - there - lost)
+        broken = {str(path.relative_to(new)) for path in files if not path.exists()}
+        faults += _describe_fault(new, "symbolic link that leads nowhere", broken)
+        present = {str(path.relative_to(new)) for path in files} - broken
+        faults += _describe_fault(
+            new / LABELS, f"there is no such file in {new}", wanted - present - broken
+        )
         if sound:
-            faults += _named(new, f"file without a row in {new / LABELS}", there - wanted)
-        faults += _copies(old / IMAGES, new, wanted & there)
+            faults += _describe_fault(
+                new, f"file without a row in {new / LABELS}", present - wanted
+            )
+        faults += _copies(old / IMAGES, new, wanted & present)
     if faults:
         more = f"\nand {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise UserError("\n".join(faults[:SHOWN]) + more)
@@ -84,7 +90,7 @@ def merge(old: Path, new: Path, into: Path) -> int:
     return len(wanted)
 
 
-def _checked(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, list[str]]:
+def _check(path: Path, schema: pa.DataFrameSchema) -> tuple[pd.DataFrame, list[str]]:
     """The sound rows of a table, and its faults as sentences."""
     table, faults = check_table(path, schema)
     return table, [f"{path}: {fault}" for fault in faults]
@@ -131,7 +137,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _named(path: Path, what: str, names: Iterable[str]) -> list[str]:
+def _describe_fault(path: Path, what: str, names: Iterable[str]) -> list[str]:
     """One sentence for all that have the same fault; none without any."""
     at_fault = sorted(names)
     more = f" and {len(at_fault) - 5} more" if len(at_fault) > 5 else ""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -17,7 +16,8 @@ from safetensors.torch import save_file
 from mammo.base.atomic_files import read_json, write_json
 from mammo.base.errors import UserError
 from mammo.detector.ultralytics_adapter import DetectionModel, non_max_suppression
-from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.fitting import fit_in_frame
+from mammo.imaging.geometry import Box
 from mammo.outs.weights import read_weights
 
 LOWEST_CONFIDENCE = 0.001
@@ -49,30 +49,15 @@ class Detector:
 
     @torch.inference_mode()
     def _find(self, image: np.ndarray) -> Detection | None:
-        square, placement = to_square(image, self.image_size)
+        square, placement = fit_in_frame(image, self.image_size, self.image_size)
         device = next(self.model.parameters()).device
         batch = torch.from_numpy(square).to(device).expand(1, 3, -1, -1).float() / 255
         best = non_max_suppression(self.model(batch), conf_thres=LOWEST_CONFIDENCE, max_det=1)[0]
         if not len(best):
             return None
         x1, y1, x2, y2, confidence = best[0, :5].double().cpu().tolist()
-        inside = Box(x1, y1, x2, y2).clipped(placement.width, placement.height)
+        inside = Box(x1, y1, x2, y2).clip(placement.width, placement.height)
         return Detection(placement.to_stored(inside), confidence) if inside.area > 0 else None
-
-
-def to_square(image: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
-    """Scale an image (uint8, HxW) to fit a square of `size` pixels, at its top left, black around.
-
-    Returns:
-        The square (uint8, size x size) and the placement of the image in it.
-    """
-    height, width = image.shape
-    scale = size / max(height, width)
-    inner = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    square = np.zeros((size, size), np.uint8)
-    square[: inner[1], : inner[0]] = cv2.resize(image, inner, interpolation=how)
-    return square, Placement(width, height, *inner, flipped=False)
 
 
 def untrained_detector(architecture: str, image_size: int) -> Detector:

@@ -23,7 +23,7 @@ import torch
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Detector as Settings
-from mammo.detector.detector import Detector, build_network, to_square, untrained_detector
+from mammo.detector.detector import Detector, build_network, untrained_detector
 from mammo.detector.ultralytics_adapter import (
     DetectionModel,
     DetectionTrainer,
@@ -31,6 +31,7 @@ from mammo.detector.ultralytics_adapter import (
     keep_threads,
 )
 from mammo.detector_training.resume import put_back, state_of_trainer
+from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
 from mammo.learning import checkpoint
 from mammo.learning.checkpoint import Checkpoint, unprefixed
@@ -315,8 +316,8 @@ def _write_squares(parts: dict[str, Sequence[Example]], folder: Path, size: int)
         for index, example in enumerate(examples)
     ]
     for part, name, example in track(named, "detector: images", len(named)):
-        square, placement = to_square(read_gray(example.image), size)
-        box = placement.to_image(example.box).clipped(placement.width, placement.height)
+        square, placement = fit_in_frame(read_gray(example.image), size, size)
+        box = placement.to_image(example.box).clip(placement.width, placement.height)
         centre = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
         numbers = " ".join(f"{v / size:.8f}" for v in (*centre, box.width, box.height))
         for kind in ("images", "labels"):

@@ -16,7 +16,7 @@ from pydicom import uid
 from pydicom.dataelem import RawDataElement
 
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.values import value_if_readable
+from mammo.dicom.values import read_value_or_none
 
 MAX_BYTES = 2**29
 """Of a file, packed or unpacked: twice the pixels of the largest image that is read."""
@@ -35,18 +35,18 @@ _BARE = re.compile(rb"\x08\0..([A-Z][A-Z]|..\0\0)", re.DOTALL)
 _OF_THE_DISK = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 Content = io.BufferedIOBase
-"""All of a file, open; what nobody looks at is not read."""
+"""An open file; only what is asked for is read."""
 
 
 @contextmanager
-def opened(source: Path | BinaryIO | bytes) -> Iterator[Content]:
-    """Open a file, or what is at hand of one.
+def open_content(source: Path | BinaryIO | bytes) -> Iterator[Content]:
+    """Open a DICOM file, from a path, an open file or its content.
 
     Raises:
-        UnreadableDicom: there is none, it cannot be opened or read, or it is too large.
+        UnreadableDicom: there is no such file, it cannot be opened or read, or it is too large.
     """
-    with _opened(source) as content:
-        if size_of(content) > MAX_BYTES:
+    with _open(source) as content:
+        if measure_size(content) > MAX_BYTES:
             raise _too_large()
         try:
             yield _with_preamble(content)
@@ -78,7 +78,7 @@ def _with_preamble(content: Content) -> Content:
     return content
 
 
-def _opened(source: Path | BinaryIO | bytes) -> Content:
+def _open(source: Path | BinaryIO | bytes) -> Content:
     if not isinstance(source, Path):
         return io.BytesIO(source if isinstance(source, bytes) else source.read(MAX_BYTES + 1))
     try:
@@ -92,30 +92,37 @@ def _opened(source: Path | BinaryIO | bytes) -> Content:
         raise UnreadableDicom(f"the file cannot be opened ({error.strerror})") from None
 
 
-def size_of(content: Content) -> int:
-    """Bytes. The position becomes the end."""
+def measure_size(content: Content) -> int:
+    """The size in bytes. The position moves to the end."""
     return content.seek(0, io.SEEK_END)
 
 
-def pixel_data(dataset: pydicom.Dataset, content: Content) -> tuple[Content, int]:
-    """A stream at the first byte of PixelData, and how many it has: fewer than the header says, if
-    the file is cut short."""
+def find_pixel_data(dataset: pydicom.Dataset, content: Content) -> tuple[Content, int]:
+    """Find the bytes of PixelData.
+
+    Returns:
+        A stream at the first byte, and the number of bytes: fewer than the header says, if the file
+        is cut short.
+
+    Raises:
+        UnreadableDicom: the element has the VR of another one.
+    """
     element = dataset.get_item("PixelData", keep_deferred=True)
     if isinstance(element, RawDataElement) and element.value is None and element.length:
-        rest = size_of(content) - element.value_tell
+        rest = measure_size(content) - element.value_tell
         content.seek(element.value_tell)
         return content, max(0, min(element.length, rest))
-    value = value_if_readable(dataset, "PixelData")
+    value = read_value_or_none(dataset, "PixelData")
     if value is not None and not isinstance(value, bytes):  # the VR of another element
         raise UnreadableDicom(DAMAGED)
     return io.BytesIO(value or b""), len(value or b"")
 
 
 def is_deflated(content: Content) -> bool:
-    """Whether the data set is packed, once it was seen that it does not become too large.
+    """Whether the data set is compressed as a whole (deflated).
 
     Raises:
-        UnreadableDicom: it would become too large: a small file may be a bomb.
+        UnreadableDicom: it is damaged, or would become too large: a small file may be a bomb.
     """
     syntax, start = _transfer_syntax(content)
     if syntax != uid.DeflatedExplicitVRLittleEndian:

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from mammo.dicom.values import items, value_if_readable, whole
+from mammo.dicom.values import read_integer, read_items, read_value_or_none
 
 MAX_VALUE = 1e9
 """Windows and rescales beyond it are no such thing: no stored value comes near."""
@@ -35,15 +35,15 @@ def read_voi_lut(dataset: pydicom.Dataset, slope: float, intercept: float) -> Vo
         intercept: and this.
     """
     little_endian = dataset.original_encoding[1] is not False
-    for item in items(dataset, "VOILUTSequence"):
-        descriptor = _numbers(value_if_readable(item, "LUTDescriptor"))
+    for item in read_items(dataset, "VOILUTSequence"):
+        descriptor = _numbers(read_value_or_none(item, "LUTDescriptor"))
         if descriptor is None or len(descriptor) not in (2, 3):
             continue
         entries, first = int(descriptor[0]) % 2**16 or 2**16, int(descriptor[1])
-        values = _entries(value_if_readable(item, "LUTData"), entries, little_endian)
+        values = _entries(read_value_or_none(item, "LUTData"), entries, little_endian)
         if values is None or values.min() == values.max():
             continue
-        negative = whole(dataset, "PixelRepresentation") == 1 or min(slope, intercept) < 0
+        negative = read_integer(dataset, "PixelRepresentation") == 1 or min(slope, intercept) < 0
         if negative and first >= 2**15:
             first -= 2**16  # read as unsigned where the VR was ambiguous
         return VoiLut(first, np.minimum(values / np.float32(2 ** _bits(int(values.max())) - 1), 1))
@@ -88,26 +88,26 @@ def _numbers(data: Any) -> NDArray[np.int64] | None:
     return np.array(data, np.int64)
 
 
-def windowed(
+def apply_window(
     values: NDArray[np.float32], center: float, width: float, function: str
 ) -> NDArray[np.uint8]:
     """A VOI window by the formulas of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
         with np.errstate(over="ignore"):  # infinity is the right answer: black
-            return grey(1 / (1 + np.exp(-4 * (values - center) / width)))
+            return to_grey(1 / (1 + np.exp(-4 * (values - center) / width)))
     if function == "LINEAR_EXACT":
-        return grey((values - center) / width + 0.5)
+        return to_grey((values - center) / width + 0.5)
     if width == 1:
-        return grey((values > center - 0.5).astype(np.float32))
-    return grey((values - (center - 0.5)) / (width - 1) + 0.5)
+        return to_grey((values > center - 0.5).astype(np.float32))
+    return to_grey((values - (center - 0.5)) / (width - 1) + 0.5)
 
 
-def looked_up(values: NDArray[np.float32], lut: VoiLut) -> NDArray[np.uint8]:
+def apply_voi_lut(values: NDArray[np.float32], lut: VoiLut) -> NDArray[np.uint8]:
     """A VOI lookup table, between its entries by linear interpolation: areas were averaged."""
     places = lut.first + np.arange(len(lut.grey), dtype=np.float32)
-    return grey(np.interp(values, places, lut.grey))
+    return to_grey(np.interp(values, places, lut.grey))
 
 
-def grey(fraction: NDArray[np.floating]) -> NDArray[np.uint8]:
+def to_grey(fraction: NDArray[np.floating]) -> NDArray[np.uint8]:
     """0..1 as 0..255; what lies beyond is black or white."""
-    return np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(fraction, 0, 1) * 255), np.uint8)

@@ -86,7 +86,7 @@ def _unpacked(layout: str, segment: bytes | memoryview, at: int = 0) -> tuple[An
 
 
 def _huffman_tables(segment: bytes) -> dict[int, tuple[bytes, bytes]]:
-    """The tables that a segment defines, by class and place (B.2.4.2)."""
+    """The tables that a segment defines, by class and destination (B.2.4.2)."""
     tables, at = {}, 0
     while at + 17 <= len(segment):
         counts = segment[at + 1 : at + 17]

@@ -49,28 +49,28 @@ Whole = TypeVar("Whole", bound=np.integer)
 
 def sample(pixels: NDArray[Whole]) -> NDArray[Whole]:
     """Some of an image's pixels, in rows and columns; a view."""
-    step = step_of(pixels.shape)
+    step = sampling_step(pixels.shape)
     return pixels[::step, ::step]
 
 
-def step_of(shape: tuple[int, ...]) -> int:
+def sampling_step(shape: tuple[int, ...]) -> int:
     """One pixel out of how many, in a row and in a column, a sample of an image has."""
     return max(1, max(shape) // _SAMPLED)
 
 
-def refuse_masks(some: NDArray[np.integer], lossy: bool) -> None:
+def refuse_masks(sampled: NDArray[np.integer], lossy: bool) -> None:
     """Refuse a mask, which comes beside the images of some collections, or a page of text.
 
     A mammogram may be black but for the breast; that alone has more values than two.
 
     Args:
-        some: a sample of the values as they are stored: means of areas would have others.
+        sampled: a sample of the values as they are stored: means of areas would have others.
         lossy: the encoding leaves what is near the values.
 
     Raises:
         UnreadableDicom: nearly all pixels have one of two values, or one near it.
     """
-    values = some.astype(np.int32).ravel()
+    values = sampled.astype(np.int32).ravel()
     if _two_values(values) or (lossy and _near_two_values(values)):
         raise UnreadableDicom(
             "nearly all its pixels have one of 2 values: it is a mask or a page of text, not a "
@@ -78,12 +78,12 @@ def refuse_masks(some: NDArray[np.integer], lossy: bool) -> None:
         )
 
 
-def may_be_mask(some: NDArray[np.integer]) -> bool:
+def may_be_mask(sampled: NDArray[np.integer]) -> bool:
     """Whether these means of areas, which a wavelet's coarse levels are, may be of two values.
 
     So they may if many pixels are equal but for a 64th of the range, the background aside.
     """
-    values = some.astype(np.int32).ravel()
+    values = sampled.astype(np.int32).ravel()
     span = int(np.ptp(values)) + 1
     bins = np.bincount((values - values.min()) * 64 // span, minlength=64)
     background = int(bins.argmax())
@@ -144,7 +144,7 @@ def refuse_flat_fields(
         )
 
 
-def is_of_use(
+def is_useful(
     stored: NDArray[np.integer], shown: NDArray[np.uint8], padding: NDArray[np.bool_] | None
 ) -> bool:
     """Whether a window or a table leaves something to see of these values.

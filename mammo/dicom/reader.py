@@ -8,7 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,21 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
-from mammo.dicom.container import Content, opened
-from mammo.dicom.display import grey, looked_up, windowed
+from mammo.dicom.container import Content, open_content
+from mammo.dicom.display import apply_voi_lut, apply_window, to_grey
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.header import PADDING, TABLE, WINDOW, Header, patient_of, read_header
+from mammo.dicom.header import (
+    PADDING,
+    TABLE,
+    WINDOW,
+    Description,
+    Header,
+    read_header,
+    read_patient_hash,
+)
 from mammo.dicom.picture import (
     HIGH_PERCENTILE,
     LOW_PERCENTILE,
     SMALLEST_BREAST,
-    is_of_use,
+    is_useful,
     refuse_flat_fields,
     refuse_masks,
     sample,
 )
 from mammo.dicom.pixels import decode
-from mammo.imaging.downscale import scaled
+from mammo.imaging.downscale import downscale
 
 __all__ = ["Mammogram", "UnreadableDicom", "read_mammogram", "read_patient"]
 
@@ -60,16 +68,7 @@ class Mammogram:
     pixels: NDArray[np.uint8]  # (height, width), black to white as on a viewing station
     stored_width: int  # pixels of the matrix in the file
     stored_height: int
-    laterality: str | None  # L or R
-    view: str | None  # a key of view.VIEWS
-    transfer_syntax: str  # UID
-    photometric: str  # MONOCHROME1 or MONOCHROME2
-    instance: str | None  # a hash of SOPInstanceUID
-    patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
-    secondary_capture: bool
-    generated_2d: bool  # calculated from a tomosynthesis
-    burned_in: bool | None  # BurnedInAnnotation; None: it does not say
-    ignored: tuple[str, ...]  # of header.GREYS: what the header says, and is of no use
+    description: Description
 
 
 def read_mammogram(
@@ -79,7 +78,7 @@ def read_mammogram(
 
     The modality rescale and the first VOI window are applied (LINEAR, LINEAR_EXACT or SIGMOID,
     PS3.3 C.11.2.1), or the first VOI lookup table where there is no window. Without one that shows
-    anything (see `is_of_use`), grey runs from LOW_PERCENTILE to HIGH_PERCENTILE of the values.
+    anything (see `is_useful`), grey runs from LOW_PERCENTILE to HIGH_PERCENTILE of the values.
     MONOCHROME1 is inverted. Declared padding is black, if it leaves a picture.
 
     Args:
@@ -96,7 +95,7 @@ def read_mammogram(
         raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
     try:
         _silence()
-        with opened(source) as content:
+        with open_content(source) as content:
             return _read(content, long_side, full_decode)
     except UnreadableDicom as error:
         name = str(source) if isinstance(source, Path) else None
@@ -104,11 +103,11 @@ def read_mammogram(
 
 
 def read_patient(source: Path) -> str | None:
-    """`Mammogram.patient` without the pixels; None where the header cannot be read."""
+    """`Description.patient` without the pixels; None where the header cannot be read."""
     try:
         _silence()
-        with opened(source) as content:
-            return patient_of(content)
+        with open_content(source) as content:
+            return read_patient_hash(content)
     except UnreadableDicom:
         return None
 
@@ -128,9 +127,10 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
     scale = min(1.0, long_side / stored_long_side)
     size = max(1, round(header.width * scale)), max(1, round(header.height * scale))
     smallest = stored_long_side if full_decode else max(size)
-    stored, some = decode(header, dataset, content, smallest)
-    ignored = header.ignored
-    padding = _padding(header, stored)
+    stored, sampled = decode(header, dataset, content, smallest)
+    description = header.description
+    ignored = description.ignored
+    padding = _find_padding(header, stored)
     if padding is not None:
         inside = stored[~padding]
         if inside.size < SMALLEST_BREAST * stored.size or inside.min() == inside.max():
@@ -140,52 +140,45 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
             # leaves no seam when areas are averaged.
             black = inside.min() if _black_is_low(header) else inside.max()
             stored = np.where(padding, black, stored)
-            some = sample(stored)
-    stored = scaled(stored, size)
+            sampled = sample(stored)
+    stored = downscale(stored, size)
     if stored.min() == stored.max():
         raise UnreadableDicom("all its pixels have one value: there is no image")
-    padding = None if padding is None else scaled(padding.view(np.uint8), size).view(bool)
-    shown, of_no_use = _display(header, stored, padding)
-    refuse_masks(some, lossy=header.transfer_syntax in LOSSY)
+    padding = None if padding is None else downscale(padding.view(np.uint8), size).view(bool)
+    shown, of_no_use = _apply_grey_scale(header, stored, padding)
+    refuse_masks(sampled, lossy=description.transfer_syntax in LOSSY)
     window = None if WINDOW in of_no_use else header.window
     width = None if window is None else window[1] / abs(header.slope)
-    refuse_flat_fields(stored, _nothing(header), width)
+    refuse_flat_fields(stored, _unexposed_values(header), width)
     return Mammogram(
-        pixels=shown if header.photometric == "MONOCHROME2" else 255 - shown,
+        pixels=shown if description.photometric == "MONOCHROME2" else 255 - shown,
         stored_width=header.width,
         stored_height=header.height,
-        laterality=header.laterality,
-        view=header.view,
-        transfer_syntax=header.transfer_syntax,
-        photometric=header.photometric,
-        instance=header.instance,
-        patient=header.patient,
-        secondary_capture=header.secondary_capture,
-        generated_2d=header.generated_2d,
-        burned_in=header.burned_in,
-        ignored=(*ignored, *of_no_use),
+        description=replace(description, ignored=(*ignored, *of_no_use)),
     )
 
 
-def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
+def _find_padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
     """Where the header declares that there is no image (PS3.3 C.7.5.1.1.2); None if nowhere."""
     if header.padding is None:
         return None
-    low, high = sorted(_of_type(value, stored.dtype) for value in header.padding)
+    low, high = sorted(_convert_padding_value(value, stored.dtype) for value in header.padding)
     padding = (stored >= low) & (stored <= high)
     white = (low > stored.mean()) == _black_is_low(header)
-    if white and header.transfer_syntax in LOSSY:
+    if white and header.description.transfer_syntax in LOSSY:
         # The encoding comes near the value only, and smears the border; at the black end no matter.
         near = 2 ** max(0, header.bits_stored - 8)
         padding |= (stored >= low - near) & (stored <= high + near)
-        solid = cv2.erode(padding.view(np.uint8), _square(SMEARED // 2))
-        padding |= cv2.dilate(solid, _square(SMEARED + SMEARED // 2)).view(bool)
+        solid = cv2.erode(padding.view(np.uint8), _square_kernel(SMEARED // 2))
+        padding |= cv2.dilate(solid, _square_kernel(SMEARED + SMEARED // 2)).view(bool)
     return padding if padding.any() else None
 
 
-def _nothing(header: Header) -> set[float]:
-    """Stored values of no exposure, or of more than there can be: the ends of what the bits hold,
-    and what a rescale makes 0."""
+def _unexposed_values(header: Header) -> set[float]:
+    """Stored values of no exposure, or of the highest that there can be.
+
+    These are both ends of what the bits hold, and the value that the rescale makes 0.
+    """
     low = -(2 ** (header.bits_stored - 1)) if header.signed else 0
     return {low, low + 2**header.bits_stored - 1, -header.intercept / header.slope}
 
@@ -195,47 +188,53 @@ def _black_is_low(header: Header) -> bool:
     falls = header.slope < 0
     if header.window is None and header.voi_lut is not None:
         falls ^= bool(header.voi_lut.grey[0] > header.voi_lut.grey[-1])
-    return (header.photometric == "MONOCHROME2") != falls
+    return (header.description.photometric == "MONOCHROME2") != falls
 
 
-def _square(reach: int) -> NDArray[np.uint8]:
+def _square_kernel(reach: int) -> NDArray[np.uint8]:
     return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 
-def _of_type(value: int, kind: np.dtype[np.integer]) -> int:
-    """A value as pixels of that type have it: some write the padding of signed pixels unsigned, or
-    the other way round."""
+def _convert_padding_value(value: int, kind: np.dtype[np.integer]) -> int:
+    """Give a padding value the sign of the pixels' type.
+
+    Some machines write the padding of signed pixels as unsigned, or the other way round.
+    """
     limits, span = np.iinfo(kind), 2 ** (8 * kind.itemsize)
     return (value - limits.min) % span + limits.min if abs(value) < span else value
 
 
-def _display(
+def _apply_grey_scale(
     header: Header, stored: NDArray[np.integer], padding: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Modality rescale and VOI window: stored values to 0..255, still in the file's own sense; and
-    which of window and table were of no use."""
+    """Apply the modality rescale and the VOI window or table.
+
+    Returns:
+        (height, width) of 0..255, not yet inverted for MONOCHROME1; and which of WINDOW and TABLE
+        were there and could not be used.
+    """
     of_no_use: tuple[str, ...] = ()
     if header.window is not None:
         window = header.window
-        shown = _by_table(header, stored, lambda values: windowed(values, *window))
-        if is_of_use(stored, shown, padding):
+        shown = _apply_by_table(header, stored, lambda values: apply_window(values, *window))
+        if is_useful(stored, shown, padding):
             return shown, of_no_use
         of_no_use = (WINDOW,)
     if header.voi_lut is not None:
         voi_lut = header.voi_lut
-        shown = _by_table(header, stored, lambda values: looked_up(values, voi_lut))
-        if is_of_use(stored, shown, padding):
+        shown = _apply_by_table(header, stored, lambda values: apply_voi_lut(values, voi_lut))
+        if is_useful(stored, shown, padding):
             return shown, of_no_use
         of_no_use = *of_no_use, TABLE
-    values = _rescaled(header, stored)
+    values = _rescale(header, stored)
     inside = values if padding is None or padding.all() else values[~padding]
     low, high = np.percentile(inside, (LOW_PERCENTILE, HIGH_PERCENTILE))
     if low == high:
         raise UnreadableDicom("nearly all its pixels have one value: there is no image")
-    return grey((values - low) / (high - low)), of_no_use
+    return to_grey((values - low) / (high - low)), of_no_use
 
 
-def _by_table(
+def _apply_by_table(
     header: Header,
     stored: NDArray[np.integer],
     shown: Callable[[NDArray[np.float32]], NDArray[np.uint8]],
@@ -244,9 +243,9 @@ def _by_table(
     values = np.arange(int(stored.min()), int(stored.max()) + 1, dtype=stored.dtype)
     places = f"u{stored.itemsize}"  # those of negative values are the upper half
     table = np.zeros(1 << 8 * stored.itemsize, np.uint8)
-    table[values.view(places)] = shown(_rescaled(header, values))
+    table[values.view(places)] = shown(_rescale(header, values))
     return np.asarray(cv2.LUT(stored.view(places), table), np.uint8)
 
 
-def _rescaled(header: Header, stored: NDArray[np.integer]) -> NDArray[np.float32]:
+def _rescale(header: Header, stored: NDArray[np.integer]) -> NDArray[np.float32]:
     return np.asarray(stored * np.float32(header.slope) + np.float32(header.intercept), np.float32)

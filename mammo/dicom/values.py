@@ -29,11 +29,14 @@ PARSING = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on a damaged file, as its source shows and the fuzzer found. So many, because
-it parses what is there without asking first. MemoryError is not among them: it is told apart."""
+"""What pydicom raises on a damaged file, as its source shows and the fuzzer found.
+
+There are so many because it parses without checks. MemoryError is not among them: it is handled by
+itself.
+"""
 
 
-def value(dataset: pydicom.Dataset, keyword: str) -> Any:
+def read_value(dataset: pydicom.Dataset, keyword: str) -> Any:
     """The value of an element; None if it is not there or is empty.
 
     Raises:
@@ -42,73 +45,73 @@ def value(dataset: pydicom.Dataset, keyword: str) -> Any:
     try:
         found = dataset[keyword].value if keyword in dataset else None
     except PARSING:
-        raise unreadable(keyword) from None
+        raise unreadable_element(keyword) from None
     return None if found is None or found == "" else found
 
 
-def value_if_readable(dataset: pydicom.Dataset, keyword: str) -> Any:
-    """As `value`, for what is not needed: None if it cannot be read."""
+def read_value_or_none(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """As `read_value`, for what is not needed: None if it cannot be read."""
     try:
-        return value(dataset, keyword)
+        return read_value(dataset, keyword)
     except UnreadableDicom:
         return None
 
 
-def text(dataset: pydicom.Dataset, keyword: str) -> str:
+def read_text(dataset: pydicom.Dataset, keyword: str) -> str:
     """The first value as text in capitals, without spaces around it; empty if there is none."""
-    found = first(value_if_readable(dataset, keyword))
+    found = first_of(read_value_or_none(dataset, keyword))
     return "" if found is None or isinstance(found, bytes) else str(found).strip().upper()
 
 
-def whole(dataset: pydicom.Dataset, keyword: str) -> int | None:
+def read_integer(dataset: pydicom.Dataset, keyword: str) -> int | None:
     """The first value as a whole number; None if there is none.
 
     Raises:
         UnreadableDicom: it is no whole number.
     """
-    found = number(dataset, keyword)
+    found = read_number(dataset, keyword)
     if found is None:
         return None
     if not found.is_integer():  # nor is what is not finite
-        raise unreadable(keyword)
+        raise unreadable_element(keyword)
     return int(found)
 
 
-def number(dataset: pydicom.Dataset, keyword: str) -> float | None:
+def read_number(dataset: pydicom.Dataset, keyword: str) -> float | None:
     """The first value as a number; None if there is none.
 
     Raises:
         UnreadableDicom: it is no number.
     """
-    found = first(value(dataset, keyword))
+    found = first_of(read_value(dataset, keyword))
     if found is None:
         return None
     try:
         return float(found)
     except (TypeError, ValueError, OverflowError):
-        raise unreadable(keyword) from None
+        raise unreadable_element(keyword) from None
 
 
-def number_if_readable(dataset: pydicom.Dataset, keyword: str) -> float | None:
-    """As `number`, for what is not needed."""
+def read_number_or_none(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """As `read_number`, for what is not needed: None if it cannot be read."""
     try:
-        return number(dataset, keyword)
+        return read_number(dataset, keyword)
     except UnreadableDicom:
         return None
 
 
-def is_said(dataset: pydicom.Dataset, keyword: str) -> bool:
+def has_value(dataset: pydicom.Dataset, keyword: str) -> bool:
     """Whether an element has a value, be it readable or not."""
     try:
-        found = value(dataset, keyword)
+        found = read_value(dataset, keyword)
     except UnreadableDicom:
         return True
     return found is not None and not (isinstance(found, Sequence) and len(found) == 0)
 
 
-def items(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+def read_items(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
     """The items of a sequence; none if it is not there, or damaged."""
-    found = value_if_readable(dataset, keyword)
+    found = read_value_or_none(dataset, keyword)
     if not isinstance(found, pydicom.Sequence):
         return []
     try:
@@ -117,15 +120,35 @@ def items(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
         return []
 
 
-def first(found: Any) -> Any:
+def find_holder(dataset: pydicom.Dataset, keyword: str, macro: str) -> pydicom.Dataset:
+    """Find the data set that holds an element.
+
+    In an enhanced object, such as a 2D image in the class of tomosynthesis, it is not the header
+    itself but an item that describes the frame (PS3.3 C.7.6.16).
+
+    Args:
+        dataset: the header.
+        keyword: of the element.
+        macro: the sequence of the item that may hold it.
+    """
+    if keyword not in dataset:
+        for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+            for group in read_items(dataset, groups)[:1]:
+                for item in read_items(group, macro)[:1]:
+                    if keyword in item:
+                        return item
+    return dataset
+
+
+def first_of(found: Any) -> Any:
     """The first of possibly several values; None if there is none."""
     if isinstance(found, Sequence) and not isinstance(found, str | bytes):
         found = found[0] if len(found) else None
     return None if found is None or found == "" else found
 
 
-def unreadable(keyword: str) -> UnreadableDicom:
-    """Of a value that is needed."""
+def unreadable_element(keyword: str) -> UnreadableDicom:
+    """Make the error for a value that is needed and cannot be read."""
     return UnreadableDicom(
         f"its header's {keyword} cannot be read, and without it the image cannot be understood"
     )

@@ -4,7 +4,7 @@ import re
 
 import pydicom
 
-from mammo.dicom.values import items, text, value_if_readable
+from mammo.dicom.values import read_items, read_text, read_value_or_none
 
 VIEWS: dict[str, tuple[str, ...]] = {
     "CC": ("399162004", "R-10242"),
@@ -49,55 +49,56 @@ _UNMISTAKABLE = {"CC", "MLO", "XCCL", "XCCM"}
 """Views whose acronym in free text is no other word."""
 
 
-def laterality(dataset: pydicom.Dataset) -> str | None:
+def read_laterality(dataset: pydicom.Dataset) -> str | None:
     """L or R: MG's ImageLaterality, older objects' Laterality, or the series' description."""
     for name in ("ImageLaterality", "Laterality"):
-        side = _SIDES.get(text(dataset, name))
+        side = _SIDES.get(read_text(dataset, name))
         if side:
             return side
     # A letter beside a digit is the name of something else, such as R2.
-    alone = re.findall(_ALONE, text(dataset, "SeriesDescription"))
+    alone = re.findall(_ALONE, read_text(dataset, "SeriesDescription"))
     sides = {_SIDES[word] for word in alone}
-    sides |= {word[0] for word in words(dataset) if _is_side_and_view(word)}
+    sides |= {word[0] for word in description_words(dataset) if _is_side_and_view(word)}
     return sides.pop() if len(sides) == 1 else None
 
 
-def view(dataset: pydicom.Dataset) -> str | None:
+def read_view(dataset: pydicom.Dataset) -> str | None:
     """A key of VIEWS: from ViewPosition, the coded view, or where other makers put it.
 
     Film scanned to secondary captures has it in PatientOrientation (CBIS-DDSM) or in the series'
     description.
     """
-    position = text(dataset, "ViewPosition")
+    position = read_text(dataset, "ViewPosition")
     if position in VIEWS:
         return position
-    for item in items(dataset, "ViewCodeSequence"):
+    for item in read_items(dataset, "ViewCodeSequence"):
         for acronym, codes in VIEWS.items():
-            if value_if_readable(item, "CodeValue") in codes:
+            if read_value_or_none(item, "CodeValue") in codes:
                 return acronym
-    orientation = text(dataset, "PatientOrientation")
+    orientation = read_text(dataset, "PatientOrientation")
     if orientation in VIEWS:
         return orientation
     # The others' names mean many things: "contrast 20 ML", "chest AT bedside".
-    views = {word for word in words(dataset) if word in _UNMISTAKABLE}
-    views |= {word[1:] for word in words(dataset) if _is_side_and_view(word)}
+    views = {word for word in description_words(dataset) if word in _UNMISTAKABLE}
+    views |= {word[1:] for word in description_words(dataset) if _is_side_and_view(word)}
     return views.pop() if len(views) == 1 else None
 
 
-def of_a_breast(dataset: pydicom.Dataset) -> bool | None:
+def shows_breast(dataset: pydicom.Dataset) -> bool | None:
     """Whether the body part is the breast; None if the header does not name one."""
     codes = [
-        value_if_readable(item, "CodeValue") for item in items(dataset, "AnatomicRegionSequence")
+        read_value_or_none(item, "CodeValue")
+        for item in read_items(dataset, "AnatomicRegionSequence")
     ]
-    part = re.sub(r"[\W\d_]+", "", text(dataset, "BodyPartExamined"))
+    part = re.sub(r"[\W\d_]+", "", read_text(dataset, "BodyPartExamined"))
     if _PART.fullmatch(part) or any(code in BREAST for code in codes):
         return True
     return False if part or codes else None
 
 
-def words(dataset: pydicom.Dataset) -> list[str]:
-    """Those of the series' description, in capitals."""
-    return re.findall(r"[A-Z]+", text(dataset, "SeriesDescription"))
+def description_words(dataset: pydicom.Dataset) -> list[str]:
+    """The words of the series' description, in capitals."""
+    return re.findall(r"[A-Z]+", read_text(dataset, "SeriesDescription"))
 
 
 def _is_side_and_view(word: str) -> bool:

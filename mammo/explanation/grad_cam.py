@@ -12,8 +12,9 @@ from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
 
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import input_scale, to_input
+from mammo.classifier.inputs import to_input
 from mammo.classifier.network import cam_layer
+from mammo.imaging.fitting import place_in_frame
 from mammo.imaging.geometry import Box
 
 Gray = NDArray[np.uint8]
@@ -40,7 +41,7 @@ def heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
         if no part of the image speaks for the positive class.
     """
     height, width = roi.shape
-    scale = input_scale(width, height, settings.image_height, settings.image_width)
+    placement = place_in_frame(width, height, settings.image_width, settings.image_height)
     device = next(model.parameters()).device
     inputs = to_input(roi, settings.image_height, settings.image_width)[None].to(device)
     # Gradients must reach the layer even if every parameter before it is frozen.
@@ -49,7 +50,7 @@ def heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
     with torch.enable_grad(), GradCAM(twin, [cam_layer(twin)]) as cam:
         heat = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
     # The rest of the input is padding.
-    part = heat[: max(1, round(height * scale)), : max(1, round(width * scale))]
+    part = heat[: placement.height, : placement.width]
     full = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     highest = full.max()
     return (full / highest if highest > 0 else full).astype(np.float32)
@@ -124,7 +125,7 @@ def hits(peak_at: tuple[float, float] | None, lesions: Sequence[Box], tolerance:
         tolerance: pixels around a box that still count.
     """
     return peak_at is not None and any(
-        lesion.grown(tolerance).contains(*peak_at) for lesion in lesions
+        lesion.grow(tolerance).contains(*peak_at) for lesion in lesions
     )
 
 
@@ -139,7 +140,7 @@ def chance(mask: NDArray[np.bool_], lesions: Sequence[Box], tolerance: float) ->
     height, width = mask.shape
     inside = np.zeros_like(mask)
     for lesion in lesions:
-        box = lesion.grown(tolerance).clipped(width, height)
+        box = lesion.grow(tolerance).clip(width, height)
         # A pixel counts as `contains` counts it: by its corner's whole coordinates.
         rows = slice(int(np.ceil(box.y1)), int(np.ceil(box.y2)))
         inside[rows, int(np.ceil(box.x1)) : int(np.ceil(box.x2))] = True

@@ -1,6 +1,6 @@
-"""Geometry of images, making them smaller, PNG, and where in a mammogram the breast is.
+"""Geometry of images, scaling and fitting them, PNG, and where in a mammogram the breast is.
 
 It may import `base`.
 """
 
-__all__ = ["breast_mask", "downscale", "geometry", "png"]
+__all__ = ["breast_mask", "downscale", "fitting", "geometry", "png"]

@@ -1,6 +1,6 @@
 """Where the breast is in a mammogram, by what the image shows: side, mask and box.
 
-No header is asked: tags that contradict the image are common enough to matter.
+The header is not used: tags that contradict the image are common enough to matter.
 """
 
 import math
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.imaging.downscale import halved, scaled
+from mammo.imaging.downscale import downscale, halve
 from mammo.imaging.geometry import Box
 
 WORKING_SIDE = 230
@@ -37,8 +37,9 @@ _INK = 16
 
 
 def is_page(pixels: NDArray[np.uint8]) -> bool:
-    """Whether it is text, black on white or white on black: the greater part has one grey at an end
-    of the range, and nothing on it is solid.
+    """Whether it is a page of text, black on white or white on black.
+
+    The greater part of a page has one grey at an end of the range, and nothing on it is solid.
 
     A breast is, even in a film whose greys are the wrong way round: in films of mini-MIAS and
     CBIS-DDSM a tenth of the picture or more is solid, in text nothing.
@@ -54,12 +55,12 @@ def is_page(pixels: NDArray[np.uint8]) -> bool:
     smooth = np.asarray(cv2.GaussianBlur(pixels, (5, 5), 0), np.uint8)
     ink = (cv2.absdiff(smooth, np.full_like(smooth, paper)) > _INK).view(np.uint8)
     longest = max(pixels.shape)
-    side = max(longest // 64, min(longest // 10, 13)) + 1  # some strokes of a heading; a letter
+    side = max(longest // 64, min(longest // 10, 13)) + 1  # strokes of a heading; a letter
     solid = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
     return bool(solid.mean() < SMALLEST / 2)
 
 
-def turned_left(
+def turn_left(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.uint8], bool]:
     """Turn a mammogram so that the breast hangs from the left edge.
@@ -69,12 +70,12 @@ def turned_left(
 
     Args:
         pixels: (height, width).
-        mask: `small_mask` of it, where it is at hand.
+        mask: `segment_small` of it, if it was made before.
 
     Returns:
         The image, mirrored or not, and whether it was mirrored.
     """
-    mask = small_mask(pixels) if mask is None else mask
+    mask = segment_small(pixels) if mask is None else mask
     columns = mask.sum(axis=0, dtype=float)
     if not columns.any():
         return pixels, False
@@ -88,7 +89,7 @@ def turned_left(
     return np.asarray(cv2.flip(pixels, 1), np.uint8), True
 
 
-def breast_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def segment_breast(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The breast, with the pectoral muscle where it is seen, without labels and film edges.
 
     Args:
@@ -98,26 +99,26 @@ def breast_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         (height, width), one connected area with a smooth outline and no holes; empty where nothing
         stands out from the background.
     """
-    mask = small_mask(pixels)
+    mask = segment_small(pixels)
     if mask.shape == pixels.shape:
         return mask
     height, width = pixels.shape
     return cv2.resize(mask.astype(np.float32), (width, height)) > 0.5  # linear: no staircase
 
 
-def breast_box(pixels: NDArray[np.uint8]) -> Box | None:
-    """The smallest box around `breast_mask`, in whole pixels of `pixels`; None without a breast."""
-    x, y, width, height = cv2.boundingRect(breast_mask(pixels).view(np.uint8))
+def find_breast_box(pixels: NDArray[np.uint8]) -> Box | None:
+    """The smallest box around `segment_breast`, in whole pixels; None without a breast."""
+    x, y, width, height = cv2.boundingRect(segment_breast(pixels).view(np.uint8))
     return Box(x, y, x + width, y + height) if width else None
 
 
-def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """`breast_mask` at WORKING_SIDE, or at the image's own size if that is smaller."""
+def segment_small(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """`segment_breast` at WORKING_SIDE, or at the image's own size if that is smaller."""
     height, width = pixels.shape
     scale = min(1.0, WORKING_SIDE / math.sqrt(height * width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     times = math.floor(math.log2(min(width / size[0], height / size[1])))
-    small = scaled(halved(pixels, times), size)
+    small = downscale(halve(pixels, times), size)
     if small.min() == small.max():
         return np.zeros(small.shape, bool)
     # The square root draws fat and skin, which are dark, away from the background: Otsu's
@@ -138,7 +139,7 @@ def small_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _largest(mask: NDArray[Any]) -> NDArray[np.uint8]:
-    """The largest connected area of a mask that has some, its holes filled."""
+    """The largest connected area of a mask that is not empty, its holes filled."""
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(outlines, key=cv2.contourArea)
     return np.asarray(cv2.drawContours(np.zeros_like(mask), [largest], 0, 1, cv2.FILLED), np.uint8)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 Pixels = TypeVar("Pixels", bound=np.integer)
 
 
-def scaled(pixels: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pixels]:
-    """The means of areas, rounded.
+def downscale(pixels: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pixels]:
+    """Scale down by the means of areas, rounded.
 
     Args:
         pixels: (height, width), of 8 or 16 bits.
@@ -23,11 +23,11 @@ def scaled(pixels: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pixels]:
     return np.asarray(cv2.resize(known, size, interpolation=cv2.INTER_AREA), pixels.dtype)
 
 
-def halved(pixels: NDArray[Pixels], times: int) -> NDArray[Pixels]:
-    """Both sides halved so often, what is odd rounded down.
+def halve(pixels: NDArray[Pixels], times: int) -> NDArray[Pixels]:
+    """Halve both sides so many times; odd numbers are rounded down.
 
     OpenCV halves several times as fast as it does anything else.
     """
     for _ in range(times):
-        pixels = scaled(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2))
+        pixels = downscale(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2))
     return pixels

@@ -36,15 +36,15 @@ class Box:
         """Whether the point lies inside."""
         return self.x1 <= x < self.x2 and self.y1 <= y < self.y2
 
-    def shifted(self, dx: float, dy: float) -> "Box":
+    def shift(self, dx: float, dy: float) -> "Box":
         """The box moved by (dx, dy)."""
         return Box(self.x1 + dx, self.y1 + dy, self.x2 + dx, self.y2 + dy)
 
-    def grown(self, margin: float) -> "Box":
+    def grow(self, margin: float) -> "Box":
         """The box with `margin` pixels more on each side."""
         return Box(self.x1 - margin, self.y1 - margin, self.x2 + margin, self.y2 + margin)
 
-    def clipped(self, width: float, height: float) -> "Box":
+    def clip(self, width: float, height: float) -> "Box":
         """The part of the box inside an image of `width` x `height` pixels."""
         return Box(
             min(max(self.x1, 0.0), width),

@@ -12,73 +12,73 @@ from typing import Any
 
 import numpy as np
 
-from mammo.base.code_version import code_version
+from mammo.base.code_version import code_version, key_of
 from mammo.base.settings import Preprocess
-from mammo.compute.result_store import Store, hash_of, key_of
+from mammo.compute.result_store import Store, hash_of
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.header import Description
 from mammo.dicom.reader import read_patient
 from mammo.imaging.geometry import Placement
-from mammo.imaging.png import gray_png
+from mammo.imaging.png import encode_png
 from mammo.intake.prepare import Prepared, prepare
 
 LIBRARIES = ("imagecodecs", "numba", "numpy", "opencv-python-headless", "pillow", "pydicom")
-"""What decodes, scales and compresses."""
+"""The libraries that decode, scale and compress."""
 
 _NO_PIXELS = np.zeros((0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What came of a file: what `prepare` says of it and its image as a PNG, or why there is
-    none."""
+    """The result for a file: the facts and the image as a PNG, or the reason why there is none."""
 
     prepared: Prepared | None  # without pixels
     png: bytes
     reason: str
 
 
-def prepared_picture(path: Path, settings: Preprocess, store: Store | None) -> Picture:
-    """Prepare a file, or remember what came of a file with the same content."""
+def prepare_cached(path: Path, settings: Preprocess, store: Store | None) -> Picture:
+    """Prepare a file, or take the kept result of a file with the same content."""
     if store is None:
-        return _prepared_now(path, settings)
+        return _prepare_now(path, settings)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            return _prepared_now(path, settings)
+            return _prepare_now(path, settings)
         digest, content = hash_of(path, store)
     except OSError:
-        return _prepared_now(path, settings)  # it has words for this
+        return _prepare_now(path, settings)  # it has words for this
     values = settings.model_dump_json(exclude={"max_reject_fraction"})
     key = key_of("picture", code_version(__name__, LIBRARIES), values, digest)
     kept = store.get(key)
     if kept is not None:
         return _from_facts(*kept, path)
-    picture = _prepared_now(path if content is None else content, settings)
-    store.put(key, _facts(picture), picture.png)
+    picture = _prepare_now(path if content is None else content, settings)
+    store.put(key, _to_facts(picture), picture.png)
     return picture
 
 
-def _prepared_now(source: Path | bytes, settings: Preprocess) -> Picture:
+def _prepare_now(source: Path | bytes, settings: Preprocess) -> Picture:
     try:
         prepared = prepare(source, settings)
     except UnreadableDicom as error:
         return Picture(None, b"", error.reason)
-    return Picture(replace(prepared, image=_NO_PIXELS), gray_png(prepared.image), "")
+    return Picture(replace(prepared, image=_NO_PIXELS), encode_png(prepared.image), "")
 
 
-def _facts(picture: Picture) -> dict[str, Any]:
+def _to_facts(picture: Picture) -> dict[str, Any]:
     if picture.prepared is None:
         return {"reason": picture.reason}
     facts = asdict(picture.prepared)
-    del facts["image"], facts["patient"]
+    del facts["image"], facts["description"]["patient"]
     return facts
 
 
 def _from_facts(facts: dict[str, Any], png: bytes, path: Path) -> Picture:
     if "reason" in facts:
         return Picture(None, b"", facts["reason"])
-    facts["placement"] = Placement(**facts["placement"])
-    facts["ignored"] = tuple(facts["ignored"])
-    prepared = Prepared(image=_NO_PIXELS, patient=read_patient(path), **facts)
+    described = facts["description"] | {"patient": read_patient(path)}
+    description = Description(**described | {"ignored": tuple(described["ignored"])})
+    prepared = Prepared(_NO_PIXELS, Placement(**facts["placement"]), description)
     return Picture(prepared, png, "")

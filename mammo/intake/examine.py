@@ -1,4 +1,4 @@
-"""Letting images in: each is looked at by itself, then all of them for copies.
+"""Deciding which images are accepted: each is examined by itself, then all of them for copies.
 
 The preprocess stage and `mammoflow data check` ask the same questions here, in the same way.
 """
@@ -6,8 +6,8 @@ The preprocess stage and `mammoflow data check` ask the same questions here, in 
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,18 @@ import pandas as pd
 from mammo.base.errors import UserError
 from mammo.base.settings import Preprocess
 from mammo.compute.result_store import Store
-from mammo.compute.worker_pool import Lost
+from mammo.compute.worker_pool import Failure, WorkerPool
 from mammo.data.tables import IMAGES, image_file, image_files
 from mammo.dicom.errors import UnreadableDicom
-from mammo.intake.cached_prepare import prepared_picture
+from mammo.dicom.header import Description
+from mammo.intake.cached_prepare import prepare_cached
 from mammo.intake.prepare import Prepared
 
 SECONDS = 300.0
-"""That a file may take: some 300 times what the largest mammogram takes on a machine at rest, so
-that what is rejected does not hang on what else the machine has to do."""
+"""Seconds that a file may take: 300 times what the largest mammogram takes on an idle machine,
+so that a busy one rejects no more."""
 
-LOST = {
+FAILURES = {
     "crashed": "reading it crashes the decoder, twice",
     "hung": f"reading it does not end within {SECONDS:.0f} seconds",
 }
@@ -41,24 +42,19 @@ _IN_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: facts for the manifest, or the reason against it."""
+    """The result for one file: facts for the manifest, or the reason why it is rejected."""
 
     facts: dict[str, object] | None
     reason: str
     side_differs: bool = False  # the header names another side than train.csv
     view_differs: bool = False
-    secondary_capture: bool = False
-    generated_2d: bool = False
-    burned_in: bool | None = False  # the pixels may name the patient; None: it does not say
-    ignored: tuple[str, ...] = ()  # of header.GREYS: what the header says, and is of no use
-    instance: str | None = None  # a hash of SOPInstanceUID
-    patient: str | None = field(default=None, repr=False)  # a hash of PatientID: for memory only
+    description: Description | None = None  # of an image that was accepted, or is a copy
     picture: str | None = None  # a hash of the prepared image
     copy: bool = False  # of an image further up in train.csv
 
 
 class ProgramError(RuntimeError):
-    """A fault of this program, met at one file: it ends the stage, and no film is blamed for it.
+    """A fault of this program, found while a file was read: it ends the stage, and rejects no file.
 
     Its traceback says where; what the error itself said is left out, since it may quote a header.
     """
@@ -67,7 +63,10 @@ class ProgramError(RuntimeError):
 def examine(
     row: dict[Hashable, Any], settings: Preprocess, data: Path, store: Store | None = None
 ) -> tuple[Outcome, bytes | None]:
-    """Read and prepare the image of a row of train.csv; a PNG, or None if it is rejected.
+    """Read and prepare the image of a row of train.csv.
+
+    Returns:
+        What became of it, and a PNG; None if it is rejected.
 
     Raises:
         ProgramError: something that is not the file's fault.
@@ -76,7 +75,7 @@ def examine(
     path = data / image_file(folder, name)
     try:
         _refuse_links_out(path, data)
-        picture = prepared_picture(path, settings, store)
+        picture = prepare_cached(path, settings, store)
     except UnreadableDicom as error:
         return Outcome(None, error.reason), None
     except MemoryError:
@@ -91,13 +90,17 @@ def examine(
     prepared = picture.prepared
     if prepared is None:
         return Outcome(None, picture.reason), None
-    if _differ(prepared.laterality, row["laterality"]):
-        here, there = _SIDES[str(prepared.laterality)], _SIDES[row["laterality"]]
+    if _differ(prepared.description.laterality, row["laterality"]):
+        header_side, table_side = (
+            _SIDES[str(prepared.description.laterality)],
+            _SIDES[row["laterality"]],
+        )
         reason = (
-            f"its header says {here} breast, train.csv says {there}: mend the one that is wrong"
+            f"its header says {header_side} breast, train.csv says {table_side}: "
+            "mend the one that is wrong"
         )
         return Outcome(None, reason, side_differs=True), None
-    return _accepted(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
+    return _accept(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
 
 
 def _differ(header: str | None, table: object) -> bool:
@@ -105,17 +108,35 @@ def _differ(header: str | None, table: object) -> bool:
     return header is not None and isinstance(table, str) and header != table
 
 
-def single_threaded() -> None:
-    """Keep OpenCV to one thread: there is a process on every core already."""
+def examine_all(
+    work: Callable[[dict[Hashable, Any]], Outcome], records: list[dict[Hashable, Any]], workers: int
+) -> Iterator[Outcome]:
+    """Examine files in processes of their own: a file that crashes or hangs one is rejected.
+
+    Args:
+        work: `examine`, or what calls it; picklable.
+        records: rows of train.csv.
+        workers: processes.
+
+    Returns:
+        One outcome a record, in order.
+    """
+    pool = WorkerPool(work, workers, SECONDS, _keep_to_one_thread, preload=(__name__,))
+    for outcome in pool.map(records):
+        yield reject_failure(outcome) if isinstance(outcome, Failure) else outcome
+
+
+def reject_failure(failure: Failure) -> Outcome:
+    """Reject a file that crashed or hung the process that read it."""
+    return Outcome(None, FAILURES[failure.how])
+
+
+def _keep_to_one_thread() -> None:
+    """There is a process on every core already, so OpenCV needs no more threads."""
     cv2.setNumThreads(1)
 
 
-def lost(how: Lost) -> Outcome:
-    """Of a file that took its process along."""
-    return Outcome(None, LOST[how.how])
-
-
-def without_copies(
+def reject_copies(
     records: Sequence[dict[Hashable, Any]], outcomes: Iterable[Outcome]
 ) -> list[Outcome]:
     """Reject each image that is there already, by SOPInstanceUID or pixel for pixel.
@@ -126,7 +147,9 @@ def without_copies(
     seen: dict[str, dict[Hashable, Any]] = {}
     checked = []
     for row, outcome in zip(records, outcomes, strict=True):
-        keys = [key for key in (outcome.instance, outcome.picture) if key is not None]
+        description = outcome.description
+        instance = None if description is None else description.instance
+        keys = [key for key in (instance, outcome.picture) if key is not None]
         known = next((key for key in keys if key in seen), None)
         first = row if known is None else seen[known]
         if outcome.facts is not None:
@@ -134,7 +157,7 @@ def without_copies(
         if outcome.facts is None or known is None:
             checked.append(outcome)
         else:
-            checked.append(_copy(outcome, row, first, by_uid=known == outcome.instance))
+            checked.append(_reject_copy(outcome, row, first, by_uid=known == instance))
     return checked
 
 
@@ -146,7 +169,7 @@ class Doubt:
     patients: tuple[str, ...]  # ids of train.csv
 
 
-def patients_in_doubt(
+def find_doubtful_patients(
     records: Sequence[dict[Hashable, Any]], outcomes: Sequence[Outcome]
 ) -> list[Doubt]:
     """Where the headers' PatientID and train.csv's patient_id do not agree who is who.
@@ -165,11 +188,13 @@ def patients_in_doubt(
     names: dict[str, set[str]] = defaultdict(set)  # PatientIDs by id
     images: dict[str, int] = defaultdict(int)
     for row, outcome in zip(records, outcomes, strict=True):
-        if outcome.facts is None or outcome.patient is None:
+        description = outcome.description
+        name = None if description is None else description.patient
+        if outcome.facts is None or name is None:
             continue
         patient = str(row["patient_id"])
-        ids[str(row["site_id"]), outcome.patient].add(patient)
-        names[patient].add(outcome.patient)
+        ids[str(row["site_id"]), name].add(patient)
+        names[patient].add(name)
         images[patient] += 1
     shared = {tuple(sorted(group)) for group in ids.values() if 1 < len(group) <= SHARED} - {
         tuple(sorted(names))
@@ -196,7 +221,7 @@ def patients_in_doubt(
     ]
 
 
-def files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
+def find_files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
     """Files in the images' folder that no row of train.csv names, hidden ones aside; sorted.
 
     Their names may be anything, a patient's included: they must not leave the data's folder.
@@ -223,33 +248,28 @@ def _refuse_links_out(path: Path, data: Path) -> None:
         )
 
 
-def _accepted(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Outcome:
-    place = prepared.placement
+def _accept(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Outcome:
+    placement = prepared.placement
     facts: dict[str, object] = {
         "path": path,
-        "stored_width": place.stored_width,
-        "stored_height": place.stored_height,
-        "width": place.width,
-        "height": place.height,
-        "flipped": int(place.flipped),
-        "transfer_syntax": prepared.transfer_syntax,
-        "photometric": prepared.photometric,
+        "stored_width": placement.stored_width,
+        "stored_height": placement.stored_height,
+        "width": placement.width,
+        "height": placement.height,
+        "flipped": int(placement.flipped),
+        "transfer_syntax": prepared.description.transfer_syntax,
+        "photometric": prepared.description.photometric,
     }
     return Outcome(
         facts,
         "",
-        view_differs=_differ(prepared.view, row["view"]),
-        secondary_capture=prepared.secondary_capture,
-        generated_2d=prepared.generated_2d,
-        burned_in=prepared.burned_in,
-        ignored=prepared.ignored,
-        instance=prepared.instance,
-        patient=prepared.patient,
+        view_differs=_differ(prepared.description.view, row["view"]),
+        description=prepared.description,
         picture=hashlib.sha256(png).hexdigest()[:32],  # equal pixels are equal bytes
     )
 
 
-def _copy(
+def _reject_copy(
     outcome: Outcome, row: dict[Hashable, Any], first: dict[Hashable, Any], by_uid: bool
 ) -> Outcome:
     what = "has the SOP Instance UID of" if by_uid else "shows, pixel for pixel, the picture of"

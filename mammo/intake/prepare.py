@@ -4,7 +4,7 @@ The training stages and the predictor call the same function, so a model never s
 in another way than those it learnt from.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from mammo.base.settings import Preprocess
 from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.header import Description
 from mammo.dicom.reader import read_mammogram
-from mammo.imaging.breast_mask import SMALLEST, is_page, small_mask, turned_left
+from mammo.imaging.breast_mask import SMALLEST, is_page, segment_small, turn_left
 from mammo.imaging.geometry import Placement
 
 
@@ -24,16 +25,7 @@ class Prepared:
 
     image: NDArray[np.uint8]  # (height, width)
     placement: Placement  # where the stored image's pixels went
-    laterality: str | None  # L or R, as the header says; turning the image does not change it
-    view: str | None
-    transfer_syntax: str  # UID
-    photometric: str  # MONOCHROME1 or MONOCHROME2
-    instance: str | None  # a hash of SOPInstanceUID
-    patient: str | None = field(repr=False)  # a hash of PatientID, which must not be written
-    secondary_capture: bool
-    generated_2d: bool  # calculated from a tomosynthesis
-    burned_in: bool | None  # BurnedInAnnotation; None: it does not say
-    ignored: tuple[str, ...]  # of header.GREYS: what the header says, and is of no use
+    description: Description
 
 
 def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
@@ -44,25 +36,12 @@ def prepare(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
     """
     mammogram = read_mammogram(source, settings.long_side, settings.full_decode)
     name = str(source) if isinstance(source, Path) else None
-    mask = small_mask(mammogram.pixels)
+    mask = segment_small(mammogram.pixels)
     if mask.mean() < SMALLEST:
         raise UnreadableDicom("no breast can be seen in it", name)
     if is_page(mammogram.pixels):
         raise UnreadableDicom("it is a page of text, not a mammogram", name)
-    image, flipped = turned_left(mammogram.pixels, mask)
+    image, flipped = turn_left(mammogram.pixels, mask)
     height, width = image.shape
     placement = Placement(mammogram.stored_width, mammogram.stored_height, width, height, flipped)
-    return Prepared(
-        image=image,
-        placement=placement,
-        laterality=mammogram.laterality,
-        view=mammogram.view,
-        transfer_syntax=mammogram.transfer_syntax,
-        photometric=mammogram.photometric,
-        instance=mammogram.instance,
-        patient=mammogram.patient,
-        secondary_capture=mammogram.secondary_capture,
-        generated_2d=mammogram.generated_2d,
-        burned_in=mammogram.burned_in,
-        ignored=mammogram.ignored,
-    )
+    return Prepared(image, placement, mammogram.description)

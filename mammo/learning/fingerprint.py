@@ -32,7 +32,7 @@ from torch.nn import functional
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
-from mammo.imaging.png import gray_png
+from mammo.imaging.png import encode_png
 
 SEED = 20
 
@@ -274,9 +274,8 @@ def _decoding(_: torch.device) -> Iterator[Result]:
 
 def _png(_: torch.device) -> Iterator[Result]:
     picture = _picture(611, 403)
-    yield gray_png(picture)
     for image in (picture, np.dstack([picture] * 3)):
-        yield cv2.imencode(".png", image)[1].tobytes()
+        yield encode_png(image)
 
 
 def _and_gradients(*tensors: Tensor) -> Iterator[Tensor]:

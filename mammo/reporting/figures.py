@@ -37,7 +37,7 @@ class Point:
     label: str
 
 
-def unit_curve(
+def draw_unit_curve(
     x: Sequence[float],
     y: Sequence[float],
     steps: bool,
@@ -69,7 +69,7 @@ def unit_curve(
         return _svg(figure)
 
 
-def agreement(
+def draw_agreement(
     then: Sequence[float],
     now: Sequence[float],
     target: Sequence[int],
@@ -91,15 +91,15 @@ def agreement(
         axes.axhline(thresholds[1], color="#39424e", linestyle="--", linewidth=1)
         for wanted, label, colour in ((0, "negative", PALETTE[0]), (1, "positive", PALETTE[1])):
             dots = [(x, y) for x, y, t in zip(then, now, target, strict=True) if t == wanted]
-            place = tuple(zip(*dots, strict=True)) or ((), ())
-            axes.plot(*place, "o", color=colour, markersize=4, alpha=0.7, mew=0, label=label)
+            columns = tuple(zip(*dots, strict=True)) or ((), ())
+            axes.plot(*columns, "o", color=colour, markersize=4, alpha=0.7, mew=0, label=label)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="then", ylabel="now")
         axes.set_aspect("equal")
         axes.legend(loc="upper left", handletextpad=0.1)
         return _svg(figure)
 
 
-def history(panels: Mapping[str, Mapping[str, Sequence[float]]], epochs: Sequence[int]) -> str:
+def draw_history(panels: Mapping[str, Mapping[str, Sequence[float]]], epochs: Sequence[int]) -> str:
     """Curves over the epochs, one panel beside the other.
 
     Args:
@@ -108,8 +108,8 @@ def history(panels: Mapping[str, Mapping[str, Sequence[float]]], epochs: Sequenc
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(panels), 2.7), layout="constrained")
-        for place, (label, curves) in enumerate(panels.items(), start=1):
-            axes: Axes = figure.add_subplot(1, len(panels), place)
+        for column, (label, curves) in enumerate(panels.items(), start=1):
+            axes: Axes = figure.add_subplot(1, len(panels), column)
             for number, (name, values) in enumerate(curves.items()):
                 colour = PALETTE[number % len(PALETTE)]
                 axes.plot(

@@ -4,7 +4,6 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 from torch import nn
 
 from mammo.base.settings import Classifier, Params, load_params
@@ -14,6 +13,7 @@ from mammo.cropping.find_breast import cut, find_roi
 from mammo.detector.detector import Detector, load_detector
 from mammo.explanation import grad_cam
 from mammo.imaging.geometry import Box
+from mammo.imaging.png import encode_png
 from mammo.intake.prepare import prepare
 
 
@@ -50,14 +50,11 @@ class Predictor:
         breast = cut(prepared.image, roi.box)
         probability = float(predict(self.classifier, [breast], self.classifier_settings)[0])
         heat = grad_cam.heatmap(self.classifier, breast, self.classifier_settings)
-        _, png = cv2.imencode(
-            ".png", cv2.cvtColor(grad_cam.overlay(breast, heat), cv2.COLOR_RGB2BGR)
-        )
         return Prediction(
             probability=probability,
             box=prepared.placement.to_stored(roi.box),
             found_by=roi.found_by,
-            heatmap=png.tobytes(),
+            heatmap=encode_png(grad_cam.overlay(breast, heat)),
         )
 
 

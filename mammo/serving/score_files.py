@@ -7,7 +7,6 @@ module along: run from the model's own code/, an old model is scored by the code
 with, whatever the working tree has become since.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from mammo.base.atomic_files import write_csv
 from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
 from mammo.base.progress import track
 from mammo.base.settings import Preprocess
 from mammo.classifier.predict import predict
@@ -55,7 +55,7 @@ def _prepared(files: Sequence[Path], settings: Preprocess) -> Iterator[list[Imag
     """The image of each file, batch by batch in order; None where it cannot be read."""
     work = partial(_prepare, settings=settings)
     batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = available_cores()
     if min(cores, len(batches)) < 2:
         yield from (list(map(work, batch)) for batch in batches)
         return

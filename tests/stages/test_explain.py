@@ -58,7 +58,7 @@ def explain(params: Params, outputs: Path, out: Path) -> None:
 
 def stored(box: Box) -> dict[str, float]:
     """A box in pixels of the ROI as lesions.csv has it: the image is mirrored and halved."""
-    box = box.shifted(MARGIN, MARGIN)
+    box = box.shift(MARGIN, MARGIN)
     width = 2 * (WIDTH + 2 * MARGIN)
     return {"x1": width - 2 * box.x2, "y1": 2 * box.y1, "x2": width - 2 * box.x1, "y2": 2 * box.y2}
 

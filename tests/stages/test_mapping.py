@@ -18,7 +18,7 @@ from distributed import Client
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.compute import dask_map
-from mammo.compute.dask_map import over_dask
+from mammo.compute.dask_map import map_over_dask
 from mammo.compute.result_store import Store
 from mammo.detector.detector import save_detector, untrained_detector
 from mammo.pins import PINS, X86
@@ -121,7 +121,7 @@ def squares(cluster: Cluster, folder: Path) -> list[int | None]:
     killer = threading.Thread(target=kill_holder, args=(folder,), daemon=True)
     killer.start()
     work = partial(hold, folder=folder)
-    found = list(over_dask(work, range(30), cluster.address, folder, MODULE, LIBRARIES))
+    found = list(map_over_dask(work, range(30), cluster.address, folder, MODULE, LIBRARIES))
     killer.join()
     return found
 
@@ -151,7 +151,7 @@ def test_a_cluster_without_workers_is_told(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_map, "PATIENCE", 1.0)
     work = partial(hold, folder=tmp_path)
     with pytest.raises(UserError, match="has no workers; start some"):
-        list(over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
+        list(map_over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
 
 
 def test_no_scheduler_is_told(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_no_scheduler_is_told(tmp_path, monkeypatch):
         address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
         work = partial(hold, folder=tmp_path)
         with pytest.raises(UserError, match=f"no Dask scheduler answers at {address}"):
-            list(over_dask(work, range(3), address, tmp_path, MODULE, LIBRARIES))
+            list(map_over_dask(work, range(3), address, tmp_path, MODULE, LIBRARIES))
 
 
 @pytest.mark.skipif(not X86, reason="kernels are chosen otherwise on this architecture")
@@ -171,15 +171,15 @@ def test_a_worker_without_the_pins_refuses(tmp_path):
     try:
         cluster.workers(1)
         with pytest.raises(UserError, match="NumPy was loaded before mammo could"):
-            list(over_dask(abs, [-3], cluster.address, tmp_path, MODULE, LIBRARIES))
+            list(map_over_dask(abs, [-3], cluster.address, tmp_path, MODULE, LIBRARIES))
     finally:
         cluster.stop()
 
 
 def test_a_worker_that_is_not_like_us_refuses(tmp_path):
     with pytest.raises(UserError, match="other code or other libraries"):
-        dask_map._alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
+        dask_map._work_if_alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
     ours = dask_map.code_version(MODULE, LIBRARIES)
     with pytest.raises(UserError, match=r"does not see .*nowhere"):
-        dask_map._alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
-    assert dask_map._alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3
+        dask_map._work_if_alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
+    assert dask_map._work_if_alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3

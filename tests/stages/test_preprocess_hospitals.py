@@ -10,12 +10,13 @@ from pydicom import uid
 
 from mammo.base.atomic_files import read_json
 from mammo.compute.result_store import Store
-from mammo.compute.worker_pool import Isolated
+from mammo.compute.worker_pool import WorkerPool
 from mammo.dicom import header
+from mammo.dicom.header import Description
 from mammo.dicom.reader import read_mammogram
 from mammo.imaging import breast_mask
 from mammo.intake import examine, prepare
-from mammo.intake.examine import Outcome, ProgramError, patients_in_doubt
+from mammo.intake.examine import Outcome, ProgramError, find_doubtful_patients
 from stages import preprocess
 from tests.support.contents import contents
 from tests.support.dicoms import PERSON, half_breast, plain
@@ -77,7 +78,7 @@ def test_a_window_or_padding_of_no_use_is_counted_also_in_a_remembered_run(colle
     row = {"patient_id": "1", "image_id": "both", "laterality": "L", "view": "CC"}
     for known in (None, store):
         outcome, _ = examine.examine(row, settings().preprocess, collection.folder, known)
-        assert outcome.ignored == ("padding", "window")
+        assert outcome.description.ignored == ("padding", "window")
 
 
 def test_flat_fields_and_pages_of_text_are_rejected_by_name(collection, tmp_path):
@@ -104,7 +105,7 @@ def test_a_fault_of_ours_ends_the_stage_with_its_traceback_and_rejects_nothing(
     collection, tmp_path, monkeypatch
 ):
     collection.add("1", "100", plain(picture(0)))
-    monkeypatch.setattr(header, "view", wrong)
+    monkeypatch.setattr(header, "read_view", wrong)
     with pytest.raises(ProgramError) as caught:
         made_of(collection, tmp_path / "out")
     told = "".join(traceback.format_exception(caught.value))
@@ -119,24 +120,24 @@ def wrong_work(name: str) -> object:
     if name == "timeout":
         raise TimeoutError("ours")
     breast_row = {"patient_id": "1", "image_id": "100", "laterality": "L", "view": "CC"}
-    prepare.small_mask = wrong  # type: ignore[assignment]
+    prepare.segment_small = wrong  # type: ignore[assignment]
     return examine.examine(breast_row, settings().preprocess, Path(name))
 
 
 def test_a_fault_of_ours_comes_out_of_a_worker_with_its_traceback(collection):
     collection.add("1", "100", plain(picture(0)))
     with pytest.raises(ProgramError, match="KeyError at 1/100") as caught:
-        list(Isolated(wrong_work, workers=1, seconds=300).map([str(collection.folder)]))
+        list(WorkerPool(wrong_work, workers=1, seconds=300).map([str(collection.folder)]))
     told = "".join(traceback.format_exception(caught.value))
     assert "in prepare" in told
     assert 'raise KeyError(PERSON["PatientName"])' in told
     assert not [secret for secret in PERSON.values() if secret in told]
-    assert breast_mask.small_mask is prepare.small_mask  # it was another process
+    assert breast_mask.segment_small is prepare.segment_small  # it was another process
 
 
 def test_a_time_out_of_the_work_itself_is_no_item_that_hangs():
     with pytest.raises(TimeoutError, match="ours"):
-        list(Isolated(wrong_work, workers=1, seconds=300).map(["timeout"]))
+        list(WorkerPool(wrong_work, workers=1, seconds=300).map(["timeout"]))
 
 
 def test_a_full_disk_is_not_taken_for_a_fault_of_a_film(collection, tmp_path, monkeypatch):
@@ -153,14 +154,19 @@ def test_a_full_disk_is_not_taken_for_a_fault_of_a_film(collection, tmp_path, mo
 # Who is who
 
 
+def described(patient: str | None) -> Description:
+    """What a header says that has this PatientID."""
+    return Description("L", "CC", "", "", None, patient, False, False, False, ())
+
+
 def outcome(patient: str | None) -> Outcome:
-    return Outcome({}, "", patient=patient)
+    return Outcome({}, "", description=described(patient))
 
 
 def doubts(*images: tuple[str, str | None], site: str = "1") -> list[str]:
     """Sentences about images, each of a patient_id and a PatientID."""
     records = [{"site_id": site, "patient_id": patient} for patient, _ in images]
-    found = patients_in_doubt(records, [outcome(name) for _, name in images])
+    found = find_doubtful_patients(records, [outcome(name) for _, name in images])
     return [doubt.sentence for doubt in found]
 
 
@@ -174,7 +180,7 @@ def test_one_woman_under_two_ids_is_counted_and_not_rejected(collection, tmp_pat
     assert read_json(out / "metrics.json")["patients_in_doubt"] == 2
     everything = b"".join(contents(out).values())
     assert b"A17" not in everything
-    hashed = read_mammogram(collection.path("1", "0"), 64).patient
+    hashed = read_mammogram(collection.path("1", "0"), 64).description.patient
     assert str(hashed).encode() not in everything
 
 
@@ -203,14 +209,14 @@ def test_what_an_anonymiser_wrote_anew_for_each_exam_says_nothing():
 
 def test_the_same_number_at_another_site_is_another_woman():
     records = [{"site_id": site, "patient_id": f"{site}-{n}"} for site in "ab" for n in range(3)]
-    assert patients_in_doubt(records, [outcome(str(n)) for _ in "ab" for n in range(3)]) == []
+    assert find_doubtful_patients(records, [outcome(str(n)) for _ in "ab" for n in range(3)]) == []
 
 
 def test_headers_without_an_id_and_rejected_images_say_nothing():
     assert doubts(("1", None), ("2", None), ("3", "x")) == []
     records = [{"site_id": "1", "patient_id": str(number)} for number in range(3)]
-    rejected = Outcome(None, "no breast", patient="x")
-    assert patients_in_doubt(records, [rejected, outcome("x"), outcome("y")]) == []
+    rejected = Outcome(None, "no breast", description=described("x"))
+    assert find_doubtful_patients(records, [rejected, outcome("x"), outcome("y")]) == []
 
 
 def test_the_store_does_not_keep_who_she_is_and_a_remembered_run_knows_it_all_the_same(
@@ -225,7 +231,7 @@ def test_the_store_does_not_keep_who_she_is_and_a_remembered_run_knows_it_all_th
         assert read_json(tmp_path / run / "metrics.json")["patients_in_doubt"] == 2
     assert contents(tmp_path / "first") == contents(tmp_path / "again")
     kept = b"".join(contents(store.folder).values())
-    hashed = str(read_mammogram(collection.path("1", "0"), 64).patient)
+    hashed = str(read_mammogram(collection.path("1", "0"), 64).description.patient)
     assert b"instance" in kept
     assert b"A17" not in kept
     assert hashed.encode() not in kept

@@ -16,6 +16,7 @@ from pydicom import uid
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.data.tables import MANIFEST, read_table
+from mammo.intake import examine
 from mammo.intake.examine import Outcome
 from stages import preprocess
 from tests.support import dicoms
@@ -82,7 +83,7 @@ def bad_files() -> dict[str, tuple[bytes | None, str]]:
         "bombstream": (
             dicoms.encapsulated(good, uid.JPEG2000Lossless, bytes(frame)), "its pixel data are"
         ),
-        "highbit": (plain(good, HighBit=15), "in an odd place (HighBit 15)"),
+        "highbit": (plain(good, HighBit=15), "in an unusual position (HighBit 15)"),
         "otherside": (plain(good, ImageLaterality="R"), "says right breast, train.csv says left"),
     }  # fmt: skip
 
@@ -229,7 +230,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file_only(
         collection.add("3", name, plain(breast(9)))
     collection.add("3", "last", b"not dicom")
     monkeypatch.setattr(preprocess, "_prepare_one", dangerous)
-    monkeypatch.setattr(preprocess, "SECONDS", 12.0)
+    monkeypatch.setattr(examine, "SECONDS", 12.0)
     reasons, out = made_of(collection, tmp_path / "out", workers=2)
     assert reasons == {
         "crash": "reading it crashes the decoder, twice",

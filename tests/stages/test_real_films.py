@@ -11,7 +11,7 @@ from mammo.base.atomic_files import read_json, write_csv
 from mammo.base.determinism import pin
 from mammo.base.settings import load_params
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
-from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from stages import crop_rois, preprocess, train_detector
 
@@ -71,7 +71,7 @@ def test_eight_real_films_pass_through(tmp_path: Path) -> None:
     for roi in rois.to_dict("records"):
         image = cv2.imread(str(tmp_path / "preprocess/images" / roi["path"]), cv2.IMREAD_GRAYSCALE)
         assert image is not None
-        breast = breast_box(image)
+        breast = find_breast_box(image)
         assert breast is not None
         assert Box(*(roi[side] for side in ("x1", "y1", "x2", "y2"))).iou(breast) > 0.6
         assert cv2.imread(str(tmp_path / "crops/images" / roi["path"])) is not None

@@ -89,26 +89,26 @@ def test_other_pixels_or_settings_or_code_are_other_images(
     data, tmp_path, store, prepared, monkeypatch
 ):
     path = data / "train_images/30/0000.dcm"
-    first = cached_prepare.prepared_picture(path, tiny().preprocess, store)
-    assert cached_prepare.prepared_picture(path, tiny().preprocess, store) == first
+    first = cached_prepare.prepare_cached(path, tiny().preprocess, store)
+    assert cached_prepare.prepare_cached(path, tiny().preprocess, store) == first
     lenient = tiny(max_reject_fraction=0.9).preprocess  # no matter for an image
-    assert cached_prepare.prepared_picture(path, lenient, store) == first
+    assert cached_prepare.prepare_cached(path, lenient, store) == first
     assert len(prepared) == 1
     smaller = tiny(long_side=64).preprocess
-    assert cached_prepare.prepared_picture(path, smaller, store).png != first.png
+    assert cached_prepare.prepare_cached(path, smaller, store).png != first.png
     monkeypatch.setattr(cached_prepare, "code_version", lambda *_: "another")
-    assert cached_prepare.prepared_picture(path, tiny().preprocess, store) == first
+    assert cached_prepare.prepare_cached(path, tiny().preprocess, store) == first
     assert len(prepared) == 3
     path.write_bytes(plain(half_breast(180, 150)))
-    assert cached_prepare.prepared_picture(path, tiny().preprocess, store).png != first.png
+    assert cached_prepare.prepare_cached(path, tiny().preprocess, store).png != first.png
     assert len(prepared) == 4
 
 
 def test_a_file_that_is_not_there_is_not_remembered(data, store):
     path = data / "train_images/30/nowhere.dcm"
-    assert "no such file" in cached_prepare.prepared_picture(path, tiny().preprocess, store).reason
+    assert "no such file" in cached_prepare.prepare_cached(path, tiny().preprocess, store).reason
     path.write_bytes(jpeg_2000(half_breast()))
-    assert cached_prepare.prepared_picture(path, tiny().preprocess, store).reason == ""
+    assert cached_prepare.prepare_cached(path, tiny().preprocess, store).reason == ""
 
 
 def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, monkeypatch):

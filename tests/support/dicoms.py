@@ -15,7 +15,6 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from mammo.datasets.dicom_writer import deterministic_uid
-from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
 
 PERSON = {"PatientName": "Doe^Jane", "PatientID": "4711-0815", "PatientBirthDate": "19540321"}
 
@@ -109,9 +108,15 @@ def htj2k(pixels: NDArray[np.uint16], levels: int = 5, **tags: Any) -> bytes:
     return encapsulated(pixels, uid.HTJ2KLossless, frame, **tags)
 
 
+def lossless_frame(pixels: NDArray[np.unsignedinteger], bits: int) -> bytes:
+    """A stream of lossless JPEG, of 2 to 16 bits."""
+    stored = pixels.astype(np.uint8 if bits <= 8 else np.uint16)
+    return bytes(imagecodecs.jpeg_encode(stored, lossless=True, bitspersample=bits, predictor=1))
+
+
 def jpeg_lossless(pixels: NDArray[np.uint16], **tags: Any) -> bytes:
     """A lossless JPEG file of 12 bits."""
-    frame = encode_lossless_jpeg(pixels, 12)
+    frame = lossless_frame(pixels, 12)
     return encapsulated(pixels, uid.JPEGLosslessSV1, frame, **tags)
 
 

@@ -31,7 +31,6 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 
-from mammo import dicom
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.reader import read_mammogram
 from tests.support import dicoms
@@ -42,7 +41,6 @@ SECONDS = 5  # that a file may take
 MEMORY = 2**30  # bytes more than the child has before its first file
 HEIGHT, WIDTH = 64, 48
 LONG_SIDE = 32
-LARGE = "JPEG lossless, large"  # small ones, read as large films are
 TAGS = {"WindowCenter": 1500, "WindowWidth": 3000, "ImageLaterality": "L", "ViewPosition": "CC"}
 FILM = {
     "Modality": "RG", "BodyPartExamined": "BREAST", "SeriesDescription": "L CC",
@@ -97,7 +95,6 @@ def seeds() -> dict[str, list[bytes]]:
         "uncompressed": _plain_seeds(),
         "RLE": [dicoms.rle(pixels, **TAGS), dicoms.rle(signed)],
         "JPEG lossless": lossless,
-        LARGE: lossless,
         "JPEG 2000": [dicoms.jpeg_2000(pixels, 3, **TAGS), dicoms.jpeg_2000(pixels, 1)],
         "HTJ2K": [dicoms.htj2k(pixels, 3, **TAGS), dicoms.htj2k(pixels, 1)],
         "JPEG-LS": _jpeg_ls_seeds(),
@@ -288,8 +285,6 @@ def _batch(
     """The child: read `size` files, each put into shared memory before."""
     faulthandler.enable()
     sources = seeds()[syntax]
-    if syntax == LARGE:
-        dicom.pixels._LARGE = 1
     for source in sources:
         read_mammogram(source, LONG_SIDE)  # whatever is imported late
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

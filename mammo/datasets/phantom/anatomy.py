@@ -172,7 +172,8 @@ def distance_plane(seen: Silhouette, shape: tuple[int, int], pixel: float) -> Pl
     bud = 4.2 - np.sqrt(np.square(rows) + np.square(columns))
     # A smooth union: skin runs up the nipple without a crease.
     blend = np.clip(0.5 + (plane - bud) * (0.5 / _FILLET_MM), 0.0, 1.0)
-    return bud + (plane - bud) * blend + _FILLET_MM * blend * (1.0 - blend)
+    union: Plane = bud + (plane - bud) * blend + _FILLET_MM * blend * (1.0 - blend)
+    return union
 
 
 _FILLET_MM = 3.0
@@ -192,7 +193,8 @@ def _signed_distance(outline: Points, y: Plane, x: Plane) -> Plane:
             crosses = (y0 <= y) != (y1 <= y)
             inside ^= crosses & (px < py * (dx / dy))
     distance = np.sqrt(nearest)
-    return np.where(inside, distance, -distance)
+    signed: Plane = np.where(inside, distance, -distance)
+    return signed
 
 
 @dataclass(frozen=True)

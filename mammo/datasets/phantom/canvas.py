@@ -40,7 +40,7 @@ def box_on(canvas: Canvas, x0: float, y0: float, x1: float, y1: float) -> Box | 
         np.floor(y0 / canvas.pixel),
         np.ceil(x1 / canvas.pixel),
         np.ceil(y1 / canvas.pixel),
-    ).clipped(columns, rows)
+    ).clip(columns, rows)
     return box if box.width > 0 and box.height > 0 else None
 
 
@@ -55,6 +55,7 @@ class Patch:
 
 
 def patch_on(canvas: Canvas, x: float, y: float, reach: float) -> Patch | None:
+    """The part of a canvas up to `reach` mm from a point (x, y); None where it has no pixel."""
     height, width = canvas.soft.shape
     top = max(int((y - reach) / canvas.pixel), 0)
     left = max(int((x - reach) / canvas.pixel), 0)

@@ -17,7 +17,6 @@ hash can be committed (`texture` says how).
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ import pandas as pd
 
 from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv
 from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
 from mammo.base.progress import track
 from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import (
@@ -111,7 +111,7 @@ def _in_parallel(
 ) -> Iterator[list[ImageBoxes]]:
     """`work` for each woman, in order."""
     # A worker takes seconds to start, so a small set is not worth many.
-    processes = min(workers or min(os.cpu_count() or 1, 1 + len(plan) // 8), len(plan))
+    processes = min(workers or min(available_cores(), 1 + len(plan) // 8), len(plan))
     if processes == 1:
         yield from map(work, plan)
         return

@@ -47,13 +47,15 @@ def bell_noise(rng: Generator, shape: tuple[int, int]) -> Plane:
 def smoothstep(low: float, high: float, x: Plane) -> Plane:
     """0 below `low`, 1 above `high`, a cubic with flat ends between."""
     t = np.clip((x - low) * (1.0 / (high - low)), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    step: Plane = t * t * (3.0 - 2.0 * t)
+    return step
 
 
 def bump(squared: Plane) -> Plane:
     """A smooth hill of the squared distance: 1 at 0, and 0 from 1 on."""
     rest = np.maximum(1.0 - squared, 0.0)
-    return rest * rest
+    hill: Plane = rest * rest
+    return hill
 
 
 def double(plane: Plane, wrap: bool = False) -> Plane:
@@ -144,7 +146,7 @@ def look_up(tile: Plane, y: Plane, x: Plane) -> Plane:
     row1, column1 = ((row0 + 1) & mask) << shift, (column0 + 1) & mask
     row0, column0 = (row0 & mask) << shift, column0 & mask
     flat = tile.ravel()
-    upper = flat[row0 + column0]
+    upper: Plane = flat[row0 + column0]
     upper += (flat[row0 + column1] - upper) * across
     lower = flat[row1 + column0]
     lower += (flat[row1 + column1] - lower) * across

@@ -19,12 +19,11 @@ from mammo.classifier.inputs import (
     Pictures,
     augmented,
     examples,
-    fitted,
-    input_scale,
     loader,
     repeated,
     to_input,
 )
+from mammo.imaging.fitting import fit_in_frame
 
 DEFAULTS = load_params().classifier
 STILL = Augment(**dict.fromkeys(Augment.model_fields, 0.0))
@@ -47,9 +46,8 @@ def roi(seed: int, height: int = 90, width: int = 50) -> np.ndarray:
     st.integers(8, 200),
 )
 def test_the_roi_just_fits_at_the_top_left(w: int, h: int, height: int, width: int) -> None:
-    scale = input_scale(w, h, height, width)
-    picture = fitted(np.full((h, w), 255, np.uint8), height, width)
-    right, bottom = max(1, round(w * scale)), max(1, round(h * scale))
+    picture, placement = fit_in_frame(np.full((h, w), 255, np.uint8), width, height)
+    right, bottom = placement.width, placement.height
     assert picture.shape == (height, width)
     assert right == width or bottom == height
     assert (picture[:bottom, :right] == 255).all()
@@ -58,7 +56,7 @@ def test_the_roi_just_fits_at_the_top_left(w: int, h: int, height: int, width: i
 
 def test_scaling_down_averages() -> None:
     checks = np.indices((100, 60)).sum(axis=0) % 2 * 200
-    assert (fitted(checks.astype(np.uint8), 50, 30) == 100).all()
+    assert (fit_in_frame(checks.astype(np.uint8), 30, 50)[0] == 100).all()
 
 
 def test_the_input_is_normalised_as_imagenet_was() -> None:

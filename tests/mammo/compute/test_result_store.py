@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mammo.base.code_version import _BESIDE, code_version
+from mammo.base.code_version import _BESIDE, code_version, key_of
 from mammo.base.errors import UserError
 from mammo.compute import result_store
-from mammo.compute.result_store import SHARDS, Store, hash_of, key_of, open_store
+from mammo.compute.result_store import SHARDS, Store, hash_of, open_store
 from tests.imports import ROOT, closure, module_path
 
 
@@ -64,7 +64,8 @@ def test_it_keeps_to_its_size_and_forgets_what_was_used_longest_ago(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from mammo.compute.result_store import Store, key_of
+from mammo.base.code_version import key_of
+from mammo.compute.result_store import Store
 store = Store(Path(sys.argv[1]), 2**30)
 print("ready", flush=True)
 number = 0
@@ -133,7 +134,7 @@ def test_a_file_is_read_again_only_if_it_may_have_changed(store, tmp_path, monke
     path.write_bytes(b"one")
     assert hash_of(path, store)[1] == b"one"
     assert hash_of(path, store)[1] == b"one"  # it is too young to be trusted
-    monkeypatch.setattr(result_store, "SETTLED", -1)
+    monkeypatch.setattr(result_store, "SAFE_AGE", -1)
     digest, content = hash_of(path, store)
     assert content == b"one"
     assert hash_of(path, store) == (digest, None)

@@ -3,13 +3,15 @@
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.compute.worker_pool import MEMORY, Isolated, Lost
+from mammo.compute.worker_pool import MEMORY, Failure, WorkerPool
 
 
 def work(item: object) -> object:
@@ -35,19 +37,19 @@ def work(item: object) -> object:
 def test_results_come_in_order_and_only_the_bad_items_are_lost(tmp_path):
     again = tmp_path / "died once"
     items = [1, "crash", 2, "hang", 3, "kill", 4, again, *range(5, 30)]
-    found = list(Isolated(work, workers=2, seconds=2).map(items))
-    crashed = Lost("crashed")
-    assert found == [1, crashed, 2, Lost("hung"), 3, crashed, 4, again, *range(5, 30)]
+    found = list(WorkerPool(work, workers=2, seconds=2).map(items))
+    crashed = Failure("crashed")
+    assert found == [1, crashed, 2, Failure("hung"), 3, crashed, 4, again, *range(5, 30)]
 
 
 def test_memory_is_limited():
     with pytest.raises(MemoryError):
-        list(Isolated(work, workers=1, seconds=60).map(["eat"]))
+        list(WorkerPool(work, workers=1, seconds=60).map(["eat"]))
 
 
 def test_an_error_of_the_work_is_passed_on():
     with pytest.raises(TypeError):
-        list(Isolated(len, workers=1, seconds=60).map([5]))
+        list(WorkerPool(len, workers=1, seconds=60).map([5]))
 
 
 def dying() -> None:
@@ -56,4 +58,16 @@ def dying() -> None:
 
 def test_workers_that_cannot_start_are_an_error():
     with pytest.raises(UserError, match="before they have any work"):
-        list(Isolated(work, workers=1, seconds=60, initializer=dying).map([1]))
+        list(WorkerPool(work, workers=1, seconds=60, initializer=dying).map([1]))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_only_the_cores_that_the_process_may_use_are_counted():
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from mammo.base.processor import available_cores; print(available_cores())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "1\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mammo.base.settings import Crop
 from mammo.cropping.find_breast import cut, find_roi
 from mammo.detector.detector import Detection
-from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from tests.support.half_ellipses import half_ellipse
 
@@ -39,10 +39,10 @@ def test_below_the_confidence_the_mask_is_asked() -> None:
     image, _ = half_ellipse(0)
     roi = find_roi(Says(Detection(Box(20, 20, 40, 30), 0.29)), image, SETTINGS)
     assert (roi.found_by, roi.confidence) == ("mask", None)
-    masked = breast_box(image)
+    masked = find_breast_box(image)
     assert masked is not None
     height, width = image.shape
-    grown = masked.grown(0.1 * max(masked.width, masked.height)).clipped(width, height)
+    grown = masked.grow(0.1 * max(masked.width, masked.height)).clip(width, height)
     assert roi.box.contains(grown.x1, grown.y1)
     assert roi.box.iou(grown) > 0.9
 
@@ -71,7 +71,7 @@ def test_the_box_is_whole_pixels_of_the_image_around_what_was_found(
     x1: float, y1: float, width: float, height: float, margin: float
 ) -> None:
     image = np.zeros((80, 64), np.uint8)
-    found = Box(x1, y1, x1 + width, y1 + height).clipped(64, 80)
+    found = Box(x1, y1, x1 + width, y1 + height).clip(64, 80)
     settings = Crop(confidence=0, margin=margin)
     box = find_roi(Says(Detection(found, 1.0)), image, settings).box
     assert all(float(side).is_integer() for side in (box.x1, box.y1, box.x2, box.y2))

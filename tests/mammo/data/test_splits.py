@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Split
-from mammo.data.splits import SPLITS, assign, check, count, place, target_of
+from mammo.data.splits import SPLITS, assign, check, count, hash_to_unit_interval, target_of
 
 SETTINGS = Split(validation=0.2, test=0.3, salt="salt")
 women = st.lists(st.text("0123456789abc", min_size=1, max_size=8), max_size=50)
@@ -42,7 +42,7 @@ def test_every_woman_is_in_one_split(ids: list[str]) -> None:
 
 @given(st.text(), st.text())
 def test_a_place_is_in_the_half_open_unit_interval(patient: str, salt: str) -> None:
-    assert 0 <= place(patient, salt) < 1
+    assert 0 <= hash_to_unit_interval(patient, salt) < 1
 
 
 @given(
@@ -77,7 +77,9 @@ def test_another_salt_is_another_division() -> None:
 
 def test_the_place_is_the_same_for_ever() -> None:
     """A change here moves women between splits under existing models."""
-    assert place("10599", "mammoflow") == pytest.approx(0.2791623812089803, abs=1e-15)
+    assert hash_to_unit_interval("10599", "mammoflow") == pytest.approx(
+        0.2791623812089803, abs=1e-15
+    )
 
 
 def manifest(rows: list[tuple[str, str, int, int]]) -> pd.DataFrame:

@@ -107,7 +107,10 @@ def test_every_file_is_readable_and_agrees_with_the_table(
         path = _path(sample, row)
         header = pydicom.dcmread(path, stop_before_pixels=True)
         mammogram = read_mammogram(path, SMALL)
-        assert (mammogram.laterality, mammogram.view) == (row["laterality"], row["view"])
+        assert (mammogram.description.laterality, mammogram.description.view) == (
+            row["laterality"],
+            row["view"],
+        )
         assert mammogram.pixels.max() > 200 > 20 > np.median(mammogram.pixels[:, [0, -1]].min(1))
         assert header.PatientID == row["patient_id"]
         assert header.BreastImplantPresent == ("YES" if row["implant"] else "NO")
@@ -383,7 +386,7 @@ def test_the_input_example_is_a_small_readable_mammogram() -> None:
     assert content == phantom_dicom_bytes(seed=0)
     assert content != phantom_dicom_bytes(seed=1)
     mammogram = read_mammogram(content, 1024)
-    assert mammogram.transfer_syntax == TransferSyntax.JPEG_2000
+    assert mammogram.description.transfer_syntax == TransferSyntax.JPEG_2000
     assert max(mammogram.pixels.shape) >= 384
     assert pydicom.dcmread(io.BytesIO(content)).Modality == "MG"
 

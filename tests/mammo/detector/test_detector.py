@@ -13,9 +13,9 @@ from mammo.detector.detector import (
     Detector,
     load_detector,
     save_detector,
-    to_square,
     untrained_detector,
 )
+from mammo.imaging.fitting import fit_in_frame
 from tests.support.half_ellipses import half_ellipse
 
 
@@ -50,7 +50,7 @@ def test_an_image_is_found_the_same_alone_and_among_others(detector: Detector) -
 def test_a_found_box_lies_in_the_image(detector: Detector, shape: tuple[int, int]) -> None:
     [found] = detector.find([np.full(shape, 100, np.uint8)])
     if found is not None:
-        assert found.box == found.box.clipped(shape[1], shape[0])
+        assert found.box == found.box.clip(shape[1], shape[0])
         assert found.box.area > 0
         assert 0 < found.confidence <= 1
 
@@ -63,7 +63,7 @@ def test_nothing_is_found_where_no_score_is_high_enough(saved: Path) -> None:
 
 
 def test_a_square_holds_the_image_at_its_top_left_and_black() -> None:
-    square, placement = to_square(np.full((50, 100), 200, np.uint8), 64)
+    square, placement = fit_in_frame(np.full((50, 100), 200, np.uint8), 64, 64)
     assert square.shape == (64, 64)
     assert (placement.width, placement.height) == (64, 32)
     assert (square[:32] == 200).all()

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
-from mammo.datasets.jpeg_lossless import encode_lossless_jpeg
+from mammo.dicom import jpeg as dicom_jpeg
 from mammo.dicom import jpeg_lossless
 from mammo.dicom.jpeg_header import read_jpeg_heading
 from mammo.dicom.jpeg_lossless import lossless_rows
 from mammo.dicom.reader import UnreadableDicom, read_mammogram
 from tests.support import dicoms
-from tests.support.dicoms import half_breast
+from tests.support.dicoms import half_breast, lossless_frame
 
 images = st.tuples(
-    st.integers(1, 40), st.integers(1, 70), st.integers(2, 15), st.integers(0, 2**32 - 1)
+    st.integers(1, 40), st.integers(1, 70), st.integers(2, 16), st.integers(0, 2**32 - 1)
 )
 """Height, width, bits, seed."""
 
@@ -49,7 +49,7 @@ def decoded(frame: bytes, band: int | None = None) -> np.ndarray:
 @given(images, st.integers(1, 41), st.integers(0, 300))
 def test_any_image_is_the_same_in_any_bands(image, band, chunk):
     pixels = noise(*image)
-    frame = encode_lossless_jpeg(pixels, image[2])
+    frame = lossless_frame(pixels, image[2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jpeg_lossless, "_CHUNK", chunk)
         np.testing.assert_array_equal(decoded(frame, band), pixels)
@@ -58,7 +58,7 @@ def test_any_image_is_the_same_in_any_bands(image, band, chunk):
 
 def test_more_rows_than_are_made_ready_at_a_time_are_decoded():
     pixels = noise(900, 700, 12, 3)
-    frame = encode_lossless_jpeg(pixels, 12)
+    frame = lossless_frame(pixels, 12)
     assert len(frame) > 4 * 2**16
     np.testing.assert_array_equal(decoded(frame, 64), pixels)
 
@@ -67,7 +67,7 @@ def test_the_largest_difference_of_16_bits_is_decoded():
     """32768 is a category of its own, without bits of its own (ITU-T T.81, H.1.2.2)."""
     pixels = np.random.default_rng(0).integers(0, 2**16, (50, 31)).astype(np.uint16)
     pixels[7, 2:9] = [5, 32773, 5, 32773, 5, 0, 32768]
-    frame = bytes(imagecodecs.jpeg_encode(pixels, lossless=True, bitspersample=16, predictor=1))
+    frame = lossless_frame(pixels, 16)
     np.testing.assert_array_equal(decoded(frame), pixels)
 
 
@@ -82,10 +82,11 @@ def test_other_predictions_are_left_to_others(selection):
 
 
 def parts(frame: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """What our encoder writes: frame header, table, scan header, and all that follows."""
+    """What libjpeg-turbo writes: frame header, table, scan header, and all that follows."""
+    frame = frame[frame.index(b"\xff\xc3") :]  # without its JFIF segment
     table, header = frame.index(b"\xff\xc4"), frame.index(b"\xff\xda")
-    scan = read_jpeg_heading(memoryview(frame)).scan
-    return frame[2:table], frame[table:header], frame[header:scan], frame[scan:]
+    scan = read_jpeg_heading(memoryview(b"\xff\xd8" + frame)).scan - 2
+    return frame[:table], frame[table:header], frame[header:scan], frame[scan:]
 
 
 def moved(table: bytes, place: int) -> bytes:
@@ -124,7 +125,7 @@ HEADINGS = {
 def test_what_other_encoders_write_is_decoded(heading, after):
     """All of it is as ITU-T T.81, annex B, allows it; padding comes from DICOM's even lengths."""
     pixels = noise(20, 30, 12, 1)
-    head, table, scan, rest = parts(encode_lossless_jpeg(pixels, 12))
+    head, table, scan, rest = parts(lossless_frame(pixels, 12))
     frame = b"\xff\xd8" + heading(head, table, scan) + rest + after
     np.testing.assert_array_equal(decoded(frame), pixels)
     np.testing.assert_array_equal(imagecodecs.jpeg_decode(frame), pixels)
@@ -170,7 +171,7 @@ def with_an_unknown_category(frame: bytes) -> bytes:
     ],
 )
 def test_other_kinds_are_left_to_others(change):
-    frame = change(encode_lossless_jpeg(noise(20, 30, 12, 1), 12))
+    frame = change(lossless_frame(noise(20, 30, 12, 1), 12))
     assert lossless_rows(memoryview(frame), read_jpeg_heading(memoryview(frame))) is None
 
 
@@ -178,7 +179,7 @@ def test_other_kinds_are_left_to_others(change):
 @given(images, st.floats(0, 1))
 def test_a_stream_cut_short_is_damaged(image, share):
     pixels = noise(*image)
-    frame = encode_lossless_jpeg(pixels, image[2])
+    frame = lossless_frame(pixels, image[2])
     scan = read_jpeg_heading(memoryview(frame)).scan
     short = frame[: scan + int(share * (len(frame) - 2 - scan))]
     if len(short) == len(frame) - 2:
@@ -188,9 +189,31 @@ def test_a_stream_cut_short_is_damaged(image, share):
             decoded(short)
 
 
+def test_a_stream_that_lost_or_changed_a_block_is_damaged():
+    """libjpeg-turbo decodes each of them, to another picture."""
+    pixels = noise(200, 150, 12, 5)
+    frame = lossless_frame(pixels, 12)
+    scan = read_jpeg_heading(memoryview(frame)).scan
+    rng = np.random.default_rng(6)
+    for number in range(60):
+        at, end = int(rng.integers(scan, len(frame) - 600)), b"" if number % 2 else bytes(512)
+        damaged = frame[:at] + end + frame[at + 512 :]
+        assert (np.asarray(imagecodecs.jpeg_decode(damaged)) != pixels).any()
+        with pytest.raises(ValueError, match="lossless JPEG stream"):
+            decoded(damaged)
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\xff\0", b"\0" * 8])
+def test_a_few_bytes_after_the_last_value_are_no_damage(extra):
+    """Some encoders align the stream."""
+    pixels = noise(20, 30, 12, 1)
+    frame = lossless_frame(pixels, 12)
+    np.testing.assert_array_equal(decoded(frame[:-2] + extra + frame[-2:]), pixels)
+
+
 @pytest.mark.parametrize("marker", [0xD0, 0xD9, 0xFF])
 def test_a_marker_in_the_middle_is_damage(marker):
-    frame = encode_lossless_jpeg(noise(40, 40, 12, 2), 12)
+    frame = lossless_frame(noise(40, 40, 12, 2), 12)
     middle = len(frame) // 2
     with pytest.raises(ValueError, match="damaged"):
         decoded(frame[:middle] + bytes([0xFF, marker]) + frame[middle + 2 :])
@@ -217,7 +240,7 @@ def decode_damaged(count: int) -> None:
     right = refused = 0
     for number in range(count):
         height, width, bits = rng.integers(1, 40), rng.integers(1, 200), rng.integers(2, 16)
-        frame = bytearray(encode_lossless_jpeg(noise(height, width, bits, number), int(bits)))
+        frame = bytearray(lossless_frame(noise(height, width, bits, number), int(bits)))
         for _ in range(rng.integers(1, 6)):
             frame[rng.integers(2, len(frame))] = rng.choice([0, 255, rng.integers(256)])
         frame = frame[: rng.integers(40, len(frame))] if number % 3 == 0 else frame
@@ -234,27 +257,19 @@ def decode_damaged(count: int) -> None:
     print(right, refused)
 
 
-@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("long_side", [1000, 150])
-def test_a_large_film_shows_the_same_picture(monkeypatch, bits, long_side):
+def test_a_film_shows_the_same_picture_by_either_decoder(monkeypatch, bits, long_side):
     pixels = half_breast() << bits - 12 if bits > 12 else half_breast() >> 12 - bits
-    frame = bytes(imagecodecs.jpeg_encode(pixels, lossless=True, bitspersample=bits, predictor=1))
+    pixels = pixels.astype(np.uint8) if bits == 8 else pixels
+    frame = lossless_frame(pixels, bits)
     tags = {"BitsStored": bits, "HighBit": bits - 1}
     content = dicoms.encapsulated(pixels, uid.JPEGLosslessSV1, frame, **tags)
-    by_others = read_mammogram(content, long_side).pixels
-    monkeypatch.setattr("mammo.dicom.pixels._LARGE", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(dicom_jpeg, "_decode_lossless_jpeg", lambda *_: None)
+        by_others = read_mammogram(content, long_side).pixels
     monkeypatch.delattr(imagecodecs, "jpeg_decode")
     np.testing.assert_array_equal(read_mammogram(content, long_side).pixels, by_others)
     cut = dicoms.encapsulated(pixels, uid.JPEGLosslessSV1, frame[:3000] + frame[-2:], **tags)
     with pytest.raises(UnreadableDicom, match="damaged or cut short"):
         read_mammogram(cut, long_side)
-
-
-def test_what_is_large_is_decoded_by_ours():
-    """The smallest film of a digital machine, as it is."""
-    pixels = np.tile(half_breast(), (8, 8))[:2294, :1914]
-    content = dicoms.jpeg_lossless(pixels)
-    expected = read_mammogram(dicoms.plain(pixels), 2294).pixels
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(imagecodecs, "jpeg_decode")
-        np.testing.assert_array_equal(read_mammogram(content, 2294).pixels, expected)

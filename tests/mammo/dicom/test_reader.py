@@ -51,8 +51,8 @@ def test_each_syntax_gives_the_same_picture(syntax):
     pixels = half_breast()
     mammogram = read_mammogram(WRITERS[syntax](pixels, **WINDOW), 1000)
     expected = read_mammogram(plain(pixels, **WINDOW), 1000)
-    assert mammogram.transfer_syntax == syntax
-    assert mammogram.photometric == "MONOCHROME2"
+    assert mammogram.description.transfer_syntax == syntax
+    assert mammogram.description.photometric == "MONOCHROME2"
     assert (mammogram.stored_width, mammogram.stored_height) == (240, 300)
     np.testing.assert_array_equal(mammogram.pixels, expected.pixels)
 
@@ -190,7 +190,7 @@ def test_windows_agree_with_pydicom(function, center, width, slope, intercept, s
 
 
 def test_window_of_width_one_is_a_step(monkeypatch):
-    monkeypatch.setattr(reader, "is_of_use", lambda *about: True)
+    monkeypatch.setattr(reader, "is_useful", lambda *about: True)
     pixels = half_breast()
     content = plain(pixels, WindowCenter=1000.5, WindowWidth=1)
     np.testing.assert_array_equal(
@@ -341,7 +341,7 @@ def test_the_long_side_is_kept_to_and_the_aspect_stays(height, width, long_side,
 )
 def test_side_and_view_come_from_the_header(tags, laterality, view):
     mammogram = read_mammogram(plain(half_breast(), **tags), 64)
-    assert (mammogram.laterality, mammogram.view) == (laterality, view)
+    assert (mammogram.description.laterality, mammogram.description.view) == (laterality, view)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,9 @@ def test_side_and_view_come_from_the_header(tags, laterality, view):
 def test_the_view_may_be_coded(scheme, code, view):
     item = pydicom.Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, "view"
-    assert read_mammogram(plain(half_breast(), ViewCodeSequence=[item]), 64).view == view
+    assert (
+        read_mammogram(plain(half_breast(), ViewCodeSequence=[item]), 64).description.view == view
+    )
 
 
 def test_what_is_no_dicom_file_is_refused():

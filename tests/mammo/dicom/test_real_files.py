@@ -44,12 +44,12 @@ def test_the_eight_of_cbis_ddsm_are_read_and_noted_as_secondary_captures():
     assert len(CBIS) == 8
     found = [prepare(path, load_params().preprocess) for path in CBIS]
     for prepared in found:
-        assert prepared.secondary_capture
-        assert not prepared.burned_in
+        assert prepared.description.secondary_capture
+        assert not prepared.description.burned_in
         assert max(prepared.image.shape) == 1024
-    views = {(prepared.laterality, prepared.view) for prepared in found}
+    views = {(prepared.description.laterality, prepared.description.view) for prepared in found}
     assert views == {(side, view) for side in "LR" for view in ("CC", "MLO")}
-    assert len({prepared.instance for prepared in found}) == 8
+    assert len({prepared.description.instance for prepared in found}) == 8
 
 
 def outcome(path: Path) -> str:

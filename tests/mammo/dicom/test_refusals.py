@@ -163,7 +163,7 @@ def test_a_damaged_voi_lookup_table_is_as_none(values, bits):
 
 def test_lat_is_a_view_and_no_side():
     mammogram = read_mammogram(plain(half_breast(), SeriesDescription="LAT"), 64)
-    assert (mammogram.laterality, mammogram.view) == (None, None)
+    assert (mammogram.description.laterality, mammogram.description.view) == (None, None)
 
 
 def test_a_jpeg_2000_stream_that_claims_more_than_the_header_is_refused():
@@ -262,16 +262,18 @@ def test_what_is_noted():
         ),
         64,
     )
-    assert mammogram.secondary_capture
-    assert mammogram.burned_in
+    assert mammogram.description.secondary_capture
+    assert mammogram.description.burned_in
     mammogram = read_mammogram(plain(half_breast()), 64)
-    assert not mammogram.secondary_capture
-    assert not mammogram.burned_in
+    assert not mammogram.description.secondary_capture
+    assert not mammogram.description.burned_in
 
 
 def test_the_instance_is_told_apart_but_not_told():
     one, two = (plain(half_breast(), SOPInstanceUID=f"1.2.840.99.{n}") for n in (1, 2))
-    first, again, other = (read_mammogram(content, 64).instance for content in (one, one, two))
+    first, again, other = (
+        read_mammogram(content, 64).description.instance for content in (one, one, two)
+    )
     assert first == again != other
     assert "840" not in str(first)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.imaging.breast_mask import breast_box, breast_mask, turned_left
+from mammo.imaging.breast_mask import find_breast_box, segment_breast, turn_left
 from mammo.imaging.geometry import Box
 
 
@@ -42,15 +42,15 @@ shapes = st.fixed_dictionaries(
 @given(shapes)
 def test_side_mask_and_box_follow_the_breast(shape):
     pixels, truth = drawn(**shape)
-    mask = breast_mask(pixels)
+    mask = segment_breast(pixels)
     assert mask.shape == pixels.shape
     assert mask.dtype == bool
     overlap = (mask & truth).sum() / (mask | truth).sum()
     assert overlap > 0.9
     y, x = np.nonzero(truth)
     true_box = Box(x.min(), y.min(), x.max() + 1, y.max() + 1)
-    assert breast_box(pixels).iou(true_box) > 0.88
-    turned, flipped = turned_left(pixels)
+    assert find_breast_box(pixels).iou(true_box) > 0.88
+    turned, flipped = turn_left(pixels)
     assert not flipped
     assert turned is pixels
 
@@ -59,11 +59,11 @@ def test_side_mask_and_box_follow_the_breast(shape):
 @given(shapes)
 def test_turning_undoes_mirroring(shape):
     pixels, _ = drawn(**shape)
-    turned, flipped = turned_left(np.ascontiguousarray(pixels[:, ::-1]))
+    turned, flipped = turn_left(np.ascontiguousarray(pixels[:, ::-1]))
     assert flipped
     assert turned.flags.c_contiguous
     np.testing.assert_array_equal(turned, pixels)
-    again, flipped = turned_left(turned)
+    again, flipped = turn_left(turned)
     assert not flipped
     np.testing.assert_array_equal(again, pixels)
 
@@ -72,8 +72,8 @@ def test_turning_undoes_mirroring(shape):
 @given(shapes)
 def test_the_mask_mirrors_with_the_image(shape):
     pixels, _ = drawn(**shape)
-    mirrored = breast_mask(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
-    mask = breast_mask(pixels)
+    mirrored = segment_breast(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
+    mask = segment_breast(pixels)
     assert (mask ^ mirrored).sum() <= 0.01 * mask.sum()
 
 
@@ -104,16 +104,16 @@ def test_dirt_is_not_breast(spoil, mirrored):
     spoil(pixels)
     if mirrored:
         pixels, truth = np.ascontiguousarray(pixels[:, ::-1]), truth[:, ::-1]
-    mask = breast_mask(pixels)
+    mask = segment_breast(pixels)
     assert (mask & truth).sum() / (mask | truth).sum() > 0.88
-    assert turned_left(pixels)[1] == mirrored
+    assert turn_left(pixels)[1] == mirrored
 
 
 def test_the_mask_is_one_piece_without_holes():
     pixels, _ = drawn(800, 600, 0.6, 0.8)
     cv2.circle(pixels, (120, 400), 40, 0, -1)  # an air-dark hole
     cv2.circle(pixels, (500, 100), 50, 200, -1)  # an island
-    mask = breast_mask(pixels).astype(np.uint8)
+    mask = segment_breast(pixels).astype(np.uint8)
     assert cv2.connectedComponents(mask)[0] == 2
     # All background hangs together with the right edge, the breast being cut off on the left.
     assert cv2.connectedComponents(np.pad(1 - mask, 1, constant_values=1))[0] == 2
@@ -124,7 +124,7 @@ def test_a_dense_breast_keeps_its_fat():
     pixels, truth = drawn(640, 500, 0.6, 0.8)
     pixels[truth] = 55
     cv2.ellipse(pixels, (0, 320), (150, 130), 0, -90, 90, 240, -1)
-    mask = breast_mask(pixels)
+    mask = segment_breast(pixels)
     assert (mask & truth).sum() / truth.sum() > 0.95
 
 
@@ -132,16 +132,16 @@ def test_the_breast_is_found_on_a_background_that_is_not_black():
     """Some windows leave the background well above black."""
     pixels, truth = drawn(640, 500, 0.6, 0.8)
     lifted = (pixels * 0.75 + 60).astype(np.uint8)
-    mask = breast_mask(lifted)
+    mask = segment_breast(lifted)
     assert (mask & truth).sum() / (mask | truth).sum() > 0.93
 
 
 @pytest.mark.parametrize("value", [0, 17, 255])
 def test_in_an_even_image_there_is_no_breast(value):
     pixels = np.full((300, 200), value, np.uint8)
-    assert not breast_mask(pixels).any()
-    assert breast_box(pixels) is None
-    turned, flipped = turned_left(pixels)
+    assert not segment_breast(pixels).any()
+    assert find_breast_box(pixels) is None
+    turned, flipped = turn_left(pixels)
     assert not flipped
     assert turned is pixels
 
@@ -149,15 +149,15 @@ def test_in_an_even_image_there_is_no_breast(value):
 def test_specks_are_no_breast():
     pixels = np.zeros((300, 200), np.uint8)
     pixels[::30, ::30] = 255
-    assert breast_box(pixels) is None
+    assert find_breast_box(pixels) is None
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
 def test_tiny_and_noisy_images_do_no_harm(height, width, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
-    assert breast_mask(pixels).shape == (height, width)
-    turned, flipped = turned_left(pixels)
+    assert segment_breast(pixels).shape == (height, width)
+    turned, flipped = turn_left(pixels)
     np.testing.assert_array_equal(turned[:, ::-1] if flipped else turned, pixels)
-    box = breast_box(pixels)
-    assert box is None or box == box.clipped(width, height)
+    box = find_breast_box(pixels)
+    assert box is None or box == box.clip(width, height)

@@ -70,7 +70,7 @@ def test_iou_with_itself_is_1(box: Box) -> None:
 
 @given(boxes(), st.floats(0.01, 1))
 def test_iou_of_boxes_side_by_side_is_0(box: Box, gap: float) -> None:
-    assert box.iou(box.shifted(box.width + gap, 0)) == 0
+    assert box.iou(box.shift(box.width + gap, 0)) == 0
 
 
 def test_iou_of_a_half_is_a_half_and_of_nothing_is_0() -> None:
@@ -80,16 +80,16 @@ def test_iou_of_a_half_is_a_half_and_of_nothing_is_0() -> None:
 
 @given(boxes(), SIDES, SIDES)
 def test_a_clipped_box_lies_in_the_image_and_in_the_box(box: Box, width: int, height: int) -> None:
-    clipped = box.clipped(width, height)
+    clipped = box.clip(width, height)
     assert 0 <= clipped.x1 <= clipped.x2 <= width
     assert 0 <= clipped.y1 <= clipped.y2 <= height
     assert clipped.area <= box.area
-    assert clipped.clipped(width, height) == clipped
+    assert clipped.clip(width, height) == clipped
 
 
 @given(boxes(), st.floats(0, 100))
 def test_growing_adds_the_margin_on_each_side(box: Box, margin: float) -> None:
-    grown = box.grown(margin)
+    grown = box.grow(margin)
     assert grown.width == pytest.approx(box.width + 2 * margin)
     assert grown.height == pytest.approx(box.height + 2 * margin)
     assert grown.contains((box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2)

