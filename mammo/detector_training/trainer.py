@@ -23,7 +23,13 @@ import torch
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Detector as Settings
-from mammo.detector.detector import Detector, build_network, to_square, untrained_detector
+from mammo.detector.detector import (
+    Detector,
+    box_in_square,
+    build_network,
+    to_square,
+    untrained_detector,
+)
 from mammo.detector.ultralytics_adapter import (
     DetectionModel,
     DetectionTrainer,
@@ -316,7 +322,7 @@ def _write_squares(parts: dict[str, Sequence[Example]], folder: Path, size: int)
     ]
     for part, name, example in track(named, "detector: images", len(named)):
         square, placement = to_square(read_gray(example.image), size)
-        box = placement.to_image(example.box).clipped(placement.width, placement.height)
+        box = box_in_square(example.box, placement)
         centre = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
         numbers = " ".join(f"{v / size:.8f}" for v in (*centre, box.width, box.height))
         for kind in ("images", "labels"):

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import load_params
 from mammo.classifier import network as classifier
 from mammo.classifier.network import (
+    BATCH_NORMS,
     Classifier,
     build_classifier,
     cam_layer,
@@ -262,6 +262,6 @@ def test_frozen_batch_norm_still_learns_its_scale() -> None:
     step(model)
     moved = changed(model, before)
     assert not any("running" in name or "num_batches" in name for name in moved)
-    norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    norms = [name for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
     assert any(f"{name}.weight" in moved for name in norms)
     assert not model.eval().training

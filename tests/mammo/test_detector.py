@@ -80,7 +80,7 @@ def test_missing_and_broken_files_are_named(saved: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"weights\.safetensors: there is no such file"):
         load_detector(saved)
     (saved / "architecture.json").write_text("{}")
-    with pytest.raises(UserError, match=r"architecture\.json: does not describe a detector"):
+    with pytest.raises(UserError, match=r"architecture\.json: is not a detector's arch"):
         load_detector(saved)
 
 
@@ -88,5 +88,7 @@ def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
     weights = load_file(saved / "weights.safetensors")
     weights["model.0.conv.weight"] = torch.zeros(8, 3, 3, 3)  # of another width
     save_file(weights, saved / "weights.safetensors")
-    with pytest.raises(UserError, match=r"weights\.safetensors.*not the weights of yolo11n"):
+    with pytest.raises(
+        UserError, match=r"weights\.safetensors: does not hold the weights of yolo11n"
+    ):
         load_detector(saved)
