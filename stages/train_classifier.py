@@ -7,8 +7,6 @@ epoch) and metrics.json. With MLFLOW_RUN_ID set, the curves are there live. Cut 
 from its checkpoint the next time, to the same bytes.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +19,7 @@ from mammo.base.settings import Classifier, Params, Space, load_params
 from mammo.classifier.network import check_weights, save_classifier
 from mammo.classifier_training.fit import fit, learning, read_examples
 from stages.mlflow_live import stage_run
-from stages.runner import run_stage
+from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST = Path("outputs/preprocess/manifest.csv")
 SPLIT = Path("outputs/split/split.csv")
@@ -99,13 +97,10 @@ def tuned(settings: Classifier, best_params: Path) -> Classifier:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_classifier"), params.threads)
-    with fresh_folder(OUT) as out:
+    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, MANIFEST, SPLIT, CROPS, BEST_PARAMS, out, checkpoints)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

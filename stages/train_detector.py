@@ -6,9 +6,8 @@ Labels are breast_boxes.csv, as preprocess passed it on; it need not name every 
 whose table is empty has the boxes of its breast masks for labels; metrics.json says which it was.
 """
 
-import os
-import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -26,7 +25,7 @@ from mammo.detector_training.trainer import Example, train_detector
 from mammo.imaging.breast_mask import breast_box
 from mammo.imaging.geometry import Box, Placement
 from mammo.outs.gray_images import read_gray
-from stages.runner import run_stage
+from stages.runner import checkpoint_folder, run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
 SPLIT_TABLE = Path("outputs/split/split.csv")
@@ -43,6 +42,57 @@ def run(
 
     Raises:
         UserError: also if there is no box to train on, or none to validate on.
+    """
+    data = _read_data(preprocessed, split)
+    say(
+        f"detector: {len(data.train)} training, {len(data.validation)} validation images, "
+        f"labels: {data.labels}"
+    )
+    seed = stage_seed(params.seed, "train_detector")
+    training = train_detector(data.train, data.validation, params.detector, seed, checkpoints)
+    detector = training.detector
+    found = [
+        detector.find([read_gray(example.image)])[0]
+        for example in track(data.validation, "detector: comparing", len(data.validation))
+    ]
+    overlaps = [
+        detection.box.iou(example.box) if detection else 0.0
+        for detection, example in zip(found, data.validation, strict=True)
+    ]
+    save_detector(detector, out)
+    write_csv(out / "curves.csv", training.curves)
+    _write_preview(out / "preview.png", data.validation, found, overlaps)
+    write_json(
+        out / "metrics.json",
+        {
+            "map50": training.map50,
+            "map50_95": training.map50_95,
+            "mean_iou": float(np.mean(overlaps)),  # of the best box; 0 where none was found
+            "best_epoch": training.best_epoch,
+            "train_images": len(data.train),
+            "train_women": data.women["train"],
+            "validation_images": len(data.validation),
+            "validation_women": data.women["validation"],
+            "labels": data.labels,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The labelled images of the training and the validation women."""
+
+    train: list[Example]
+    validation: list[Example]
+    women: dict[str, int]  # the number of women with a labelled image, by split
+    labels: str  # where the boxes come from, in words
+
+
+def _read_data(preprocessed: Path, split: Path) -> _Data:
+    """Read the images' paths and their boxes.
+
+    Raises:
+        UserError: also if no training woman, or no validation woman, has an image with a box.
     """
     images = preprocessed / "images"
     manifest = read_table(preprocessed / "manifest.csv", MANIFEST)
@@ -61,46 +111,15 @@ def run(
     for name, part in parts.items():
         if part.empty:
             raise UserError(
-                f"{source}: no image of a {name} woman has a breast box; the detector needs some "
-                f"of each ({split} says which woman is where)"
+                f"{source}: no image of a {name} woman has a breast box; the detector needs images "
+                f"with a box in both splits ({split} says which woman is in which)"
             )
     train, validation = (
         [Example(images / row["path"], labels[row["image_id"]]) for row in part.to_dict("records")]
         for part in parts.values()
     )
-    say(f"detector: {len(train)} training, {len(validation)} validation images, labels: {kind}")
-
-    seed = stage_seed(params.seed, "train_detector")
-    training = train_detector(train, validation, params.detector, seed, checkpoints)
-    detector = training.detector
-    found = [
-        detector.find([read_gray(example.image)])[0]
-        for example in track(validation, "detector: comparing", len(validation))
-    ]
-    overlaps = [
-        detection.box.iou(example.box) if detection else 0.0
-        for detection, example in zip(found, validation, strict=True)
-    ]
-
-    save_detector(detector, out)
-    write_csv(out / "curves.csv", training.curves)
-    worst = np.argsort(overlaps, kind="stable")[:TILES]
-    tiles = [_tile(validation[i], found[i], overlaps[i]) for i in worst]
-    cv2.imwrite(str(out / "preview.png"), _grid(tiles))
-    write_json(
-        out / "metrics.json",
-        {
-            "map50": training.map50,
-            "map50_95": training.map50_95,
-            "mean_iou": float(np.mean(overlaps)),  # of the best box; 0 where none was found
-            "best_epoch": training.best_epoch,
-            "train_images": len(train),
-            "train_women": int(parts["train"]["patient_id"].nunique()),
-            "validation_images": len(validation),
-            "validation_women": int(parts["validation"]["patient_id"].nunique()),
-            "labels": kind,
-        },
-    )
+    counts = {name: int(part["patient_id"].nunique()) for name, part in parts.items()}
+    return _Data(train, validation, counts, kind)
 
 
 def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) -> dict[str, Box]:
@@ -132,6 +151,17 @@ def _labels_of_masks(manifest: pd.DataFrame, images: Path) -> dict[str, Box]:
     rows = track(manifest.to_dict("records"), "detector: breast masks", len(manifest))
     found = ((row["image_id"], breast_box(read_gray(images / row["path"]))) for row in rows)
     return {image_id: box for image_id, box in found if box is not None}
+
+
+def _write_preview(
+    path: Path,
+    examples: Sequence[Example],
+    found: Sequence[Detection | None],
+    overlaps: Sequence[float],
+) -> None:
+    """Write one picture with the images whose boxes overlap the least, the worst first."""
+    worst = np.argsort(overlaps, kind="stable")[:TILES]
+    cv2.imwrite(str(path), _grid([_tile(examples[i], found[i], overlaps[i]) for i in worst]))
 
 
 def _tile(example: Example, detection: Detection | None, overlap: float) -> np.ndarray:
@@ -180,13 +210,10 @@ def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
 
 def main() -> None:
     """Run the stage on the project's folders."""
-    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_detector"), params.threads)
-    with fresh_folder(OUT) as out:
+    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, PREPROCESSED, SPLIT_TABLE, out, checkpoints)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

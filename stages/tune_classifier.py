@@ -13,7 +13,6 @@ Cut short, a search in place goes on with the trials that it had ended, to the s
 """
 
 import os
-import shutil
 from pathlib import Path
 
 from mammo.base.atomic_files import fresh_folder, write_csv, write_json
@@ -21,9 +20,9 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
-from mammo.tuning.search import best_params, trials_table, tune
+from mammo.tuning.search import best_params, trials_table, tune, tune_shared
 from stages.mlflow_live import trial_runs
-from stages.runner import run_stage
+from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST = Path("outputs/preprocess/manifest.csv")
 SPLIT = Path("outputs/split/split.csv")
@@ -48,7 +47,7 @@ def run(
         split: table of the women.
         crops: folder of crop_rois.
         out: an existing folder.
-        storage: of a search that several workers share; see `mammo.tuning.search.tune`.
+        storage: of a search that several workers share; see `mammo.tuning.search.tune_shared`.
         checkpoints: a folder to go on from, if a search in place is cut short.
     """
     settings = params.classifier
@@ -56,22 +55,20 @@ def run(
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "tune_classifier")
     with trial_runs() as watch:
-        study = tune(settings, params.tune, train, validation, seed, watch, storage, checkpoints)
+        search = (settings, params.tune, train, validation, seed, watch)
+        study = tune_shared(*search, storage) if storage else tune(*search, checkpoints)
     write_csv(out / "trials.csv", trials_table(study))
-    search = {"search": "shared by several workers"} if storage else {}
-    write_json(out / "best_params.json", best_params(study) | search)
+    how = {"search": "shared by several workers"} if storage else {}
+    write_json(out / "best_params.json", best_params(study) | how)
 
 
 def main() -> None:
     """Run the stage in the current folder."""
-    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS", "checkpoints")) / OUT.name
     storage = os.environ.get("OPTUNA_STORAGE", "")
     params = load_params()
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
-    with fresh_folder(OUT) as out:
+    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, MANIFEST, SPLIT, CROPS, out, storage, checkpoints)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ proposed then depends on who is faster.
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ import optuna
 import pandas as pd
 import torch
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -44,6 +44,7 @@ UNPRUNED = 3  # trials that run to their end before the median means something
 Choice = dict[str, Any]
 Report = Callable[[Scores], None]
 Objective = Callable[[int, Choice, Report], float]
+Watch = Callable[[int, Choice], Report]
 
 
 def new_study(select_by: str, pruning: bool) -> optuna.Study:
@@ -76,7 +77,7 @@ def search(
     select_by: str,
     trials: int,
     seed: int,
-    keep: Callable[[optuna.Study], None] = lambda study: None,
+    keep: Callable[[optuna.Study], None] | None = None,
 ) -> None:
     """Run trials until the study holds `trials` of them.
 
@@ -90,14 +91,14 @@ def search(
         seed: the study's.
         keep: called after each trial.
     """
-
     run = _runner(objective, space, select_by)
     for number in range(len(study.trials), trials):
         study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
         study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
         trial = study.trials[number]
         say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
-        keep(study)
+        if keep is not None:
+            keep(study)
 
 
 def save_trials(study: optuna.Study, path: Path) -> None:
@@ -148,8 +149,10 @@ def load_trials(path: Path, study: optuna.Study) -> None:
     say(f"going on after trial {len(trials) - 1}: those before it were kept")
 
 
-def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optuna.Study:
-    """The study of this name in a database, made if need be.
+def shared_study(
+    storage: str, name: str, select_by: str, pruning: bool
+) -> tuple[optuna.Study, RDBStorage]:
+    """The study of this name in a database, and the database; what is missing is made.
 
     Raises:
         UserError: if the database cannot be reached.
@@ -157,12 +160,13 @@ def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optu
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
-        return optuna.create_study(
-            storage=_database(storage),
+        database = _database(storage)
+        study = optuna.create_study(
+            storage=database,
             study_name=name,
             direction=_direction(select_by),
             pruner=_pruner(pruning),
-            # Else workers that start together would all try the same.
+            # Without it, workers that start together would all try the same.
             sampler=optuna.samplers.TPESampler(constant_liar=True),
             load_if_exists=True,
         )
@@ -170,11 +174,12 @@ def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optu
         reason = str(error).splitlines()[0]
         raise UserError(
             f"OPTUNA_STORAGE: its database cannot be used ({reason}); start it, or unset the"
-            f" variable to tune in place"
+            f" variable to tune without a database"
         ) from None
+    return study, database
 
 
-def _database(storage: str) -> optuna.storages.RDBStorage:
+def _database(storage: str) -> RDBStorage:
     """Open a database for shared studies; an empty one gets its tables."""
     attempts = 3
     while True:
@@ -194,16 +199,33 @@ def _database(storage: str) -> optuna.storages.RDBStorage:
 
 
 def share(
-    study: optuna.Study, objective: Objective, space: Space, select_by: str, trials: int
+    study: optuna.Study,
+    database: RDBStorage,
+    objective: Objective,
+    space: Space,
+    select_by: str,
+    trials: int,
 ) -> None:
     """Run trials of a shared study until all workers together have ended `trials` of them.
 
-    A trial whose worker dies is tried once more, by whoever finds it; twice, if two find it at the
-    same moment. Of workers that start the last trial at the same moment, one gives its own up.
+    A trial whose worker dies is tried once more, by the worker that notices it; twice, if two
+    notice it at the same moment. Of workers that start the last trial at the same moment, one
+    gives its own up.
+
+    Args:
+        study: from `shared_study`.
+        database: from `shared_study`.
+        objective: as for `search`.
+        space: to choose from.
+        select_by: which of an epoch's scores is compared.
+        trials: how many in all, without second tries.
     """
     run = _runner(objective, space, select_by)
 
     def run_if_wanted(trial: optuna.Trial) -> float:
+        # At once: Optuna's own thread may be late, and a trial whose worker dies before the first
+        # heartbeat would count as running for ever.
+        _record_heartbeat(database, study.study_name, trial.number)
         found = study.get_trials(deepcopy=False)
         retry = RetryHeartbeatStaleTrialCallback.retried_trial_number(found[trial.number])
         if retry is None and _first_tries(found[: trial.number]) >= trials:
@@ -222,6 +244,12 @@ def share(
             return
 
 
+def _record_heartbeat(database: RDBStorage, study: str, number: int) -> None:
+    study_id = database.get_study_id_from_name(study)
+    trial_id = database.get_trial_id_from_study_id_trial_number(study_id, number)
+    database.record_heartbeat(trial_id)
+
+
 def _first_tries(found: list[FrozenTrial]) -> int:
     """How many trials are not another's second try."""
     number_of = RetryHeartbeatStaleTrialCallback.retried_trial_number
@@ -232,10 +260,6 @@ def _runner(objective: Objective, space: Space, select_by: str) -> Callable[[opt
     """What Optuna calls for each trial."""
 
     def run(trial: optuna.Trial) -> float:
-        if isinstance(trial.storage, BaseHeartbeat):
-            # Optuna's own thread may be late: a trial without any sign of life is never found dead.
-            trial.storage.record_heartbeat(trial._trial_id)
-
         def report(scores: Scores) -> None:
             trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
             if trial.should_prune():
@@ -252,38 +276,95 @@ def tune(
     train: Examples,
     validation: Examples,
     seed: int,
-    watch: Callable[[int, Choice], Report] = lambda number, choice: lambda scores: None,
-    storage: str = "",
+    watch: Watch | None = None,
     checkpoints: Path | None = None,
 ) -> optuna.Study:
-    """Search with trainings of `tune.epochs` epochs; a trial's value is its best epoch's.
+    """Search in this process, with trainings of `tune.epochs` epochs.
 
-    Every training has the same seed, so that trials differ by what they try only.
+    Every training has the same seed, so that only what is tried makes trials differ. A trial's
+    value is that of its best epoch.
 
     Args:
         classifier: the settings that are not tuned.
-        settings: the search.
-        train: to learn from.
-        validation: to compare on.
+        settings: of the search.
+        train: the examples to learn from.
+        validation: the examples to compare on.
         seed: of the samplers and the trainings.
         watch: called with each trial's number and choice; what it returns is called with the
             scores of each of its epochs.
-        storage: address of a database, as SQLAlchemy has it, where every worker that is given the
-            same search does its share; without it, the search is this process's alone.
-        checkpoints: a folder for the trials that have ended. Without it a search in place that is
-            cut short starts again; the result is the same. It holds what nobody needs once the
-            result is safe.
+        checkpoints: a folder for the trials that have ended. Without it, a search that was
+            interrupted starts again; the result is the same. Once the result is safe, the folder
+            is of no use.
+    """
+    objective = _objective(classifier, settings, train, validation, seed, watch)
+    study = new_study(classifier.select_by, settings.pruning)
+    wanted = (settings.space, classifier.select_by, settings.trials, seed)
+    if checkpoints is None:
+        search(study, objective, *wanted)
+        return study
+    torch.manual_seed(stage_seed(seed, "fit"))
+    weights = build_classifier(classifier).state_dict()
+    facts = [*_facts(classifier, settings, seed), machinery() | {"optuna": optuna.__version__}]
+    path = checkpoints / f"{key(__name__, facts, contents(train, validation), weights)}.json"
+    load_trials(path, study)
+    search(study, objective, *wanted, partial(save_trials, path=path))
+    return study
+
+
+def tune_shared(
+    classifier: Classifier,
+    settings: Tune,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    watch: Watch | None,
+    storage: str,
+) -> optuna.Study:
+    """Do a share of a search that several workers share; return when all trials have ended.
+
+    Args:
+        classifier: as for `tune`.
+        settings: as for `tune`.
+        train: as for `tune`.
+        validation: as for `tune`.
+        seed: as for `tune`.
+        watch: as for `tune`.
+        storage: address of a database, in SQLAlchemy's form. Every worker with the same address
+            and the same arguments takes part in the same search.
 
     Raises:
         UserError: if the database cannot be reached.
     """
+    facts = _facts(classifier, settings, seed)
+    name = f"mammoflow-{key(__name__, facts, contents(train, validation), {})[:32]}"
+    study, database = shared_study(storage, name, classifier.select_by, settings.pruning)
+    objective = _objective(classifier, settings, train, validation, seed, watch)
+    share(study, database, objective, settings.space, classifier.select_by, settings.trials)
+    return study
+
+
+def _facts(classifier: Classifier, settings: Tune, seed: int) -> list[Any]:
+    """What decides a search, besides code and data."""
+    return [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
+
+
+def _objective(
+    classifier: Classifier,
+    settings: Tune,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    watch: Watch | None,
+) -> Objective:
+    """What trains one trial."""
 
     def objective(number: int, choice: Choice, report: Report) -> float:
         say(f"trial {number} of {settings.trials}: {choice}")
-        tell = watch(number, choice)
+        listener = None if watch is None else watch(number, choice)
 
         def on_epoch(scores: Scores) -> None:
-            tell(scores)
+            if listener is not None:
+                listener(scores)
             report(scores)
 
         tried = classifier.model_copy(update={**choice, "epochs": settings.epochs})
@@ -291,30 +372,7 @@ def tune(
         best = max(result.history, key=lambda scores: rank(scores, tried))
         return best[f"validation_{tried.select_by}"]
 
-    if storage:
-        facts = [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
-        name = f"mammoflow-{key(__name__, facts, contents(train, validation), {})[:32]}"
-        study = shared_study(storage, name, classifier.select_by, settings.pruning)
-        share(study, objective, settings.space, classifier.select_by, settings.trials)
-    else:
-        study = new_study(classifier.select_by, settings.pruning)
-        wanted = (settings.space, classifier.select_by, settings.trials, seed)
-        if checkpoints is None:
-            search(study, objective, *wanted)
-        else:
-            torch.manual_seed(stage_seed(seed, "fit"))
-            weights = build_classifier(classifier).state_dict()
-            facts = [
-                classifier.model_dump(mode="json"),
-                settings.model_dump(mode="json"),
-                seed,
-                machinery() | {"optuna": optuna.__version__},
-            ]
-            name = key(__name__, facts, contents(train, validation), weights)
-            path = checkpoints / f"{name}.json"
-            load_trials(path, study)
-            search(study, objective, *wanted, lambda study: save_trials(study, path))
-    return study
+    return objective
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:

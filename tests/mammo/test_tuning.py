@@ -234,8 +234,8 @@ def work(address: str, name: str, folder: Path) -> optuna.Study:
             time.sleep(0.05)
         return smooth(number, choice, report)
 
-    study = shared_study(address, "together", "auroc", pruning=False)
-    share(study, objective, SPACE, "auroc", 6)
+    study, database = shared_study(address, "together", "auroc", pruning=False)
+    share(study, database, objective, SPACE, "auroc", 6)
     return study
 
 
@@ -284,7 +284,7 @@ def test_who_loses_the_race_for_the_tables_tries_again(
             super().__init__(*arguments, **options)
 
     monkeypatch.setattr(optuna.storages, "RDBStorage", BeatenOnce)
-    study = shared_study(f"sqlite:///{tmp_path}/study.db", "together", "auroc", pruning=False)
+    study, _ = shared_study(f"sqlite:///{tmp_path}/study.db", "together", "auroc", pruning=False)
     assert (study.study_name, len(tries)) == ("together", 2)
 
 
