@@ -58,21 +58,7 @@ def run(
         name: best_threshold(cases["target"], cases["probability"], params.evaluate.beta)
         for name, cases in validation.items()
     }
-    metrics: dict[str, Any] = {name: {} for name in SPLITS}
-    for name in SPLITS:
-        for level, cases in levels.items():
-            part = cases[cases["split"] == name]
-            say(f"evaluate: {name}, by {level}: {params.evaluate.bootstrap} resamples")
-            seed = stage_seed(params.seed, f"evaluate/{name}/{level}")
-            result = evaluate(part, thresholds[level], params.evaluate, seed)
-            metrics[name][level] = {
-                **{score: asdict(estimate) for score, estimate in result.scores.items()},
-                "cases": result.cases,
-                "positives": result.positives,
-                "women": result.women,
-                "resamples_skipped": result.resamples_skipped,
-            }
-        metrics[name]["origin"] = origin_scores(images[images["split"] == name])
+    metrics: dict[str, Any] = {name: _score(name, levels, thresholds, params) for name in SPLITS}
     metrics["threshold"] = thresholds
 
     write_csv(out / "predictions.csv", images)
@@ -84,6 +70,28 @@ def run(
         f"evaluate: test breasts, auROC {auroc['value']:.3f} "
         f"({auroc['low']:.3f} to {auroc['high']:.3f})"
     )
+
+
+def _score(
+    split: str, levels: dict[str, pd.DataFrame], thresholds: dict[str, float], params: Params
+) -> dict[str, Any]:
+    """The scores of one split, by level (breast, image), and the origin's three figures."""
+    scores: dict[str, Any] = {}
+    for level, cases in levels.items():
+        say(f"evaluate: {split}, by {level}: {params.evaluate.bootstrap} resamples")
+        part = cases[cases["split"] == split]
+        seed = stage_seed(params.seed, f"evaluate/{split}/{level}")
+        result = evaluate(part, thresholds[level], params.evaluate, seed)
+        scores[level] = {
+            **{score: asdict(estimate) for score, estimate in result.scores.items()},
+            "cases": result.cases,
+            "positives": result.positives,
+            "women": result.women,
+            "resamples_skipped": result.resamples_skipped,
+        }
+    images = levels["image"]
+    scores["origin"] = origin_scores(images[images["split"] == split])
+    return scores
 
 
 def _labelled_images(params: Params, manifest: Path, split: Path, crops: Path) -> pd.DataFrame:

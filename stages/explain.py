@@ -10,6 +10,7 @@ often would guessing do so?
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,60 +44,64 @@ GALLERY_COLUMNS += ["target", "probability", "hit"]
 def run(
     params: Params, preprocessed: Path, crops: Path, evaluation: Path, classifier: Path, out: Path
 ) -> None:
-    """Explain, play, draw, write."""
+    """Explain the images of the gallery and of the pointing game, and write what was found."""
     images = read_table(evaluation / "predictions.csv", PREDICTIONS)
     images = images[images["split"] == "test"]
     breasts = read_table(evaluation / "breasts.csv", BREASTS)
     thresholds = read_json(evaluation / "metrics.json")["threshold"]
     rois = read_table(crops / "rois.csv", ROIS)
-    boxes = lesions_in_rois(preprocessed, params.explain.kinds, rois)
+    lesions = lesions_in_rois(preprocessed, params.explain.kinds, rois)
     gallery = choose(images, breasts, thresholds["breast"], params.explain.images)
     gallery = gallery.set_index("image_id", drop=False)
     paths = rois.set_index("image_id")["path"]
     model, settings = load_classifier(classifier)
 
-    has_game = (images["target"] == 1) & images["image_id"].isin(boxes.keys())
-    wanted = images[has_game | images["image_id"].isin(gallery.index)]
+    # A game needs a cancer: a lesion marked in an image without one is no target.
+    in_game = (images["target"] == 1) & images["image_id"].isin(lesions.keys())
     games = []
+    wanted = images[in_game | images["image_id"].isin(gallery.index)]
     for row in track(wanted.to_dict("records"), "explain", len(wanted)):
         image_id = row["image_id"]
         roi = read_gray(crops / "images" / paths[image_id])
         heat = heatmap(model, roi, settings)
-        # A game needs a cancer: a lesion marked in an image that is not one is no target.
-        marked = boxes.get(image_id) if row["target"] == 1 else None
+        marked = lesions.get(image_id) if row["target"] == 1 else None
         if marked is not None:
-            mask = breast_mask(roi)
-            games.append(
-                {
-                    "image_id": image_id,
-                    "called": row["probability"] >= thresholds["image"],
-                    "hit": hits(peak(heat), marked, params.explain.tolerance),
-                    "chance": chance(
-                        mask if mask.any() else np.ones_like(mask),
-                        marked,
-                        params.explain.tolerance,
-                    ),
-                }
-            )
-            if image_id in gallery.index:
-                gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
+            called = row["probability"] >= thresholds["image"]
+            game = _play(roi, heat, marked, params.explain.tolerance)
+            games.append({"image_id": image_id, "called": called, **game})
         if image_id in gallery.index:
+            if marked is not None:
+                gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
             plain, shown = _pictures(roi, heat, marked or [])
             _write_png(out / str(gallery.loc[image_id, "plain"]), plain)
             _write_png(out / str(gallery.loc[image_id, "image"]), shown)
     (out / "overlays").mkdir(exist_ok=True)
     write_csv(out / "gallery.csv", gallery)
+    write_json(out / "metrics.json", _summarise(gallery, games))
+
+
+def _play(
+    roi: NDArray[np.uint8], heat: NDArray[np.float32], lesions: Sequence[Box], tolerance: float
+) -> dict[str, float]:
+    """One pointing game: whether the heat's peak hits a lesion, and how often a guess would."""
+    mask = breast_mask(roi)
+    breast = mask if mask.any() else np.ones_like(mask)
+    return {
+        "hit": hits(peak(heat), lesions, tolerance),
+        "chance": chance(breast, lesions, tolerance),
+    }
+
+
+def _summarise(gallery: pd.DataFrame, games: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The content of metrics.json."""
     table = pd.DataFrame(games, columns=["image_id", "called", "hit", "chance"])
-    write_json(
-        out / "metrics.json",
-        {
-            "pictures": {kind: int((gallery["kind"] == kind).sum()) for kind in KINDS},
-            "pointing_game": {
-                "all": _score(table),
-                "called_positive": _score(table[table["called"].astype(bool)]),
-            },
+    return {
+        "pictures": {kind: int((gallery["kind"] == kind).sum()) for kind in KINDS},
+        "pointing_game": {
+            "all": _score(table),
+            "called_positive": _score(table[table["called"].astype(bool)]),
         },
-    )
+    }
 
 
 def lesions_in_rois(
