@@ -12,7 +12,7 @@ from mammo.base.errors import UserError
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run `main`; what the user can mend becomes one line on stderr and exit status 1."""
+    """Run `main`; an error that the user can correct becomes one line on stderr and status 1."""
     try:
         main()
     except UserError as error:

@@ -6,10 +6,11 @@ Writes best_params.json, which train_classifier takes, and trials.csv. With MLFL
 trial is a nested run there with live curves.
 
 With OPTUNA_STORAGE set to a database, such as postgresql://mammo@server/optuna, every process that
-runs this on the same inputs takes its share of one search, and all write the same. best_params.json
-then says that the search was shared: a search in place can be repeated, a shared one cannot.
+runs this on the same inputs does a share of one search, and all write the same. best_params.json
+then says that the search was shared: a search of one process can be repeated, a shared one cannot.
 
-Cut short, a search in place goes on with the trials that it had ended, to the same bytes.
+If the search of one process is interrupted, it goes on after its last complete trial, to the same
+bytes.
 """
 
 import os
@@ -20,8 +21,8 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
-from mammo.tuning.search import best_params, trials_table, tune, tune_shared
-from stages.mlflow_live import trial_runs
+from mammo.tuning.search import find_best_params, tabulate_trials, tune, tune_shared
+from stages.mlflow_live import open_trial_runs
 from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST = Path("outputs/preprocess/manifest.csv")
@@ -47,19 +48,19 @@ def run(
         split: table of the women.
         crops: folder of crop_rois.
         out: an existing folder.
-        storage: of a search that several workers share; see `mammo.tuning.search.tune_shared`.
-        checkpoints: a folder to go on from, if a search in place is cut short.
+        storage: address of the database of a shared search; see `mammo.tuning.search.tune_shared`.
+        checkpoints: a folder to go on from, if the search of one process is interrupted.
     """
     settings = params.classifier
     check_weights(settings)
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "tune_classifier")
-    with trial_runs() as watch:
+    with open_trial_runs() as watch:
         search = (settings, params.tune, train, validation, seed, watch)
         study = tune_shared(*search, storage) if storage else tune(*search, checkpoints)
-    write_csv(out / "trials.csv", trials_table(study))
+    write_csv(out / "trials.csv", tabulate_trials(study))
     how = {"search": "shared by several workers"} if storage else {}
-    write_json(out / "best_params.json", best_params(study) | how)
+    write_json(out / "best_params.json", find_best_params(study) | how)
 
 
 def main() -> None:

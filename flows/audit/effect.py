@@ -24,10 +24,10 @@ from mammo.assurance.equivalence import (
     Rescoring,
     Scored,
     compare_models,
-    other_cases,
-    score_again,
+    compare_predictions,
+    find_case_difference,
 )
-from mammo.assurance.paired import areas
+from mammo.assurance.paired import compute_areas
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Audit
@@ -69,7 +69,7 @@ def unlike_recorded(
         try:
             score_recorded(folder, stage, outs, say)
             found = [
-                score_again(
+                compare_predictions(
                     read_table(cache.path(outs[path]), schema),
                     read_table(folder / path, schema),
                     bound,
@@ -112,7 +112,7 @@ def unlike_remade(
         return None, None, [wrong(f"the models cannot be compared: {error}")]
     if forged := _other_scores(then.breasts, cache.path(outs[_METRICS])):
         return None, None, forged
-    if difference := other_cases(then.breasts, now.breasts):
+    if difference := find_case_difference(then.breasts, now.breasts):
         return None, None, [wrong(difference)]
     found = compare_models(then, now, settings)
     both = then.breasts.merge(now.breasts, on=["patient_id", "laterality", "target"])
@@ -134,7 +134,7 @@ def _other_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
     """Scores of the recorded metrics that the recorded predictions do not give."""
     target = breasts["target"].to_numpy(dtype=np.int64)
     probability = breasts["probability"].to_numpy(dtype=np.float64)
-    found = areas(target, probability, np.ones((1, len(target))))[:, 0]
+    found = compute_areas(target, probability, np.ones((1, len(target))))[:, 0]
     recorded = flatten(read_json(metrics))
     unlike = []
     for name, is_ in zip(("average_precision", "auroc"), map(float, found), strict=True):

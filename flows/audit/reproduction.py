@@ -12,7 +12,7 @@ from flows.processes.follow import follow
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot
-from mammo.assurance.tolerance import Comparison, compare_files, worst
+from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
 
 DETAILS = 5  # files of an out that are named
 _LEAST_ALIKE: Sequence[OutLikeness] = ("identical", "follows from training", "alike", "different")
@@ -115,7 +115,7 @@ def _compare_out(
         )
     pixels = tolerance.pixels if tolerance is not None else 0
     found = {} if then == now else _differences(folder, path, then, cache, pixels)
-    likeness = worst(list(found.values()))
+    likeness = find_least_alike(list(found.values()))
     return ComparedOut(
         path=path,
         hash_then=then,

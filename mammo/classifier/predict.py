@@ -1,4 +1,4 @@
-"""Asking a classifier: the probability, or the logit, of each picture."""
+"""The classifier's probability, or logit, of each picture."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from mammo.base.progress import track
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import Pictures, Roi, loader, normalised
+from mammo.classifier.inputs import Pictures, Roi, build_loader, normalise
 
 _LONG = 100  # batches: more of them show their progress
 
@@ -36,9 +36,9 @@ def predict_logits(model: nn.Module, pictures: Pictures, settings: Settings) -> 
     """The logit of each picture, (N,)."""
     device = next(model.parameters()).device
     model.eval()
-    batches = track_batches(loader(pictures, settings), "predict")
+    batches = track_batches(build_loader(pictures, settings), "predict")
     with torch.inference_mode():
-        logits = [model(normalised(batch.to(device))).cpu() for batch in batches]
+        logits = [model(normalise(batch.to(device))).cpu() for batch in batches]
     return torch.cat(logits).double().numpy() if logits else np.empty(0)
 
 

@@ -1,9 +1,9 @@
 """The training loop, used by tuning and training alike.
 
 After each epoch the network scores the validation women, per breast: the maximum over its views,
-as the evaluation does. With `classifier.average` it is an average of the network's weights over the
-steps that is scored and kept. The best epoch by `classifier.select_by` is kept. Given a folder for
-checkpoints, a training that was cut short goes on after the last epoch that it had ended.
+as the evaluation does. With `classifier.average`, an average of the network's weights over the
+steps is scored and kept. The best epoch by `classifier.select_by` is kept. With a folder for
+checkpoints, a training that was interrupted goes on after its last complete epoch.
 """
 
 import copy
@@ -26,13 +26,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import Epoch, Pictures, examples, loader, normalised
+from mammo.classifier.inputs import Epoch, Pictures, build_loader, label_rois, normalise
 from mammo.classifier.network import Classifier, build_classifier
 from mammo.classifier.predict import predict_logits, track_batches
 from mammo.data.splits import BREAST
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.learning import checkpoint
-from mammo.learning.checkpoint import Checkpoint, prefixed, unprefixed
+from mammo.learning.checkpoint import Checkpoint, add_prefix, select_prefix
 
 WARM_UP = 0.1  # of all steps
 
@@ -54,7 +54,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained network, on the CPU in eval mode, and how it came about."""
+    """A trained network, on the CPU in eval mode, and the scores of its epochs."""
 
     model: Classifier
     best_epoch: int  # counted from 1; the network is as it was after this one
@@ -65,7 +65,7 @@ def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) ->
     """The examples of one split.
 
     Args:
-        table: as `inputs.examples` returns it.
+        table: as `inputs.label_rois` returns it.
         split: train, validation or test.
         folder: the one that the table's paths start from.
         settings: of the classifier.
@@ -89,7 +89,7 @@ def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) ->
 def read_examples(
     settings: Settings, manifest: Path, split: Path, crops: Path
 ) -> tuple[Examples, Examples]:
-    """The examples to learn from and those to choose on, from the tables that say which they are.
+    """Read the examples of the training split and those of the validation split.
 
     Args:
         settings: of the classifier.
@@ -100,7 +100,7 @@ def read_examples(
     Raises:
         UserError: if a table cannot be read or does not fit the others, or as `gather`.
     """
-    table = examples(
+    table = label_rois(
         read_table(manifest, MANIFEST),
         read_table(split, SPLIT),
         read_table(crops / "rois.csv", ROIS),
@@ -146,14 +146,18 @@ def fit(
     if on_epoch is not None:
         for scores in list(state.history):
             on_epoch(scores)
-    batches = len(loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
-    schedule = _schedule(state.optimizer, batches * settings.epochs, len(state.history) * batches)
+    batches = len(build_loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
+    schedule = _build_schedule(
+        state.optimizer, batches * settings.epochs, len(state.history) * batches
+    )
     for epoch in range(len(state.history) + 1, settings.epochs + 1):
         if epoch - 1 - state.best_epoch >= settings.patience:
             say(f"no better for {settings.patience} epochs: training stops")
             break
-        data = loader(Epoch(train.pictures, train.targets, settings, seed, epoch), settings)
-        train_loss = _train_epoch(state, track_batches(data, _title(epoch, settings)), schedule)
+        data = build_loader(Epoch(train.pictures, train.targets, settings, seed, epoch), settings)
+        train_loss = _train_epoch(
+            state, track_batches(data, _name_epoch(epoch, settings)), schedule
+        )
         scores = _score_epoch(state, validation, epoch, train_loss)
         _record(state, scores)
         if save is not None:
@@ -188,8 +192,8 @@ def _start(settings: Settings) -> _State:
     model = build_classifier(settings).to(device)
     rate = settings.learning_rate
     groups = [
-        {"params": learning(model.backbone), "lr": rate * settings.backbone_rate},
-        {"params": learning(model.head), "lr": rate},
+        {"params": find_trainable(model.backbone), "lr": rate * settings.backbone_rate},
+        {"params": find_trainable(model.head), "lr": rate},
     ]
     # Fused: otherwise AdamW takes MKL's square roots, whose bits depend on the processor's maker.
     optimizer = torch.optim.AdamW(
@@ -212,34 +216,34 @@ def _resume(
     Returns:
         A function that writes the state to the checkpoint.
     """
-    facts = [state.settings.model_dump(mode="json"), seed, checkpoint.machinery()]
-    data = contents(train, validation)
-    name = checkpoint.key(__name__, facts, data, state.model.state_dict())
+    facts = [state.settings.model_dump(mode="json"), seed, checkpoint.describe_machine()]
+    data = dump_examples(train, validation)
+    name = checkpoint.hash_inputs(__name__, facts, data, state.model.state_dict())
     found = checkpoint.load(checkpoints, name)
     if found is not None:
         state.history, state.best_epoch = found.facts["history"], found.facts["best_epoch"]
-        state.best_weights = unprefixed("best", found.tensors)
+        state.best_weights = select_prefix("best", found.tensors)
         checkpoint.restore(found.tensors, state.model, state.optimizer)
         if state.average is not None:
-            state.average.load_state_dict(unprefixed("average", found.tensors))
+            state.average.load_state_dict(select_prefix("average", found.tensors))
         say(f"going on after epoch {len(state.history)}, from a checkpoint")
 
     def save() -> None:
-        tensors = checkpoint.state_of(state.model, state.optimizer)
-        tensors |= prefixed("best", state.best_weights)
+        tensors = checkpoint.collect_state(state.model, state.optimizer)
+        tensors |= add_prefix("best", state.best_weights)
         if state.average is not None:
-            tensors |= prefixed("average", state.average.state_dict())
+            tensors |= add_prefix("average", state.average.state_dict())
         known = {"history": state.history, "best_epoch": state.best_epoch}
         checkpoint.save(checkpoints, name, Checkpoint(tensors, known))
 
     return save
 
 
-def _schedule(optimizer: torch.optim.Optimizer, steps: int, done: int) -> LambdaLR:
-    """The learning rates of all steps, `done` of which lie behind."""
+def _build_schedule(optimizer: torch.optim.Optimizer, steps: int, done: int) -> LambdaLR:
+    """Build the schedule of the learning rate over all steps, `done` of which have been taken."""
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return LambdaLR(optimizer, lambda step: rate_at(step, steps), last_epoch=done - 1)
+    return LambdaLR(optimizer, lambda step: compute_rate_factor(step, steps), last_epoch=done - 1)
 
 
 def _train_epoch(
@@ -253,7 +257,7 @@ def _train_epoch(
     total, images = 0.0, 0
     for pictures, targets in batches:
         state.optimizer.zero_grad()
-        loss = loss_of(state.model(normalised(pictures.to(device))), targets.to(device))
+        loss = loss_of(state.model(normalise(pictures.to(device))), targets.to(device))
         loss.backward()
         state.optimizer.step()
         schedule.step()
@@ -289,15 +293,15 @@ def _record(state: _State, scores: Scores) -> None:
         state.best_epoch = len(state.history)
         state.best_weights = copy.deepcopy(state.scored_model.state_dict())
     values = ", ".join(f"{name} {x:.4f}" for name, x in scores.items() if name != "epoch")
-    say(f"{_title(len(state.history), state.settings)}: {values}")
+    say(f"{_name_epoch(len(state.history), state.settings)}: {values}")
 
 
-def _title(epoch: int, settings: Settings) -> str:
+def _name_epoch(epoch: int, settings: Settings) -> str:
     return f"epoch {epoch} of {settings.epochs}"
 
 
-def contents(*sets: Examples) -> Iterator[bytes]:
-    """What there is to learn from, as bytes."""
+def dump_examples(*sets: Examples) -> Iterator[bytes]:
+    """Yield all that the examples consist of, as bytes."""
     for part in sets:
         pictures = part.pictures
         for picture in pictures.cache if pictures.cache is not None else pictures.rois:
@@ -322,19 +326,19 @@ def score(examples: Examples, logits: NDArray[np.float64]) -> Scores:
 
 
 def rank(scores: Scores, settings: Settings) -> tuple[float, float]:
-    """What orders epochs, higher is better: `select_by`, then the loss where it is equal."""
+    """What epochs are ordered by, higher is better: `select_by`, then the loss if that is equal."""
     loss = -scores["validation_loss"]
     if settings.select_by == "loss":
         return loss, loss
     return scores[f"validation_{settings.select_by}"], loss
 
 
-def learning(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen."""
+def find_trainable(module: nn.Module) -> list[nn.Parameter]:
+    """List the parameters that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def rate_at(step: int, steps: int) -> float:
+def compute_rate_factor(step: int, steps: int) -> float:
     """Share of the highest learning rate at a step (from 0): a line up, then a cosine down to 0."""
     warm = max(1, round(WARM_UP * steps))
     if step < warm:

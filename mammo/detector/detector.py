@@ -1,8 +1,8 @@
 """The YOLO breast detector: save, load, find. `detector_training` trains it.
 
-ultralytics brings the network. It sees a mammogram as one square, scaled to fit, black at the right
-and the bottom: the same in training, validation and use. Weights are kept as safetensors, because
-ultralytics' own checkpoints hold dates and paths.
+The network comes from ultralytics. It sees a mammogram as one square, scaled to fit, black at the
+right or at the bottom: the same in training, validation and use. Weights are kept as safetensors,
+because ultralytics' own checkpoints hold dates and paths.
 """
 
 from collections.abc import Sequence
@@ -91,8 +91,8 @@ def box_in_image(box: Box, placement: Placement) -> Box:
     return placement.to_stored(box.clipped(placement.width, placement.height))
 
 
-def untrained_detector(architecture: str, image_size: int) -> Detector:
-    """A detector that has learnt nothing, on the GPU if there is one.
+def build_detector(architecture: str, image_size: int) -> Detector:
+    """Build a detector with random weights, on the GPU if there is one.
 
     Raises:
         UserError: if ultralytics does not know the architecture.
@@ -115,22 +115,22 @@ def load_detector(folder: Path) -> Detector:
         UserError: if a file is missing or the weights are not those of the architecture.
     """
     described = read_architecture(folder, "detector", _Architecture)
-    detector = untrained_detector(described.architecture, described.image_size)
+    detector = build_detector(described.architecture, described.image_size)
     read_network(folder, detector.model, described.architecture)
     return detector
 
 
 def build_network(architecture: str) -> DetectionModel:
-    """A network for one class from a model file that ultralytics brings.
+    """Build a network for one class from one of ultralytics' own model files.
 
     Raises:
-        UserError: it brings none of this name, or would take another file for it: nothing would
-            tell what that held.
+        UserError: if ultralytics has no file of this name, or would take a file of the user's
+            instead, whose content no snapshot would hold.
     """
     if Path(architecture).name != architecture or Path(architecture).exists():
         raise UserError(
             f"detector.architecture = {architecture!r} is a file of your own, which no snapshot "
-            "names: take the name of one that ultralytics brings, such as yolo11n.yaml"
+            "holds: take the name of one of ultralytics' model files, such as yolo11n.yaml"
         )
     try:
         return DetectionModel(architecture, nc=1, verbose=False)

@@ -16,8 +16,8 @@ from mammo.classifier.network import (
     BATCH_NORMS,
     Classifier,
     build_classifier,
-    cam_layer,
     check_weights,
+    get_cam_layer,
     load_classifier,
     save_classifier,
 )
@@ -49,7 +49,7 @@ def images(number: int = 2, height: int = 64, width: int = 48) -> Tensor:
 def test_backbones_give_logits_and_a_feature_map(backbone: str, channels: int) -> None:
     model = build_classifier(settings(backbone=backbone)).eval()
     maps: list[Tensor] = []
-    cam_layer(model).register_forward_hook(lambda _, __, output: maps.append(output))
+    get_cam_layer(model).register_forward_hook(lambda _, __, output: maps.append(output))
     logits = model(images())
     assert logits.shape == (2,)
     (feature_map,) = maps

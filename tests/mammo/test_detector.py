@@ -11,10 +11,10 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.detector.detector import (
     Detector,
+    build_detector,
     load_detector,
     save_detector,
     to_square,
-    untrained_detector,
 )
 from tests.mammo.half_ellipses import half_ellipse
 
@@ -22,7 +22,7 @@ from tests.mammo.half_ellipses import half_ellipse
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     pin(0, threads=1)
-    return untrained_detector("yolo11n.yaml", image_size=64)
+    return build_detector("yolo11n.yaml", image_size=64)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.detector.detector import build_network, save_detector
 from mammo.detector_training import trainer as detector_training
-from mammo.detector_training.trainer import Training, shrunk, train_detector
+from mammo.detector_training.trainer import Training, shrink, train_detector
 from tests.mammo.half_ellipses import examples, half_ellipse
 
 SETTINGS = params.Detector(
@@ -66,9 +66,9 @@ def test_images_are_shrunk_but_in_the_last_epochs(
 
     def counted(labels: dict[str, object]) -> dict[str, object]:
         seen.append(labels["im_file"])
-        return shrunk(labels)
+        return shrink(labels)
 
-    monkeypatch.setattr(detector_training, "shrunk", counted)
+    monkeypatch.setattr(detector_training, "shrink", counted)
     train(tmp_path, epochs=12)
     assert len(seen) == 2 * 8
 
@@ -181,7 +181,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
         train_detector(one, one, SETTINGS, 0)
 
 
-def test_ashrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
+def test_a_shrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
     from ultralytics.utils.instance import Instances  # not before our adapter
 
     for seed in range(10):
@@ -192,7 +192,7 @@ def test_ashrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
             "img": np.repeat(image[..., None], 3, axis=2),
             "instances": Instances(relative, bbox_format="xywh", normalized=True),
         }
-        smaller = shrunk(labels)
+        smaller = shrink(labels)
         bright = smaller["img"][..., 0] > 75
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammo.assurance.paired import areas
-from mammo.assurance.promotion_rule import Decision, Reason, decide, with_groups
+from mammo.assurance.promotion_rule import Decision, Reason, add_groups, decide
 from mammo.base.settings import Policy
 from mammo.evaluation.metrics import measure
 
@@ -257,10 +257,10 @@ def test_groups_of_a_breast_come_from_its_images() -> None:
         }
     )
     breasts = pd.DataFrame({"patient_id": ["a", "b", "c"], "laterality": ["L", "R", "L"]})
-    found = with_groups(breasts, images, ["age", "density", "implant", "machine_id"])
+    found = add_groups(breasts, images, ["age", "density", "implant", "machine_id"])
     assert found.iloc[:, 2:].to_numpy().tolist() == [
         ["under 50", "B", "yes", "49"],
         ["70 and over", "unknown", "no", "216"],
         ["unknown", "D", "no", "48"],
     ]
-    assert list(with_groups(breasts, images, []).columns) == ["patient_id", "laterality"]
+    assert list(add_groups(breasts, images, []).columns) == ["patient_id", "laterality"]

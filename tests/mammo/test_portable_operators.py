@@ -21,7 +21,7 @@ from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as training
 from mammo.classifier_training.fit import Examples, fit
 from mammo.detector_training.trainer import train_detector
-from mammo.explanation.grad_cam import heatmap
+from mammo.explanation.grad_cam import compute_heatmap
 from tests.imports import ROOT
 from tests.mammo.half_ellipses import examples
 from tests.mammo.learning import tiny
@@ -50,7 +50,7 @@ def train_classifier(backbone: str) -> list[str]:
     with Watch() as watch:
         model = fit(settings, some, some, seed=0).model
         predict(model, pictures, settings)
-        heatmap(model, pictures[0], settings)
+        compute_heatmap(model, pictures[0], settings)
     assert {"convolution", "convolution_backward", "sigmoid"} <= watch.seen
     return watch.found
 
@@ -93,7 +93,7 @@ def test_an_optimiser_that_is_not_fused_is_caught_with_its_line(how, operator, m
     monkeypatch.setattr(
         training.torch.optim, "AdamW", lambda *args, **kwargs: adamw(*args, **{**kwargs, **how})
     )
-    line = line_of(fit, "optimizer.step()")
+    line = line_of(training._train_epoch, "optimizer.step()")
     assert f"{operator}, called at mammo/classifier_training/fit.py:{line}" in train_classifier(
         "efficientnet_lite0"
     )
