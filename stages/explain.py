@@ -27,6 +27,7 @@ from mammo.explanation.grad_cam import (
     compute_chance,
     compute_heatmap,
     draw_overlay,
+    encode_png,
     find_peak,
     hits_lesion,
 )
@@ -79,8 +80,8 @@ def run(
             if marked is not None:
                 gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
             plain, shown = _draw_pictures(roi, heat, marked or [])
-            _write_png(out / str(gallery.loc[image_id, "plain"]), plain)
-            _write_png(out / str(gallery.loc[image_id, "image"]), shown)
+            write_bytes(out / str(gallery.loc[image_id, "plain"]), encode_png(plain))
+            write_bytes(out / str(gallery.loc[image_id, "image"]), encode_png(shown))
     (out / "overlays").mkdir(exist_ok=True)
     write_csv(out / "gallery.csv", gallery)
     write_json(out / "metrics.json", _summarise(gallery, games))
@@ -212,13 +213,6 @@ def _draw_pictures(
     if hottest is not None:
         hottest = hottest[0] * scale, hottest[1] * scale
     return plain, draw_overlay(plain, large, scaled, hottest)
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    if picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR).astype(np.uint8)
-    _, content = cv2.imencode(".png", picture)
-    write_bytes(path, content.tobytes())
 
 
 def main() -> None:

@@ -99,6 +99,12 @@ def draw_overlay(
     return picture
 
 
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
+    """Encode a picture of 0..255 as PNG: (H, W) gray, or (H, W, 3) RGB, as from `draw_overlay`."""
+    pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
 def find_peak(heat: Heat) -> tuple[float, float] | None:
     """Find the middle (x, y) of the hottest spot, in pixels; None if the map is 0 throughout.
 

@@ -4,7 +4,6 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 from torch import nn
 
 from mammo.base.settings import Classifier, Params, load_params
@@ -50,14 +49,11 @@ class Predictor:
         breast = cut(prepared.image, roi.box)
         probability = float(predict(self.classifier, [breast], self.classifier_settings)[0])
         heat = grad_cam.compute_heatmap(self.classifier, breast, self.classifier_settings)
-        _, png = cv2.imencode(
-            ".png", cv2.cvtColor(grad_cam.draw_overlay(breast, heat), cv2.COLOR_RGB2BGR)
-        )
         return Prediction(
             probability=probability,
             box=prepared.placement.to_stored(roi.box),
             found_by=roi.found_by,
-            heatmap=png.tobytes(),
+            heatmap=grad_cam.encode_png(grad_cam.draw_overlay(breast, heat)),
         )
 
 

@@ -114,7 +114,7 @@ def test_imagenet_weights_in_torchs_cache_are_used_if_they_are_torchvisions(
     with pytest.raises(UserError, match=rf"{name}: is not what torchvision published"):
         build_classifier(wanted)
     digest = hashlib.sha256((cache / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(classifier, "_digest_in", lambda path: digest[:8])
+    monkeypatch.setattr(classifier, "_parse_digest", lambda path: digest[:8])
     model = build_classifier(wanted)
     assert torch.equal(
         model.backbone.get_parameter("features.0.0.weight"), net.features[0][0].weight

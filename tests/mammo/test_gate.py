@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.assurance.paired import areas
+from mammo.assurance.paired import compute_areas
 from mammo.assurance.promotion_rule import Decision, Reason, add_groups, decide
 from mammo.base.settings import Policy
 from mammo.evaluation.metrics import measure
@@ -59,7 +59,7 @@ def reason(decision: Decision, check: str, group: str | None = None) -> Reason:
 def test_areas_of_many_weightings_are_those_of_measure(rows: list[tuple[int, int, int]]) -> None:
     shuffled = [np.array(column) for column in zip(*rows, strict=True)]
     both = np.stack([shuffled[2], np.ones(len(rows))]).astype(float)
-    precision, auroc = areas(shuffled[0], shuffled[1] / 20, both)
+    precision, auroc = compute_areas(shuffled[0], shuffled[1] / 20, both)
     rows = sorted(rows, key=lambda row: -row[1])
     target, parts, weights = (np.array(column) for column in zip(*rows, strict=True))
     both = np.stack([weights, np.ones(len(rows))]).astype(float)
