@@ -57,7 +57,8 @@ class PortableAssigner(TaskAlignedAssigner):
     def get_box_metrics(self, pd_scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Raise the scores of all anchors to the power; call the original with a power of one."""
         powers = pd_scores.pow(torch.full_like(pd_scores, self.exponent))
-        return super().get_box_metrics(powers, *args, **kwargs)
+        original: Any = super()  # without types
+        return original.get_box_metrics(powers, *args, **kwargs)
 
 
 def portable_iou(

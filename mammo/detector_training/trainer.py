@@ -160,10 +160,13 @@ def train_detector(
 class _Trainer(DetectionTrainer):
     """ultralytics' trainer with our data; the best weights stay in memory instead of in files."""
 
+    # Without types in ultralytics.
     args: Any
     ema: Any
     metrics: Any
     loss: Any
+    train: Any
+    label_loss_items: Any
 
     def __init__(self, settings: Settings, seed: int, folder: Path) -> None:
         self.settings = settings
@@ -232,7 +235,8 @@ class _Trainer(DetectionTrainer):
 
     def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         # ultralytics' own AdamW on a CPU uses MKL's square root: see `PortableAssigner`.
-        groups = super().build_optimizer(*args, **kwargs).param_groups
+        original: Any = super()  # without types
+        groups = original.build_optimizer(*args, **kwargs).param_groups
         return torch.optim.AdamW([{**group, "fused": True} for group in groups], fused=True)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
