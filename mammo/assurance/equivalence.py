@@ -113,17 +113,18 @@ def compare_models(then: Scored, now: Scored, settings: Audit) -> Equivalence:
     percentiles over resamples of the women (Efron & Tibshirani 1993, ch. 13), the same for all.
 
     * equivalent: both intervals lie within their margins, and both bounds are reached.
-    * not equivalent: a difference is proven. An interval lies wholly beyond its margin or bound;
-      or both scores' lie within, so that the women are enough, and a bound is not reached.
-    * too small to tell: neither. The interval of a score holds differences within its margin and
-      beyond, because it is wider than the margin or comes near its end; more women would decide it.
-      (To call the latter a difference would be wrong more often than not: of two simulated models
-      of the same quality, in 18 of 20 pairs where half the width is three quarters of the margin.)
+    * not equivalent: a difference is proven. One interval lies completely outside its margin or
+      bound; or the intervals of both scores lie within their margins, which shows that there are
+      enough women, and a bound is not reached.
+    * too small to tell: neither. The interval of a score contains differences inside and outside
+      its margin, because it is wide or near the end of the margin; more women would decide it. (It
+      would mostly be wrong to call this a difference: of simulated pairs of models of the same
+      quality, 18 of 20 are like this if half the width is three quarters of the margin.)
 
-    A bootstrap that has seen few cases does not know how far they vary, and its intervals are too
-    narrow. So with fewer than `settings.women` women who have a positive breast, or who have none,
-    the scores prove nothing either way; correlation and agreement, which rest on all breasts, prove
-    nothing with fewer women altogether.
+    A bootstrap of few cases underestimates how much they vary, so its intervals are too narrow. So
+    with fewer than `settings.women` women who have a positive breast, or who have none, the scores
+    prove nothing in either direction; correlation and agreement, which rest on all breasts, prove
+    nothing with fewer women in total.
 
     Args:
         then: the recorded model.
@@ -216,8 +217,8 @@ def _judge(
         return "not equivalent", _describe(refuted[0])
     if min(positives, negatives) < least:
         return "too small to tell", (
-            f"{positives} of the test women have a positive breast and {negatives} have none, and "
-            f"of either there must be {least}"
+            f"{positives} of the test women have a positive breast and {negatives} have none; of "
+            f"each kind at least {least} are needed"
         )
     missed = [measure for measure in scores if not measure.holds]
     if proof := [measure for measure in missed if measure.refuted]:
@@ -246,7 +247,7 @@ def _describe(measure: Measure) -> str:
     if measure.then is None:
         interval = f"({measure.low:.3f} to {measure.high:.3f})"
         return (
-            f"{measure.name} {measure.value:.3f} {interval}, where {measure.bound:g} is asked for"
+            f"{measure.name} {measure.value:.3f} {interval}: at least {measure.bound:g} is needed"
         )
     return (
         f"{measure.name} was {measure.then:.3f} and is {measure.now:.3f}: the interval of the "
@@ -268,8 +269,8 @@ def _sort_probabilities(scored: Scored) -> Floats:
 def _correlate_ranks(one: Floats, other: Floats, weights: Floats) -> Floats:
     """Spearman's rho of weighted cases: Pearson's correlation of their ranks, ties at the middle.
 
-    Where a model gives all cases the same rank there is no order to share: 0, or 1 if neither model
-    tells any from another.
+    If a model gives all cases the same rank, there is no order to compare: the result is 0, or 1 if
+    both models do so.
 
     Args:
         one: (N,) of the first model.

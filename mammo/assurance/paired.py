@@ -53,7 +53,7 @@ def compute_areas(target: Ints, probability: Floats, weights: Floats) -> Floats:
     Args:
         target: (N,) of 0 and 1.
         probability: (N,), in any order.
-        weights: (R, N), not negative; in each row both targets have some.
+        weights: (R, N), not negative; in each row both targets have a positive sum.
 
     Returns:
         An array (2, R).

@@ -62,12 +62,12 @@ class Decision:
 
 
 def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> Decision:
-    """Hold a challenger against the champion.
+    """Compare a challenger with the champion.
 
     Average precision and auROC: the women are resampled with replacement, the same draw for both
-    models, and the lower one-sided percentile bound of the difference is held against the margin
+    models, and the lower one-sided percentile bound of the difference is compared with the margin
     (Efron & Tibshirani 1993, ch. 13; non-inferiority as in Piaggio et al., JAMA 2012). The floor of
-    sensitivity, the loss in a group and calibration are held against the scores themselves.
+    sensitivity, the loss in a group and calibration are compared with the scores themselves.
     Probabilities that differ by rounding only are ties.
 
     Args:

@@ -39,7 +39,7 @@ def compare_files(then: Path, now: Path, kind: str, pixels: int) -> Comparison:
 
     Args:
         then: the file of the record.
-        now: the one made anew.
+        now: the file made again.
         kind: the suffix of the file where it belongs: `.json`, `.csv`, `.png`.
         pixels: grey levels that each pixel of an image may be off by.
     """

@@ -134,7 +134,7 @@ def measure(
     Args:
         target: (N,) of 0 and 1.
         probability: (N,) in [0, 1], falling.
-        weights: (N,), not negative; both targets have some.
+        weights: (N,), not negative; those of each target have a positive sum.
         threshold: at and above which a case is called positive.
         beta: of F-beta.
 
