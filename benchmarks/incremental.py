@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mammo.base.settings import load_params
 from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
-from mammo.detector.detector import save_detector, untrained_detector
+from mammo.detector.detector import build_detector, save_detector
 
 COLUMNS = [
     *("site_id", "patient_id", "image_id", "laterality", "view", "age", "cancer", "biopsy"),
@@ -81,7 +81,7 @@ def compare(folder: Path, count: int, stages: Sequence[str], say: Callable[[str]
     table = make(folder / "data", count)
     shutil.copy("params.yaml", folder)
     (folder / "outputs/train_detector").mkdir(parents=True)
-    save_detector(untrained_detector("yolo11n.yaml", 128), folder / "outputs/train_detector")
+    save_detector(build_detector("yolo11n.yaml", 128), folder / "outputs/train_detector")
     new = max(1, count // 100)
     store = str(folder / "store")
 

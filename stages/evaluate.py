@@ -24,7 +24,12 @@ from mammo.classifier.network import load_classifier
 from mammo.classifier.predict import predict
 from mammo.data.splits import check, count, target_of
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
-from mammo.evaluation.metrics import best_threshold, by_breast, evaluate, origin_scores
+from mammo.evaluation.metrics import (
+    choose_threshold,
+    compute_origin_scores,
+    evaluate,
+    group_by_breast,
+)
 from stages.runner import run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
@@ -33,7 +38,7 @@ CROPS = Path("outputs/crop_rois")
 CLASSIFIER = Path("outputs/train_classifier")
 OUT = Path("outputs/evaluate")
 
-SPLITS = ("test", "validation")  # the headline first
+SPLITS = ("test", "validation")  # the most important first
 
 
 def run(
@@ -44,35 +49,21 @@ def run(
     Raises:
         UserError: also if a split has no positive or no negative breast.
     """
-    images = _labelled_images(params, manifest, split, crops)
+    images = _read_images(params, manifest, split, crops)
     model, settings = load_classifier(classifier)
     say(f"evaluate: {len(images)} images of {images['patient_id'].nunique()} women")
     paths = [crops / "images" / path for path in images["path"]]
-    images["probability"] = _as_written(predict(model, paths, settings))
+    images["probability"] = _round_as_written(predict(model, paths, settings))
     images = images.drop(columns="path")
-    breasts = by_breast(images, params.evaluate.aggregate)
+    breasts = group_by_breast(images, params.evaluate.aggregate)
     levels = {"breast": breasts, "image": images}
 
     validation = {name: cases[cases["split"] == "validation"] for name, cases in levels.items()}
     thresholds = {
-        name: best_threshold(cases["target"], cases["probability"], params.evaluate.beta)
+        name: choose_threshold(cases["target"], cases["probability"], params.evaluate.beta)
         for name, cases in validation.items()
     }
-    metrics: dict[str, Any] = {name: {} for name in SPLITS}
-    for name in SPLITS:
-        for level, cases in levels.items():
-            part = cases[cases["split"] == name]
-            say(f"evaluate: {name}, by {level}: {params.evaluate.bootstrap} resamples")
-            seed = stage_seed(params.seed, f"evaluate/{name}/{level}")
-            result = evaluate(part, thresholds[level], params.evaluate, seed)
-            metrics[name][level] = {
-                **{score: asdict(estimate) for score, estimate in result.scores.items()},
-                "cases": result.cases,
-                "positives": result.positives,
-                "women": result.women,
-                "resamples_skipped": result.resamples_skipped,
-            }
-        metrics[name]["origin"] = origin_scores(images[images["split"] == name])
+    metrics: dict[str, Any] = {name: _score(name, levels, thresholds, params) for name in SPLITS}
     metrics["threshold"] = thresholds
 
     write_csv(out / "predictions.csv", images)
@@ -86,8 +77,30 @@ def run(
     )
 
 
-def _labelled_images(params: Params, manifest: Path, split: Path, crops: Path) -> pd.DataFrame:
-    """The images of the validation and test women, sorted, with target and path of the ROI."""
+def _score(
+    split: str, levels: dict[str, pd.DataFrame], thresholds: dict[str, float], params: Params
+) -> dict[str, Any]:
+    """The scores of one split, by level (breast, image), and the origin's three figures."""
+    scores: dict[str, Any] = {}
+    for level, cases in levels.items():
+        say(f"evaluate: {split}, by {level}: {params.evaluate.bootstrap} resamples")
+        part = cases[cases["split"] == split]
+        seed = stage_seed(params.seed, f"evaluate/{split}/{level}")
+        result = evaluate(part, thresholds[level], params.evaluate, seed)
+        scores[level] = {
+            **{score: asdict(estimate) for score, estimate in result.scores.items()},
+            "cases": result.cases,
+            "positives": result.positives,
+            "women": result.women,
+            "resamples_skipped": result.resamples_skipped,
+        }
+    images = levels["image"]
+    scores["origin"] = compute_origin_scores(images[images["split"] == split])
+    return scores
+
+
+def _read_images(params: Params, manifest: Path, split: Path, crops: Path) -> pd.DataFrame:
+    """Read the images of the validation and test women, sorted, with target and path of the ROI."""
     table = read_table(manifest, MANIFEST).drop(columns="path")
     women = read_table(split, SPLIT)
     target = params.evaluate.target
@@ -106,8 +119,8 @@ def _labelled_images(params: Params, manifest: Path, split: Path, crops: Path) -
     return table[columns].sort_values(["patient_id", "image_id"], ignore_index=True)
 
 
-def _as_written(probability: np.ndarray) -> np.ndarray:
-    """Probabilities as predictions.csv holds them, so that its readers compute the same scores."""
+def _round_as_written(probability: np.ndarray) -> np.ndarray:
+    """Round probabilities as predictions.csv does, so that its readers compute the same scores."""
     return np.array([float(f"{value:.9g}") for value in probability])
 
 

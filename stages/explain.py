@@ -1,15 +1,16 @@
-"""Look at what the classifier saw in the test women's images.
+"""Show which parts of the test women's images raised the classifier's probability.
 
     python -m stages.explain
 
-Draws Grad-CAM over the surest true positives, the surest false positives and the missed cancers
-(gallery.csv, overlays/). Where lesions.csv marks the lesions that make a cancer, plays the pointing
-game on every test image of a cancer that has them: does the heat's peak lie in a lesion, and how
-often would guessing do so?
+Draws Grad-CAM over the true and false positives with the highest probability, and over the missed
+cancers with the lowest (gallery.csv, overlays/). On every test image of a cancer whose lesions
+lesions.csv marks, it plays the pointing game: does the heat's peak lie in a lesion, and how often
+would a guess?
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,13 @@ from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
-from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
+from mammo.explanation.grad_cam import (
+    compute_chance,
+    compute_heatmap,
+    draw_overlay,
+    find_peak,
+    hits_lesion,
+)
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.png import encode_png
@@ -44,68 +51,72 @@ GALLERY_COLUMNS += ["target", "probability", "hit"]
 def run(
     params: Params, preprocessed: Path, crops: Path, evaluation: Path, classifier: Path, out: Path
 ) -> None:
-    """Explain, play, draw, write."""
+    """Explain the images of the gallery and of the pointing game, and write what was found."""
     images = read_table(evaluation / "predictions.csv", PREDICTIONS)
     images = images[images["split"] == "test"]
     breasts = read_table(evaluation / "breasts.csv", BREASTS)
     thresholds = read_json(evaluation / "metrics.json")["threshold"]
     rois = read_table(crops / "rois.csv", ROIS)
-    boxes = lesions_in_rois(preprocessed, params.explain.kinds, rois)
-    gallery = choose(images, breasts, thresholds["breast"], params.explain.images)
+    lesions = find_lesions(preprocessed, params.explain.kinds, rois)
+    gallery = choose_gallery(images, breasts, thresholds["breast"], params.explain.images)
     gallery = gallery.set_index("image_id", drop=False)
     paths = rois.set_index("image_id")["path"]
     model, settings = load_classifier(classifier)
 
-    has_game = (images["target"] == 1) & images["image_id"].isin(boxes.keys())
-    wanted = images[has_game | images["image_id"].isin(gallery.index)]
+    # A game needs a cancer: a lesion marked in an image without one is no target.
+    in_game = (images["target"] == 1) & images["image_id"].isin(lesions.keys())
     games = []
+    wanted = images[in_game | images["image_id"].isin(gallery.index)]
     for row in track(wanted.to_dict("records"), "explain", len(wanted)):
         image_id = row["image_id"]
         roi = read_gray(crops / "images" / paths[image_id])
-        heat = heatmap(model, roi, settings)
-        # A game needs a cancer: a lesion marked in an image that is not one is no target.
-        marked = boxes.get(image_id) if row["target"] == 1 else None
+        heat = compute_heatmap(model, roi, settings)
+        marked = lesions.get(image_id) if row["target"] == 1 else None
         if marked is not None:
-            mask = segment_breast(roi)
-            games.append(
-                {
-                    "image_id": image_id,
-                    "called": row["probability"] >= thresholds["image"],
-                    "hit": hits(peak(heat), marked, params.explain.tolerance),
-                    "chance": chance(
-                        mask if mask.any() else np.ones_like(mask),
-                        marked,
-                        params.explain.tolerance,
-                    ),
-                }
-            )
-            if image_id in gallery.index:
-                gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
+            called = row["probability"] >= thresholds["image"]
+            game = _play(roi, heat, marked, params.explain.tolerance)
+            games.append({"image_id": image_id, "called": called, **game})
         if image_id in gallery.index:
-            plain, shown = _pictures(roi, heat, marked or [])
+            if marked is not None:
+                gallery.loc[image_id, "hit"] = int(games[-1]["hit"])
+            plain, shown = _draw_pictures(roi, heat, marked or [])
             write_bytes(out / str(gallery.loc[image_id, "plain"]), encode_png(plain))
             write_bytes(out / str(gallery.loc[image_id, "image"]), encode_png(shown))
     (out / "overlays").mkdir(exist_ok=True)
     write_csv(out / "gallery.csv", gallery)
+    write_json(out / "metrics.json", _summarise(gallery, games))
+
+
+def _play(
+    roi: NDArray[np.uint8], heat: NDArray[np.float32], lesions: Sequence[Box], tolerance: float
+) -> dict[str, float]:
+    """One pointing game: whether the heat's peak hits a lesion, and how often a guess would."""
+    mask = segment_breast(roi)
+    breast = mask if mask.any() else np.ones_like(mask)
+    return {
+        "hit": hits_lesion(find_peak(heat), lesions, tolerance),
+        "chance": compute_chance(breast, lesions, tolerance),
+    }
+
+
+def _summarise(gallery: pd.DataFrame, games: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The content of metrics.json."""
     table = pd.DataFrame(games, columns=["image_id", "called", "hit", "chance"])
-    write_json(
-        out / "metrics.json",
-        {
-            "pictures": {kind: int((gallery["kind"] == kind).sum()) for kind in KINDS},
-            "pointing_game": {
-                "all": _score(table),
-                "called_positive": _score(table[table["called"].astype(bool)]),
-            },
+    return {
+        "pictures": {kind: int((gallery["kind"] == kind).sum()) for kind in KINDS},
+        "pointing_game": {
+            "all": _score(table),
+            "called_positive": _score(table[table["called"].astype(bool)]),
         },
-    )
+    }
 
 
-def lesions_in_rois(
+def find_lesions(
     preprocessed: Path, kinds: Sequence[str], rois: pd.DataFrame
 ) -> dict[str, list[Box]]:
-    """The lesions of these kinds, by image, in pixels of its ROI; only images that have some.
+    """Find the lesions of these kinds, by image, in pixels of its ROI; only images with lesions.
 
-    A lesion outside the ROI leaves no box, and an image whose lesions all are keeps an empty list:
+    A lesion outside the ROI has no box. An image whose lesions all lie outside has an empty list:
     its game cannot be won, but it counts.
     """
     table = read_table(preprocessed / "lesions.csv", LESIONS)
@@ -134,13 +145,13 @@ def lesions_in_rois(
     return found
 
 
-def choose(
+def choose_gallery(
     images: pd.DataFrame, breasts: pd.DataFrame, threshold: float, count: int
 ) -> pd.DataFrame:
-    """The gallery's images: `count` breasts of each kind, the surest mistakes and successes first.
+    """Choose the gallery's images: `count` breasts of each kind, the most extreme scores first.
 
-    A breast is shown by the view with the highest probability, so that no breast is shown twice
-    and no cancer counts as missed that another view found.
+    A breast is shown by its view with the highest probability, so that no breast is shown twice,
+    and no cancer counts as missed that was found in another view.
 
     Args:
         images: the test images, columns of `tables.PREDICTIONS`.
@@ -149,7 +160,7 @@ def choose(
         count: at most so many of each kind.
 
     Returns:
-        GALLERY_COLUMNS; `image` and `plain` are files to be, `hit` is empty.
+        GALLERY_COLUMNS; `image` and `plain` name files that are not written yet, `hit` is empty.
     """
     breasts = breasts[breasts["split"] == "test"]
     called, cancer = breasts["probability"] >= threshold, breasts["target"] == 1
@@ -188,20 +199,20 @@ def _score(games: pd.DataFrame) -> dict[str, float]:
     return {**counts, **{name: float(rate) for name, rate in rates.items()}}
 
 
-def _pictures(
+def _draw_pictures(
     roi: NDArray[np.uint8], heat: NDArray[np.float32], lesions: Sequence[Box]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The ROI alone, and under its heat with lesions and peak: both PICTURE_HEIGHT high."""
+    """Draw the ROI alone, and with heat, lesions and peak: both PICTURE_HEIGHT pixels high."""
     scale = PICTURE_HEIGHT / roi.shape[0]
     size = max(1, round(roi.shape[1] * scale)), PICTURE_HEIGHT
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     plain = cv2.resize(roi, size, interpolation=method).astype(np.uint8)
     large = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
     scaled = [Box(b.x1 * scale, b.y1 * scale, b.x2 * scale, b.y2 * scale) for b in lesions]
-    hottest = peak(heat)
+    hottest = find_peak(heat)
     if hottest is not None:
         hottest = hottest[0] * scale, hottest[1] * scale
-    return plain, overlay(plain, large, scaled, hottest)
+    return plain, draw_overlay(plain, large, scaled, hottest)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Live curves in MLflow while a stage runs, if the environment names a run to log them to.
 
 The flow sets MLFLOW_RUN_ID (and MLFLOW_TRACKING_URI). Without it nothing is logged, MLflow is not
-even imported, and the stage's outs are the same. So they are if MLflow does not answer: hours of
-training are worth more than a curve.
+even imported, and the stage's outs are the same. The outs are also the same if MLflow does not
+answer: hours of training are worth more than a curve.
 """
 
 import os
@@ -21,20 +21,20 @@ Log = Callable[[Mapping[str, float]], None]
 Answer = TypeVar("Answer")
 
 PAUSE = 300.0
-"""Seconds for which MLflow is not asked again after it has failed: each time may take its limit."""
+"""Seconds without a request after MLflow has failed: each request may take its full time limit."""
 
 _LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's own would let a training stand still for minutes, or for as long as a server says."""
+"""MLflow's own limits would stop a training for minutes, or for as long as a server says."""
 
 
-def stage_run() -> Log:
-    """What logs the scores of an epoch to the run that the environment names."""
+def open_stage_log() -> Log:
+    """Make a function that logs the scores of an epoch to the run that the environment names."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     return _Mlflow().log_to(run_id) if run_id else _log_nowhere
 
 
 @contextmanager
-def trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
+def open_trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
     """Yield a function that opens a run for a trial, nested under the one of the environment.
 
     It takes the trial's number and what it tries, and returns what logs the scores of its epochs.
@@ -42,13 +42,13 @@ def trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
     """
     parent = os.environ.get("MLFLOW_RUN_ID")
     if not parent:
-        yield lambda number, choice: _log_nowhere
+        yield lambda *_: _log_nowhere
         return
     from mlflow.entities import Param
 
     mlflow = _Mlflow()
     current: list[str] = []
-    ended: list[tuple[str, str]] = []  # runs and their status, which MLflow has yet to be told
+    ended: list[tuple[str, str]] = []  # runs and their status that MLflow does not know yet
 
     def close(status: str) -> None:
         ended.extend((run, status) for run in current)
@@ -86,15 +86,15 @@ def _end(run_id: str, status: str, client: "MlflowClient") -> bool:
 
 
 class _Mlflow:
-    """MLflow's client, for what a stage can do without."""
+    """MLflow's client, for requests whose failure does not matter to a stage."""
 
     def __init__(self) -> None:
         for name, value in _LIMITS.items():
             os.environ.setdefault(name, value)
-        self._again = 0.0  # time.monotonic() from which on it is asked
+        self._again = 0.0  # time.monotonic() from which on requests are made
 
     def ask(self, what: str, request: Callable[["MlflowClient"], Answer]) -> Answer | None:
-        """What MLflow answers, or None if it does not; then it is left alone for a while."""
+        """Return MLflow's answer; None if it fails, and then for the next PAUSE seconds."""
         if time.monotonic() < self._again:
             return None
         # The client only: the fluent functions keep a current run for the whole process.
@@ -102,14 +102,16 @@ class _Mlflow:
 
         try:
             return request(MlflowClient())
-        except Exception as error:  # of MLflow, of requests, of a database, of a proxy's page
+        # MLflow, requests, SQLAlchemy and a proxy's page each have errors of their own, and no
+        # curve is worth the hours of a training.
+        except Exception as error:
             self._again = time.monotonic() + PAUSE
             first = (str(error).splitlines() or [type(error).__name__])[0]
             say(f"MLflow did not take {what}: {first}; the stage goes on")
             return None
 
     def log_to(self, run_id: str) -> Log:
-        """What logs the scores of an epoch to a run."""
+        """Make a function that logs the scores of an epoch to a run."""
         from mlflow.entities import Metric
 
         def log(scores: Mapping[str, float]) -> None:
@@ -123,4 +125,4 @@ class _Mlflow:
 
 
 def _log_nowhere(scores: Mapping[str, float]) -> None:
-    """Nobody is watching."""
+    """Log nothing: no run is named."""

@@ -1,14 +1,18 @@
-"""How a stage's `main` is run from the command line."""
+"""How a stage's `main` is run from the command line, and where it keeps its checkpoints."""
 
 import errno
+import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from mammo.base.errors import UserError
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run `main`; what the user can mend becomes one line on stderr and exit status 1."""
+    """Run `main`; an error that the user can correct becomes one line on stderr and status 1."""
     try:
         main()
     except UserError as error:
@@ -20,3 +24,15 @@ def run_stage(main: Callable[[], None]) -> None:
         where = f" while writing {error.filename}" if error.filename else ""
         print(f"error: the disk is full{where}: free some of it and run again", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+@contextmanager
+def checkpoint_folder(stage: str) -> Iterator[Path]:
+    """Yield the folder for a stage's checkpoints; when the stage has succeeded, it is removed.
+
+    It lies outside outputs/, which DVC empties before it runs a stage, and where
+    MAMMOFLOW_CHECKPOINTS says if the current folder does not last.
+    """
+    folder = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS") or "checkpoints") / stage
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

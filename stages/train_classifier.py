@@ -3,12 +3,10 @@
     python -m stages.train_classifier
 
 Writes weights.safetensors and architecture.json (together a classifier), history.csv (one row an
-epoch) and metrics.json. With MLFLOW_RUN_ID set, the curves are there live. Cut short, it goes on
-from its checkpoint the next time, to the same bytes.
+epoch) and metrics.json. With MLFLOW_RUN_ID set, MLflow shows the curves live. If it is interrupted,
+it goes on from its checkpoint the next time, to the same bytes.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +17,9 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier, Params, Space, load_params
 from mammo.classifier.network import check_weights, save_classifier
-from mammo.classifier_training.fit import fit, learning, read_examples
-from stages.mlflow_live import stage_run
-from stages.runner import run_stage
+from mammo.classifier_training.fit import find_trainable, fit, read_examples
+from stages.mlflow_live import open_stage_log
+from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
@@ -48,13 +46,13 @@ def run(
         crops: folder of crop_rois.
         best_params: what tune_classifier found.
         out: an existing folder.
-        checkpoints: a folder to go on from, if training is cut short.
+        checkpoints: a folder to go on from, if training is interrupted.
     """
     check_weights(params.classifier)
-    settings = tuned(params.classifier, best_params)
+    settings = apply_best_params(params.classifier, best_params)
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "train_classifier")
-    result = fit(settings, train, validation, seed, stage_run(), checkpoints)
+    result = fit(settings, train, validation, seed, open_stage_log(), checkpoints)
     save_classifier(result.model, settings, out)
     history = pd.DataFrame(result.history)
     write_csv(out / "history.csv", history)
@@ -70,16 +68,16 @@ def run(
             "validation_images": len(validation.targets),
             "validation_positive_images": int(validation.targets.sum()),
             "parameters": sum(p.numel() for p in result.model.parameters()),
-            "parameters_trained": sum(p.numel() for p in learning(result.model)),
+            "parameters_trained": sum(p.numel() for p in find_trainable(result.model)),
         },
     )
 
 
-def tuned(settings: Classifier, best_params: Path) -> Classifier:
-    """The settings with what tuning found in place of their own.
+def apply_best_params(settings: Classifier, best_params: Path) -> Classifier:
+    """Replace the settings that tuning chose by its choice.
 
     Raises:
-        UserError: if the file is missing or does not hold it.
+        UserError: if the file is missing or does not hold a choice.
     """
     try:
         found = read_json(best_params)
@@ -99,13 +97,10 @@ def tuned(settings: Classifier, best_params: Path) -> Classifier:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS") or "checkpoints") / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_classifier"), params.threads)
-    with fresh_folder(OUT) as out:
+    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, BEST_PARAMS, out, checkpoints)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
     python -m stages.train_detector
 
-Labels are breast_boxes.csv, as preprocess passed it on; it need not name every image. A collection
-whose table is empty has the boxes of its breast masks for labels; metrics.json says which it was.
+Labels are the boxes of preprocess's breast_boxes.csv, which need not name every image. If the table
+is empty, the boxes of the breast masks are the labels; metrics.json says which of the two it was.
 """
 
-import os
-import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -27,7 +26,7 @@ from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
-from stages.runner import run_stage
+from stages.runner import checkpoint_folder, run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
 SPLIT_FILE = Path("outputs/split/split.csv")
@@ -40,10 +39,61 @@ TRUE_COLOUR, FOUND_COLOUR = (80, 220, 80), (60, 150, 255)  # BGR: green, orange
 def run(
     params: Params, preprocessed: Path, split: Path, out: Path, checkpoints: Path | None = None
 ) -> None:
-    """Train, validate, write; with a folder for checkpoints, go on where a training was cut short.
+    """Train, validate, write; with a folder for checkpoints, resume an interrupted training.
 
     Raises:
         UserError: also if there is no box to train on, or none to validate on.
+    """
+    data = _read_data(preprocessed, split)
+    say(
+        f"detector: {len(data.train)} training, {len(data.validation)} validation images, "
+        f"labels: {data.labels}"
+    )
+    seed = stage_seed(params.seed, "train_detector")
+    training = train_detector(data.train, data.validation, params.detector, seed, checkpoints)
+    detector = training.detector
+    found = [
+        detector.find([read_gray(example.image)])[0]
+        for example in track(data.validation, "detector: comparing", len(data.validation))
+    ]
+    overlaps = [
+        detection.box.iou(example.box) if detection else 0.0
+        for detection, example in zip(found, data.validation, strict=True)
+    ]
+    save_detector(detector, out)
+    write_csv(out / "curves.csv", training.curves)
+    _write_preview(out / "preview.png", data.validation, found, overlaps)
+    write_json(
+        out / "metrics.json",
+        {
+            "map50": training.map50,
+            "map50_95": training.map50_95,
+            "mean_iou": float(np.mean(overlaps)),  # of the best box; 0 where none was found
+            "best_epoch": training.best_epoch,
+            "train_images": len(data.train),
+            "train_women": data.women["train"],
+            "validation_images": len(data.validation),
+            "validation_women": data.women["validation"],
+            "labels": data.labels,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The labelled images of the training and the validation women."""
+
+    train: list[Example]
+    validation: list[Example]
+    women: dict[str, int]  # the number of women with a labelled image, by split
+    labels: str  # where the boxes come from, in words
+
+
+def _read_data(preprocessed: Path, split: Path) -> _Data:
+    """Read the images' paths and their boxes.
+
+    Raises:
+        UserError: also if no training woman, or no validation woman, has an image with a box.
     """
     images = preprocessed / "images"
     manifest = read_table(preprocessed / "manifest.csv", MANIFEST)
@@ -54,58 +104,27 @@ def run(
     source = preprocessed / "breast_boxes.csv"
     boxes = read_table(source, BREAST_BOXES)
     if boxes.empty:
-        kind, source, labels = "breast mask", images, _labels_of_masks(candidates, images)
+        kind, source, labels = "breast mask", images, _find_mask_boxes(candidates, images)
     else:
-        kind, labels = "breast_boxes.csv", _labels_of_table(candidates, boxes, source)
+        kind, labels = "breast_boxes.csv", _read_boxes(candidates, boxes, source)
     labelled = candidates[candidates["image_id"].isin(labels.keys())]
     parts = {name: labelled[labelled["split"] == name] for name in ("train", "validation")}
     for name, part in parts.items():
         if part.empty:
             raise UserError(
-                f"{source}: no image of a {name} woman has a breast box; the detector needs some "
-                f"of each ({split} says which woman is where)"
+                f"{source}: no image of a {name} woman has a breast box; the detector needs images "
+                f"with a box in both splits ({split} says which woman is in which)"
             )
     train, validation = (
         [Example(images / row["path"], labels[row["image_id"]]) for row in part.to_dict("records")]
         for part in parts.values()
     )
-    say(f"detector: {len(train)} training, {len(validation)} validation images, labels: {kind}")
-
-    seed = stage_seed(params.seed, "train_detector")
-    training = train_detector(train, validation, params.detector, seed, checkpoints)
-    detector = training.detector
-    found = [
-        detector.find([read_gray(example.image)])[0]
-        for example in track(validation, "detector: comparing", len(validation))
-    ]
-    overlaps = [
-        detection.box.iou(example.box) if detection else 0.0
-        for detection, example in zip(found, validation, strict=True)
-    ]
-
-    save_detector(detector, out)
-    write_csv(out / "curves.csv", training.curves)
-    worst = np.argsort(overlaps, kind="stable")[:TILES]
-    tiles = [_tile(validation[i], found[i], overlaps[i]) for i in worst]
-    write_bytes(out / "preview.png", encode_png(_grid(tiles)[..., ::-1]))  # BGR to RGB
-    write_json(
-        out / "metrics.json",
-        {
-            "map50": training.map50,
-            "map50_95": training.map50_95,
-            "mean_iou": float(np.mean(overlaps)),  # of the best box; 0 where none was found
-            "best_epoch": training.best_epoch,
-            "train_images": len(train),
-            "train_women": int(parts["train"]["patient_id"].nunique()),
-            "validation_images": len(validation),
-            "validation_women": int(parts["validation"]["patient_id"].nunique()),
-            "labels": kind,
-        },
-    )
+    counts = {name: int(part["patient_id"].nunique()) for name, part in parts.items()}
+    return _Data(train, validation, counts, kind)
 
 
-def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) -> dict[str, Box]:
-    """The boxes of the images that have one, in image coordinates, by image id."""
+def _read_boxes(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) -> dict[str, Box]:
+    """Convert the boxes to image coordinates, by image id, for the images that have one."""
     boxes = boxes[list(BREAST_BOXES.columns)]
     table = manifest.merge(boxes, on="image_id", validate="one_to_one")
     labels = {}
@@ -128,15 +147,27 @@ def _labels_of_table(manifest: pd.DataFrame, boxes: pd.DataFrame, file: Path) ->
     return labels
 
 
-def _labels_of_masks(manifest: pd.DataFrame, images: Path) -> dict[str, Box]:
-    """The box of the breast mask of each image that has one, by image id."""
+def _find_mask_boxes(manifest: pd.DataFrame, images: Path) -> dict[str, Box]:
+    """Find the box of the breast mask of each image that has one, by image id."""
     rows = track(manifest.to_dict("records"), "detector: breast masks", len(manifest))
     found = ((row["image_id"], find_breast_box(read_gray(images / row["path"]))) for row in rows)
     return {image_id: box for image_id, box in found if box is not None}
 
 
-def _tile(example: Example, detection: Detection | None, overlap: float) -> np.ndarray:
-    """One validation image with both boxes and a caption, TILE pixels square, BGR."""
+def _write_preview(
+    path: Path,
+    examples: Sequence[Example],
+    found: Sequence[Detection | None],
+    overlaps: Sequence[float],
+) -> None:
+    """Write one picture with the images whose boxes overlap the least, the worst first."""
+    worst = np.argsort(overlaps, kind="stable")[:TILES]
+    tiles = [_draw_tile(examples[i], found[i], overlaps[i]) for i in worst]
+    write_bytes(path, encode_png(_arrange_tiles(tiles)[..., ::-1]))  # BGR to RGB
+
+
+def _draw_tile(example: Example, detection: Detection | None, overlap: float) -> np.ndarray:
+    """Draw one validation image with both boxes and a caption, TILE pixels square, BGR."""
     image = read_gray(example.image)
     height, width = image.shape
     room = TILE - 24  # the caption's line is below
@@ -145,49 +176,46 @@ def _tile(example: Example, detection: Detection | None, overlap: float) -> np.n
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     tile = np.zeros((TILE, TILE, 3), np.uint8)
     tile[: size[1], : size[0]] = small[..., None]
-    _draw(tile, example.box, scale, TRUE_COLOUR)
+    _draw_box(tile, example.box, scale, TRUE_COLOUR)
     caption = "nothing found"
     if detection is not None:
-        _draw(tile, detection.box, scale, FOUND_COLOUR)
+        _draw_box(tile, detection.box, scale, FOUND_COLOUR)
         caption = f"IoU {overlap:.2f}, confidence {detection.confidence:.2f}"
-    return _written(tile, caption, TILE - 8)
+    return _write_text(tile, caption, TILE - 8)
 
 
-def _draw(tile: np.ndarray, box: Box, scale: float, colour: tuple[int, int, int]) -> None:
+def _draw_box(tile: np.ndarray, box: Box, scale: float, colour: tuple[int, int, int]) -> None:
     first = round(box.x1 * scale), round(box.y1 * scale)
     last = round(box.x2 * scale) - 1, round(box.y2 * scale) - 1
     cv2.rectangle(tile, first, last, colour, thickness=2)
 
 
-def _written(
+def _write_text(
     image: np.ndarray, text: str, y: int, colour: tuple[int, int, int] = (255, 255, 255)
 ) -> np.ndarray:
-    """The image with a line of text whose baseline is at `y`."""
+    """Write a line of text on an image, with its baseline at `y`."""
     return cv2.putText(image, text, (6, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
-def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
-    """Tiles in rows below a legend."""
+def _arrange_tiles(tiles: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrange tiles in rows below a legend."""
     columns = min(COLUMNS, len(tiles))
     blank = [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     padded = [*tiles, *blank]
     rows = [np.hstack(padded[i : i + columns]) for i in range(0, len(padded), columns)]
     legend = np.zeros((64, rows[0].shape[1], 3), np.uint8)
-    _written(legend, "Validation, the worst first", 18)
-    _written(legend, "green: labelled box", 38, TRUE_COLOUR)
-    _written(legend, "orange: found by the detector", 58, FOUND_COLOUR)
+    _write_text(legend, "Validation, the worst first", 18)
+    _write_text(legend, "green: labelled box", 38, TRUE_COLOUR)
+    _write_text(legend, "orange: found by the detector", 58, FOUND_COLOUR)
     return np.vstack([legend, *rows])
 
 
 def main() -> None:
     """Run the stage on the project's folders."""
-    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS") or "checkpoints") / OUT.name
     params = load_params()
     pin(stage_seed(params.seed, "train_detector"), params.threads)
-    with fresh_folder(OUT) as out:
+    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, PREPROCESSED, SPLIT_FILE, out, checkpoints)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

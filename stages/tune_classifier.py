@@ -6,14 +6,14 @@ Writes best_params.json, which train_classifier takes, and trials.csv. With MLFL
 trial is a nested run there with live curves.
 
 With OPTUNA_STORAGE set to a database, such as postgresql://mammo@server/optuna, every process that
-runs this on the same inputs takes its share of one search, and all write the same. best_params.json
-then says that the search was shared: a search in place can be repeated, a shared one cannot.
+runs this on the same inputs does a share of one search, and all write the same. best_params.json
+then says that the search was shared: a search of one process can be repeated, a shared one cannot.
 
-Cut short, a search in place goes on with the trials that it had ended, to the same bytes.
+If the search of one process is interrupted, it goes on after its last complete trial, to the same
+bytes.
 """
 
 import os
-import shutil
 from pathlib import Path
 
 from mammo.base.atomic_files import fresh_folder, write_csv, write_json
@@ -21,9 +21,9 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
-from mammo.tuning.search import best_params, trials_table, tune
-from stages.mlflow_live import trial_runs
-from stages.runner import run_stage
+from mammo.tuning.search import find_best_params, tabulate_trials, tune, tune_shared
+from stages.mlflow_live import open_trial_runs
+from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
@@ -48,30 +48,28 @@ def run(
         split: table of the women.
         crops: folder of crop_rois.
         out: an existing folder.
-        storage: of a search that several workers share; see `mammo.tuning.search.tune`.
-        checkpoints: a folder to go on from, if a search in place is cut short.
+        storage: address of the database of a shared search; see `mammo.tuning.search.tune_shared`.
+        checkpoints: a folder to go on from, if the search of one process is interrupted.
     """
     settings = params.classifier
     check_weights(settings)
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "tune_classifier")
-    with trial_runs() as watch:
-        study = tune(settings, params.tune, train, validation, seed, watch, storage, checkpoints)
-    write_csv(out / "trials.csv", trials_table(study))
-    search = {"search": "shared by several workers"} if storage else {}
-    write_json(out / "best_params.json", best_params(study) | search)
+    with open_trial_runs() as watch:
+        search = (settings, params.tune, train, validation, seed, watch)
+        study = tune_shared(*search, storage) if storage else tune(*search, checkpoints)
+    write_csv(out / "trials.csv", tabulate_trials(study))
+    how = {"search": "shared by several workers"} if storage else {}
+    write_json(out / "best_params.json", find_best_params(study) | how)
 
 
 def main() -> None:
     """Run the stage in the current folder."""
-    # Not under outputs: DVC empties those first. Elsewhere if the current folder will not last.
-    checkpoints = Path(os.environ.get("MAMMOFLOW_CHECKPOINTS") or "checkpoints") / OUT.name
     storage = os.environ.get("OPTUNA_STORAGE", "")
     params = load_params()
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
-    with fresh_folder(OUT) as out:
+    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, out, storage, checkpoints)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ from mammo.assurance.equivalence import (
     Rescoring,
     Scored,
     compare_models,
-    other_cases,
-    score_again,
+    compare_predictions,
+    find_case_difference,
 )
-from mammo.assurance.paired import areas
+from mammo.assurance.paired import compute_areas
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Audit
@@ -87,7 +87,9 @@ def _compare_tables(recorded: Mapping[str, Path], folder: Path, bound: float) ->
         ValueError: if the tables have other rows.
     """
     found = [
-        score_again(read_table(recorded[path], schema), read_table(folder / path, schema), bound)
+        compare_predictions(
+            read_table(recorded[path], schema), read_table(folder / path, schema), bound
+        )
         for path, schema in ((_PREDICTIONS, PREDICTIONS), (_BREASTS, BREASTS))
     ]
     return max(found, key=lambda table: table.largest)
@@ -114,7 +116,7 @@ def compare_remade(
         return None, None, [wrong(f"the models cannot be compared: {error}")]
     if forged := _check_scores(then.breasts, cache.path(outs[_METRICS])):
         return None, None, forged
-    if difference := other_cases(then.breasts, now.breasts):
+    if difference := find_case_difference(then.breasts, now.breasts):
         return None, None, [wrong(difference)]
     found = compare_models(then, now, settings)
     both = then.breasts.merge(now.breasts, on=["patient_id", "laterality", "target"])
@@ -136,7 +138,7 @@ def _check_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
     """Find recorded scores that the recorded predictions do not give."""
     target = breasts["target"].to_numpy(dtype=np.int64)
     probability = breasts["probability"].to_numpy(dtype=np.float64)
-    found = areas(target, probability, np.ones((1, len(target))))[:, 0]
+    found = compute_areas(target, probability, np.ones((1, len(target))))[:, 0]
     recorded = flatten(read_json(metrics))
     unlike = []
     for name, is_ in zip(("average_precision", "auroc"), map(float, found), strict=True):

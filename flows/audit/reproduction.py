@@ -12,7 +12,7 @@ from flows.processes.follow import follow
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
 from flows.snapshots.snapshot import Snapshot
-from mammo.assurance.tolerance import Comparison, compare_files, worst
+from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
 
 DETAILS = 5  # files of an out that are named
 _LEAST_ALIKE: Sequence[OutLikeness] = ("identical", "follows from training", "alike", "different")
@@ -139,7 +139,7 @@ def _compare_files(
 ) -> tuple[OutLikeness, list[str]]:
     """How alike an out is to the recorded one, and its files that differ, least alike first."""
     found = _compare_folders(folder, path, then, cache, tolerance.pixels if tolerance else 0)
-    likeness = worst(list(found.values()))
+    likeness = find_least_alike(list(found.values()))
     details = [
         f"{name}: {comparison.detail}"
         for name, comparison in sorted(

@@ -101,12 +101,12 @@ def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> 
         NoAnswerError: as `judge`.
     """
     from flows.promotion.rescoring import own_predictions
-    from mammo.assurance.promotion_rule import floors
+    from mammo.assurance.promotion_rule import check_floors
 
     number = int(version.version)
     try:
         breasts = own_predictions(root, version, say)
-        decision = floors(breasts, policy)
+        decision = check_floors(breasts, policy)
     except NoAnswerError:
         raise
     except (UserError, CommandError, ValueError) as error:

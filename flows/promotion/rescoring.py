@@ -34,11 +34,11 @@ from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import snapshot_of
-from mammo.assurance.promotion_rule import with_groups
+from mammo.assurance.promotion_rule import add_groups
 from mammo.base.atomic_files import write_csv
 from mammo.base.errors import UserError
 from mammo.data import tables
-from mammo.evaluation.metrics import by_breast
+from mammo.evaluation.metrics import group_by_breast
 
 PREDICTIONS_OUT = "outputs/evaluate/predictions.csv"
 MANIFEST_OUT = "outputs/preprocess/manifest.csv"
@@ -88,12 +88,12 @@ def predictions(
     # A picture that the champion cannot read raises no alarm.
     unreadable = int(scores.isna().sum())
     aggregate = _aggregate(now)
-    breasts = by_breast(images, aggregate)
-    old = by_breast(images.assign(probability=scores.fillna(0.0)), aggregate)
+    breasts = group_by_breast(images, aggregate)
+    old = group_by_breast(images.assign(probability=scores.fillna(0.0)), aggregate)
     breasts = breasts.rename(columns={"probability": "challenger"}).drop(columns="split")
     breasts["champion"] = old["probability"]
     manifest = tables.read_table(_out(cache, now, MANIFEST_OUT), tables.MANIFEST)
-    return Compared(with_groups(breasts, manifest, groups), unreadable, same)
+    return Compared(add_groups(breasts, manifest, groups), unreadable, same)
 
 
 def own_predictions(root: Path, version: ModelVersion, say: Say) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def own_predictions(root: Path, version: ModelVersion, say: Say) -> pd.DataFrame
     """
     cache, now = open_cache(root), _snapshot(root, version)
     _bring(root, now, cache, [PREDICTIONS_OUT], say)
-    return by_breast(_test_images(cache, now), _aggregate(now))
+    return group_by_breast(_test_images(cache, now), _aggregate(now))
 
 
 def _test_images(cache: Cache, snapshot: Snapshot) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""May a model be trusted: the rule of promotion, equivalence of two models, tolerance, leakage.
+"""Whether a model may be trusted: rule of promotion, equivalence of models, tolerance, leakage.
 
-No stage enters it. It may import `base`, `data` and `evaluation`.
+No stage imports it. It may import `base`, `data` and `evaluation`.
 """
 
 __all__ = ["equivalence", "leakage", "paired", "promotion_rule", "tolerance"]

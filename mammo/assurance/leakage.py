@@ -1,4 +1,4 @@
-"""Whether training knew the test: leaks between the splits, and sets that do not add up."""
+"""Whether the training saw test data: leaks between the splits, and tables that contradict."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,30 +14,30 @@ def find_leaks(
     split: pd.DataFrame,
     pictures: Mapping[str, str],
 ) -> list[str]:
-    """Say what is unsound about how the data were shared out; nothing if all is well.
+    """Find what is wrong with the splits: one sentence for each fault; none if all is well.
 
     Args:
         labels: train.csv, one row an image: patient_id and image_id.
         manifest: the images preprocessed: patient_id, image_id and path.
-        rejects: the images that could not be: image_id.
+        rejects: the images that could not be preprocessed: image_id.
         split: patient_id and split.
         pictures: hash of each preprocessed picture's bytes, by the manifest's path. The pictures
             are written losslessly by one encoder, so equal pixels are equal bytes.
     """
     return [
-        *_women_in_two_splits(split),
-        *_pictures_in_two_splits(manifest, split, pictures),
-        *_what_does_not_add_up(labels, manifest, rejects, split),
+        *_find_women_in_two_splits(split),
+        *_find_pictures_in_two_splits(manifest, split, pictures),
+        *_find_inconsistencies(labels, manifest, rejects, split),
     ]
 
 
-def _women_in_two_splits(split: pd.DataFrame) -> list[str]:
+def _find_women_in_two_splits(split: pd.DataFrame) -> list[str]:
     counts = split.groupby("patient_id")["split"].nunique()
     women = sorted(counts.index[counts > 1])
-    return [f"{_some('woman', 'women', women)} in more than one split"] if women else []
+    return [f"{_list_names('woman', 'women', women)} in more than one split"] if women else []
 
 
-def _pictures_in_two_splits(
+def _find_pictures_in_two_splits(
     manifest: pd.DataFrame, split: pd.DataFrame, pictures: Mapping[str, str]
 ) -> list[str]:
     table = manifest.merge(split.drop_duplicates("patient_id"), on="patient_id")
@@ -45,38 +45,41 @@ def _pictures_in_two_splits(
     found = []
     for _, same in table.dropna(subset="hash").groupby("hash"):
         if same["split"].nunique() > 1:
-            places = (f"{row.image_id} ({row.split})" for row in same.itertuples())
-            found.append(" = ".join(places))
+            copies = (f"{row.image_id} ({row.split})" for row in same.itertuples())
+            found.append(" = ".join(copies))
     if not found:
         return []
-    return [
-        f"{_some('picture', 'pictures', sorted(found))} in more than one split, pixel for pixel"
-    ]
+    named = _list_names("picture", "pictures", sorted(found))
+    return [f"{named} in more than one split, pixel for pixel"]
 
 
-def _what_does_not_add_up(
+def _find_inconsistencies(
     labels: pd.DataFrame, manifest: pd.DataFrame, rejects: pd.DataFrame, split: pd.DataFrame
 ) -> list[str]:
     found = []
     given, kept, refused = (set(t["image_id"]) for t in (labels, manifest, rejects))
-    lost, foreign = sorted(given - kept - refused), sorted((kept | refused) - given)
-    if lost:
-        found.append(f"{_some('image', 'images', lost)} of train.csv neither used nor rejected")
+    missing, foreign = sorted(given - kept - refused), sorted((kept | refused) - given)
+    if missing:
+        found.append(
+            f"{_list_names('image', 'images', missing)} of train.csv neither used nor rejected"
+        )
     if foreign:
-        found.append(f"{_some('image', 'images', foreign)} used or rejected, but not in train.csv")
+        found.append(
+            f"{_list_names('image', 'images', foreign)} used or rejected, but not in train.csv"
+        )
     owners = labels.set_index("image_id")["patient_id"]
     others = manifest["image_id"].map(owners) != manifest["patient_id"]
     if moved := sorted(set(manifest["image_id"][others]) & given):
-        found.append(f"{_some('image', 'images', moved)} of another woman than in train.csv")
+        found.append(f"{_list_names('image', 'images', moved)} of another woman than in train.csv")
     women, shared = set(manifest["patient_id"]), set(split["patient_id"])
     if without := sorted(women - shared):
-        found.append(f"{_some('woman', 'women', without)} in no split")
+        found.append(f"{_list_names('woman', 'women', without)} in no split")
     if unknown := sorted(shared - women):
-        found.append(f"{_some('woman', 'women', unknown)} in a split, but without an image")
+        found.append(f"{_list_names('woman', 'women', unknown)} in a split, but without an image")
     return found
 
 
-def _some(one: str, many: str, names: Iterable[object]) -> str:
+def _list_names(one: str, many: str, names: Iterable[object]) -> str:
     """`1 woman (17)`, `5 women (3, 8, 9, ...)`."""
     listed = [str(name) for name in names]
     shown = ", ".join(listed[:SHOWN]) + (", ..." if len(listed) > SHOWN else "")

@@ -1,7 +1,7 @@
-"""Two models on the same breasts: the women resampled, with the same draw for both.
+"""Two models on the same breasts: the women are resampled, with the same draw for both models.
 
-The pairs make the difference of two models known far better than either's own score, and whole
-women are drawn because the breasts of one woman are not independent.
+Because of the pairs, the difference of two models is known far better than the score of either.
+Whole women are drawn because the breasts of one woman are not independent.
 """
 
 from collections.abc import Iterator
@@ -12,21 +12,20 @@ import pandas as pd
 from mammo.evaluation.metrics import Floats, Ints
 
 _SEED = 20  # of the draws
-_DIGITS = 5  # significant, of a probability: beyond lies what another batch or process rounds
+_DIGITS = 5  # significant digits of a probability: another batch or process rounds the next ones
 _AT_ONCE = 2_000_000  # weights drawn at once: 16 MB
 
 
-def rounded(probability: "pd.Series[float]") -> list[float]:
-    """Probabilities without what only rounding decides.
+def round_probabilities(probability: "pd.Series[float]") -> list[float]:
+    """Round probabilities to the digits that do not depend on the batch or the process.
 
-    Two models that say the same of every breast, if for the sixth digit, must not be told apart by
-    the order in which that digit puts them.
+    Two models whose probabilities differ in the sixth digit only must order the breasts alike.
     """
     return [float(f"{value:.{_DIGITS}g}") for value in probability]
 
 
-def weightings(women: "pd.Series[str]", target: Ints, resamples: int) -> Iterator[Floats]:
-    """How often each breast counts in each resample of the women, many resamples at a time.
+def resample_women(women: "pd.Series[str]", target: Ints, resamples: int) -> Iterator[Floats]:
+    """Yield how often each breast counts in each resample of the women, many resamples at a time.
 
     As many women as there are get drawn with replacement; a woman drawn twice counts twice, with
     both her breasts. The same women give the same draws.
@@ -43,18 +42,18 @@ def weightings(women: "pd.Series[str]", target: Ints, resamples: int) -> Iterato
     generator = np.random.default_rng(_SEED)
     size = max(1, _AT_ONCE // len(target))
     for start in range(0, resamples, size):
-        weights = _drawn(generator, min(size, resamples - start), len(names))[:, codes]
+        weights = _draw_women(generator, min(size, resamples - start), len(names))[:, codes]
         positives = weights @ target
         yield weights[(positives > 0) & (positives < weights.sum(axis=1))]
 
 
-def areas(target: Ints, probability: Floats, weights: Floats) -> Floats:
-    """Average precision and auROC of many weightings at once; the formulas are `measure`'s.
+def compute_areas(target: Ints, probability: Floats, weights: Floats) -> Floats:
+    """Average precision and auROC of many resamples at once; the formulas are `measure`'s.
 
     Args:
         target: (N,) of 0 and 1.
         probability: (N,), in any order.
-        weights: (R, N), not negative; in each row both targets have some.
+        weights: (R, N), not negative; in each row both targets have a positive sum.
 
     Returns:
         An array (2, R).
@@ -73,7 +72,7 @@ def areas(target: Ints, probability: Floats, weights: Floats) -> Floats:
     return np.stack([np.sum(steps * precision, axis=1), auroc])
 
 
-def _drawn(generator: np.random.Generator, resamples: int, women: int) -> Floats:
+def _draw_women(generator: np.random.Generator, resamples: int, women: int) -> Floats:
     """How often each woman was drawn: (resamples, women)."""
     drawn = generator.integers(0, women, size=(resamples, women))
     cells = (drawn + women * np.arange(resamples)[:, None]).ravel()

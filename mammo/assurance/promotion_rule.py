@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.assurance.paired import areas, rounded, weightings
+from mammo.assurance.paired import compute_areas, resample_women, round_probabilities
 from mammo.base.settings import Margin, Policy
 from mammo.data.splits import BREAST
 from mammo.evaluation.metrics import Floats, measure
@@ -33,13 +33,13 @@ class Reason:
     champion: float | None  # None if there is none
     challenger: float
     bound: float | None  # lower one-sided bound of challenger - champion, where one was asked for
-    limit: float  # what bound, challenger or difference is held against: see `sentence`
+    limit: float  # that the bound, the challenger or the difference must keep: see `sentence`
     passed: bool
     sentence: str
 
     @property
     def name(self) -> str:
-        """What was compared, in words."""
+        """The comparison, in words."""
         return self.check.replace("_", " ") + (f", {self.group}" if self.group else "")
 
 
@@ -62,25 +62,25 @@ class Decision:
 
 
 def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> Decision:
-    """Hold a challenger against the champion.
+    """Compare a challenger with the champion.
 
     Average precision and auROC: the women are resampled with replacement, the same draw for both
-    models, and the lower one-sided percentile bound of the difference is held against the margin
+    models, and the lower one-sided percentile bound of the difference is compared with the margin
     (Efron & Tibshirani 1993, ch. 13; non-inferiority as in Piaggio et al., JAMA 2012). The floor of
-    sensitivity, the loss in a group and calibration are held against the scores themselves.
+    sensitivity, the loss in a group and calibration are compared with the scores themselves.
     Probabilities that differ by rounding only are ties.
 
     Args:
         champion: one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
         challenger: the same breasts with the same targets, in any order, and a column of text for
-            each group of `policy.subgroups.by`: see `with_groups`.
+            each group of `policy.subgroups.by`: see `add_groups`.
         policy: the limits.
 
     Raises:
         ValueError: if the tables are not of the same breasts, or all are of one class.
     """
     old, new = (
-        table.assign(probability=rounded(table["probability"])).sort_values(
+        table.assign(probability=round_probabilities(table["probability"])).sort_values(
             BREAST, ignore_index=True
         )
         for table in (champion, challenger)
@@ -90,22 +90,22 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
         raise ValueError("champion and challenger were not scored on the same breasts")
     if new["target"].nunique() != 2:
         raise ValueError(ONE_CLASS)
-    before, after = _scores(old), _scores(new)
-    differences = _resampled_differences(old, new, policy.bootstrap)
+    before, after = _measure(old), _measure(new)
+    differences = _resample_differences(old, new, policy.bootstrap)
     reasons = []
     for area, draws in zip(AREAS, differences, strict=True):
         bound = float(np.quantile(draws, 1 - policy.confidence))
-        reasons.append(_area(area, before[area], after[area], bound, policy))
-    reasons.append(_floor(before[SENSITIVITY], after[SENSITIVITY], policy))
-    reasons.append(_calibration(before, after, policy))
+        reasons.append(_check_area(area, before[area], after[area], bound, policy))
+    reasons.append(_check_floor(before[SENSITIVITY], after[SENSITIVITY], policy))
+    reasons.append(_check_calibration(before, after, policy))
     not_judged = []
-    for group, members in _groups(new, policy.subgroups.by):
+    for group, members in _iterate_groups(new, policy.subgroups.by):
         positives = int(new.loc[members, "target"].sum())
         if min(positives, members.sum() - positives) < policy.subgroups.positives:
             not_judged.append(f"{group}: {members.sum()} breasts, {positives} positive")
         else:
-            pair = _scores(old[members])["auroc"], _scores(new[members])["auroc"]
-            reasons.append(_loss(group, *pair, policy))
+            pair = _measure(old[members])["auroc"], _measure(new[members])["auroc"]
+            reasons.append(_check_loss(group, *pair, policy))
     return Decision(
         promote=all(reason.passed for reason in reasons),
         reasons=tuple(reasons),
@@ -117,8 +117,8 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
     )
 
 
-def floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
-    """Hold a version for which there is no champion against what the policy asks of any version.
+def check_floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
+    """Compare a version, for which there is no champion, with the floors of the policy.
 
     Args:
         breasts: one row a breast: patient_id, laterality, target (0 or 1), probability in [0, 1].
@@ -129,8 +129,8 @@ def floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
     """
     if breasts["target"].nunique() != 2:
         raise ValueError(ONE_CLASS)
-    found = _scores(breasts.assign(probability=rounded(breasts["probability"])))
-    reasons = (_floor(None, found[SENSITIVITY], policy),)
+    found = _measure(breasts.assign(probability=round_probabilities(breasts["probability"])))
+    reasons = (_check_floor(None, found[SENSITIVITY], policy),)
     return Decision(
         promote=all(reason.passed for reason in reasons),
         reasons=reasons,
@@ -142,7 +142,7 @@ def floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
     )
 
 
-def with_groups(breasts: pd.DataFrame, images: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def add_groups(breasts: pd.DataFrame, images: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Add to each breast the groups that it belongs to, as text.
 
     Args:
@@ -163,7 +163,7 @@ def with_groups(breasts: pd.DataFrame, images: pd.DataFrame, by: Sequence[str]) 
     return breasts.merge(text, left_on=BREAST, right_index=True, how="left", validate="one_to_one")
 
 
-def _resampled_differences(old: pd.DataFrame, new: pd.DataFrame, resamples: int) -> Floats:
+def _resample_differences(old: pd.DataFrame, new: pd.DataFrame, resamples: int) -> Floats:
     """Challenger less champion in each resample of the women: (2, R'), rows as AREAS.
 
     Resamples whose breasts are all of one class are left out.
@@ -172,41 +172,43 @@ def _resampled_differences(old: pd.DataFrame, new: pd.DataFrame, resamples: int)
     before, after = (table["probability"].to_numpy(dtype=np.float64) for table in (old, new))
     return np.concatenate(
         [
-            areas(target, after, weights) - areas(target, before, weights)
-            for weights in weightings(new["patient_id"], target, resamples)
+            compute_areas(target, after, weights) - compute_areas(target, before, weights)
+            for weights in resample_women(new["patient_id"], target, resamples)
         ],
         axis=1,
     )
 
 
-def _scores(cases: pd.DataFrame) -> dict[str, float]:
-    """`metrics.measure` of unweighted cases; what needs a threshold is of no interest here."""
+def _measure(cases: pd.DataFrame) -> dict[str, float]:
+    """`metrics.measure` of unweighted cases, for the scores that need no threshold."""
     ranked = cases.sort_values("probability", ascending=False, kind="stable")
     target = ranked["target"].to_numpy(dtype=np.int64)
     probability = ranked["probability"].to_numpy(dtype=np.float64)
     return measure(target, probability, np.ones(len(ranked)), threshold=0.5, beta=1.0)
 
 
-def _groups(breasts: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _iterate_groups(
+    breasts: pd.DataFrame, by: Sequence[str]
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     for column in by:
         for value in sorted(breasts[column].unique()):
             yield f"{column} {value}", (breasts[column] == value).to_numpy()
 
 
-def _area(name: str, before: float, after: float, bound: float, policy: Policy) -> Reason:
+def _check_area(name: str, before: float, after: float, bound: float, policy: Policy) -> Reason:
     rule: Margin = getattr(policy, name)
     if rule.test == "superiority":
         limit, passed, must = rule.margin, bound > rule.margin, "must exceed"
     else:
         limit, passed, must = -rule.margin, bound >= -rule.margin, "may not be below"
     sentence = (
-        f"{_words(name)} {after:.3f} against {before:.3f}: the difference is at least {bound:+.3f} "
-        f"({policy.confidence:.0%} confidence) and {must} {limit:+.3f}"
+        f"{_name_score(name)} {after:.3f} against {before:.3f}: the difference is at least "
+        f"{bound:+.3f} ({policy.confidence:.0%} confidence) and {must} {limit:+.3f}"
     )
     return Reason(name, None, before, after, bound, limit, passed, sentence)
 
 
-def _floor(before: float | None, after: float, policy: Policy) -> Reason:
+def _check_floor(before: float | None, after: float, policy: Policy) -> Reason:
     limit = policy.sensitivity_floor
     against = "" if before is None else f" against {before:.3f}"
     sentence = (
@@ -215,24 +217,24 @@ def _floor(before: float | None, after: float, policy: Policy) -> Reason:
     return Reason(SENSITIVITY, None, before, after, None, limit, after >= limit, sentence)
 
 
-def _calibration(before: dict[str, float], after: dict[str, float], policy: Policy) -> Reason:
+def _check_calibration(before: dict[str, float], after: dict[str, float], policy: Policy) -> Reason:
     name, margin = policy.calibration.score, policy.calibration.margin
     worse = after[name] - before[name]
     sentence = (
-        f"{_words(name)} {after[name]:.4f} against {before[name]:.4f}: it is worse by {worse:+.4f} "
-        f"and may be by {margin:.4f}"
+        f"{_name_score(name)} {after[name]:.4f} against {before[name]:.4f}: it is worse by "
+        f"{worse:+.4f}, and at most {margin:.4f} is allowed"
     )
     return Reason(name, None, before[name], after[name], None, margin, worse <= margin, sentence)
 
 
-def _loss(group: str, before: float, after: float, policy: Policy) -> Reason:
+def _check_loss(group: str, before: float, after: float, policy: Policy) -> Reason:
     limit = policy.subgroups.loss
     sentence = (
-        f"{group}: auROC {after:.3f} against {before:.3f}: it is lower by {before - after:+.3f} "
-        f"and may be by {limit:.3f}"
+        f"{group}: auROC {after:.3f} against {before:.3f}: it is lower by {before - after:+.3f}, "
+        f"and at most {limit:.3f} is allowed"
     )
     return Reason("auroc", group, before, after, None, limit, before - after <= limit, sentence)
 
 
-def _words(name: str) -> str:
+def _name_score(name: str) -> str:
     return {"auroc": "auROC", "brier": "Brier score"}.get(name, name.replace("_", " "))

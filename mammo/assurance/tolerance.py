@@ -1,7 +1,7 @@
-"""How far two files of the same out differ, where their bytes do.
+"""How much two files of the same out differ, if their bytes differ.
 
-Images may differ by some grey levels, tables and JSON in nothing that they say; of anything else
-only the bytes are compared.
+Images may differ by a few grey levels; tables and JSON must have equal cells and values; of any
+other file only the bytes are compared.
 """
 
 import csv
@@ -19,7 +19,7 @@ Likeness = Literal["identical", "alike", "different"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How alike two files are, and the difference in words (empty if identical)."""
+    """How alike two files are, and their difference in words (empty if identical)."""
 
     likeness: Likeness
     detail: str = ""
@@ -28,8 +28,8 @@ class Comparison:
 IDENTICAL = Comparison("identical")
 
 
-def worst(comparisons: list[Comparison]) -> Likeness:
-    """The least alike of several; nothing at all is identical."""
+def find_least_alike(comparisons: list[Comparison]) -> Likeness:
+    """The likeness of the least alike of several files; "identical" if there are none."""
     order: list[Likeness] = ["identical", "alike", "different"]
     return max((c.likeness for c in comparisons), key=order.index, default="identical")
 
@@ -39,7 +39,7 @@ def compare_files(then: Path, now: Path, kind: str, pixels: int) -> Comparison:
 
     Args:
         then: the file of the record.
-        now: the one made anew.
+        now: the file made again.
         kind: the suffix of the file where it belongs: `.json`, `.csv`, `.png`.
         pixels: grey levels that each pixel of an image may be off by.
     """
@@ -52,8 +52,10 @@ def compare_files(then: Path, now: Path, kind: str, pixels: int) -> Comparison:
             case ".csv":
                 return _compare_tables(then, now)
             case ".json":
-                difference = _first_difference(*(json.loads(p.read_text()) for p in (then, now)))
-                return _judged(not difference, difference or "the same values, written otherwise")
+                difference = _find_first_difference(
+                    *(json.loads(p.read_text()) for p in (then, now))
+                )
+                return _judge(not difference, difference or "the same values, written otherwise")
     except (ValueError, csv.Error) as error:
         return Comparison("different", f"cannot be read as {kind}: {error}")
     return Comparison("different", "other bytes")
@@ -68,14 +70,16 @@ def _compare_images(then: Path, now: Path, pixels: int) -> Comparison:
     difference = np.abs(old.astype(np.int64) - new.astype(np.int64))
     share = float((difference > 0).mean())
     detail = f"{share:.2%} of the values differ, by at most {int(difference.max())} grey levels"
-    return _judged(int(difference.max()) <= pixels, detail)
+    return _judge(int(difference.max()) <= pixels, detail)
 
 
 def _compare_tables(then: Path, now: Path) -> Comparison:
     """Cell by cell as they are written: "0012" is not 12, and a float is its digits."""
-    old, new = _cells(then), _cells(now)
+    old, new = _read_cells(then), _read_cells(now)
     if old[0] != new[0]:
-        return Comparison("different", f"the columns were {_short(old[0])}, are {_short(new[0])}")
+        return Comparison(
+            "different", f"the columns were {_shorten(old[0])}, are {_shorten(new[0])}"
+        )
     if len(old) != len(new):
         return Comparison("different", f"had {len(old) - 1} rows, has {len(new) - 1}")
     cells = [
@@ -92,7 +96,7 @@ def _compare_tables(then: Path, now: Path) -> Comparison:
     )
 
 
-def _cells(path: Path) -> list[list[str]]:
+def _read_cells(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, strict=True))
     if not rows or any(len(row) != len(rows[0]) for row in rows):
@@ -100,7 +104,7 @@ def _cells(path: Path) -> list[list[str]]:
     return rows
 
 
-def _first_difference(old: Any, new: Any, path: str = "") -> str:
+def _find_first_difference(old: Any, new: Any, path: str = "") -> str:
     """Where two JSON values first differ, in words, or "". 1 is neither 1.0 nor true."""
     if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
         pairs = [(old[key], new[key], f"{path}.{key}".lstrip(".")) for key in old]
@@ -109,14 +113,14 @@ def _first_difference(old: Any, new: Any, path: str = "") -> str:
     elif type(old) is type(new) and old == new:
         return ""
     else:
-        return f"{path or 'the file'} was {_short(old)}, is {_short(new)}"
-    return next(filter(None, (_first_difference(a, b, name) for a, b, name in pairs)), "")
+        return f"{path or 'the file'} was {_shorten(old)}, is {_shorten(new)}"
+    return next(filter(None, (_find_first_difference(a, b, name) for a, b, name in pairs)), "")
 
 
-def _judged(alike: bool, detail: str) -> Comparison:
+def _judge(alike: bool, detail: str) -> Comparison:
     return Comparison("alike" if alike else "different", detail)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""The classifier: its network, its inputs, and what it says of them.
+"""The classifier: its network, its inputs, and its predictions.
 
 It may import `base`, `outs`, `data` and `imaging`.
 """

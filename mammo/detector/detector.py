@@ -1,8 +1,8 @@
 """The YOLO breast detector: save, load, find. `detector_training` trains it.
 
-ultralytics brings the network. It sees a mammogram as one square, scaled to fit, black at the right
-and the bottom: the same in training, validation and use. Weights are kept as safetensors, because
-ultralytics' own checkpoints hold dates and paths.
+The network comes from ultralytics. It sees a mammogram as one square, scaled to fit, black at the
+right or at the bottom: the same in training, validation and use. Weights are kept as safetensors,
+because ultralytics' own checkpoints hold dates and paths.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from mammo.base.atomic_files import read_json, write_json
 from mammo.base.errors import UserError
+from mammo.base.settings import Positive, Section
 from mammo.detector.ultralytics_adapter import DetectionModel, non_max_suppression
 from mammo.imaging.fitting import fit_in_frame
-from mammo.imaging.geometry import Box
-from mammo.outs.weights import read_weights
+from mammo.imaging.geometry import Box, Placement
+from mammo.outs.networks import read_architecture, read_network, write_network
 
 LOWEST_CONFIDENCE = 0.001
 """Detections below this are not reported: ultralytics' own bound when it computes mAP."""
@@ -30,6 +29,13 @@ class Detection:
 
     box: Box
     confidence: float
+
+
+class _Architecture(Section):
+    """What architecture.json holds."""
+
+    architecture: str
+    image_size: Positive
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,22 @@ class Detector:
         if not len(best):
             return None
         x1, y1, x2, y2, confidence = best[0, :5].double().cpu().tolist()
-        inside = Box(x1, y1, x2, y2).clip(placement.width, placement.height)
-        return Detection(placement.to_stored(inside), confidence) if inside.area > 0 else None
+        box = box_in_image(Box(x1, y1, x2, y2), placement)
+        return Detection(box, confidence) if box.area > 0 else None
 
 
-def untrained_detector(architecture: str, image_size: int) -> Detector:
-    """A detector that has learnt nothing, on the GPU if there is one.
+def box_in_square(box: Box, placement: Placement) -> Box:
+    """A box of an image, in pixels of the square that `fit_in_frame` put the image into."""
+    return placement.to_image(box).clip(placement.width, placement.height)
+
+
+def box_in_image(box: Box, placement: Placement) -> Box:
+    """A box of a square, in pixels of the image in it: the inverse of `box_in_square`."""
+    return placement.to_stored(box.clip(placement.width, placement.height))
+
+
+def build_detector(architecture: str, image_size: int) -> Detector:
+    """Build a detector with random weights, on the GPU if there is one.
 
     Raises:
         UserError: if ultralytics does not know the architecture.
@@ -73,14 +89,8 @@ def untrained_detector(architecture: str, image_size: int) -> Detector:
 
 def save_detector(detector: Detector, folder: Path) -> None:
     """Write weights.safetensors (float32) and architecture.json."""
-    weights = {
-        name: value.cpu().contiguous() for name, value in detector.model.state_dict().items()
-    }
-    save_file(weights, folder / "weights.safetensors")
-    write_json(
-        folder / "architecture.json",
-        {"architecture": detector.architecture, "image_size": detector.image_size},
-    )
+    described = _Architecture(architecture=detector.architecture, image_size=detector.image_size)
+    write_network(folder, detector.model, described)
 
 
 def load_detector(folder: Path) -> Detector:
@@ -89,34 +99,23 @@ def load_detector(folder: Path) -> Detector:
     Raises:
         UserError: if a file is missing or the weights are not those of the architecture.
     """
-    path = folder / "architecture.json"
-    try:
-        described = read_json(path)
-        architecture, size = described["architecture"], described["image_size"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: does not describe a detector ({error!r}); train it") from None
-    detector = untrained_detector(architecture, size)
-    weights = read_weights(folder / "weights.safetensors")
-    try:
-        detector.model.load_state_dict(weights)
-    except RuntimeError:
-        raise UserError(
-            f"{folder / 'weights.safetensors'}: these are not the weights of {architecture}"
-        ) from None
+    described = read_architecture(folder, "detector", _Architecture)
+    detector = build_detector(described.architecture, described.image_size)
+    read_network(folder, detector.model, described.architecture)
     return detector
 
 
 def build_network(architecture: str) -> DetectionModel:
-    """A network for one class from a model file that ultralytics brings.
+    """Build a network for one class from one of ultralytics' own model files.
 
     Raises:
-        UserError: it brings none of this name, or would take another file for it: nothing would
-            tell what that held.
+        UserError: if ultralytics has no file of this name, or would take a file of the user's
+            instead, whose content no snapshot would hold.
     """
     if Path(architecture).name != architecture or Path(architecture).exists():
         raise UserError(
             f"detector.architecture = {architecture!r} is a file of your own, which no snapshot "
-            "names: take the name of one that ultralytics brings, such as yolo11n.yaml"
+            "holds: take the name of one of ultralytics' model files, such as yolo11n.yaml"
         )
     try:
         return DetectionModel(architecture, nc=1, verbose=False)

@@ -1,8 +1,8 @@
-"""ultralytics, tamed: import it from here only.
+"""ultralytics without its side effects: other modules import it from this one only.
 
-It writes its settings to the home folder, asks the network whether it is there, starts runs of its
-own with whatever experiment tracker is installed, and prints. All that is switched off before its
-first import, and its settings go to a folder that lives as long as the process.
+By itself, ultralytics writes its settings to the home folder, looks for an internet connection,
+starts runs with any experiment tracker that is installed, and prints. All that is switched off
+before its first import, and its settings go to a folder that is removed when the process ends.
 """
 
 import atexit
@@ -43,11 +43,11 @@ ultralytics.utils.SETTINGS.update(dict.fromkeys(_INTEGRATIONS, False))
 
 
 class PortableAssigner(TaskAlignedAssigner):
-    """Which anchor learns which box: the original, but for how it takes its power of the scores.
+    """Decides which anchor learns which box: ultralytics' own, with another power of the scores.
 
-    The power of 0.5 is a square root, and MKL's starts from an instruction that each maker's
-    processors compute their own way. Where the exponent is a tensor, a power is computed by Sleef,
-    of exact instructions only.
+    The power of 0.5 is a square root, and MKL's starts from an instruction that the processors of
+    each maker compute differently. If the exponent is a tensor, Sleef computes the power, which
+    uses exact instructions only.
     """
 
     def __init__(self, *, alpha: float = 1.0, **kwargs: Any) -> None:
@@ -55,9 +55,10 @@ class PortableAssigner(TaskAlignedAssigner):
         self.exponent = alpha
 
     def get_box_metrics(self, pd_scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The scores of all anchors to the power, and then the original with the power of one."""
+        """Raise the scores of all anchors to the power; call the original with a power of one."""
         powers = pd_scores.pow(torch.full_like(pd_scores, self.exponent))
-        return super().get_box_metrics(powers, *args, **kwargs)
+        original: Any = super()  # without types
+        return original.get_box_metrics(powers, *args, **kwargs)
 
 
 def portable_iou(
@@ -68,18 +69,18 @@ def portable_iou(
     eps: float = 1e-7,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """How far boxes overlap: the original, but for the arc tangents of the complete IoU.
+    """How much boxes overlap: ultralytics' own, with other arc tangents in the complete IoU.
 
-    MKL's hang on the maker of the processor as its square root does; those of two arguments are
-    Sleef's. The complete IoU is the distance IoU less v^2 / (1 - IoU + v), where v compares the
-    boxes' shapes (Zheng et al. 2020).
+    MKL's arc tangents depend on the maker of the processor, as its square root does; those of two
+    arguments are Sleef's. The complete IoU is the distance IoU less v^2 / (1 - IoU + v), where v
+    compares the boxes' shapes (Zheng et al. 2020).
 
     Args:
         box1: (N, 4) corners x1, y1, x2, y2, with x1 <= x2 and y1 <= y2.
         box2: the same.
         CIoU: whether the complete IoU is wanted.
         eps: keeps the original's quotients finite.
-        kwargs: of the original.
+        kwargs: passed on to the original.
 
     Returns:
         (N, 1).
@@ -96,15 +97,19 @@ def portable_iou(
     return bbox_iou(box1, box2, DIoU=True, eps=eps, **kwargs) - v * weight
 
 
-# Where the loss and the assigner look them up.
-ultralytics.utils.loss.TaskAlignedAssigner = PortableAssigner  # type: ignore[assignment,misc]
-ultralytics.utils.loss.bbox_iou = portable_iou  # type: ignore[assignment]
-ultralytics.utils.tal.bbox_iou = portable_iou  # type: ignore[assignment]
+# In the modules where the loss and the assigner look these names up.
+_loss: Any = ultralytics.utils.loss
+_tal: Any = ultralytics.utils.tal
+_loss.TaskAlignedAssigner = PortableAssigner
+_loss.bbox_iou = _tal.bbox_iou = portable_iou
 
 
 def keep_threads(count: int) -> None:
     """Let ultralytics set torch's threads to `count`.
 
-    On choosing the CPU it sets them to the number of cores less one: other bits on every machine.
+    When it chooses the CPU, it would set them to the number of cores less one, and the bits would
+    depend on the machine.
     """
-    ultralytics.utils.NUM_THREADS = torch_utils.NUM_THREADS = count
+    modules: tuple[Any, ...] = (ultralytics.utils, torch_utils)
+    for module in modules:
+        module.NUM_THREADS = count

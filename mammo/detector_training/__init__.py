@@ -1,4 +1,4 @@
-"""Training the breast detector, and going on where a training was cut short.
+"""Training the breast detector, and resuming a training that was interrupted.
 
 It may import `detector`, `learning` and what these stand on.
 """

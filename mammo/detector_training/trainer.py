@@ -1,8 +1,8 @@
 """Training the YOLO breast detector.
 
-ultralytics brings the loss, the augmentation and the mean average precision. Its trainer works in
-a temporary folder; the weights of the best epoch stay in memory, in single precision. Given a
-folder for checkpoints, a training that was cut short goes on after the last epoch that it ended.
+The loss, the augmentation and the mean average precision are ultralytics'. Its trainer works in a
+temporary folder; the weights of the best epoch stay in memory, in single precision. With a folder
+for checkpoints, a training that was interrupted goes on after its last complete epoch.
 """
 
 import math
@@ -23,24 +23,29 @@ import torch
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Detector as Settings
-from mammo.detector.detector import Detector, build_network, untrained_detector
+from mammo.detector.detector import (
+    Detector,
+    box_in_square,
+    build_detector,
+    build_network,
+)
 from mammo.detector.ultralytics_adapter import (
     DetectionModel,
     DetectionTrainer,
     build_yolo_dataset,
     keep_threads,
 )
-from mammo.detector_training.resume import put_back, state_of_trainer
+from mammo.detector_training.resume import collect_trainer_state, restore_trainer
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
 from mammo.learning import checkpoint
-from mammo.learning.checkpoint import Checkpoint, unprefixed
+from mammo.learning.checkpoint import Checkpoint, select_prefix
 from mammo.outs.gray_images import read_gray
 from mammo.outs.weights import read_weights
 
-# A preprocessed breast hangs from the left edge and is alone in its image: mosaics, left-right
-# flips and ultralytics' own scaling and shifting, which put grey to the left of the breast, make
-# images that will never be seen. `shrunk` does it our way.
+# A preprocessed image shows one breast, at its left edge. Mosaics, left-right flips and
+# ultralytics' own scaling and shifting, which put grey to the left of the breast, would make images
+# that never occur. `shrink` scales and shifts instead.
 _RECIPE: dict[str, Any] = {
     "optimizer": "AdamW",
     "momentum": 0.9,
@@ -50,8 +55,9 @@ _RECIPE: dict[str, Any] = {
     "warmup_epochs": 1.0,
     "warmup_bias_lr": 0.0,
     "mosaic": 0.0,
-    # The last epochs, where there are more, get transforms anew, without `shrunk`: boxes of breasts
-    # as they are become tighter (mean IoU 0.960 on the sample's validation images, else 0.912).
+    # In the last ten epochs ultralytics rebuilds its transforms, without `shrink`: the boxes of
+    # breasts of full size become tighter (mean IoU 0.960 on the sample's validation images instead
+    # of 0.912).
     "close_mosaic": 10,
     "translate": 0.0,
     "scale": 0.0,
@@ -63,11 +69,11 @@ _RECIPE: dict[str, Any] = {
 }
 
 _SMALLEST = 0.7
-"""Of an image's width and height, each drawn by itself, when it is shrunk in augmentation."""
+"""The smallest factor by which `shrink` scales; width and height each have their own factor."""
 
 _NORM_MOMENTUM = 0.1
 """Torch's default. With ultralytics' 0.03 the statistics of batch norm lag behind by some 30 steps,
-which in a short training is long: the same weights score well while training and badly after."""
+which is long in a short training: the same weights score well in training and badly afterwards."""
 
 _CURVES = {
     "train/box_loss": "train_box_loss",
@@ -93,7 +99,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training gives: the network of the best epoch, and the figures of all."""
+    """The result of a training: the network of the best epoch, and the figures of all epochs."""
 
     detector: Detector
     curves: pd.DataFrame  # one row an epoch: losses, precision, recall, map50, map50_95
@@ -112,11 +118,11 @@ def train_detector(
     """Train on `train`; keep the weights of the epoch with the best mAP50-95 on `validation`.
 
     Uses the GPU if there is one, and as many threads as torch is set to use. `checkpoints` is a
-    folder for the state after each epoch: with it, a training that was cut short goes on.
+    folder for the state after each epoch: with it, a training that was interrupted goes on.
 
     Raises:
         UserError: if there is nothing to train on or to validate on, the network or the weights
-            cannot be had, the loss is no longer finite, or the GPU's memory does not suffice.
+            cannot be found, the loss is not finite any more, or the GPU's memory is too small.
     """
     for examples, what in ((train, "train on"), (validation, "validate on")):
         if not examples:
@@ -128,15 +134,17 @@ def train_detector(
         cublas = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
         trainer = _Trainer(settings, seed, Path(folder))
         if checkpoints is not None:
-            trainer.keep(checkpoints, _name(settings, seed, train, validation))
+            trainer.use_checkpoints(
+                checkpoints, _name_checkpoints(settings, seed, train, validation)
+            )
         try:
             if len(trainer.rows) < settings.epochs:
                 trainer.train()
-        finally:  # it leaves the process nondeterministic, whatever it was before
+        finally:  # ultralytics leaves the process nondeterministic, whatever it was before
             torch.use_deterministic_algorithms(deterministic)
             if cublas is not None:
                 os.environ["CUBLAS_WORKSPACE_CONFIG"] = cublas
-    detector = untrained_detector(settings.architecture, settings.image_size)
+    detector = build_detector(settings.architecture, settings.image_size)
     detector.model.load_state_dict(trainer.best_weights)
     curves = pd.DataFrame(trainer.rows)
     best = curves.loc[curves["epoch"] == trainer.best_epoch].iloc[0]
@@ -150,12 +158,15 @@ def train_detector(
 
 
 class _Trainer(DetectionTrainer):
-    """ultralytics' trainer, less its files: our data go in, the best weights stay in memory."""
+    """ultralytics' trainer with our data; the best weights stay in memory instead of in files."""
 
+    # Without types in ultralytics.
     args: Any
     ema: Any
     metrics: Any
     loss: Any
+    train: Any
+    label_loss_items: Any
 
     def __init__(self, settings: Settings, seed: int, folder: Path) -> None:
         self.settings = settings
@@ -179,8 +190,8 @@ class _Trainer(DetectionTrainer):
             "seed": seed,
             "deterministic": True,
             "device": "0" if torch.cuda.is_available() else "cpu",
-            # Each worker would draw its own augmentation: their number would be a setting. The
-            # squares are small enough to be read in between.
+            # Each worker would draw its own augmentation, so that their number would change the
+            # result. The squares are small enough to be read in this process.
             "workers": 0,
             "amp": False,
             "plots": False,
@@ -190,21 +201,21 @@ class _Trainer(DetectionTrainer):
         }
         super().__init__(overrides=overrides)
 
-    def keep(self, checkpoints: Path, name: str) -> None:
-        """Write checkpoints of this name into a folder, and go on from the one that is there."""
+    def use_checkpoints(self, checkpoints: Path, name: str) -> None:
+        """Write checkpoints of this name to a folder; go on from the one that it has, if any."""
         self.checkpoints = checkpoints, name
         self.found = checkpoint.load(checkpoints, name)
         if self.found is not None:
             self.rows, self.best_epoch = self.found.facts["rows"], self.found.facts["best_epoch"]
-            self.best_weights = unprefixed("best", self.found.tensors)
+            self.best_weights = select_prefix("best", self.found.tensors)
             say(f"detector: going on after epoch {len(self.rows)}, from a checkpoint")
 
     def resume_training(self, ckpt: Any) -> None:
         if self.found is not None:
-            put_back(self, self.found)
+            restore_trainer(self, self.found)
 
     def get_dataset(self) -> dict[str, Any]:
-        # The original's check of a data set asks the network for a font.
+        # ultralytics' own check of a data set would download a font.
         return {
             "train": str(self.folder / "train" / "images"),
             "val": str(self.folder / "val" / "images"),
@@ -219,26 +230,27 @@ class _Trainer(DetectionTrainer):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = _NORM_MOMENTUM
         if self.settings.weights != "none":
-            _start_from(model, Path(self.settings.weights))
+            _load_first_weights(model, Path(self.settings.weights))
         return model
 
     def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        # The original's AdamW on a CPU takes square roots of MKL: see `PortableAssigner`.
-        groups = super().build_optimizer(*args, **kwargs).param_groups
+        # ultralytics' own AdamW on a CPU uses MKL's square root: see `PortableAssigner`.
+        original: Any = super()  # without types
+        groups = original.build_optimizer(*args, **kwargs).param_groups
         return torch.optim.AdamW([{**group, "fused": True} for group in groups], fused=True)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        # The original validates on batches of oblong images with grey around: others than `find`
+        # ultralytics would validate on oblong images with a grey border, unlike those that `find`
         # sees. Squares of the right size get no border.
         dataset: Any = build_yolo_dataset(
             self.args, img_path, batch or 1, self.data, mode=mode, rect=False, stride=self.stride
         )
         if mode == "train":
-            dataset.transforms.insert(0, shrunk)
+            dataset.transforms.insert(0, shrink)
         return dataset
 
     def save_model(self) -> bool:
-        """Keep the averaged weights of the best epoch; the original writes half precision."""
+        """Keep the averaged weights of the best epoch; ultralytics would write half precision."""
         if self.fitness == self.best_fitness:
             state = self.ema.ema.state_dict()
             self.best_weights = {name: value.cpu().clone() for name, value in state.items()}
@@ -253,17 +265,17 @@ class _Trainer(DetectionTrainer):
             f"mAP50 {row['map50']:.3f}, mAP50-95 {row['map50_95']:.3f}"
         )
         if self.checkpoints is not None:
-            checkpoint.save(*self.checkpoints, state_of_trainer(self))
+            checkpoint.save(*self.checkpoints, collect_trainer_state(self))
         return False
 
     def final_eval(self) -> None:
-        """Nothing: the figures of the best epoch are known."""
+        """Do nothing: the figures of the best epoch are known."""
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         if not math.isfinite(float(self.loss.detach())):
             raise UserError(
                 f"the detector's loss is no longer finite in epoch {epoch + 1}: "
-                f"lower detector.learning_rate ({self.settings.learning_rate}), or see whether "
+                f"lower detector.learning_rate ({self.settings.learning_rate}), or check whether "
                 f"detector.weights ({self.settings.weights}) holds NaN"
             )
         if self.batch_size != self.settings.batch_size:
@@ -274,8 +286,8 @@ class _Trainer(DetectionTrainer):
         return False
 
 
-def _name(settings: Settings, seed: int, *parts: Sequence[Example]) -> str:
-    """What the checkpoints of a training are called: a hash of all that decides it."""
+def _name_checkpoints(settings: Settings, seed: int, *parts: Sequence[Example]) -> str:
+    """Name the checkpoints of a training by a hash of all that decides it."""
 
     def contents() -> Iterator[bytes]:
         for examples in parts:
@@ -285,19 +297,22 @@ def _name(settings: Settings, seed: int, *parts: Sequence[Example]) -> str:
         if settings.weights != "none":
             yield Path(settings.weights).read_bytes()
 
-    machinery = {**checkpoint.machinery(), "ultralytics": metadata.version("ultralytics")}
-    return checkpoint.key(
+    machinery = {**checkpoint.describe_machine(), "ultralytics": metadata.version("ultralytics")}
+    return checkpoint.hash_inputs(
         __name__, [settings.model_dump(mode="json"), seed, machinery], contents(), {}
     )
 
 
-def shrunk(labels: dict[str, Any]) -> dict[str, Any]:
-    """An ultralytics transform: shrink, keep the left edge, shift down at random; black around."""
+def shrink(labels: dict[str, Any]) -> dict[str, Any]:
+    """Shrink an image at random, keep it at the left edge, shift it down at random; black around.
+
+    An ultralytics transform: it takes and returns ultralytics' dict of an image and its boxes.
+    """
     image = labels["img"]
     height, width = image.shape[:2]
     across, down = (random.uniform(_SMALLEST, 1) for _ in range(2))
     top = random.uniform(0, 1 - down) * height
-    # warpAffine counts from the middle of the first pixel, boxes from its edge.
+    # The origin of warpAffine is the middle of the first pixel, that of boxes is its corner.
     matrix = np.array([[across, 0, (across - 1) / 2], [0, down, top + (down - 1) / 2]])
     labels["img"] = cv2.warpAffine(image, matrix, (width, height))
     instances = labels["instances"]
@@ -309,7 +324,7 @@ def shrunk(labels: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_squares(parts: dict[str, Sequence[Example]], folder: Path, size: int) -> None:
-    """Write images and labels as ultralytics reads them: one text file of relative x y w h each."""
+    """Write images and labels in ultralytics' format: relative centre, width and height as text."""
     named = [
         (part, f"{index:07d}", example)
         for part, examples in parts.items()
@@ -317,7 +332,7 @@ def _write_squares(parts: dict[str, Sequence[Example]], folder: Path, size: int)
     ]
     for part, name, example in track(named, "detector: images", len(named)):
         square, placement = fit_in_frame(read_gray(example.image), size, size)
-        box = placement.to_image(example.box).clip(placement.width, placement.height)
+        box = box_in_square(example.box, placement)
         centre = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
         numbers = " ".join(f"{v / size:.8f}" for v in (*centre, box.width, box.height))
         for kind in ("images", "labels"):
@@ -326,15 +341,15 @@ def _write_squares(parts: dict[str, Sequence[Example]], folder: Path, size: int)
         (folder / part / "labels" / f"{name}.txt").write_text(f"0 {numbers}\n")
 
 
-def _start_from(model: DetectionModel, path: Path) -> None:
-    """Load weights; the head may be another (its shape depends on the number of classes)."""
+def _load_first_weights(model: DetectionModel, path: Path) -> None:
+    """Load weights; those of the head are left out if its shape, set by the classes, is another."""
     given, own = read_weights(path), model.state_dict()
     fitting = {name: v for name, v in given.items() if name in own and v.shape == own[name].shape}
     head = ".".join(list(own)[-1].split(".")[:2]) + "."  # the last layer, as "model.23."
     missing = [name for name in own if name not in fitting and not name.startswith(head)]
     if missing:
         raise UserError(
-            f"{path}: lacks {len(missing)} tensors of the detector's body, {missing[0]} first: "
-            "these are the weights of another architecture; change detector.weights"
+            f"{path}: lacks {len(missing)} tensors of the detector's body, the first is "
+            f"{missing[0]}: these are the weights of another architecture; change detector.weights"
         )
     model.load_state_dict(fitting, strict=False)

@@ -14,7 +14,7 @@ from sklearn.metrics import auc, fbeta_score, precision_recall_curve, roc_auc_sc
 
 from mammo.base.settings import Evaluate
 
-SPECIFICITY = 0.9  # at which sensitivity is read off the ROC curve
+SPECIFICITY = 0.9  # the one at which sensitivity_at_90_specificity is measured
 CALIBRATION_BINS = 10
 
 Floats = NDArray[np.float64]
@@ -32,7 +32,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one set of cases (breasts or images), and what they rest on."""
+    """The scores of one set of cases (breasts or images), and the numbers of cases behind them."""
 
     scores: dict[str, Estimate]  # keys: see `measure`
     cases: int
@@ -41,8 +41,8 @@ class Evaluation:
     resamples_skipped: int  # had cases of one class only
 
 
-def by_breast(images: pd.DataFrame, aggregate: Literal["max", "mean"]) -> pd.DataFrame:
-    """Put the views of each breast together.
+def group_by_breast(images: pd.DataFrame, aggregate: Literal["max", "mean"]) -> pd.DataFrame:
+    """Combine the views of each breast into one probability.
 
     Args:
         images: columns of `tables.PREDICTIONS`, one row an image.
@@ -58,11 +58,11 @@ def by_breast(images: pd.DataFrame, aggregate: Literal["max", "mean"]) -> pd.Dat
     ).reset_index()
 
 
-def best_threshold(target: ArrayLike, probability: ArrayLike, beta: float) -> float:
-    """The threshold with the highest F-beta.
+def choose_threshold(target: ArrayLike, probability: ArrayLike, beta: float) -> float:
+    """Choose the threshold with the highest F-beta.
 
     Any threshold between two neighbouring probabilities gives the same F-beta, so the one halfway
-    is taken (halfway to 0 below the lowest). Of equally good ones the highest wins.
+    is taken (halfway to 0 below the lowest). Of equally good thresholds the highest is taken.
 
     Args:
         target: (N,) of 0 and 1, with at least one 1.
@@ -74,7 +74,7 @@ def best_threshold(target: ArrayLike, probability: ArrayLike, beta: float) -> fl
     order = np.argsort(-probability, kind="stable")
     hits = np.cumsum(target[order])
     called = np.searchsorted(-probability[order], -candidates, side="right")
-    scores = _f_beta(hits[called - 1], called, target.sum(), beta)
+    scores = _compute_f_beta(hits[called - 1], called, target.sum(), beta)
     best = int(np.argmax(scores))
     below = candidates[best + 1] if best + 1 < len(candidates) else 0.0
     return float((candidates[best] + below) / 2)
@@ -84,8 +84,8 @@ def evaluate(cases: pd.DataFrame, threshold: float, settings: Evaluate, seed: in
     """Score the cases, and bootstrap the scores over the women.
 
     The percentile interval: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13.
-    As many women as there are get drawn with replacement; a woman drawn twice counts twice, with
-    all her breasts and views.
+    Each resample draws as many women as there are, with replacement; a woman drawn twice counts
+    twice, with all her breasts and views.
 
     Args:
         cases: columns patient_id, target (0 or 1), probability (in [0, 1]); both targets occur.
@@ -134,7 +134,7 @@ def measure(
     Args:
         target: (N,) of 0 and 1.
         probability: (N,) in [0, 1], falling.
-        weights: (N,), not negative; both targets have some.
+        weights: (N,), not negative; those of each target have a positive sum.
         threshold: at and above which a case is called positive.
         beta: of F-beta.
 
@@ -165,8 +165,10 @@ def measure(
     scores = {
         "auroc": np.trapezoid(np.append(0.0, recall), np.append(0.0, false_rate)),
         "average_precision": np.sum(np.diff(recall, prepend=0.0) * precision),
-        "f_beta": _f_beta(found, found + false, all_positive, beta),
-        "f_beta_at_half": _f_beta(positive[:half].sum(), weights[:half].sum(), all_positive, beta),
+        "f_beta": _compute_f_beta(found, found + false, all_positive, beta),
+        "f_beta_at_half": _compute_f_beta(
+            positive[:half].sum(), weights[:half].sum(), all_positive, beta
+        ),
         "sensitivity_at_90_specificity": recall[specific].max(initial=0.0),
         "sensitivity": found / all_positive,
         "specificity": (all_negative - false) / all_negative,
@@ -177,17 +179,17 @@ def measure(
     return {name: float(value) for name, value in scores.items()}
 
 
-def origin_scores(images: pd.DataFrame) -> dict[str, float]:
-    """The three figures that the origin reported, computed as it did.
+def compute_origin_scores(images: pd.DataFrame) -> dict[str, float]:
+    """Compute the three figures that the origin reported, in the origin's way.
 
     Per breast (maximum over the views): the area under the ROC curve; the area under the
-    precision-recall curve by the trapezoidal rule, which is too kind because precision does not
-    run straight between two points (Davis & Goadrich 2006); F2 at 0.5.
+    precision-recall curve by the trapezoidal rule, which is too high because precision does not
+    fall in a straight line between two points (Davis & Goadrich 2006); F2 at 0.5.
 
     Args:
         images: columns of `tables.PREDICTIONS`; both targets occur.
     """
-    breasts = by_breast(images, "max")
+    breasts = group_by_breast(images, "max")
     target, probability = breasts["target"], breasts["probability"]
     precision, recall, _ = precision_recall_curve(target, probability)
     return {
@@ -197,7 +199,9 @@ def origin_scores(images: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _f_beta(found: ArrayLike, called: ArrayLike, positives: ArrayLike, beta: float) -> Floats:
+def _compute_f_beta(
+    found: ArrayLike, called: ArrayLike, positives: ArrayLike, beta: float
+) -> Floats:
     """F-beta from counts: (1 + b^2) tp / (called + b^2 positives), the form without 0 / 0."""
     weight = beta * beta
     return np.asarray(

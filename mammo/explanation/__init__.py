@@ -1,4 +1,4 @@
-"""Where in a picture the classifier saw something: Grad-CAM.
+"""Which part of a picture raised the classifier's probability: Grad-CAM.
 
 It may import `classifier`, `imaging` and what these stand on.
 """

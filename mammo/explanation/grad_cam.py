@@ -13,7 +13,7 @@ from torch import nn
 
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import to_input
-from mammo.classifier.network import cam_layer
+from mammo.classifier.network import get_cam_layer
 from mammo.imaging.fitting import place_in_frame
 from mammo.imaging.geometry import Box
 
@@ -26,10 +26,10 @@ LESION_COLOUR = (90, 255, 160)  # RGB: not in the heat's colour map
 PEAK_COLOUR = (255, 255, 255)
 
 
-def heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
+def compute_heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
     """Grad-CAM of the positive logit (Selvaraju et al. 2017).
 
-    Any number of threads may ask at once, of one network: it is not changed.
+    Several threads may call it at the same time with one network: the network is not changed.
 
     Args:
         model: as from `network.load_classifier`, in eval mode.
@@ -38,7 +38,7 @@ def heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
 
     Returns:
         (H, W) in [0, 1], of the ROI's size. The maximum is 1, except that the map is 0 throughout
-        if no part of the image speaks for the positive class.
+        if no part of the image raises the positive logit.
     """
     height, width = roi.shape
     placement = place_in_frame(width, height, settings.image_width, settings.image_height)
@@ -46,33 +46,33 @@ def heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
     inputs = to_input(roi, settings.image_height, settings.image_width)[None].to(device)
     # Gradients must reach the layer even if every parameter before it is frozen.
     inputs.requires_grad_(True)
-    twin = _twin(model)
-    with torch.enable_grad(), GradCAM(twin, [cam_layer(twin)]) as cam:
+    twin = _copy_sharing_weights(model)
+    with torch.enable_grad(), GradCAM(twin, [get_cam_layer(twin)]) as cam:
         heat = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
     # The rest of the input is padding.
     part = heat[: placement.height, : placement.width]
     full = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     highest = full.max()
-    return (full / highest if highest > 0 else full).astype(np.float32)
+    return np.asarray(full / highest if highest > 0 else full, np.float32)
 
 
-def _twin(model: nn.Module) -> nn.Module:
-    """The network in modules of its own, with the same tensors for weights.
+def _copy_sharing_weights(model: nn.Module) -> nn.Module:
+    """Copy the network's modules; the copy shares the weights' memory.
 
-    Grad-CAM hangs hooks on modules and gradients on weights. On the network itself they would
-    catch what another thread sends through it, which may be another woman's image.
+    Grad-CAM registers hooks on modules and stores gradients with weights. On the network itself
+    they would record what another thread sends through it, which may be another woman's image.
     """
     weights = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     return copy.deepcopy(model, {**weights, **{id(b): b for b in model.buffers()}})
 
 
-def overlay(
+def draw_overlay(
     roi: Gray,
     heat: Heat,
     lesions: Sequence[Box] = (),
     peak_at: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
-    """The image under its heat; the hotter, the more opaque, so that cold parts stay gray.
+    """Draw the heat over the image; the hotter, the more opaque, so that cold parts stay gray.
 
     Args:
         roi: (H, W) of 0..255.
@@ -100,12 +100,13 @@ def overlay(
     return picture
 
 
-def peak(heat: Heat) -> tuple[float, float] | None:
-    """The middle (x, y) of the hottest spot, in pixels; None if the map is 0 throughout.
+def find_peak(heat: Heat) -> tuple[float, float] | None:
+    """Find the middle (x, y) of the hottest spot, in pixels; None if the map is 0 throughout.
 
-    A lesion lights up several cells of the coarse grid that the map is enlarged from, all but
-    equally where an activation saturates: which of them is the highest is noise, and may lie at the
-    spot's rim. So the spot is what hangs together with the maximum and has PEAK_SHARE of it.
+    A lesion raises several cells of the coarse grid that the map is enlarged from, almost equally
+    where an activation saturates: noise decides which of them is the highest, and it may lie at the
+    edge of the spot. So the spot is the connected region around the maximum with at least
+    PEAK_SHARE of it.
     """
     if heat.max() <= 0:
         return None
@@ -116,8 +117,10 @@ def peak(heat: Heat) -> tuple[float, float] | None:
     return float(x), float(y)
 
 
-def hits(peak_at: tuple[float, float] | None, lesions: Sequence[Box], tolerance: float) -> bool:
-    """The pointing game (Zhang et al. 2016): whether the peak lies in a lesion's box.
+def hits_lesion(
+    peak_at: tuple[float, float] | None, lesions: Sequence[Box], tolerance: float
+) -> bool:
+    """Play the pointing game (Zhang et al. 2016): whether the peak lies in a lesion's box.
 
     Args:
         peak_at: (x, y) in pixels; None never hits.
@@ -129,8 +132,8 @@ def hits(peak_at: tuple[float, float] | None, lesions: Sequence[Box], tolerance:
     )
 
 
-def chance(mask: NDArray[np.bool_], lesions: Sequence[Box], tolerance: float) -> float:
-    """How often a point drawn evenly from the mask would hit: the game's rate for guessing.
+def compute_chance(mask: NDArray[np.bool_], lesions: Sequence[Box], tolerance: float) -> float:
+    """Compute how often a point drawn uniformly from the mask would hit: the rate of guessing.
 
     Args:
         mask: (H, W), where the breast is; at least one pixel.
@@ -141,7 +144,7 @@ def chance(mask: NDArray[np.bool_], lesions: Sequence[Box], tolerance: float) ->
     inside = np.zeros_like(mask)
     for lesion in lesions:
         box = lesion.grow(tolerance).clip(width, height)
-        # A pixel counts as `contains` counts it: by its corner's whole coordinates.
+        # As for `contains`, a pixel is in the box if its top left corner is.
         rows = slice(int(np.ceil(box.y1)), int(np.ceil(box.y2)))
         inside[rows, int(np.ceil(box.x1)) : int(np.ceil(box.x2))] = True
     return float((inside & mask).sum() / mask.sum())

@@ -1,7 +1,7 @@
 """Checkpoints of a training: after a crash it goes on from its last epoch, to the same bytes.
 
 A checkpoint is one safetensors file, named by a hash of everything that decides the training, so
-that only the very same training ever takes it up. It holds numbers and JSON, no pickle.
+that only the same training goes on from it. It holds numbers and JSON, no pickle.
 """
 
 import hashlib
@@ -24,36 +24,38 @@ from mammo.base.progress import say
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training after an epoch: tensors by name, and what JSON can say."""
+    """The state of a training after an epoch: tensors by name, and facts that JSON can hold."""
 
     tensors: Mapping[str, Tensor]
     facts: Any
 
 
-def key(module: str, facts: Any, contents: Iterable[bytes], tensors: Mapping[str, Tensor]) -> str:
-    """A hash of what decides a training or a search, as hex; our code belongs to it.
+def hash_inputs(
+    module: str, facts: Any, contents: Iterable[bytes], tensors: Mapping[str, Tensor]
+) -> str:
+    """Hash what decides a training or a search, our code included; as hex.
 
     Args:
         module: the one that trains; the code that it uses counts.
-        facts: settings, seed and the like: what JSON can say.
+        facts: settings, seed and the like, as JSON can hold them.
         contents: the data.
         tensors: first weights, by name.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     code = [code_version(module, ()).encode()]
-    weights = (as_bytes(tensors[name]) for name in sorted(tensors))
+    weights = (dump_tensor(tensors[name]) for name in sorted(tensors))
     for part in chain(code, contents, weights):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
 
 
-def machinery() -> dict[str, Any]:
-    """What decides the last bits of a training, besides what it is given."""
+def describe_machine() -> dict[str, Any]:
+    """What decides the last bits of a training, besides its inputs."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {"torch": torch.__version__, "threads": torch.get_num_threads(), "gpu": gpu}
 
 
-def as_bytes(tensor: Tensor) -> bytes:
+def dump_tensor(tensor: Tensor) -> bytes:
     """A tensor's numbers, in its own type."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()
@@ -62,7 +64,7 @@ def as_bytes(tensor: Tensor) -> bytes:
 def save(folder: Path, name: str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint in place of the one before, through a temporary name.
 
-    A disk that is full ends no training: it is told, and the checkpoint before stays.
+    A full disk does not end the training: a message is printed, and the checkpoint before stays.
     """
     partial = _path(folder, f".{name}")
     tensors = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.tensors.items()}
@@ -89,8 +91,8 @@ def load(folder: Path, name: str) -> Checkpoint | None:
         return None
 
 
-def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What a training changes from step to step, by name: weights, moments, random generators."""
+def collect_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Collect what training changes, by name: weights, moments, random generators."""
     moments = {
         f"optimizer.{number}.{name}": value
         for number, parameter in enumerate(_parameters(optimizer))
@@ -99,15 +101,15 @@ def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     generators = {"generator.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         generators["generator.gpu"] = torch.cuda.get_rng_state()
-    return {**prefixed("model", model.state_dict()), **moments, **generators}
+    return {**add_prefix("model", model.state_dict()), **moments, **generators}
 
 
 def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
-    """Put back what `state_of` gave, into a model and an optimizer built in the same way."""
-    model.load_state_dict(unprefixed("model", tensors))
+    """Put what `collect_state` returned into a model and an optimizer built in the same way."""
+    model.load_state_dict(select_prefix("model", tensors))
     for number, parameter in enumerate(_parameters(optimizer)):
-        moments = unprefixed(f"optimizer.{number}", tensors)
-        # Laid out in memory as the parameter is: it decides how sums are rounded.
+        moments = select_prefix(f"optimizer.{number}", tensors)
+        # With the parameter's layout in memory, which decides how sums are rounded.
         optimizer.state[parameter] = {
             name: value.to(parameter.device)
             if name == "step"
@@ -119,12 +121,12 @@ def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimize
         torch.cuda.set_rng_state(tensors["generator.gpu"])
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under names with a prefix and a dot before them."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with this prefix, without it."""
     start = f"{prefix}."
     return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}

@@ -4,11 +4,11 @@
     mammoflow fingerprint                # as a table
 
 Two machines with the same fingerprint can be expected to train the same model, bit for bit; where a
-family differs, its name says why they do not. Inputs are whole numbers drawn by chance and divided,
-which every processor does alike, so only the kernels show. On a machine with a GPU that stages
-would use, the families of torch are computed there as well, in the mode that training uses.
+family differs, its name says why they do not. Inputs are random whole numbers, divided: every
+processor does that alike, so a difference comes from the kernels. On a machine with a GPU that
+stages would use, torch's families are computed on the GPU as well, in the mode that training uses.
 
-What is not here is what no stage computes, such as MKL's square root, which differs between any two
+Kernels that no stage uses are left out, such as MKL's square root, which differs between any two
 makers of processors: see docs/portability.md.
 """
 
@@ -40,8 +40,8 @@ Result = Tensor | NDArray[Any] | np.generic | bytes
 Family = Callable[[torch.device], Iterator[Result]]
 
 
-def fingerprint(threads: int) -> dict[str, str]:
-    """A hash, 16 hex digits, for each family by its name; those of a GPU end in "on the GPU".
+def compute_fingerprint(threads: int) -> dict[str, str]:
+    """Compute a hash, 16 hex digits, of each family by its name; a GPU's end in "on the GPU".
 
     Args:
         threads: torch's, as in params.yaml: their number decides how sums are split.
@@ -50,15 +50,15 @@ def fingerprint(threads: int) -> dict[str, str]:
     found = {}
     for name, family in {**TORCH, **OTHERS}.items():
         pin(SEED, threads)
-        found[name] = _hash(family(torch.device("cpu")))
+        found[name] = _hash_results(family(torch.device("cpu")))
     if torch.cuda.is_available():
         for name, family in TORCH.items():
             pin(SEED, threads)
-            found[f"{name} on the GPU"] = _hash(family(torch.device("cuda")))
+            found[f"{name} on the GPU"] = _hash_results(family(torch.device("cuda")))
     return found
 
 
-def _hash(results: Iterator[Result]) -> str:
+def _hash_results(results: Iterator[Result]) -> str:
     digest = hashlib.sha256()
     for result in results:
         if isinstance(result, Tensor):
@@ -84,7 +84,7 @@ def _matrix_product(device: torch.device) -> Iterator[Result]:
         left = _tensor(device, rows, inner, seed=1).requires_grad_()
         right = _tensor(device, columns, inner, seed=2).requires_grad_()
         product = functional.linear(left, right, _tensor(device, columns, seed=3))
-        product.backward(_tensor(device, rows, columns, seed=4))
+        torch.autograd.backward(product, _tensor(device, rows, columns, seed=4))
         yield from _and_gradients(product, left, right)
     yield torch.bmm(_tensor(device, 3, 40, 70, seed=5), _tensor(device, 3, 70, 50, seed=6))
 
@@ -113,7 +113,7 @@ def _convolution(device: torch.device, backward: bool) -> Iterator[Result]:
             kernels = kernels.to(memory_format=layout).requires_grad_()
             made = functional.conv2d(images, kernels, None, stride, side // 2, groups=groups)
             if backward:
-                made.backward(_tensor(device, *made.shape, seed=seed + 100))
+                torch.autograd.backward(made, _tensor(device, *made.shape, seed=seed + 100))
                 yield from _and_gradients(images, kernels)
             else:
                 yield made
@@ -136,12 +136,12 @@ def _normalisation(device: torch.device) -> Iterator[Result]:
             batch_norm.train(training)
             given = images.to(memory_format=layout, copy=True).requires_grad_()
             made = batch_norm(given)
-            made.backward(_tensor(device, *made.shape, seed=8))
+            torch.autograd.backward(made, _tensor(device, *made.shape, seed=8))
             yield from _and_gradients(made, given, *batch_norm.parameters())
             yield from batch_norm.buffers()
     given = images.permute(0, 2, 3, 1).contiguous().requires_grad_()
     made = functional.layer_norm(given, (32,))
-    made.backward(_tensor(device, *made.shape, seed=9))
+    torch.autograd.backward(made, _tensor(device, *made.shape, seed=9))
     yield from _and_gradients(made, given)
     yield functional.group_norm(images, 8)
 
@@ -166,7 +166,7 @@ def _activation(device: torch.device) -> Iterator[Result]:
             given = _tensor(device, 4, 24, 33, 18, seed=10)
             given = (4 * given).to(memory_format=layout).requires_grad_()
             made = function(given)
-            made.backward(_tensor(device, *made.shape, seed=11))
+            torch.autograd.backward(made, _tensor(device, *made.shape, seed=11))
             yield from _and_gradients(made, given)
 
 
@@ -217,7 +217,7 @@ def _picture(height: int, width: int) -> NDArray[np.uint8]:
     """Grey, with smooth parts and noise."""
     rows, columns = np.mgrid[:height, :width]
     noise = np.random.default_rng(SEED).integers(0, 40, (height, width))
-    return ((rows * 3 + columns * 2 + noise) % 256).astype(np.uint8)
+    return np.asarray((rows * 3 + columns * 2 + noise) % 256, np.uint8)
 
 
 def _resampling_and_warping(_: torch.device) -> Iterator[Result]:
@@ -307,7 +307,7 @@ OTHERS: dict[str, Family] = {
 
 def main() -> None:
     """Print the fingerprint as one line of JSON, for the threads that params.yaml names."""
-    print(json.dumps(fingerprint(load_params().threads)))
+    print(json.dumps(compute_fingerprint(load_params().threads)))
 
 
 if __name__ == "__main__":

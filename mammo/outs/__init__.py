@@ -1,6 +1,6 @@
-"""Reading what one stage wrote for another: gray images and weights.
+"""What one stage writes for another: gray images, weights and trained networks.
 
 It may import `base`.
 """
 
-__all__ = ["gray_images", "weights"]
+__all__ = ["gray_images", "networks", "weights"]

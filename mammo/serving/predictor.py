@@ -19,7 +19,7 @@ from mammo.intake.prepare import prepare
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the predictor says of one image."""
+    """The prediction for one image."""
 
     probability: float  # of the target, in [0, 1]
     box: Box  # of the breast, in stored coordinates
@@ -49,18 +49,23 @@ class Predictor:
         roi = find_roi(self.detector, prepared.image, self.params.crop)
         breast = cut(prepared.image, roi.box)
         probability = float(predict(self.classifier, [breast], self.classifier_settings)[0])
-        heat = grad_cam.heatmap(self.classifier, breast, self.classifier_settings)
+        heat = grad_cam.compute_heatmap(self.classifier, breast, self.classifier_settings)
         return Prediction(
             probability=probability,
             box=prepared.placement.to_stored(roi.box),
             found_by=roi.found_by,
-            heatmap=encode_png(grad_cam.overlay(breast, heat)),
+            heatmap=encode_png(grad_cam.draw_overlay(breast, heat)),
         )
 
 
 def load_predictor(folder: Path) -> Predictor:
-    """Load a predictor: params.yaml, and the folders detector/ and classifier/ as their stages
-    wrote them. No pickle is involved."""
+    """Load a predictor from a folder: params.yaml, and detector/ and classifier/ from their stages.
+
+    No pickle is involved.
+
+    Raises:
+        UserError: if a file is missing, damaged or does not fit the others.
+    """
     params = load_params(folder / "params.yaml")
     classifier, settings = load_classifier(folder / "classifier")
     return Predictor(params, load_detector(folder / "detector"), classifier, settings)

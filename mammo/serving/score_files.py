@@ -2,9 +2,9 @@
 
     python -m mammo.serving.score_files PREDICTOR FILES.csv SCORES.csv
 
-PREDICTOR is a folder that `predictor.load_predictor` reads. A registered model carries this
-module along: run from the model's own code/, an old model is scored by the code that it was made
-with, whatever the working tree has become since.
+PREDICTOR is a folder that `predictor.load_predictor` reads. A registered model contains this
+module: run from the model's own code/, an old model is scored by the code that it was made with,
+whatever has changed in the working tree since.
 """
 
 import sys
@@ -41,7 +41,7 @@ def score_files(predictor: Predictor, files: Sequence[Path]) -> Iterator[float |
 
     The same numbers as `Predictor.predict` gives, but for rounding, and without heatmaps.
     """
-    for images in _prepared(files, predictor.params.preprocess):
+    for images in _prepare_batches(files, predictor.params.preprocess):
         breasts = [
             cut(image, find_roi(predictor.detector, image, predictor.params.crop).box)
             for image in images
@@ -51,7 +51,7 @@ def score_files(predictor: Predictor, files: Sequence[Path]) -> Iterator[float |
         yield from (None if image is None else float(next(found)) for image in images)
 
 
-def _prepared(files: Sequence[Path], settings: Preprocess) -> Iterator[list[Image | None]]:
+def _prepare_batches(files: Sequence[Path], settings: Preprocess) -> Iterator[list[Image | None]]:
     """The image of each file, batch by batch in order; None where it cannot be read."""
     work = partial(_prepare, settings=settings)
     batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
@@ -68,7 +68,7 @@ def _prepared(files: Sequence[Path], settings: Preprocess) -> Iterator[list[Imag
         coming = pool.map(work, batches[0])
         for following in (*batches[1:], []):
             images = list(coming)
-            coming = pool.map(work, following)  # decoded while the networks look at these
+            coming = pool.map(work, following)  # decoded while the networks score this batch
             yield images
 
 
@@ -83,7 +83,7 @@ def main(folder: Path, files: Path, out: Path) -> None:
     """Score the files that the column `path` of a CSV names; add the column `probability`.
 
     Raises:
-        UserError: if the predictor is not whole; it names the file.
+        UserError: if a file of the predictor is missing or damaged.
     """
     table = pd.read_csv(files, dtype=str, keep_default_na=False)
     predictor = load_predictor(folder)

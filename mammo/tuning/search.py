@@ -1,14 +1,15 @@
 """The search for head width, dropout and learning rate, with Optuna.
 
-In place, each trial's sampler is seeded from the seed and the trial's number, so thirty trials at
-once and fifteen and fifteen more propose the same. So a search that is cut short can go on with the
-trials that it had ended. Several workers can share one search in a database instead: what is
-proposed then depends on who is faster.
+In a search of one process, each trial's sampler is seeded from the seed and the trial's number, so
+a run of thirty trials proposes the same as two runs of fifteen, and a search that was interrupted
+can go on after its last complete trial. Instead, several workers can share one search in a
+database: what is proposed then depends on which worker is faster.
 """
 
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ import optuna
 import pandas as pd
 import torch
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,36 +32,39 @@ from mammo.classifier_training.fit import (
     Examples,
     Scores,
     TrainingDivergedError,
-    contents,
+    dump_examples,
     fit,
     rank,
 )
-from mammo.learning.checkpoint import key, machinery
+from mammo.learning.checkpoint import describe_machine, hash_inputs
 
-HEARTBEAT, GRACE = 20, 80  # seconds: a worker's sign of life, and how long it may be missing
-UNPRUNED = 3  # trials that run to their end before the median means something
+HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
+UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
 
 Choice = dict[str, Any]
 Report = Callable[[Scores], None]
 Objective = Callable[[int, Choice, Report], float]
+Watch = Callable[[int, Choice], Report]
 
 
-def new_study(select_by: str, pruning: bool) -> optuna.Study:
+def create_study(select_by: str, pruning: bool) -> optuna.Study:
     """An empty study, in memory."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(direction=_direction(select_by), pruner=_pruner(pruning))
+    return optuna.create_study(
+        direction=_choose_direction(select_by), pruner=_build_pruner(pruning)
+    )
 
 
-def _direction(select_by: str) -> StudyDirection:
+def _choose_direction(select_by: str) -> StudyDirection:
     return StudyDirection.MINIMIZE if select_by == "loss" else StudyDirection.MAXIMIZE
 
 
-def _pruner(pruning: bool) -> optuna.pruners.BasePruner:
-    return optuna.pruners.MedianPruner(UNPRUNED) if pruning else optuna.pruners.NopPruner()
+def _build_pruner(pruning: bool) -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(UNPRUNED_TRIALS) if pruning else optuna.pruners.NopPruner()
 
 
 def propose(trial: optuna.Trial, space: Space) -> Choice:
-    """Values for the settings that are tuned."""
+    """Propose values for the settings that are tuned."""
     return {
         "head_width": trial.suggest_categorical("head_width", space.head_width),
         "dropout": trial.suggest_float("dropout", *space.dropout),
@@ -76,34 +79,35 @@ def search(
     select_by: str,
     trials: int,
     seed: int,
-    keep: Callable[[optuna.Study], None] = lambda study: None,
+    keep: Callable[[optuna.Study], None] | None = None,
 ) -> None:
     """Run trials until the study holds `trials` of them.
 
     Args:
-        study: from `new_study`; the trials that it already holds count.
-        objective: (trial number, choice, report) to the trial's value. It calls report with the
-            scores of each epoch, which raises `optuna.TrialPruned` if going on is not worth it.
+        study: from `create_study`; the trials that it already holds count.
+        objective: takes (trial number, choice, report) and returns the trial's value. It calls
+            report with the scores of each epoch; report raises `optuna.TrialPruned` if the trial
+            is not worth going on.
         space: to choose from.
         select_by: which of an epoch's scores is compared.
         trials: how many in all.
         seed: the study's.
         keep: called after each trial.
     """
-
-    run = _runner(objective, space, select_by)
+    run = _build_runner(objective, space, select_by)
     for number in range(len(study.trials), trials):
         study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
         study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
         trial = study.trials[number]
         say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
-        keep(study)
+        if keep is not None:
+            keep(study)
 
 
 def save_trials(study: optuna.Study, path: Path) -> None:
-    """Write down the trials of a study, in place of what was written before.
+    """Write the trials of a study to a file, in place of those written before.
 
-    A disk that is full ends no search: it is told, and what was written before stays.
+    A full disk does not end the search: a message is printed, and the file before stays.
     """
     trials = [
         {
@@ -145,11 +149,16 @@ def load_trials(path: Path, study: optuna.Study) -> None:
         say(f"{path}: cannot be read ({error}); the search starts from its beginning")
         return
     study.add_trials(trials)
-    say(f"going on after trial {len(trials) - 1}: those before it were kept")
+    say(f"going on after trial {len(trials) - 1}: the trials up to it were kept")
 
 
-def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optuna.Study:
-    """The study of this name in a database, made if need be.
+def open_shared_study(
+    storage: str, name: str, select_by: str, pruning: bool
+) -> tuple[optuna.Study, RDBStorage]:
+    """Open the study of this name in a database; create the study and its tables if needed.
+
+    Returns:
+        The study and its database.
 
     Raises:
         UserError: if the database cannot be reached.
@@ -157,12 +166,13 @@ def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optu
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
-        return optuna.create_study(
-            storage=_database(storage),
+        database = _open_database(storage)
+        study = optuna.create_study(
+            storage=database,
             study_name=name,
-            direction=_direction(select_by),
-            pruner=_pruner(pruning),
-            # Else workers that start together would all try the same.
+            direction=_choose_direction(select_by),
+            pruner=_build_pruner(pruning),
+            # Without it, workers that start together would all try the same.
             sampler=optuna.samplers.TPESampler(constant_liar=True),
             load_if_exists=True,
         )
@@ -170,11 +180,12 @@ def shared_study(storage: str, name: str, select_by: str, pruning: bool) -> optu
         reason = str(error).splitlines()[0]
         raise UserError(
             f"OPTUNA_STORAGE: its database cannot be used ({reason}); start it, or unset the"
-            f" variable to tune in place"
+            f" variable to tune without a database"
         ) from None
+    return study, database
 
 
-def _database(storage: str) -> optuna.storages.RDBStorage:
+def _open_database(storage: str) -> RDBStorage:
     """Open a database for shared studies; an empty one gets its tables."""
     attempts = 3
     while True:
@@ -194,19 +205,36 @@ def _database(storage: str) -> optuna.storages.RDBStorage:
 
 
 def share(
-    study: optuna.Study, objective: Objective, space: Space, select_by: str, trials: int
+    study: optuna.Study,
+    database: RDBStorage,
+    objective: Objective,
+    space: Space,
+    select_by: str,
+    trials: int,
 ) -> None:
     """Run trials of a shared study until all workers together have ended `trials` of them.
 
-    A trial whose worker dies is tried once more, by whoever finds it; twice, if two find it at the
-    same moment. Of workers that start the last trial at the same moment, one gives its own up.
+    A trial whose worker dies is tried once more, by the worker that notices it; twice, if two
+    notice it at the same moment. Of workers that start the last trial at the same moment, one
+    gives its own up.
+
+    Args:
+        study: from `open_shared_study`.
+        database: from `open_shared_study`.
+        objective: as for `search`.
+        space: to choose from.
+        select_by: which of an epoch's scores is compared.
+        trials: how many in all, without second tries.
     """
-    run = _runner(objective, space, select_by)
+    run = _build_runner(objective, space, select_by)
 
     def run_if_wanted(trial: optuna.Trial) -> float:
+        # At once: Optuna's own thread may be late, and a trial whose worker dies before the first
+        # heartbeat would count as running for ever.
+        _record_heartbeat(database, study.study_name, trial.number)
         found = study.get_trials(deepcopy=False)
         retry = RetryHeartbeatStaleTrialCallback.retried_trial_number(found[trial.number])
-        if retry is None and _first_tries(found[: trial.number]) >= trials:
+        if retry is None and _count_first_tries(found[: trial.number]) >= trials:
             raise optuna.TrialPruned
         return run(trial)
 
@@ -214,7 +242,7 @@ def share(
         optuna.storages.fail_stale_trials(study)
         found = study.get_trials(deepcopy=False)
         states = [trial.state for trial in found]
-        if TrialState.WAITING in states or _first_tries(found) < trials:
+        if TrialState.WAITING in states or _count_first_tries(found) < trials:
             study.optimize(run_if_wanted, n_trials=1, catch=(TrainingDivergedError,))
         elif TrialState.RUNNING in states:
             time.sleep(HEARTBEAT)
@@ -222,20 +250,24 @@ def share(
             return
 
 
-def _first_tries(found: list[FrozenTrial]) -> int:
-    """How many trials are not another's second try."""
+def _record_heartbeat(database: RDBStorage, study: str, number: int) -> None:
+    study_id = database.get_study_id_from_name(study)
+    trial_id = database.get_trial_id_from_study_id_trial_number(study_id, number)
+    database.record_heartbeat(trial_id)
+
+
+def _count_first_tries(found: list[FrozenTrial]) -> int:
+    """Count the trials that are not the second try of another."""
     number_of = RetryHeartbeatStaleTrialCallback.retried_trial_number
     return sum(number_of(trial) is None for trial in found)
 
 
-def _runner(objective: Objective, space: Space, select_by: str) -> Callable[[optuna.Trial], float]:
-    """What Optuna calls for each trial."""
+def _build_runner(
+    objective: Objective, space: Space, select_by: str
+) -> Callable[[optuna.Trial], float]:
+    """Build the function that Optuna calls for each trial."""
 
     def run(trial: optuna.Trial) -> float:
-        if isinstance(trial.storage, BaseHeartbeat):
-            # Optuna's own thread may be late: a trial without any sign of life is never found dead.
-            trial.storage.record_heartbeat(trial._trial_id)
-
         def report(scores: Scores) -> None:
             trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
             if trial.should_prune():
@@ -252,38 +284,99 @@ def tune(
     train: Examples,
     validation: Examples,
     seed: int,
-    watch: Callable[[int, Choice], Report] = lambda number, choice: lambda scores: None,
-    storage: str = "",
+    watch: Watch | None = None,
     checkpoints: Path | None = None,
 ) -> optuna.Study:
-    """Search with trainings of `tune.epochs` epochs; a trial's value is its best epoch's.
+    """Search in this process, with trainings of `tune.epochs` epochs.
 
-    Every training has the same seed, so that trials differ by what they try only.
+    Every training has the same seed, so that only what is tried makes trials differ. A trial's
+    value is that of its best epoch.
 
     Args:
         classifier: the settings that are not tuned.
-        settings: the search.
-        train: to learn from.
-        validation: to compare on.
+        settings: of the search.
+        train: the examples to learn from.
+        validation: the examples to compare on.
         seed: of the samplers and the trainings.
         watch: called with each trial's number and choice; what it returns is called with the
             scores of each of its epochs.
-        storage: address of a database, as SQLAlchemy has it, where every worker that is given the
-            same search does its share; without it, the search is this process's alone.
-        checkpoints: a folder for the trials that have ended. Without it a search in place that is
-            cut short starts again; the result is the same. It holds what nobody needs once the
-            result is safe.
+        checkpoints: a folder for the trials that have ended. Without it, a search that was
+            interrupted starts again; the result is the same. Once the result is safe, the folder
+            is of no use.
+    """
+    objective = _build_objective(classifier, settings, train, validation, seed, watch)
+    study = create_study(classifier.select_by, settings.pruning)
+    wanted = (settings.space, classifier.select_by, settings.trials, seed)
+    if checkpoints is None:
+        search(study, objective, *wanted)
+        return study
+    torch.manual_seed(stage_seed(seed, "fit"))
+    weights = build_classifier(classifier).state_dict()
+    facts = [
+        *_describe_search(classifier, settings, seed),
+        describe_machine() | {"optuna": optuna.__version__},
+    ]
+    name = hash_inputs(__name__, facts, dump_examples(train, validation), weights)
+    path = checkpoints / f"{name}.json"
+    load_trials(path, study)
+    search(study, objective, *wanted, partial(save_trials, path=path))
+    return study
+
+
+def tune_shared(
+    classifier: Classifier,
+    settings: Tune,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    watch: Watch | None,
+    storage: str,
+) -> optuna.Study:
+    """Do a share of a search that several workers share; return when all trials have ended.
+
+    Args:
+        classifier: as for `tune`.
+        settings: as for `tune`.
+        train: as for `tune`.
+        validation: as for `tune`.
+        seed: as for `tune`.
+        watch: as for `tune`.
+        storage: address of a database, in SQLAlchemy's form. Every worker with the same address
+            and the same arguments takes part in the same search.
 
     Raises:
         UserError: if the database cannot be reached.
     """
+    facts = _describe_search(classifier, settings, seed)
+    name = f"mammoflow-{hash_inputs(__name__, facts, dump_examples(train, validation), {})[:32]}"
+    study, database = open_shared_study(storage, name, classifier.select_by, settings.pruning)
+    objective = _build_objective(classifier, settings, train, validation, seed, watch)
+    share(study, database, objective, settings.space, classifier.select_by, settings.trials)
+    return study
+
+
+def _describe_search(classifier: Classifier, settings: Tune, seed: int) -> list[Any]:
+    """Describe what decides a search, besides code and data."""
+    return [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
+
+
+def _build_objective(
+    classifier: Classifier,
+    settings: Tune,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    watch: Watch | None,
+) -> Objective:
+    """Build the function that trains one trial."""
 
     def objective(number: int, choice: Choice, report: Report) -> float:
         say(f"trial {number} of {settings.trials}: {choice}")
-        tell = watch(number, choice)
+        listener = None if watch is None else watch(number, choice)
 
         def on_epoch(scores: Scores) -> None:
-            tell(scores)
+            if listener is not None:
+                listener(scores)
             report(scores)
 
         tried = classifier.model_copy(update={**choice, "epochs": settings.epochs})
@@ -291,34 +384,11 @@ def tune(
         best = max(result.history, key=lambda scores: rank(scores, tried))
         return best[f"validation_{tried.select_by}"]
 
-    if storage:
-        facts = [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
-        name = f"mammoflow-{key(__name__, facts, contents(train, validation), {})[:32]}"
-        study = shared_study(storage, name, classifier.select_by, settings.pruning)
-        share(study, objective, settings.space, classifier.select_by, settings.trials)
-    else:
-        study = new_study(classifier.select_by, settings.pruning)
-        wanted = (settings.space, classifier.select_by, settings.trials, seed)
-        if checkpoints is None:
-            search(study, objective, *wanted)
-        else:
-            torch.manual_seed(stage_seed(seed, "fit"))
-            weights = build_classifier(classifier).state_dict()
-            facts = [
-                classifier.model_dump(mode="json"),
-                settings.model_dump(mode="json"),
-                seed,
-                machinery() | {"optuna": optuna.__version__},
-            ]
-            name = key(__name__, facts, contents(train, validation), weights)
-            path = checkpoints / f"{name}.json"
-            load_trials(path, study)
-            search(study, objective, *wanted, lambda study: save_trials(study, path))
-    return study
+    return objective
 
 
-def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """One row a trial: number, what it tried, its value, state and epochs; nothing of the clock.
+def tabulate_trials(study: optuna.Study) -> pd.DataFrame:
+    """Make a table with one row a trial: number, choice, value, state and epochs; no times.
 
     A pruned trial's value is its last; one that diverged, or whose worker died, has none.
     """
@@ -336,19 +406,19 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     )
 
 
-def best_params(study: optuna.Study) -> Choice:
-    """head_width, dropout, learning_rate and value of the best trial; of equals, the first.
+def find_best_params(study: optuna.Study) -> Choice:
+    """Find head_width, dropout, learning_rate and value of the best trial; of equals, the first.
 
     Raises:
-        UserError: if no trial came to its end.
+        UserError: if no trial ran to its end.
     """
     done: list[FrozenTrial] = study.get_trials(states=(TrialState.COMPLETE,))
     if not done:
         raise UserError(
-            "no trial of the tuning came to its end, all diverged: lower the range of"
+            "no trial of the tuning ran to its end, all diverged: lower the range of"
             " tune.space.learning_rate in params.yaml"
         )
-    # Not study.best_trial: of equals, a database gives any.
+    # Not study.best_trial: of equal trials, a database may return any.
     sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
     best = max(done, key=lambda trial: sign * float(trial.values[0]))
     return {**{name: best.params[name] for name in Space.model_fields}, "value": best.value}

@@ -11,7 +11,7 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 from mammo.data.tables import ROIS, read_table
-from mammo.detector.detector import save_detector, untrained_detector
+from mammo.detector.detector import build_detector, save_detector
 from stages.crop_rois import run
 from tests.support.tiny_mammograms import write_preprocessed
 
@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Path:
     cv2.imwrite(str(black), np.zeros((80, 64), np.uint8))
     pin(0, threads=1)
     (tmp_path / "detector").mkdir()
-    save_detector(untrained_detector("yolo11n.yaml", 64), tmp_path / "detector")
+    save_detector(build_detector("yolo11n.yaml", 64), tmp_path / "detector")
     return tmp_path
 
 

@@ -11,7 +11,7 @@ import pytest
 from mammo.base.settings import Params
 from mammo.data.tables import ROIS, read_table
 from mammo.imaging.geometry import Box
-from stages.explain import PICTURE_HEIGHT, choose, lesions_in_rois, run
+from stages.explain import PICTURE_HEIGHT, choose_gallery, find_lesions, run
 from tests.support.tiny_outputs import HEIGHT, MARGIN, WIDTH, tiny_params, write_tiny_outputs
 
 KINDS = ["mass", "calcifications"]
@@ -142,7 +142,7 @@ def test_lesions_come_from_stored_pixels_into_the_rois(changed: Path) -> None:
     lesions = [("016LCC", inside, "mass"), ("016LCC", across, "mass"), ("017LCC", inside, "cyst")]
     write_lesions(changed, lesions)
     rois = read_table(changed / "crop_rois/rois.csv", ROIS)
-    found = lesions_in_rois(changed / "preprocess", KINDS, rois)
+    found = find_lesions(changed / "preprocess", KINDS, rois)
     assert found == {"016LCC": [inside, Box(0, 50, 6, HEIGHT)]}
 
 
@@ -164,7 +164,7 @@ def test_a_cancer_found_in_one_view_is_not_missed() -> None:
             "probability": [0.8, 0.3],
         }
     )
-    chosen = choose(images, breasts, 0.5, 4)
+    chosen = choose_gallery(images, breasts, 0.5, 4)
     assert chosen[["kind", "image_id"]].to_numpy().tolist() == [
         ["true_positive", "2"],
         ["missed_cancer", "3"],

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mammo.base.atomic_files import write_json
 from mammo.base.settings import Space
 from stages import mlflow_live
-from stages.mlflow_live import stage_run, trial_runs
+from stages.mlflow_live import open_stage_log, open_trial_runs
 from tests.imports import ROOT
 from tests.support.learnable import tiny_params, write_outputs
 from tests.support.stage_runs import BEST, train, tune
@@ -51,7 +51,7 @@ def curve(run: Run, name: str) -> list[tuple[int, float]]:
 
 
 def test_an_epochs_scores_go_to_the_run_named(parent: Run) -> None:
-    log = stage_run()
+    log = open_stage_log()
     log({"epoch": 1, "validation_auroc": 0.5})
     log(SCORES)
     assert curve(parent, "validation_auroc") == [(1, 0.5), (2, 0.75)]
@@ -59,7 +59,7 @@ def test_an_epochs_scores_go_to_the_run_named(parent: Run) -> None:
 
 
 def test_each_trial_is_a_nested_run(parent: Run) -> None:
-    with trial_runs() as open_run:
+    with open_trial_runs() as open_run:
         for number in range(2):
             open_run(number, {"dropout": 0.1 * number})(SCORES)
             assert children(parent)[number].info.status == "RUNNING"
@@ -72,7 +72,7 @@ def test_each_trial_is_a_nested_run(parent: Run) -> None:
 
 def test_a_trial_that_fails_is_not_left_running(parent: Run) -> None:
     def interrupted() -> None:
-        with trial_runs() as open_run:
+        with open_trial_runs() as open_run:
             open_run(0, {})
             raise KeyboardInterrupt
 
@@ -84,7 +84,7 @@ def test_a_trial_that_fails_is_not_left_running(parent: Run) -> None:
 def test_a_store_that_stops_taking_scores_does_not_end_the_training(
     parent: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = stage_run()
+    log = open_stage_log()
 
     def refuse(*_: object, **__: object) -> None:
         raise MlflowException("the disk is full")
@@ -115,7 +115,7 @@ def test_an_outage_of_mlflow_ends_no_tuning(
 
     monkeypatch.setattr(MlflowClient, method, refuse)
     done = []
-    with trial_runs() as open_run:
+    with open_trial_runs() as open_run:
         for number in range(2):
             open_run(number, {"dropout": 0.1})(SCORES)
             done.append(number)
@@ -132,7 +132,7 @@ def test_after_an_outage_the_curves_go_on_and_every_run_is_closed(
     def refuse(*_: object, **__: object) -> None:
         raise requests.ConnectionError("no route")
 
-    with trial_runs() as open_run:
+    with open_trial_runs() as open_run:
         log = open_run(0, {})
         with monkeypatch.context() as away:
             for method in METHODS:
@@ -148,12 +148,12 @@ def test_after_an_outage_the_curves_go_on_and_every_run_is_closed(
 
 HANGS = """
 import time
-from stages.mlflow_live import stage_run, trial_runs
+from stages.mlflow_live import open_stage_log, open_trial_runs
 start = time.monotonic()
-log = stage_run()
+log = open_stage_log()
 for epoch in range(20):
     log({"epoch": epoch, "loss": 0.5})
-with trial_runs() as open_run:
+with open_trial_runs() as open_run:
     for number in range(5):
         open_run(number, {"dropout": 0.1})({"epoch": 1})
 print("seconds", time.monotonic() - start)
@@ -176,9 +176,9 @@ def test_a_server_that_never_answers_does_not_let_a_training_stand_still() -> No
 
 def test_without_a_run_mlflow_is_not_even_imported() -> None:
     code = (
-        "import sys; from stages.mlflow_live import stage_run, trial_runs\n"
-        "stage_run()({'epoch': 1})\n"
-        "with trial_runs() as open_run: open_run(0, {})({'epoch': 1})\n"
+        "import sys; from stages.mlflow_live import open_stage_log, open_trial_runs\n"
+        "open_stage_log()({'epoch': 1})\n"
+        "with open_trial_runs() as open_run: open_run(0, {})({'epoch': 1})\n"
         "assert 'mlflow' not in sys.modules"
     )
     env = {name: x for name, x in os.environ.items() if name != "MLFLOW_RUN_ID"}

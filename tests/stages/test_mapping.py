@@ -20,7 +20,7 @@ from mammo.base.errors import UserError
 from mammo.compute import dask_map
 from mammo.compute.dask_map import map_over_dask
 from mammo.compute.result_store import Store
-from mammo.detector.detector import save_detector, untrained_detector
+from mammo.detector.detector import build_detector, save_detector
 from mammo.pins import PINS, X86
 from stages import crop_rois, preprocess
 from tests.imports import ROOT
@@ -99,7 +99,7 @@ def test_crop_rois_writes_the_same(cluster, tmp_path, monkeypatch):
     write_preprocessed(tmp_path / "preprocess", 4)
     pin(0, threads=1)
     (tmp_path / "detector").mkdir()
-    save_detector(untrained_detector("yolo11n.yaml", 64), tmp_path / "detector")
+    save_detector(build_detector("yolo11n.yaml", 64), tmp_path / "detector")
     params = tiny()
     sure = params.crop.model_copy(update={"confidence": 0.0})
     params = params.model_copy(update={"crop": sure, "threads": 1})

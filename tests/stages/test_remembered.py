@@ -9,7 +9,7 @@ from mammo.base.atomic_files import read_json
 from mammo.base.determinism import pin
 from mammo.compute.result_store import Store
 from mammo.cropping import cached_crop
-from mammo.detector.detector import save_detector, untrained_detector
+from mammo.detector.detector import build_detector, save_detector
 from mammo.intake import cached_prepare
 from stages import crop_rois, preprocess
 from tests.support.contents import contents
@@ -116,7 +116,7 @@ def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, m
     for name in ("one", "other"):
         pin(len(name), threads=1)
         (tmp_path / name).mkdir()
-        save_detector(untrained_detector("yolo11n.yaml", 64), tmp_path / name)
+        save_detector(build_detector("yolo11n.yaml", 64), tmp_path / name)
     params = tiny().model_copy(update={"threads": 1})
     sure = params.crop.model_copy(update={"confidence": 0.0})
     params = params.model_copy(update={"crop": sure})

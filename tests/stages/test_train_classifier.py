@@ -67,7 +67,7 @@ def test_best_params_that_are_missing_or_wrong_are_refused(
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=fault) as error:
-        train_classifier.tuned(tiny_params().classifier, path)
+        train_classifier.apply_best_params(tiny_params().classifier, path)
     assert str(path) in str(error.value)
 
 
@@ -90,7 +90,7 @@ def rate_at(step, steps):
         os.kill(os.getpid(), 9)
     return usual(step, steps)
 
-usual, fit.rate_at = fit.rate_at, rate_at
+usual, fit.compute_rate_factor = fit.compute_rate_factor, rate_at
 outputs, out, checkpoints = map(Path, sys.argv[1:])
 train(LONGER, outputs, out, checkpoints)
 """

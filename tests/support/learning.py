@@ -14,7 +14,7 @@ import yaml
 from mammo.base.determinism import pin
 from mammo.base.settings import Classifier, load_params
 from mammo.classifier.network import build_classifier, save_classifier
-from mammo.detector.detector import save_detector, untrained_detector
+from mammo.detector.detector import build_detector, save_detector
 from tests.imports import ROOT
 
 TINY = {
@@ -46,7 +46,7 @@ def write_breasts(folder: Path, women: int, splits: dict[str, str] | None = None
     """Write two views of both breasts of each woman, the left one positive, and their table.
 
     Returns:
-        As `inputs.examples`: half of the women train, the other half validation, or as `splits`
+        As `inputs.label_rois`: half of the women train, the other half validation, or as `splits`
         says.
     """
     rows = []
@@ -86,7 +86,7 @@ def write_untrained_predictor(folder: Path) -> Path:
     pin(3, 1)
     for part in ("detector", "classifier"):
         (folder / part).mkdir()
-    save_detector(untrained_detector("yolo11n.yaml", 64), folder / "detector")
+    save_detector(build_detector("yolo11n.yaml", 64), folder / "detector")
     settings = load_params(folder / "params.yaml").classifier
     model = build_classifier(settings)
     with torch.no_grad():  # a head that has learnt nothing says the same of every image

@@ -17,10 +17,10 @@ from mammo.assurance.equivalence import (
     Equivalence,
     Measure,
     Scored,
-    _rank_correlation,
+    _correlate_ranks,
     compare_models,
-    other_cases,
-    score_again,
+    compare_predictions,
+    find_case_difference,
 )
 from mammo.base.settings import Audit
 
@@ -284,7 +284,7 @@ def test_the_correlation_of_weighted_cases_is_that_of_repeated_ones(
         return
     times = weights.astype(int)
     repeated = np.repeat(one, times), np.repeat(other, times)
-    (found,) = _rank_correlation(one, other, weights[None])
+    (found,) = _correlate_ranks(one, other, weights[None])
     flat = [len(set(values)) == 1 for values in repeated]
     if any(flat):
         assert found == (1.0 if all(flat) else 0.0)
@@ -295,17 +295,19 @@ def test_the_correlation_of_weighted_cases_is_that_of_repeated_ones(
 def test_other_women_are_named() -> None:
     then, _ = tables(1, 6, 0)
     table = then.breasts
-    assert other_cases(table, table.sample(frac=1, random_state=1)) == ""
+    assert find_case_difference(table, table.sample(frac=1, random_state=1)) == ""
     fewer, odd = table.iloc[2:], table.assign(patient_id="0000")
-    assert other_cases(table, fewer) == (
+    assert find_case_difference(table, fewer) == (
         "2 of the test breasts are not in the re-made predictions: 0000 L, 0000 R"
     )
-    assert other_cases(fewer, table) == (
+    assert find_case_difference(fewer, table) == (
         "2 of the test breasts are new in the re-made predictions: 0000 L, 0000 R"
     )
-    assert other_cases(odd, table) == "the recorded predictions hold a breast more than once"
+    assert (
+        find_case_difference(odd, table) == "the recorded predictions hold a breast more than once"
+    )
     turned = table.assign(target=1 - table["target"])
-    assert other_cases(table, turned) == (
+    assert find_case_difference(table, turned) == (
         "12 of the test breasts have another label: 0000 L, 0000 R, 0001 L and 9 more"
     )
 
@@ -330,11 +332,11 @@ def predictions(*probabilities: float) -> pd.DataFrame:
 
 
 def test_predictions_are_off_by_rounding_or_by_more() -> None:
-    found = score_again(predictions(0.1, 0.5), predictions(0.1, 0.5004), 0.001)
+    found = compare_predictions(predictions(0.1, 0.5), predictions(0.1, 0.5004), 0.001)
     assert found.holds
     assert (found.cases, found.where) == (2, "0001 1 was 0.5, is 0.5004")
     assert found.largest == pytest.approx(0.0004)
-    assert not score_again(predictions(0.1, 0.5), predictions(0.2, 0.5), 0.001).holds
+    assert not compare_predictions(predictions(0.1, 0.5), predictions(0.2, 0.5), 0.001).holds
 
 
 @pytest.mark.parametrize(
@@ -349,4 +351,4 @@ def test_predictions_are_off_by_rounding_or_by_more() -> None:
 def test_predictions_of_other_cases_are_an_error(spoil: Any) -> None:
     table = predictions(0.1, 0.5)
     with pytest.raises(ValueError, match="other cases"):
-        score_again(table, spoil(table), 0.001)
+        compare_predictions(table, spoil(table), 0.001)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.assurance.paired import areas
-from mammo.assurance.promotion_rule import Decision, Reason, decide, with_groups
+from mammo.assurance.paired import compute_areas
+from mammo.assurance.promotion_rule import Decision, Reason, add_groups, decide
 from mammo.evaluation.metrics import measure
 from tests.support.judged import policy, women
 
@@ -28,7 +28,7 @@ def reason(decision: Decision, check: str, group: str | None = None) -> Reason:
 def test_areas_of_many_weightings_are_those_of_measure(rows: list[tuple[int, int, int]]) -> None:
     shuffled = [np.array(column) for column in zip(*rows, strict=True)]
     both = np.stack([shuffled[2], np.ones(len(rows))]).astype(float)
-    precision, auroc = areas(shuffled[0], shuffled[1] / 20, both)
+    precision, auroc = compute_areas(shuffled[0], shuffled[1] / 20, both)
     rows = sorted(rows, key=lambda row: -row[1])
     target, parts, weights = (np.array(column) for column in zip(*rows, strict=True))
     both = np.stack([weights, np.ones(len(rows))]).astype(float)
@@ -226,10 +226,10 @@ def test_groups_of_a_breast_come_from_its_images() -> None:
         }
     )
     breasts = pd.DataFrame({"patient_id": ["a", "b", "c"], "laterality": ["L", "R", "L"]})
-    found = with_groups(breasts, images, ["age", "density", "implant", "machine_id"])
+    found = add_groups(breasts, images, ["age", "density", "implant", "machine_id"])
     assert found.iloc[:, 2:].to_numpy().tolist() == [
         ["under 50", "B", "yes", "49"],
         ["70 and over", "unknown", "no", "216"],
         ["unknown", "D", "no", "48"],
     ]
-    assert list(with_groups(breasts, images, []).columns) == ["patient_id", "laterality"]
+    assert list(add_groups(breasts, images, []).columns) == ["patient_id", "laterality"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.assurance.tolerance import Comparison, compare_files, worst
+from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
 
 PIXELS = 2
 JSON = st.recursive(
@@ -104,7 +104,7 @@ def test_an_image_of_another_size_is_different(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from(["identical", "alike", "different"])))
 def test_of_several_the_worst_counts(likenesses: list[Any]) -> None:
-    found = worst([Comparison(likeness) for likeness in likenesses])
+    found = find_least_alike([Comparison(likeness) for likeness in likenesses])
     if "different" in likenesses:
         assert found == "different"
     elif "alike" in likenesses:

@@ -17,10 +17,10 @@ from mammo.classifier.inputs import (
     IMAGENET_STD,
     Epoch,
     Pictures,
-    augmented,
-    examples,
-    loader,
-    repeated,
+    augment,
+    build_loader,
+    label_rois,
+    repeat_positives,
     to_input,
 )
 from mammo.imaging.fitting import fit_in_frame
@@ -70,13 +70,13 @@ def test_the_input_is_normalised_as_imagenet_was() -> None:
 
 def test_without_augmentation_nothing_changes() -> None:
     picture = roi(0)
-    assert np.array_equal(augmented(picture, STILL, RNG(1)), picture)
+    assert np.array_equal(augment(picture, STILL, RNG(1)), picture)
 
 
 @pytest.mark.parametrize(("flip", "axis"), [("horizontal_flip", 1), ("vertical_flip", 0)])
 def test_a_sure_flip_mirrors_exactly(flip: str, axis: int) -> None:
     picture = roi(0)
-    changed = augmented(picture, STILL.model_copy(update={flip: 1.0}), RNG(1))
+    changed = augment(picture, STILL.model_copy(update={flip: 1.0}), RNG(1))
     assert np.array_equal(changed, np.flip(picture, axis))
 
 
@@ -89,7 +89,7 @@ def test_each_change_changes_alone_and_within_its_range(change: str, most: float
     canvas[30:71, 40:61] = 120
     canvas[45:56, 45:56] = 160
     settings = STILL.model_copy(update={change: most})
-    results = [augmented(canvas, settings, RNG(seed)) for seed in range(40)]
+    results = [augment(canvas, settings, RNG(seed)) for seed in range(40)]
     assert len({result.tobytes() for result in results}) > 20
     bright = [result.max() for result in results]
     rows = [np.flatnonzero((result > 90).any(axis=1)) for result in results]
@@ -119,7 +119,7 @@ def test_positives_are_repeated_and_negatives_are_not(
     negatives: int, positives: int, factor: float
 ) -> None:
     targets = RNG(negatives).permutation(np.repeat([0, 1], [negatives, positives]))
-    order = repeated(targets, factor, RNG(0))
+    order = repeat_positives(targets, factor, RNG(0))
     times = np.bincount(order, minlength=len(targets))
     assert (times[targets == 0] == 1).all()
     assert set(times[targets == 1]) <= {int(factor), int(factor) + 1}
@@ -133,7 +133,7 @@ def batches(wanted: Classifier, seed: int, epoch: int) -> list[torch.Tensor]:
     pictures = Pictures([roi(number) for number in range(7)], wanted)
     return [
         tensor
-        for batch in loader(Epoch(pictures, TARGETS, wanted, seed, epoch), wanted)
+        for batch in build_loader(Epoch(pictures, TARGETS, wanted, seed, epoch), wanted)
         for tensor in batch
     ]
 
@@ -205,12 +205,12 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 def test_examples_join_labels_and_splits() -> None:
-    table = examples(*tables(), settings(target=["cancer", "biopsy"]))
+    table = label_rois(*tables(), settings(target=["cancer", "biopsy"]))
     assert list(table["image_id"]) == ["1", "2", "3"]
     assert list(table["target"]) == [0, 1, 1]
     assert list(table["split"]) == ["train", "train", "test"]
     assert list(table["path"]) == ["a/1.png", "a/2.png", "b/3.png"]
-    assert list(examples(*tables(), settings(target=["cancer"]))["target"]) == [0, 1, 0]
+    assert list(label_rois(*tables(), settings(target=["cancer"]))["target"]) == [0, 1, 0]
 
 
 @pytest.mark.parametrize("missing", ["manifest", "split"])
@@ -221,4 +221,4 @@ def test_an_roi_that_nobody_knows_is_refused(missing: str) -> None:
     else:
         split = split[split["patient_id"] != "b"]
     with pytest.raises(UserError, match="such as 3; run the stages"):
-        examples(manifest, split, rois, settings())
+        label_rois(manifest, split, rois, settings())

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import load_params
 from mammo.classifier import network
 from mammo.classifier.network import (
+    BATCH_NORMS,
     Classifier,
     build_classifier,
-    cam_layer,
     check_weights,
+    get_cam_layer,
     load_classifier,
     save_classifier,
 )
@@ -49,7 +49,7 @@ def images(number: int = 2, height: int = 64, width: int = 48) -> Tensor:
 def test_backbones_give_logits_and_a_feature_map(backbone: str, channels: int) -> None:
     model = build_classifier(settings(backbone=backbone)).eval()
     maps: list[Tensor] = []
-    cam_layer(model).register_forward_hook(lambda _, __, output: maps.append(output))
+    get_cam_layer(model).register_forward_hook(lambda _, __, output: maps.append(output))
     logits = model(images())
     assert logits.shape == (2,)
     (feature_map,) = maps
@@ -114,7 +114,7 @@ def test_imagenet_weights_in_torchs_cache_are_used_if_they_are_torchvisions(
     with pytest.raises(UserError, match=rf"{name}: is not what torchvision published"):
         build_classifier(wanted)
     digest = hashlib.sha256((cache / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(network, "_digest_in", lambda path: digest[:8])
+    monkeypatch.setattr(network, "_parse_digest", lambda path: digest[:8])
     model = build_classifier(wanted)
     assert torch.equal(
         model.backbone.get_parameter("features.0.0.weight"), net.features[0][0].weight
@@ -262,6 +262,6 @@ def test_frozen_batch_norm_still_learns_its_scale() -> None:
     step(model)
     moved = changed(model, before)
     assert not any("running" in name or "num_batches" in name for name in moved)
-    norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    norms = [name for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
     assert any(f"{name}.weight" in moved for name in norms)
     assert not model.eval().training

@@ -21,9 +21,9 @@ from mammo.classifier_training.fit import (
     Fit,
     Scores,
     TrainingDivergedError,
+    compute_rate_factor,
     fit,
     gather,
-    rate_at,
     score,
 )
 from tests.support.learning import tiny, write_breasts
@@ -234,9 +234,9 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_then_falls_to_almost_nothing() -> None:
-    rates = [rate_at(step, 100) for step in range(100)]
+    rates = [compute_rate_factor(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001
-    assert all(math.isfinite(rate_at(step, 1)) for step in range(2))
+    assert all(math.isfinite(compute_rate_factor(step, 1)) for step in range(2))

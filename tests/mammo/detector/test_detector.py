@@ -11,9 +11,9 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.detector.detector import (
     Detector,
+    build_detector,
     load_detector,
     save_detector,
-    untrained_detector,
 )
 from mammo.imaging.fitting import fit_in_frame
 from tests.support.half_ellipses import half_ellipse
@@ -22,7 +22,7 @@ from tests.support.half_ellipses import half_ellipse
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     pin(0, threads=1)
-    return untrained_detector("yolo11n.yaml", image_size=64)
+    return build_detector("yolo11n.yaml", image_size=64)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_missing_and_broken_files_are_named(saved: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"weights\.safetensors: there is no such file"):
         load_detector(saved)
     (saved / "architecture.json").write_text("{}")
-    with pytest.raises(UserError, match=r"architecture\.json: does not describe a detector"):
+    with pytest.raises(UserError, match=r"architecture\.json: is not a detector's arch"):
         load_detector(saved)
 
 
@@ -88,5 +88,7 @@ def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
     weights = load_file(saved / "weights.safetensors")
     weights["model.0.conv.weight"] = torch.zeros(8, 3, 3, 3)  # of another width
     save_file(weights, saved / "weights.safetensors")
-    with pytest.raises(UserError, match=r"weights\.safetensors.*not the weights of yolo11n"):
+    with pytest.raises(
+        UserError, match=r"weights\.safetensors: does not hold the weights of yolo11n"
+    ):
         load_detector(saved)

@@ -12,7 +12,7 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.detector.detector import build_network, save_detector
 from mammo.detector_training import trainer
-from mammo.detector_training.trainer import Training, shrunk, train_detector
+from mammo.detector_training.trainer import Training, shrink, train_detector
 from tests.support.half_ellipses import SETTINGS, examples, half_ellipse
 
 
@@ -56,9 +56,9 @@ def test_images_are_shrunk_but_in_the_last_epochs(
 
     def counted(labels: dict[str, object]) -> dict[str, object]:
         seen.append(labels["im_file"])
-        return shrunk(labels)
+        return shrink(labels)
 
-    monkeypatch.setattr(trainer, "shrunk", counted)
+    monkeypatch.setattr(trainer, "shrink", counted)
     train(tmp_path, epochs=12)
     assert len(seen) == 2 * 8
 
@@ -182,7 +182,7 @@ def test_a_shrunk_image_and_its_box_stay_together_at_the_left_edge() -> None:
             "img": np.repeat(image[..., None], 3, axis=2),
             "instances": Instances(relative, bbox_format="xywh", normalized=True),
         }
-        smaller = shrunk(labels)
+        smaller = shrink(labels)
         bright = smaller["img"][..., 0] > 75
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]

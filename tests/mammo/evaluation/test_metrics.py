@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from mammo.base.settings import Evaluate
-from mammo.evaluation.metrics import best_threshold, by_breast, evaluate, measure, origin_scores
+from mammo.evaluation.metrics import (
+    choose_threshold,
+    compute_origin_scores,
+    evaluate,
+    group_by_breast,
+    measure,
+)
 
 # Few distinct probabilities, so that ties are common, and 0, 0.5 and 1 occur.
 CASES = st.lists(
@@ -128,7 +134,7 @@ def test_nobody_called_positive_scores_zero_not_nan() -> None:
 @settings(max_examples=50, deadline=None)
 def test_no_threshold_beats_the_best(rows: list[tuple[int, int, int]], beta: float) -> None:
     target, probability, _ = arrays(rows)
-    threshold = best_threshold(target, probability, beta)
+    threshold = choose_threshold(target, probability, beta)
 
     def score(at: float) -> float:
         return float(metrics.fbeta_score(target, probability >= at, beta=beta, zero_division=0))
@@ -138,10 +144,10 @@ def test_no_threshold_beats_the_best(rows: list[tuple[int, int, int]], beta: flo
 
 
 def test_best_threshold_lies_halfway_and_the_highest_wins() -> None:
-    assert best_threshold([1, 0], [0.8, 0.4], 2.0) == pytest.approx(0.6)
-    assert best_threshold([1, 1], [0.8, 0.4], 2.0) == pytest.approx(0.2)
+    assert choose_threshold([1, 0], [0.8, 0.4], 2.0) == pytest.approx(0.6)
+    assert choose_threshold([1, 1], [0.8, 0.4], 2.0) == pytest.approx(0.2)
     # F1 is 2/3 at 0.9 (tp 1, fn 1) and 2/3 at 0.3 (tp 2, fp 2).
-    assert best_threshold([1, 0, 0, 1], [0.9, 0.6, 0.5, 0.3], 1.0) == pytest.approx(0.75)
+    assert choose_threshold([1, 0, 0, 1], [0.9, 0.6, 0.5, 0.3], 1.0) == pytest.approx(0.75)
 
 
 def test_breasts_take_the_maximum_or_the_mean_of_their_views() -> None:
@@ -156,14 +162,14 @@ def test_breasts_take_the_maximum_or_the_mean_of_their_views() -> None:
             "probability": [0.2, 0.6, 0.1, 0.5],
         }
     )
-    breasts = by_breast(images, "max")
+    breasts = group_by_breast(images, "max")
     assert list(breasts.columns) == ["patient_id", "laterality", "split", "target", "probability"]
     assert breasts.to_numpy().tolist() == [
         ["a", "L", "validation", 0, 0.5],
         ["b", "L", "test", 1, 0.6],
         ["b", "R", "test", 0, 0.1],
     ]
-    assert by_breast(images, "mean")["probability"].tolist() == pytest.approx([0.5, 0.4, 0.1])
+    assert group_by_breast(images, "mean")["probability"].tolist() == pytest.approx([0.5, 0.4, 0.1])
 
 
 def test_bootstrap_is_reproducible_and_depends_on_the_seed_only() -> None:
@@ -224,7 +230,7 @@ def test_origin_scores_are_scikit_learns_on_the_maximum() -> None:
     breasts = images.groupby(["patient_id", "laterality"])[["target", "probability"]].max()
     target, probability = breasts["target"], breasts["probability"]
     precision, recall, _ = metrics.precision_recall_curve(target, probability)
-    assert origin_scores(images) == {
+    assert compute_origin_scores(images) == {
         "auroc": metrics.roc_auc_score(target, probability),
         "auprc_trapezoid": metrics.auc(recall, precision),
         "f2_at_half": metrics.fbeta_score(target, probability >= 0.5, beta=2),

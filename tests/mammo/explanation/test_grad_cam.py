@@ -12,9 +12,15 @@ from torch import nn
 from mammo.base.determinism import pin
 from mammo.base.settings import Classifier, load_params
 from mammo.classifier.inputs import to_input
-from mammo.classifier.network import build_classifier, cam_layer
+from mammo.classifier.network import build_classifier, get_cam_layer
 from mammo.explanation import grad_cam
-from mammo.explanation.grad_cam import chance, heatmap, hits, overlay, peak
+from mammo.explanation.grad_cam import (
+    compute_chance,
+    compute_heatmap,
+    draw_overlay,
+    find_peak,
+    hits_lesion,
+)
 from mammo.imaging.geometry import Box
 
 
@@ -46,7 +52,7 @@ class BrightSpots(nn.Module):
 
 @pytest.fixture
 def bright_spots(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    monkeypatch.setattr(grad_cam, "cam_layer", lambda model: model.map)
+    monkeypatch.setattr(grad_cam, "get_cam_layer", lambda model: model.map)
     return BrightSpots().eval()
 
 
@@ -55,7 +61,7 @@ def test_heatmap_has_the_rois_size_and_range(
     network: nn.Module, settings: Classifier, shape: tuple[int, int]
 ) -> None:
     roi = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
-    heat = heatmap(network, roi, settings)
+    heat = compute_heatmap(network, roi, settings)
     assert heat.shape == shape
     assert heat.dtype == np.float32
     assert heat.min() >= 0
@@ -64,18 +70,18 @@ def test_heatmap_has_the_rois_size_and_range(
 
 def test_heatmap_twice_is_the_same_bytes(network: nn.Module, settings: Classifier) -> None:
     roi = np.random.default_rng(3).integers(0, 256, (100, 60), dtype=np.uint8)
-    first = heatmap(network, roi, settings)
-    assert first.tobytes() == heatmap(network, roi, settings).tobytes()
+    first = compute_heatmap(network, roi, settings)
+    assert first.tobytes() == compute_heatmap(network, roi, settings).tobytes()
 
 
 def test_heatmap_of_a_frozen_network_is_that_of_a_learning_one(
     network: nn.Module, settings: Classifier
 ) -> None:
     roi = np.random.default_rng(3).integers(0, 256, (64, 48), dtype=np.uint8)
-    free = heatmap(network, roi, settings)
+    free = compute_heatmap(network, roi, settings)
     network.requires_grad_(False)
     try:
-        frozen = heatmap(network, roi, settings)
+        frozen = compute_heatmap(network, roi, settings)
     finally:
         network.requires_grad_(True)
     assert frozen.tobytes() == free.tobytes()
@@ -86,14 +92,14 @@ def test_heatmap_is_that_of_the_library_on_the_network_itself(
 ) -> None:
     roi = np.random.default_rng(3).integers(0, 256, (64, 48), dtype=np.uint8)
     inputs = to_input(roi, 64, 48)[None]
-    with GradCAM(network, [cam_layer(network)]) as cam:
+    with GradCAM(network, [get_cam_layer(network)]) as cam:
         theirs = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
     network.zero_grad()
-    assert np.array_equal(heatmap(network, roi, settings), theirs / theirs.max())
+    assert np.array_equal(compute_heatmap(network, roi, settings), theirs / theirs.max())
 
 
 def test_heatmap_leaves_no_trace_in_the_network(network: nn.Module, settings: Classifier) -> None:
-    heatmap(network, np.full((64, 48), 90, np.uint8), settings)
+    compute_heatmap(network, np.full((64, 48), 90, np.uint8), settings)
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks for module in network.modules())
 
@@ -115,7 +121,7 @@ def test_peak_is_where_the_network_sees_something(
     radius = 4 / scale  # half a cell
     rows, columns = np.mgrid[:height, :width]
     roi[(abs(rows + 0.5 - y) < radius) & (abs(columns + 0.5 - x) < radius)] = 255
-    found = peak(heatmap(bright_spots, roi, settings))
+    found = find_peak(compute_heatmap(bright_spots, roi, settings))
     assert found is not None
     cell = 8 / scale
     assert abs(found[0] - x) <= cell
@@ -123,38 +129,40 @@ def test_peak_is_where_the_network_sees_something(
 
 
 def test_nothing_seen_is_no_heat_and_no_peak(bright_spots: nn.Module, settings: Classifier) -> None:
-    heat = heatmap(bright_spots, np.zeros((64, 48), np.uint8), settings)
+    heat = compute_heatmap(bright_spots, np.zeros((64, 48), np.uint8), settings)
     assert not heat.any()
-    assert peak(heat) is None
+    assert find_peak(heat) is None
 
 
 def test_peak_of_a_plateau_is_its_centre_even_with_a_second_plateau() -> None:
     heat = np.zeros((20, 20), np.float32)
     heat[0:5, 0:3] = 1
     heat[12:20, 12:20] = 1
-    assert peak(heat) == (1.0, 2.0)
+    assert find_peak(heat) == (1.0, 2.0)
 
 
 def test_a_hit_needs_the_peak_in_a_box_or_within_the_tolerance() -> None:
     lesions = [Box(10, 10, 20, 20), Box(50, 50, 60, 60)]
-    assert hits((15, 15), lesions, 0)
-    assert hits((55, 59.5), lesions, 0)
-    assert not hits((22, 15), lesions, 0)
-    assert hits((22, 15), lesions, 3)
-    assert not hits((35, 35), lesions, 8)
-    assert not hits(None, lesions, 8)
-    assert not hits((5, 5), [], 8)
+    assert hits_lesion((15, 15), lesions, 0)
+    assert hits_lesion((55, 59.5), lesions, 0)
+    assert not hits_lesion((22, 15), lesions, 0)
+    assert hits_lesion((22, 15), lesions, 3)
+    assert not hits_lesion((35, 35), lesions, 8)
+    assert not hits_lesion(None, lesions, 8)
+    assert not hits_lesion((5, 5), [], 8)
 
 
 def test_chance_is_the_share_of_the_mask() -> None:
     mask = np.zeros((40, 40), bool)
     mask[:, :20] = True  # 800 pixels
-    assert chance(mask, [Box(0, 0, 10, 10)], 0) == pytest.approx(100 / 800)
-    assert chance(mask, [Box(5, 5, 15, 15)], 2) == pytest.approx(14 * 14 / 800)
-    assert chance(mask, [Box(15, 0, 25, 10)], 0) == pytest.approx(50 / 800)  # half beside it
+    assert compute_chance(mask, [Box(0, 0, 10, 10)], 0) == pytest.approx(100 / 800)
+    assert compute_chance(mask, [Box(5, 5, 15, 15)], 2) == pytest.approx(14 * 14 / 800)
+    assert compute_chance(mask, [Box(15, 0, 25, 10)], 0) == pytest.approx(
+        50 / 800
+    )  # half beside it
     overlapping = [Box(0, 0, 10, 10), Box(5, 0, 15, 10)]
-    assert chance(mask, overlapping, 0) == pytest.approx(150 / 800)
-    assert chance(mask, [], 8) == 0
+    assert compute_chance(mask, overlapping, 0) == pytest.approx(150 / 800)
+    assert compute_chance(mask, [], 8) == 0
 
 
 @given(
@@ -166,15 +174,17 @@ def test_chance_counts_the_pixels_that_would_hit(
     corner: tuple[float, float], size: tuple[float, float], tolerance: float
 ) -> None:
     lesion = Box(corner[0], corner[1], corner[0] + size[0], corner[1] + size[1])
-    would = [hits((x, y), [lesion], tolerance) for y in range(30) for x in range(30)]
-    assert chance(np.ones((30, 30), bool), [lesion], tolerance) == pytest.approx(np.mean(would))
+    would = [hits_lesion((x, y), [lesion], tolerance) for y in range(30) for x in range(30)]
+    assert compute_chance(np.ones((30, 30), bool), [lesion], tolerance) == pytest.approx(
+        np.mean(would)
+    )
 
 
 def test_overlay_keeps_the_image_gray_where_it_is_cold_and_visible_where_hot() -> None:
     roi = np.tile(np.arange(0, 250, 5, dtype=np.uint8), (50, 1))
     heat = np.zeros((50, 50), np.float32)
     heat[:25] = 1
-    picture = overlay(roi, heat)
+    picture = draw_overlay(roi, heat)
     assert picture.shape == (50, 50, 3)
     assert picture.dtype == np.uint8
     assert (picture[25:] == roi[25:, :, None]).all()
@@ -185,11 +195,11 @@ def test_overlay_keeps_the_image_gray_where_it_is_cold_and_visible_where_hot() -
 
 def test_overlay_outlines_lesions_and_marks_the_peak() -> None:
     roi, cold = np.full((60, 60), 40, np.uint8), np.zeros((60, 60), np.float32)
-    plain = overlay(roi, cold)
-    outlined = overlay(roi, cold, [Box(10, 20, 30, 40)])
+    plain = draw_overlay(roi, cold)
+    outlined = draw_overlay(roi, cold, [Box(10, 20, 30, 40)])
     changed = np.argwhere((outlined != plain).any(axis=2))
     assert changed.min(axis=0).tolist() == [20, 10]
     assert changed.max(axis=0).tolist() == [39, 29]
     assert (outlined[30, 20] == plain[30, 20]).all()  # an outline, not a patch
-    marked = np.argwhere((overlay(roi, cold, peak_at=(45.0, 50.0)) != plain).any(axis=2))
+    marked = np.argwhere((draw_overlay(roi, cold, peak_at=(45.0, 50.0)) != plain).any(axis=2))
     assert marked.mean(axis=0).tolist() == pytest.approx([50, 45], abs=0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mammo.base.code_version import code_version
-from mammo.learning.checkpoint import key
+from mammo.learning.checkpoint import hash_inputs
 from tests.imports import ROOT
 
 FIT = "mammo.classifier_training.fit"
@@ -27,24 +27,24 @@ FIT = "mammo.classifier_training.fit"
 def test_it_is_of_the_code_that_the_training_uses_in_whatever_room_that_is(
     file: str, counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = key(FIT, [], [], {})
+    before = hash_inputs(FIT, [], [], {})
     read = Path.read_bytes
     code_version.cache_clear()
     monkeypatch.setattr(
         Path, "read_bytes", lambda path: read(path) + b"\n# x" * (path == ROOT / file)
     )
-    assert (key(FIT, [], [], {}) != before) == counts
+    assert (hash_inputs(FIT, [], [], {}) != before) == counts
     code_version.cache_clear()
 
 
 def test_it_is_of_the_settings_the_data_and_the_first_weights() -> None:
     weights = {"a": torch.zeros(2)}
     keys = {
-        key(FIT, [1], [b"data"], weights),
-        key(FIT, [2], [b"data"], weights),
-        key(FIT, [1], [b"other data"], weights),
-        key(FIT, [1], [b"data"], {"a": torch.ones(2)}),
-        key("mammo.tuning.search", [1], [b"data"], weights),
+        hash_inputs(FIT, [1], [b"data"], weights),
+        hash_inputs(FIT, [2], [b"data"], weights),
+        hash_inputs(FIT, [1], [b"other data"], weights),
+        hash_inputs(FIT, [1], [b"data"], {"a": torch.ones(2)}),
+        hash_inputs("mammo.tuning.search", [1], [b"data"], weights),
     }
     assert len(keys) == 5
-    assert key(FIT, [1], [b"data"], weights) in keys
+    assert hash_inputs(FIT, [1], [b"data"], weights) in keys

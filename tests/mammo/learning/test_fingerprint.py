@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from mammo.base.settings import load_params
-from mammo.learning.fingerprint import OTHERS, TORCH, fingerprint
+from mammo.learning.fingerprint import OTHERS, TORCH, compute_fingerprint
 from tests.imports import ROOT
 
 
 @pytest.fixture(scope="module")
 def with_two_threads() -> dict[str, str]:
-    return fingerprint(2)
+    return compute_fingerprint(2)
 
 
 def test_it_is_the_same_in_another_process(with_two_threads: dict[str, str]) -> None:
@@ -36,7 +36,7 @@ def test_every_family_has_a_hash_of_its_own(with_two_threads: dict[str, str]) ->
 def test_another_thread_count_shows_in_what_is_split_among_threads(
     with_two_threads: dict[str, str],
 ) -> None:
-    with_one = fingerprint(1)
+    with_one = compute_fingerprint(1)
     differing = {name for name, value in with_one.items() if value != with_two_threads[name]}
     assert "convolution backward" in differing
     assert differing <= TORCH.keys()
@@ -52,8 +52,8 @@ os.environ.pop("NPY_DISABLE_CPU_FEATURES", None)
 import numpy, json
 from mammo.base import determinism
 determinism.check_pins = lambda: None
-from mammo.learning.fingerprint import fingerprint
-print(json.dumps(fingerprint(2)))
+from mammo.learning.fingerprint import compute_fingerprint
+print(json.dumps(compute_fingerprint(2)))
 """
     command = [sys.executable, "-c", script]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

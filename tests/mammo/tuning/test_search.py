@@ -19,17 +19,17 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
 from mammo.tuning.search import (
-    UNPRUNED,
+    UNPRUNED_TRIALS,
     Choice,
     Report,
-    best_params,
+    create_study,
+    find_best_params,
     load_trials,
-    new_study,
+    open_shared_study,
     save_trials,
     search,
     share,
-    shared_study,
-    trials_table,
+    tabulate_trials,
     tune,
 )
 from tests.imports import ROOT
@@ -54,10 +54,10 @@ def smooth(number: int, choice: Choice, report: Report) -> float:
 
 
 def searched(*stops: int, seed: int = 3, pruning: bool = True) -> pd.DataFrame:
-    study = new_study("auroc", pruning)
+    study = create_study("auroc", pruning)
     for trials in stops:
         search(study, smooth, SPACE, "auroc", trials, seed)
-    return trials_table(study)
+    return tabulate_trials(study)
 
 
 def test_thirty_trials_at_once_are_fifteen_and_fifteen() -> None:
@@ -75,15 +75,15 @@ def test_cut_short_anywhere_the_search_proposes_the_same_and_prunes_the_same(
     assert set(at_once["state"]) == {"complete", "pruned"}
     for ended in (0, 1, 7, 19, 20):
         path = tmp_path / f"{ended}.json"
-        study = new_study("auroc", True)
+        study = create_study("auroc", True)
         search(study, smooth, SPACE, "auroc", ended, 3, partial(save_trials, path=path))
-        resumed = new_study("auroc", True)
+        resumed = create_study("auroc", True)
         load_trials(path, resumed)
         assert len(resumed.trials) == ended
         search(resumed, smooth, SPACE, "auroc", 20, 3)
-        pd.testing.assert_frame_equal(trials_table(resumed), at_once, check_exact=True)
+        pd.testing.assert_frame_equal(tabulate_trials(resumed), at_once, check_exact=True)
         assert (
-            best_params(resumed)["value"]
+            find_best_params(resumed)["value"]
             == at_once.loc[at_once["state"] == "complete", "value"].max()
         )
 
@@ -95,19 +95,21 @@ def test_trials_that_diverged_are_kept_too(tmp_path: Path) -> None:
             raise TrainingDivergedError("too fast")
         return 0.5
 
-    study, resumed = new_study("auroc", True), new_study("auroc", True)
+    study, resumed = create_study("auroc", True), create_study("auroc", True)
     search(study, objective, SPACE, "auroc", 3, 1)
     save_trials(study, tmp_path / "trials.json")
     load_trials(tmp_path / "trials.json", resumed)
-    pd.testing.assert_frame_equal(trials_table(resumed), trials_table(study), check_exact=True)
-    assert list(trials_table(resumed)["state"]) == ["complete", "fail", "complete"]
+    pd.testing.assert_frame_equal(
+        tabulate_trials(resumed), tabulate_trials(study), check_exact=True
+    )
+    assert list(tabulate_trials(resumed)["state"]) == ["complete", "fail", "complete"]
 
 
 def test_a_disk_that_is_full_ends_no_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    study = new_study("auroc", True)
+    study = create_study("auroc", True)
     search(study, smooth, SPACE, "auroc", 2, 3, lambda s: save_trials(s, tmp_path / "file/x.json"))
     assert len(study.trials) == 2
     assert "the trials could not be kept in" in capsys.readouterr().out
@@ -124,25 +126,27 @@ def test_proposals_lie_in_the_space_and_get_better() -> None:
 
 
 def test_trials_below_the_median_are_pruned_and_never_the_best() -> None:
-    study = new_study("auroc", True)
+    study = create_study("auroc", True)
     search(study, smooth, SPACE, "auroc", 20, 3)
-    table = trials_table(study)
+    table = tabulate_trials(study)
     pruned = table[table["state"] == "pruned"]
     assert 0 < len(pruned) < 20
-    assert (pruned["number"] >= UNPRUNED).all()
+    assert (pruned["number"] >= UNPRUNED_TRIALS).all()
     assert (pruned["epochs"] == 1).all()
-    assert best_params(study)["value"] == table.loc[table["state"] == "complete", "value"].max()
+    assert (
+        find_best_params(study)["value"] == table.loc[table["state"] == "complete", "value"].max()
+    )
 
 
 def test_a_loss_is_minimised() -> None:
-    study = new_study("loss", False)
+    study = create_study("loss", False)
 
     def objective(number: int, choice: Choice, report: Report) -> float:
         return choice["dropout"]
 
     search(study, objective, SPACE, "loss", 5, 1)
-    table = trials_table(study)
-    assert best_params(study)["dropout"] == table["dropout"].min()
+    table = tabulate_trials(study)
+    assert find_best_params(study)["dropout"] == table["dropout"].min()
 
 
 def test_a_trial_that_diverges_does_not_end_the_search() -> None:
@@ -151,22 +155,22 @@ def test_a_trial_that_diverges_does_not_end_the_search() -> None:
             raise TrainingDivergedError("too fast")
         return 0.5
 
-    study = new_study("auroc", True)
+    study = create_study("auroc", True)
     search(study, objective, SPACE, "auroc", 3, 1)
-    table = trials_table(study)
+    table = tabulate_trials(study)
     assert list(table["state"]) == ["fail", "complete", "fail"]
     assert table["value"].isna().tolist() == [True, False, True]
-    assert best_params(study)["value"] == 0.5
+    assert find_best_params(study)["value"] == 0.5
 
 
 def test_no_finished_trial_is_a_clear_error() -> None:
     def objective(number: int, choice: Choice, report: Report) -> float:
         raise TrainingDivergedError("too fast")
 
-    study = new_study("auroc", True)
+    study = create_study("auroc", True)
     search(study, objective, SPACE, "auroc", 2, 1)
     with pytest.raises(UserError, match=r"tune\.space\.learning_rate"):
-        best_params(study)
+        find_best_params(study)
 
 
 def test_other_errors_do_end_it() -> None:
@@ -174,7 +178,7 @@ def test_other_errors_do_end_it() -> None:
         raise UserError("the image is gone")
 
     with pytest.raises(UserError, match="gone"):
-        search(new_study("auroc", True), objective, SPACE, "auroc", 2, 1)
+        search(create_study("auroc", True), objective, SPACE, "auroc", 2, 1)
 
 
 def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
@@ -196,7 +200,7 @@ def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
         (1, 1),
         (1, 2),
     ]
-    result = trials_table(study)
+    result = tabulate_trials(study)
     assert list(result["epochs"]) == [2, 2]
     for number, choice, _ in heard:
         assert result.loc[number, list(choice)].to_dict() == pytest.approx(choice)
@@ -204,7 +208,7 @@ def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
         values = [scores["validation_auroc"] for n, _, scores in heard if n == number]
         assert result.loc[number, "value"] == max(values)
     again = tune(classifier, settings, train, validation, 7)
-    pd.testing.assert_frame_equal(trials_table(again), result)
+    pd.testing.assert_frame_equal(tabulate_trials(again), result)
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING
 
 
@@ -234,8 +238,8 @@ def work(address: str, name: str, folder: Path) -> optuna.Study:
             time.sleep(0.05)
         return smooth(number, choice, report)
 
-    study = shared_study(address, "together", "auroc", pruning=False)
-    share(study, objective, SPACE, "auroc", 6)
+    study, database = open_shared_study(address, "together", "auroc", pruning=False)
+    share(study, database, objective, SPACE, "auroc", 6)
     return study
 
 
@@ -256,20 +260,20 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
     with worker("second") as second:
         study = work(address, "first", tmp_path)
         assert second.wait() == 0
-    table = trials_table(study)
+    table = tabulate_trials(study)
     assert table["state"].value_counts().get("fail") == 1
     assert table["state"].value_counts()["complete"] in (6, 7)  # both may have found the dead one
     # What the dead one tried is tried again.
     [lost] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
     done = table[table["state"] == "complete"]
     assert lost in done[list(Space.model_fields)].to_dict("records")
-    best = best_params(study)
+    best = find_best_params(study)
     assert best["value"] == done["value"].max() == pytest.approx(quality(best))
 
 
 def test_a_database_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="OPTUNA_STORAGE: its database cannot be used"):
-        shared_study(f"sqlite:///{tmp_path}/no/study.db", "together", "auroc", pruning=False)
+        open_shared_study(f"sqlite:///{tmp_path}/no/study.db", "together", "auroc", pruning=False)
 
 
 def test_who_loses_the_race_for_the_tables_tries_again(
@@ -285,11 +289,13 @@ def test_who_loses_the_race_for_the_tables_tries_again(
             super().__init__(*arguments, **options)
 
     monkeypatch.setattr(optuna.storages, "RDBStorage", BeatenOnce)
-    study = shared_study(f"sqlite:///{tmp_path}/study.db", "together", "auroc", pruning=False)
+    study, _ = open_shared_study(
+        f"sqlite:///{tmp_path}/study.db", "together", "auroc", pruning=False
+    )
     assert (study.study_name, len(tries)) == ("together", 2)
 
 
 def test_of_equals_the_first_is_the_best() -> None:
-    study = new_study("auroc", False)
+    study = create_study("auroc", False)
     search(study, lambda number, choice, report: 0.5, SPACE, "auroc", 3, 1)
-    assert best_params(study)["dropout"] == study.trials[0].params["dropout"]
+    assert find_best_params(study)["dropout"] == study.trials[0].params["dropout"]
