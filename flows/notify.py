@@ -29,11 +29,11 @@ def notify(subject: str, body: str) -> None:
         return
     try:
         _send(slug, subject, body)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (a block may raise anything)
         _logger().warning("%s=%s: %r was not sent: %s", VARIABLE, slug, subject, error)
 
 
-def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001  (Prefect passes it by this name)
     """Notify that a flow failed or crashed, and why: a hook for `on_failure` and `on_crashed`."""
     notify(f"{flow.name} {(state.type.value).lower()}", state.message or "no reason was given")
 

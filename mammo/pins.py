@@ -73,7 +73,7 @@ def main(command: list[str]) -> None:
         sys.exit("usage: python -m mammo.pins COMMAND [ARGUMENT ...]")
     set_pins()
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606  (this very process goes on)
     except OSError as error:
         sys.exit(f"error: {command[0]}: {error.strerror}")
 

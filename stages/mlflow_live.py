@@ -104,7 +104,7 @@ class _Mlflow:
             return request(MlflowClient())
         # MLflow, requests, SQLAlchemy and a proxy's page each have errors of their own, and no
         # curve is worth the hours of a training.
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (MLflow may raise anything)
             self._again = time.monotonic() + PAUSE
             first = (str(error).splitlines() or [type(error).__name__])[0]
             say(f"MLflow did not take {what}: {first}; the stage goes on")

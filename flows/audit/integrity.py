@@ -105,7 +105,8 @@ def compare_with_commit(
         for path, md5 in outs.items()
         if Path(path).parent == Path(source) and Path(path).name in NETWORK_FILES
     }
-    settings = hashlib.md5(snapshot.files.get("params.yaml", "").encode()).hexdigest()
+    text = snapshot.files.get("params.yaml", "").encode()
+    settings = hashlib.md5(text, usedforsecurity=False).hexdigest()
     wanted["params.yaml"] = settings, "params.yaml"
     found = _hash_files(model.predictor)
     for name, (md5, origin) in wanted.items():

@@ -60,7 +60,7 @@ class Address:
     @property
     def url(self) -> str:
         """The address without a path."""
-        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  (nothing is bound here)
         return f"http://{local}:{self.port}"
 
 
@@ -160,7 +160,7 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
     services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
     # One by one: if a later one cannot start, the caller still stops the earlier ones.
     for service in services:
-        running.append(start(service, root, root / LOGS))
+        running.append(start(service, root, root / LOGS))  # noqa: PERF401  (what has started must be in it when a later one fails)
     for one in running:
         wait_until_ready(one)
     environment["PREFECT_API_URL"] = f"{prefect.url}/api"

@@ -31,9 +31,9 @@ class MammogramClassifier(PythonModel):
 
     def predict(
         self,
-        context: PythonModelContext,
+        context: PythonModelContext,  # noqa: ARG002  (MLflow's)
         model_input: pd.DataFrame,
-        params: dict[str, Any] | None = None,
+        params: dict[str, Any] | None = None,  # noqa: ARG002  (MLflow's)
     ) -> pd.DataFrame:
         """A row of `register.SIGNATURE` for each file; the box is in pixels of the stored image."""
         rows = []

@@ -82,7 +82,7 @@ def examine(
         return Outcome(None, "reading it takes more memory than a mammogram should"), None
     except (UserError, OSError):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (it is raised again as ProgramError)
         raise ProgramError(
             f"{type(error).__name__} at {folder}/{name}: a fault of this program, not of the file; "
             "the lines above say where"

@@ -178,7 +178,7 @@ def _tissue(
     cloud = cloud_noise(rng, shape, grid.cells(30), 0.68)
     fine = cloud_noise(rng, shape, grid.cells(7), 0.66)
     lobules = smoothstep(-1.5, 1.6, 0.7 * fine + 0.55 * cloud + 0.5 * fibres.strands)
-    tissue = FAT + 0.022 * cloud + 0.010 * fine + 0.11 * fibres.lines
+    tissue: Plane = FAT + 0.022 * cloud + 0.010 * fine + 0.11 * fibres.lines
     tissue += gland * (0.06 + 0.22 * lobules + 0.14 * fibres.lines)
     if seen.pectoral is not None:
         top, foot = seen.pectoral
