@@ -29,7 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run = client.create_run(experiment).info.run_id
     client.create_registered_model(MODEL)
     client.create_model_version(MODEL, f"{tmp_path}/artifacts/{run}/artifacts", run)
-    monkeypatch.setattr("flows.audit.history.person", lambda root: "Ann <ann@localhost>")
+    monkeypatch.setattr("flows.audit.history.identify_person", lambda root: "Ann <ann@localhost>")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
