@@ -117,4 +117,4 @@ def test_the_server_notifies_of_every_deployment_but_that_of_a_stage() -> None:
     """A failed stage is part of its retrain's notification."""
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     flows = {deployment["entrypoint"].partition(":")[2] for deployment in deployments}
-    assert set(_NOTIFIED) == flows - {"run_stage"}
+    assert set(_NOTIFIED) == flows - {"run_requested_stage"}
