@@ -37,8 +37,9 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
+from mammo.base.processor import available_cores
 from mammo.base.settings import load_params
 from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
@@ -47,7 +48,6 @@ from mammo.datasets.phantom.view import draw_view
 from mammo.dicom.reader import read_mammogram
 from mammo.imaging.breast_mask import segment_breast
 from mammo.intake.cached_prepare import prepare_cached
-from stages import preprocess
 
 WINDOW = Window(1480, 2900)
 SETTINGS = load_params().preprocess
@@ -250,7 +250,7 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
     )
     mine = time.perf_counter() - begin
     print(
-        f"{count} files of {syntax}, {preprocess.available_cores()} cores: the notebooks' pool of "
+        f"{count} files of {syntax}, {available_cores()} cores: the notebooks' pool of "
         f"two {theirs:.1f} s, the stage {mine:.1f} s: {theirs / mine:.1f} times as fast"
     )
 

@@ -4,7 +4,6 @@ import importlib.util
 import re
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -63,7 +62,7 @@ def test_targets_and_modules_that_are_named_exist(page: Path) -> None:
 
 def unknown_in(words: list[str]) -> list[str]:
     """Commands and options in what is typed after `mammoflow` that the command line lacks."""
-    command: click.Command = typer.main.get_command(app)
+    command = typer.main.get_command(app)
     unknown, known = [], set[str]()
     for at, word in enumerate(words):
         known |= {name for option in command.params for name in (*option.opts, "--help")}

@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from mammo.base.atomic_files import write_csv
-from mammo.datasets.phantom.draw import LONG_SIDE, SEED, WOMEN, plan_women
+from mammo.datasets.phantom.draw import LONG_SIDE, SEED, WOMEN
 from mammo.datasets.phantom.draw import _train_table as train_table
 from mammo.datasets.phantom.draw import _write_woman as write_woman
+from mammo.datasets.phantom.plan import plan_women
 from tests.imports import ROOT
 
 KEPT = ROOT / "tests" / "sample"

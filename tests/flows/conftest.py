@@ -104,8 +104,8 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_store_left_behind() -> Iterator[None]:
     """`store` sets the whole process's, and a store so set outweighs the environment's."""
     yield
-    mlflow.set_tracking_uri(None)
-    mlflow.set_registry_uri(None)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+    mlflow.set_registry_uri(None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWe
 from prefect.blocks.system import Secret
 from prefect.blocks.webhook import Webhook
 from prefect.states import Failed
+from pydantic import SecretStr
 
 from flows.notify import VARIABLE, notify, notify_failure
 from flows.servers.deployments import _NOTIFIED
@@ -23,7 +24,9 @@ def receiver(prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
     """A receiver, and a block `custom-webhook/ops` that leads to it."""
     with listening() as found:
         body = {"subject": "{{subject}}", "body": "{{body}}"}
-        block = CustomWebhookNotificationBlock(name="ops", url=found.url, json_data=body)
+        block = CustomWebhookNotificationBlock(
+            name="ops", url=found.url, json_data=body, headers=None, cookies=None
+        )
         block.save("ops", overwrite=True)
         monkeypatch.setenv(VARIABLE, "custom-webhook/ops")
         yield found
@@ -43,7 +46,7 @@ def test_a_custom_webhook_gets_subject_and_body(receiver: Receiver) -> None:
 def test_a_plain_webhook_gets_subject_and_body(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Webhook(url=receiver.url).save("plain", overwrite=True)  # type: ignore[unused-coroutine]
+    Webhook(url=SecretStr(receiver.url)).save("plain", overwrite=True)
     monkeypatch.setenv(VARIABLE, "webhook/plain")
     notify("subject", "body")
     assert receiver.received == [{"subject": "subject", "body": "body"}]
@@ -53,7 +56,7 @@ def test_what_apprise_serves_gets_title_and_message(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = receiver.url.replace("http:", "json:")
-    SlackWebhook(url=url).save("apprise", overwrite=True)  # type: ignore[unused-coroutine]
+    SlackWebhook(url=SecretStr(url)).save("apprise", overwrite=True)
     monkeypatch.setenv(VARIABLE, "slack-webhook/apprise")
     notify("subject", "body")
     (message,) = receiver.received
@@ -67,7 +70,7 @@ def test_a_block_that_cannot_be_used_is_told_in_the_log(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    Secret(value="hidden").save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+    Secret(value=SecretStr("hidden")).save("ops", overwrite=True)
     monkeypatch.setenv(VARIABLE, slug)
     with caplog.at_level(logging.WARNING):
         notify("subject", "body")
@@ -84,8 +87,8 @@ def test_a_receiver_that_refuses_is_told_in_the_log_and_the_flow_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     url = receiver.url.replace("http:", "json:")
-    SlackWebhook(url=url).save("apprise", overwrite=True)  # type: ignore[unused-coroutine]
-    Webhook(url=receiver.url).save("plain", overwrite=True)  # type: ignore[unused-coroutine]
+    SlackWebhook(url=SecretStr(url)).save("apprise", overwrite=True)
+    Webhook(url=SecretStr(receiver.url)).save("plain", overwrite=True)
     monkeypatch.setenv(VARIABLE, kind)
     receiver.status = 500
 

@@ -2,7 +2,9 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 import ultralytics.utils.loss
 import ultralytics.utils.tal
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import TaskAlignedAssigner
 
@@ -74,7 +77,7 @@ def test_the_detector_calls_nothing_of_the_list(tmp_path: Path) -> None:
     assert train_the_detector(tmp_path) == []
 
 
-def line_of(function: object, text: str) -> int:
+def line_of(function: Callable[..., Any], text: str) -> int:
     """The number of the line of a function that holds `text`."""
     lines, first = inspect.getsourcelines(function)
     return next(first + at for at, line in enumerate(lines) if text in line)
@@ -87,7 +90,9 @@ def line_of(function: object, text: str) -> int:
         ({"fused": False, "foreach": True}, "aten::_foreach_sqrt"),
     ],
 )
-def test_an_optimiser_that_is_not_fused_is_caught_with_its_line(how, operator, monkeypatch) -> None:
+def test_an_optimiser_that_is_not_fused_is_caught_with_its_line(
+    how: dict[str, bool], operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adamw = torch.optim.AdamW
     monkeypatch.setattr(
         torch.optim, "AdamW", lambda *args, **kwargs: adamw(*args, **{**kwargs, **how})
@@ -98,14 +103,18 @@ def test_an_optimiser_that_is_not_fused_is_caught_with_its_line(how, operator, m
     )
 
 
-def test_the_original_assigner_is_caught_with_its_line(tmp_path: Path, monkeypatch) -> None:
+def test_the_original_assigner_is_caught_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ultralytics.utils.loss, "TaskAlignedAssigner", TaskAlignedAssigner)
     line = line_of(TaskAlignedAssigner.get_box_metrics, ".pow(self.alpha)")
     caught = f"aten::pow.Tensor_Scalar, called at ultralytics/utils/tal.py:{line}"
     assert caught in train_the_detector(tmp_path)
 
 
-def test_the_original_overlap_is_caught_with_its_line(tmp_path: Path, monkeypatch) -> None:
+def test_the_original_overlap_is_caught_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ultralytics.utils.tal, "bbox_iou", bbox_iou)
     line = line_of(bbox_iou, ".atan()")
     caught = f"aten::atan, called at ultralytics/utils/metrics.py:{line}"
@@ -115,7 +124,7 @@ def test_the_original_overlap_is_caught_with_its_line(tmp_path: Path, monkeypatc
 class Rooted(nn.Module):
     """A backbone's last layer that takes a root in some way."""
 
-    def __init__(self, root) -> None:
+    def __init__(self, root: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.root = root
 
@@ -138,6 +147,7 @@ ROOTS = {
 @pytest.mark.parametrize("operator", ROOTS)
 def test_a_module_that_takes_roots_is_caught_with_its_line(operator: str) -> None:
     model = build_classifier(tiny(weights="none"))
+    assert isinstance(model.backbone, nn.Sequential)
     model.backbone.append(Rooted(ROOTS[operator]))
     with Watch() as watch, torch.inference_mode():
         model.eval()(torch.zeros(1, 3, 64, 64))
@@ -149,12 +159,12 @@ def test_a_module_that_takes_roots_is_caught_with_its_line(operator: str) -> Non
 
 class BadBackward(torch.autograd.Function):
     @staticmethod
-    def forward(context, x):
+    def forward(context: FunctionCtx, x: Tensor) -> Tensor:
         context.save_for_backward(x)
         return x * 2
 
     @staticmethod
-    def backward(context, gradient):
+    def backward(context: BackwardCFunction, gradient: Tensor) -> Tensor:
         (x,) = context.saved_tensors
         return gradient * x.abs().sqrt()
 

@@ -58,7 +58,7 @@ def test_what_an_unsure_detector_misses_the_mask_finds_or_the_image_stays_whole(
         "found_by": {"detector": 0, "mask": 2, "whole": 1},
         "mean_confidence": None,
     }
-    assert rois.loc[2, ["x1", "y1", "x2", "y2"]].tolist() == [0, 0, 64, 80]
+    assert rois[["x1", "y1", "x2", "y2"]].iloc[2].tolist() == [0, 0, 64, 80]
 
 
 def test_the_detector_comes_first(project: Path) -> None:
@@ -75,6 +75,8 @@ def test_a_crop_is_the_boxs_part_of_the_image(project: Path) -> None:
     for roi in read_table(out / "rois.csv", ROIS).to_dict("records"):
         image = cv2.imread(str(project / "preprocess/images" / roi["path"]), cv2.IMREAD_GRAYSCALE)
         cropped = cv2.imread(str(out / "images" / roi["path"]), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
+        assert cropped is not None
         x1, y1, x2, y2 = (int(roi[side]) for side in ("x1", "y1", "x2", "y2"))
         assert np.array_equal(cropped, image[y1:y2, x1:x2])
 

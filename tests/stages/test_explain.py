@@ -52,8 +52,14 @@ def changed(outputs: Path, tmp_path: Path) -> Path:
 
 
 def explain(params: Params, outputs: Path, out: Path) -> None:
-    inputs = ("preprocess", "crop_rois", "evaluate", "train_classifier")
-    run(params, *(outputs / name for name in inputs), out)
+    run(
+        params,
+        preprocessed=outputs / "preprocess",
+        crops=outputs / "crop_rois",
+        evaluation=outputs / "evaluate",
+        classifier=outputs / "train_classifier",
+        out=out,
+    )
 
 
 def stored(box: Box) -> dict[str, float]:
@@ -89,6 +95,8 @@ def test_pictures_are_written_and_of_equal_height(outputs: Path) -> None:
     for row in table.to_dict("records"):
         plain = cv2.imread(str(outputs / "explain" / row["plain"]), cv2.IMREAD_UNCHANGED)
         shown = cv2.imread(str(outputs / "explain" / row["image"]), cv2.IMREAD_UNCHANGED)
+        assert plain is not None
+        assert shown is not None
         assert plain.shape == (PICTURE_HEIGHT, WIDTH * PICTURE_HEIGHT // HEIGHT)
         assert shown.shape == (*plain.shape, 3)
     files = sorted(path.name for path in (outputs / "explain/overlays").iterdir())

@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mammo.base.atomic_files import write_json
-from mammo.base.settings import Space
+from mammo.base.settings import Params, Space
 from stages import mlflow_live
 from stages.mlflow_live import open_stage_log, open_trial_runs
 from tests.imports import ROOT
@@ -190,9 +190,10 @@ def test_watched_or_not_the_outs_are_the_same(
 ) -> None:
     write_outputs(tmp_path / "outputs")
     write_json(tmp_path / "outputs" / "best_params.json", BEST)
+    stages: tuple[Callable[[Params, Path, Path], dict[str, bytes]], ...] = (tune, train)
     watched = [
         stage(tiny_params(), tmp_path / "outputs", tmp_path / f"watched{number}")
-        for number, stage in enumerate((tune, train))
+        for number, stage in enumerate(stages)
     ]
     assert len(curve(parent, "validation_auroc")) == 1
     assert [len(curve(run, "train_loss")) for run in children(parent)] == [1, 1]
@@ -200,6 +201,6 @@ def test_watched_or_not_the_outs_are_the_same(
     monkeypatch.delenv("MLFLOW_RUN_ID")
     alone = [
         stage(tiny_params(), tmp_path / "outputs", tmp_path / f"alone{number}")
-        for number, stage in enumerate((tune, train))
+        for number, stage in enumerate(stages)
     ]
     assert watched == alone

@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client
 
+from mammo.base.code_version import code_version
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.compute import dask_map
@@ -84,7 +86,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         started.stop()
 
 
-def test_preprocess_writes_the_same(cluster, data, tmp_path, monkeypatch):
+def test_preprocess_writes_the_same(
+    cluster: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (data / "train_images/29/0004.dcm").write_bytes(b"not an image")
     settings = tiny(max_reject_fraction=0.5)
     preprocess.run(settings, data, tmp_path / "here", 0)
@@ -95,7 +99,9 @@ def test_preprocess_writes_the_same(cluster, data, tmp_path, monkeypatch):
     assert contents(tmp_path / "store")
 
 
-def test_crop_rois_writes_the_same(cluster, tmp_path, monkeypatch):
+def test_crop_rois_writes_the_same(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_preprocessed(tmp_path / "preprocess", 4)
     pin(0, threads=1)
     (tmp_path / "detector").mkdir()
@@ -126,15 +132,17 @@ def squares(cluster: Cluster, folder: Path) -> list[int | None]:
     return found
 
 
-def test_a_lost_worker_is_survived(cluster, tmp_path):
+def test_a_lost_worker_is_survived(cluster: Cluster, tmp_path: Path) -> None:
     assert squares(cluster, tmp_path) == [number * number for number in range(30)]
 
 
-def test_an_item_that_workers_die_of_costs_the_others_nothing(cluster, tmp_path):
+def test_an_item_that_workers_die_of_costs_the_others_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     cluster.workers(1)
     with Client(cluster.address, set_as_default=False) as client:
 
-        def strict(dask_scheduler=None):
+        def strict(dask_scheduler: Any = None) -> None:
             dask_scheduler.allowed_failures = 0
 
         client.run_on_scheduler(strict)
@@ -144,7 +152,9 @@ def test_an_item_that_workers_die_of_costs_the_others_nothing(cluster, tmp_path)
     assert len(found) == 30
 
 
-def test_a_cluster_without_workers_is_told(cluster, tmp_path, monkeypatch):
+def test_a_cluster_without_workers_is_told(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for process in cluster.processes[1:]:
         process.kill()
         process.wait()
@@ -154,7 +164,7 @@ def test_a_cluster_without_workers_is_told(cluster, tmp_path, monkeypatch):
         list(map_over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
 
 
-def test_no_scheduler_is_told(tmp_path, monkeypatch):
+def test_no_scheduler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_map, "CONNECT", 1.0)
     with socket.socket() as bound:  # taken, and nobody listens
         bound.bind(("127.0.0.1", 0))
@@ -165,7 +175,7 @@ def test_no_scheduler_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not X86, reason="kernels are chosen otherwise on this architecture")
-def test_a_worker_without_the_pins_refuses(tmp_path):
+def test_a_worker_without_the_pins_refuses(tmp_path: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if name not in PINS}
     cluster = Cluster(tmp_path, bare)
     try:
@@ -176,10 +186,10 @@ def test_a_worker_without_the_pins_refuses(tmp_path):
         cluster.stop()
 
 
-def test_a_worker_that_is_not_like_us_refuses(tmp_path):
+def test_a_worker_that_is_not_like_us_refuses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="other code or other libraries"):
         dask_map._work_if_alike(abs, tmp_path, MODULE, LIBRARIES, "another version", 3)
-    ours = dask_map.code_version(MODULE, LIBRARIES)
+    ours = code_version(MODULE, LIBRARIES)
     with pytest.raises(UserError, match=r"does not see .*nowhere"):
         dask_map._work_if_alike(abs, tmp_path / "nowhere", MODULE, LIBRARIES, ours, 3)
     assert dask_map._work_if_alike(abs, tmp_path, MODULE, LIBRARIES, ours, -3) == 3

@@ -1,6 +1,7 @@
 """The stage that makes images of DICOM files: what it writes, refuses, and promises."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from tests.support.dicoms import PERSON, half_breast, plain
 from tests.support.preprocessing import tiny
 
 
-def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
+def test_outputs_and_that_the_number_of_workers_changes_nothing(data: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     preprocess.run(tiny(), data, one, workers=0)  # in this process
     preprocess.run(tiny(), data, two, workers=2)
@@ -28,6 +29,7 @@ def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
     assert manifest["age"].isna().sum() == 1
     for row in manifest.to_dict("records"):
         image = cv2.imread(str(one / "images" / row["path"]), cv2.IMREAD_UNCHANGED)
+        assert image is not None
         assert image.dtype == np.uint8
         assert image.shape == (row["height"], row["width"])
         assert row["height"] == 128
@@ -46,7 +48,9 @@ def test_outputs_and_that_the_number_of_workers_changes_nothing(data, tmp_path):
     }  # fmt: skip
 
 
-def test_nothing_personal_comes_out(data, tmp_path, capfd):
+def test_nothing_personal_comes_out(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (data / "train_images" / "30" / "0000.dcm").write_bytes(plain(half_breast(), NumberOfFrames=3))
     preprocess.run(tiny(max_reject_fraction=0.5), data, tmp_path / "out", workers=0)
     everything = b"".join(contents(tmp_path / "out").values()).decode("latin-1")
@@ -55,7 +59,7 @@ def test_nothing_personal_comes_out(data, tmp_path, capfd):
         assert secret not in everything
 
 
-def test_rejects_are_listed(data, tmp_path):
+def test_rejects_are_listed(data: Path, tmp_path: Path) -> None:
     images = data / "train_images"
     (images / "30" / "0000.dcm").unlink()
     (images / "29" / "0004.dcm").write_bytes(b"not an image")
@@ -74,7 +78,9 @@ def test_rejects_are_listed(data, tmp_path):
     assert (metrics["images"], metrics["rejects"]) == (10, 2)
 
 
-def test_too_many_rejects_end_the_stage(data, tmp_path, capsys):
+def test_too_many_rejects_end_the_stage(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in sorted((data / "train_images" / "28").iterdir()):
         path.write_bytes(b"not an image")
     next((data / "train_images" / "29").iterdir()).unlink()
@@ -88,13 +94,13 @@ def test_too_many_rejects_end_the_stage(data, tmp_path, capsys):
     assert capsys.readouterr().out.count("rejected 28/") == 4
 
 
-def test_no_image_at_all_is_too_many_whatever_the_setting(data, tmp_path):
+def test_no_image_at_all_is_too_many_whatever_the_setting(data: Path, tmp_path: Path) -> None:
     shutil.rmtree(data / "train_images")
     with pytest.raises(UserError, match="12 of 12"):
         preprocess.run(tiny(max_reject_fraction=1.0), data, tmp_path / "out", workers=0)
 
 
-def test_another_view_in_the_header_is_counted(data, tmp_path):
+def test_another_view_in_the_header_is_counted(data: Path, tmp_path: Path) -> None:
     table = pd.read_csv(data / "train.csv", dtype=str, keep_default_na=False)
     table.loc[[3, 4], "view"] = "ML"
     table.to_csv(data / "train.csv", index=False)
@@ -102,20 +108,22 @@ def test_another_view_in_the_header_is_counted(data, tmp_path):
     assert read_json(tmp_path / "out" / "metrics.json")["view_differs"] == 2
 
 
-def test_an_empty_table_is_refused(data, tmp_path):
+def test_an_empty_table_is_refused(data: Path, tmp_path: Path) -> None:
     header = (data / "train.csv").read_text().splitlines()[0]
     (data / "train.csv").write_text(header + "\n")
     with pytest.raises(UserError, match=r"train\.csv: there are no images"):
         preprocess.run(tiny(), data, tmp_path / "out", workers=0)
 
 
-def test_wrong_boxes_are_refused(data, tmp_path):
+def test_wrong_boxes_are_refused(data: Path, tmp_path: Path) -> None:
     (data / "breast_boxes.csv").write_text("image_id,x1,y1,x2,y2\n0000,90,40,20,160\n")
     with pytest.raises(UserError, match=r"breast_boxes\.csv.*x1 must be less"):
         preprocess.run(tiny(), data, tmp_path / "out", workers=0)
 
 
-def test_a_failing_run_leaves_the_last_outputs(data, tmp_path, monkeypatch):
+def test_a_failing_run_leaves_the_last_outputs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy("params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(preprocess, "DATA", data)

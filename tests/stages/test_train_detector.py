@@ -13,6 +13,7 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 from mammo.data.tables import BREAST_BOXES
 from mammo.detector.detector import load_detector
+from mammo.detector_training.trainer import Example
 from stages.train_detector import run
 from tests.support.tiny_mammograms import write_preprocessed, write_split
 
@@ -106,7 +107,7 @@ def test_boxes_reach_the_detector_in_pixels_of_the_image(
     """The stored images are twice as large, every other one mirrored."""
     seen = []
 
-    def look(train: list, validation: list, *_: object) -> None:
+    def look(train: list[Example], validation: list[Example], *_: object) -> None:
         seen.extend([*train, *validation])
         raise UserError("seen enough")
 
@@ -116,6 +117,7 @@ def test_boxes_reach_the_detector_in_pixels_of_the_image(
     assert len(seen) == 5
     for example in seen:
         image = cv2.imread(str(example.image), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
         bright = image > 75
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         assert (example.box.x1, example.box.y1) == (0, rows[0])

@@ -8,7 +8,7 @@ import pytest
 
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.classifier_training.fit import Fit
+from mammo.classifier_training.fit import Fit, fit
 from mammo.tuning import search
 from tests.support.contents import contents
 from tests.support.killed import run_killed
@@ -98,13 +98,12 @@ def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
     undisturbed = tune(LONGER, outputs, tmp_path / "undisturbed")
     assert "pruned" in undisturbed["trials.csv"].decode()
     trained = []
-    usual = search.fit
 
-    def fit(*arguments: Any) -> Fit:
+    def counted(*arguments: Any) -> Fit:
         trained.append(arguments)
-        return usual(*arguments)
+        return fit(*arguments)
 
-    monkeypatch.setattr(search, "fit", fit)
+    monkeypatch.setattr(search, "fit", counted)
     capsys.readouterr()
     assert tune(LONGER, outputs, tmp_path / "resumed", "", checkpoints) == undisturbed
     assert "going on after trial 3" in capsys.readouterr().out

@@ -32,7 +32,10 @@ def under_emulators(test: Callable[..., None]) -> Callable[..., None]:
     """Mark a test that runs on PROCESSORS."""
     reason = "other processors are emulated by qemu-x86_64: apt-get install qemu-user"
     skipped = pytest.mark.skipif(QEMU is None, reason=reason)
-    return skipped(pytest.mark.processors(pytest.mark.timeout(SECONDS)(test)))
+    marked: Callable[..., None] = skipped(
+        pytest.mark.processors(pytest.mark.timeout(SECONDS)(test))
+    )
+    return marked
 
 
 def outputs_of(module: str, arguments: Mapping[str, Sequence[str]]) -> dict[str, str]:

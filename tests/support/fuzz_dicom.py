@@ -303,7 +303,7 @@ def _batch(
         damaged = bytearray(content)
         for change in damage:
             change(damaged)
-        packed = _packed(damaged)
+        packed = _packed(bytes(damaged))
         current[: len(packed)] = packed
         begun.value += 1
         try:

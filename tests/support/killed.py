@@ -10,6 +10,6 @@ from tests.imports import ROOT
 
 def run_killed(script: str, *arguments: Path) -> None:
     """Run Python code that kills its own process; arguments are in its `sys.argv`."""
-    command = [sys.executable, "-c", script, *arguments]
+    command: list[str | Path] = [sys.executable, "-c", script, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, cwd=ROOT, env=environment).returncode == -9

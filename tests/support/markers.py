@@ -7,7 +7,8 @@ import base64
 from pathlib import Path
 
 import pydicom
-from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -85,7 +86,9 @@ def _marked(keywords: list[str]) -> Dataset:
     for keyword in [*keywords, "OtherPatientIDsSequence", "RequestAttributesSequence"]:
         vr = dictionary_VR(keyword)
         value = sequence if vr == "SQ" else _BY_VR[vr]
-        dataset.add_new(tag_for_keyword(keyword), vr, value)
+        tag = tag_for_keyword(keyword)
+        assert tag is not None, keyword
+        dataset.add_new(tag, vr, value)
     block = dataset.private_block(0x0099, f"{WORD} Inc.", create=True)
     for offset, vr in enumerate(_BY_VR):
         block.add_new(offset, vr, _BY_VR[vr])

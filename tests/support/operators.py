@@ -12,7 +12,7 @@ import json
 import sys
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -165,12 +165,16 @@ def of_rows() -> dict[str, Callable[[Tensor], Any]]:
         "multi_head_attention": _attention,
     }
     for p in (0.5, 1.0, 2.0, 3.0):
-        found[f"linalg_vector_norm({p:g})"] = lambda x, p=p: torch.linalg.vector_norm(x, p, dim=1)
-        found[f"linalg_vector_norm({p:g}, all)"] = lambda x, p=p: torch.linalg.vector_norm(x, p)
-        found[f"_foreach_norm({p:g})"] = lambda x, p=p: torch._foreach_norm([x, x[1]], p)
+        found[f"linalg_vector_norm({p:g})"] = partial(torch.linalg.vector_norm, ord=p, dim=1)
+        found[f"linalg_vector_norm({p:g}, all)"] = partial(torch.linalg.vector_norm, ord=p)
+        found[f"_foreach_norm({p:g})"] = partial(_norms, p=p)
     for name in ("_fused_adam_", "_fused_adamw_", "_fused_adagrad_", "_fused_sgd_"):
         found[name] = partial(_step, name=name)
     return found
+
+
+def _norms(x: Tensor, p: float) -> Any:
+    return torch._foreach_norm([x, x[1]], p)
 
 
 def _attention(x: Tensor) -> Tensor:
@@ -179,7 +183,8 @@ def _attention(x: Tensor) -> Tensor:
         for parameter in layer.parameters():
             parameter.copy_(x.flatten()[: parameter.numel()].view_as(parameter) / 9)
     rows = x[:50, :16][None]
-    return layer(rows, rows, rows, need_weights=False)[0]
+    seen: Tensor = layer(rows, rows, rows, need_weights=False)[0]
+    return seen
 
 
 def _images(x: Tensor) -> Tensor:
@@ -244,11 +249,15 @@ def digest(results: list[Any]) -> int:
         for tensor in result if isinstance(result, tuple | list) else [result]:
             missing = tensor.isnan()
             plain = torch.where(missing, torch.nan, tensor) if missing.any() else tensor
-            total = zlib.crc32(plain.detach().contiguous().numpy(), total)
+            total = zlib.crc32(plain.detach().contiguous().numpy().data, total)
     return total
 
 
 Call = Callable[[], list[Any]]
+
+
+def _results(function: Callable[..., Any], inputs: Sequence[tuple[Tensor, ...]]) -> list[Any]:
+    return [function(*tensors) for tensors in inputs]
 
 
 def calls(dtype: torch.dtype) -> dict[str, Call]:
@@ -260,16 +269,16 @@ def calls(dtype: torch.dtype) -> dict[str, Call]:
     for name, (domain, function) in elementwise().items():
         parts = [x for part in numbers for x in layouts(part[domain])]
         parts += [many[domain]] if name in OF_MKL else []
-        found[name] = lambda f=function, xs=parts: [f(x) for x in xs]
+        found[name] = partial(_results, function, [(x,) for x in parts])
     for name, pair in of_two().items():
         pairs = [
             both
             for part in numbers
             for both in zip(layouts(part[ANY]), layouts(part[POSITIVE]), strict=True)
         ]
-        found[name] = lambda f=pair, xs=pairs: [f(x, y) for x, y in xs]
+        found[name] = partial(_results, pair, pairs)
     for name, rows in of_rows().items():
-        found[name] = lambda f=rows: [f(matrix[:, :width]) for width in (512, 333)]
+        found[name] = partial(_results, rows, [(matrix[:, :width],) for width in (512, 333)])
     return found
 
 

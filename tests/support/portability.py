@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -31,9 +31,13 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
         self.seen: set[str] = set()
+
+    def __enter__(self) -> Self:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -53,7 +57,7 @@ def name_of(func: Any, args: Any) -> str:
 
     In place or not, of one tensor or of a list of them is all the same; a power has its exponent.
     """
-    name = func.overloadpacket.__name__.removeprefix("_foreach_").rstrip("_")
+    name: str = func.overloadpacket.__name__.removeprefix("_foreach_").rstrip("_")
     exponents = args[1] if name == "pow" and isinstance(args[1], list | tuple) else args[1:2]
     if name == "pow" and any(exponent == 0.5 for exponent in exponents if is_number(exponent)):
         return "pow(0.5)"

@@ -14,7 +14,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.snapshots.snapshot import Snapshot, git, read_tag, write_tag
+from flows.processes.run_git import git
+from flows.snapshots.snapshot import Snapshot, read_tag, write_tag
 from flows.tracking.registry import MODEL
 from mammoflow_artifacts import FOLDER, sqlite_file
 
@@ -54,7 +55,7 @@ def version(number: int = 1) -> ModelVersion:
 def artifact(root: Path, name: str) -> Path:
     """The file behind an artifact of version 1's run."""
     # Not by download_artifacts: that gives a copy.
-    address = MlflowClient().get_run(str(version().run_id)).info.artifact_uri
+    address: str = MlflowClient().get_run(str(version().run_id)).info.artifact_uri
     return root / "mlruns" / "artifacts" / urlparse(address).path.lstrip("/") / name
 
 
@@ -73,7 +74,7 @@ def in_cache(root: Path, snapshot: Snapshot, path: str, inside: str | None = Non
     lock = yaml.safe_load(snapshot.files["dvc.lock"])["stages"]
     outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
     outs["data"] = yaml.safe_load(snapshot.files["data.dvc"])["outs"][0]["md5"]
-    md5 = outs[path]
+    md5: str = outs[path]
     folder = root / ".dvc" / "cache" / "files" / "md5"
     if inside is not None:
         listing = json.loads((folder / md5[:2] / md5[2:]).read_text())

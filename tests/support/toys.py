@@ -126,7 +126,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     env |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "1"}
     # DVC runs commands with it: bash becomes the stage, sh would be its parent and outlive it.
     env["SHELL"] = shutil.which("bash") or "bash"
-    return env | (extra or {})
+    return {**env, **(extra or {})}
 
 
 def run(root: Path, *arguments: str) -> str:

@@ -11,7 +11,8 @@ from flows.audit.record import ComparedStage, verdict_of
 from flows.audit.reproduction import Tolerance, compare_stages, run_again, score_recorded
 from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.processes.follow import CommandError
-from flows.snapshots.snapshot import Snapshot, capture, git, materialise
+from flows.processes.run_git import git
+from flows.snapshots.snapshot import Snapshot, capture, materialise
 from mammo.assurance.equivalence import Equivalence, Outcome
 from tests.support.small_project import command
 

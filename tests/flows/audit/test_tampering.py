@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from mlflow import MlflowClient
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
-from flows.snapshots.snapshot import git, read_tag
+from flows.processes.run_git import git
+from flows.snapshots.snapshot import read_tag
 from flows.tracking.registry import MODEL
 from tests.support.tampering import (
     artifact,

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from flows.audit.record import Audit
-from flows.snapshots.snapshot import git
+from flows.processes.run_git import git
 from flows.tracking.registry import MODEL
 from tests.imports import ROOT
 from tests.support.small_project import Retrained, environment_of, mammoflow, store
@@ -100,7 +100,8 @@ def test_the_report_is_with_the_versions_run(audited: tuple[str, Path], leaking:
     assert version.tags["audit_verdict"] == "reproduced bit for bit"
     assert version.tags["audit_snapshot_digest"] == version.tags["snapshot_digest"]
     (folder,) = client.list_artifacts(str(version.run_id), "audits")
-    names = {Path(item.path).name for item in client.list_artifacts(version.run_id, folder.path)}
+    audits = client.list_artifacts(str(version.run_id), folder.path)
+    names = {Path(item.path).name for item in audits}
     assert names == {"index.html", "audit.json"}
 
 

@@ -13,9 +13,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from click.testing import Result
 from safetensors.numpy import load_file, save_file
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from flows.audit.reproduction import run_again
 from flows.cli.app import app

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from mammo.datasets.phantom.draw import write_phantoms

@@ -348,7 +348,7 @@ def test_a_run_may_not_ask_for_what_is_no_commit(
     monkeypatch.setenv(worker_clone.CLONE, str(project))
     monkeypatch.chdir(project)
     asked = {"commit": "--upload-pack=touch x"}
-    monkeypatch.setattr(worker_clone.flow_run, "get_parameters", lambda: asked)
+    monkeypatch.setattr("prefect.runtime.flow_run.get_parameters", lambda: asked)
     with pytest.raises(UserError, match="the run's parameter `commit` is '--upload-pack"):
         worker_clone.enter()
 

@@ -18,17 +18,18 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
-from click.testing import Result
 from mlflow import MlflowClient
 from prefect.blocks.webhook import Webhook
-from typer.testing import CliRunner
+from pydantic import SecretStr
+from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from flows.notify import VARIABLE
 from flows.pipeline.lock_and_cache import open_cache, read_lock
+from flows.processes.run_git import git
 from flows.promotion import rescoring
 from flows.promotion.flow import needs_gate
-from flows.snapshots.snapshot import Snapshot, git, tag_exists, write_tag
+from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
 from flows.tracking import aliases
 from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
 from tests.support.receiver import Receiver, listening
@@ -78,7 +79,7 @@ def otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def receiver(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     with listening() as found:
-        Webhook(url=found.url).save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+        Webhook(url=SecretStr(found.url)).save("ops", overwrite=True)
         monkeypatch.setenv(VARIABLE, "webhook/ops")
         yield found
 
@@ -205,7 +206,7 @@ def copied_version(version: int) -> str:
     """Another version of the same run, as if a retrain had made these weights once more."""
     client = MlflowClient()
     found = client.get_model_version(MODEL, str(version))
-    made = client.create_model_version(MODEL, found.source, found.run_id)
+    made = client.create_model_version(MODEL, str(found.source), found.run_id)
     for name in ("snapshot_digest", "git_commit", "data_hash"):
         client.set_model_version_tag(MODEL, made.version, name, found.tags[name])
     return str(made.version)

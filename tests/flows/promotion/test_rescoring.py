@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -81,12 +82,16 @@ def model(
     def download(uri: str, dst_path: str) -> str:
         return str(shutil.copytree(folder, Path(dst_path) / "model"))
 
-    monkeypatch.setattr(integrity.mlflow.artifacts, "download_artifacts", download)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", download)
     return folder
 
 
 def describe(folder: Path, **changes: str) -> None:
-    flavor = {"code": "code", "model_code_path": "/home/somebody/flows/serving.py", **changes}
+    flavor: dict[str, Any] = {
+        "code": "code",
+        "model_code_path": "/home/somebody/flows/serving.py",
+        **changes,
+    }
     flavor["artifacts"] = {"predictor": {"path": changes.get("predictor", "predictor")}}
     content = {"run_id": VERSION.run_id, "flavors": {"python_function": flavor}}
     (folder / "MLmodel").write_text(yaml.safe_dump(content))
@@ -168,7 +173,7 @@ def test_a_model_whose_parts_lie_elsewhere_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     in_place = str(model)  # a copy would hold what a link leads to
-    monkeypatch.setattr(integrity.mlflow.artifacts, "download_artifacts", lambda *a, **k: in_place)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda *a, **k: in_place)
     describe(model, **{part: where})
     (model / "link").symlink_to(project)
     with pytest.raises(UserError, match=rf"the {part} of the registered model of version 3"):

@@ -14,7 +14,7 @@ import pytest
 from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
-from prefect import flow
+from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, LogCreate
 from prefect.client.schemas.filters import (
@@ -149,7 +149,7 @@ def named(made: Path, root: Path, generation: str) -> set[str]:
     """The hashes that the lock of one of the four results names, its folder's files included."""
     text = (made / generation).read_text()
     (stage,) = read_lock(Snapshot("0" * 40, {"dvc.lock": text}))
-    return objects_of(made, stage.outs)
+    return objects_of(made, dict(stage.outs))
 
 
 def objects_of(made: Path, outs: dict[str, str]) -> set[str]:
@@ -322,7 +322,9 @@ def test_runs_of_which_no_version_came_go_with_their_artifacts_and_rows(
     made: Path, root: Path
 ) -> None:
     client = MlflowClient()
-    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    ours = client.get_experiment_by_name(EXPERIMENT)
+    assert ours is not None
+    experiment = ours.experiment_id
     kept = {run.info.run_id for run in client.search_runs([experiment])}
     assert len(kept) == 2  # the version's, and its stage's
     failed = ended_run(client, experiment, "FAILED")
@@ -430,7 +432,7 @@ def test_flow_runs_that_ended_go_but_for_the_last_of_each_deployment_or_flow(
 ) -> None:
     """Other tests have flow runs on the server: only ours are deleted."""
 
-    def ended(of: object, *tags: str) -> UUID:
+    def ended(of: Flow[[], None], *tags: str) -> UUID:
         made = client.create_flow_run(of, state=Running(), tags=tags).id
         client.set_flow_run_state(made, Completed())
         return made
@@ -443,9 +445,8 @@ def test_flow_runs_that_ended_go_but_for_the_last_of_each_deployment_or_flow(
         now = datetime.now(UTC)
         assert not ours & {*_find_old(client, now - timedelta(hours=1))}
         assert ours & {*_find_old(client, now + timedelta(hours=1))} == {first}
-        client.create_logs(
-            [LogCreate(name="x", level=20, message="x", timestamp=now, flow_run_id=first)]
-        )
+        log = {"name": "x", "level": 20, "message": "x", "timestamp": now, "flow_run_id": first}
+        client.create_logs([LogCreate.model_validate(log)])
         client.create_artifact(ArtifactCreate(key="x", data="x", flow_run_id=first))
         _delete(client, [first])
         chosen = {"flow_runs": {"id": {"any_": [str(run) for run in ours]}}}

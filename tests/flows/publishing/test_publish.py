@@ -111,6 +111,7 @@ def test_what_is_published_is_there_and_another_clone_gets_it(
     )
     assert findings == []
     assert snapshot == capture_of(builder)
+    assert snapshot is not None
     with materialise(auditor, snapshot) as folder:
         fetch_objects(folder, [], print)
     assert objects(auditor / ".dvc" / "cache" / "files") == objects(tmp_path / "remote")

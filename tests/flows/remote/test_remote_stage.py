@@ -9,8 +9,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.pipeline.graph import Meta, Stage
 from flows.pipeline.lock_and_cache import LockEntry
 from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, push_result
+from flows.processes.run_git import git
 from flows.remote.remote_stage import check_pools
-from flows.snapshots.snapshot import git
 from mammo.base.errors import UserError
 from tests.support.small_project import command
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.processes.run_git import git
 from flows.remote.worker_clone import fast_forward
-from flows.snapshots.snapshot import git
 from mammo.base.errors import UserError
 from tests.support.small_project import command
 

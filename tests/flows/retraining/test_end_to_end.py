@@ -86,6 +86,7 @@ def test_the_report_and_the_data_set_are_with_the_parent_run(registered: Retrain
     parent = parent_run(registered.root, "1")
     artifacts = {item.path for item in store(registered.root).list_artifacts(parent.info.run_id)}
     assert {"index.html", "snapshot", "environment.json", "gate.html"} <= artifacts
+    assert parent.inputs is not None
     (data,) = parent.inputs.dataset_inputs
     md5 = yaml.safe_load((registered.root / "data.dvc").read_text())["outs"][0]["md5"]
     assert data.dataset.digest == md5

@@ -13,10 +13,12 @@ from prefect.automations import Automation
 from prefect.blocks.system import Secret
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.events.schemas.automations import EventTrigger
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, State
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
+from pydantic import SecretStr
 
 from flows.servers.deployments import _DEAD, _NOTICES, make_notices, make_rule
 from mammo.base.errors import UserError
@@ -52,6 +54,7 @@ def rule(client: SyncPrefectClient) -> Iterator[Automation]:
     """The rule as an earlier Mammoflow made it, on a server that was there before."""
     asyncio.run(make_rule(timedelta(seconds=WITHIN)))
     made = found(client)
+    assert isinstance(made.trigger, EventTrigger)
     made.trigger.expect = {"prefect.flow-run.heartbeat", *FAULTY}
     asyncio.run(made.aupdate())
     yield made
@@ -139,6 +142,7 @@ def test_a_server_that_has_the_faulty_rule_gets_the_mended_one_and_keeps_what_wa
     asyncio.run(make_rule())
     mended = found(client)
     assert mended.id == rule.id
+    assert isinstance(mended.trigger, EventTrigger)
     assert "prefect.flow-run.Completed" in mended.trigger.expect
     assert not FAULTY & mended.trigger.expect
     assert mended.trigger.within == timedelta(seconds=WITHIN)
@@ -160,7 +164,7 @@ def test_a_run_that_could_not_begin_or_fell_silent_is_told_by_the_server_once(
 ) -> None:
     """And one that ran is told by its own hook, on the machine where it ran."""
     with listening() as receiver:
-        Webhook(url=receiver.url).save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+        Webhook(url=SecretStr(receiver.url)).save("ops", overwrite=True)
         asyncio.run(make_notices("webhook/ops"))
         time.sleep(2)  # the server reads its automations anew
         ran = client.create_flow_run(retrain, name="one that ran", state=Running()).id
@@ -186,7 +190,7 @@ def test_a_run_that_could_not_begin_or_fell_silent_is_told_by_the_server_once(
     assert isinstance(first.trigger, EventTrigger)
     all_flows = first.trigger.match_related
     first.trigger.match_related = ResourceSpecification({"prefect.resource.name": ["retrain"]})
-    first.update()  # type: ignore[unused-coroutine]
+    first.update()
     asyncio.run(make_notices("webhook/ops"))
     [mended, _] = notices(client)
     assert isinstance(mended.trigger, EventTrigger)
@@ -196,7 +200,7 @@ def test_a_run_that_could_not_begin_or_fell_silent_is_told_by_the_server_once(
 
 
 def test_a_block_that_can_tell_nobody_is_named(client: SyncPrefectClient) -> None:
-    Secret(value="hidden").save("ops", overwrite=True)  # type: ignore[unused-coroutine]
+    Secret(value=SecretStr("hidden")).save("ops", overwrite=True)
     for slug, words in (("webhook/nobody", "no such block"), ("secret/ops", "sends no notif")):
         with pytest.raises(UserError, match=f"MAMMOFLOW_NOTIFY={slug}: .*{words}"):
             asyncio.run(make_notices(slug))

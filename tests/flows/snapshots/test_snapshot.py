@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flows.processes.run_git import git
 from flows.snapshots.snapshot import (
     FILES,
     Snapshot,
     capture,
-    git,
     materialise,
     read_tag,
     tag_exists,
@@ -21,7 +21,7 @@ from flows.snapshots.snapshot import (
 from mammo.base.errors import UserError
 from tests.support.small_project import command
 
-texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=200)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=200)
 snapshots = st.builds(
     Snapshot,
     commit=st.text("0123456789abcdef", min_size=40, max_size=40),

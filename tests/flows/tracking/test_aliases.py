@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.support.small_project import store
 
 
 @pytest.fixture
-def three_versions(empty_registry: Path) -> Path:
+def three_versions(empty_registry: Path) -> Iterator[Path]:
     """A model with three versions and no alias."""
     client = store(empty_registry)
     client.create_registered_model(MODEL)

@@ -364,7 +364,7 @@ def test_a_registry_from_before_is_mended_when_it_is_opened(clone: Path) -> None
         client = MlflowClient()
         for name, place in (("on S3", elsewhere), ("by hand", own)):
             client.create_experiment(name, artifact_location=place)
-        assert registry.get_version(1).source.startswith("models:/")
+        assert str(registry.get_version(1).source).startswith("models:/")
         with pytest.raises(UserError, match=r"has no snapshot/snapshot\.json"):
             registry.snapshot_of(registry.get_version(1))
         registry.open_store(clone)

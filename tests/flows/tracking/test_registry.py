@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from flows.audit.provenance import find_run
 from flows.cli.app import app
+from flows.processes.run_git import git
 from flows.remote.stage_worker import _find_reachable_run
 from flows.retraining import recovery
 from flows.retraining.recovery import repair_registry
 from flows.snapshots.environment import describe_environment
-from flows.snapshots.snapshot import git
 from flows.tracking import aliases, registry
 from flows.tracking.register import check_next_tag
 from mammo.base.errors import UserError

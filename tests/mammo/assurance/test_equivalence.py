@@ -117,6 +117,8 @@ def test_another_seed_gives_another_model_that_does_the_same(first: torch.nn.Mod
     target = then.breasts["target"]
     for name, score in (("auROC", roc_auc_score), ("average precision", average_precision_score)):
         measure = named(found, name)
+        assert measure.then is not None
+        assert measure.now is not None
         assert measure.then == pytest.approx(score(target, then.breasts["probability"]), abs=1e-4)
         assert measure.now == pytest.approx(score(target, now.breasts["probability"]), abs=1e-4)
         assert measure.value == pytest.approx(measure.now - measure.then)

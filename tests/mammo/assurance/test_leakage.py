@@ -1,5 +1,8 @@
 """Sound splits pass, whatever their shape; each way of being unsound is named."""
 
+from collections.abc import Callable
+from typing import Literal, TypedDict
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -8,7 +11,17 @@ from hypothesis import strategies as st
 from mammo.assurance.leakage import find_leaks
 
 
-def tables(women: dict[str, str], views: int = 2) -> dict[str, object]:
+class Tables(TypedDict):
+    """What `find_leaks` is given."""
+
+    labels: pd.DataFrame
+    manifest: pd.DataFrame
+    rejects: pd.DataFrame
+    split: pd.DataFrame
+    pictures: dict[str, str]
+
+
+def tables(women: dict[str, str], views: int = 2) -> Tables:
     """Sound tables of so many women, by split, with different pictures."""
     images = [(woman, f"{woman}{view}") for woman in women for view in range(views)]
     labels = pd.DataFrame(images, columns=["patient_id", "image_id"], dtype=str)
@@ -31,26 +44,26 @@ WOMEN = {"anna": "train", "berta": "train", "clara": "validation", "dora": "test
     )
 )
 def test_women_in_one_split_each_are_sound(women: dict[str, str]) -> None:
-    assert find_leaks(**tables(women)) == []  # type: ignore[arg-type]
+    assert find_leaks(**tables(women)) == []
 
 
 def test_the_same_picture_twice_in_one_split_is_no_leak() -> None:
     content = tables(WOMEN)
-    content["pictures"]["berta/berta0.png"] = "hash of anna/anna0.png"  # type: ignore[index]
-    assert find_leaks(**content) == []  # type: ignore[arg-type]
+    content["pictures"]["berta/berta0.png"] = "hash of anna/anna0.png"
+    assert find_leaks(**content) == []
 
 
 def test_a_woman_in_two_splits_is_named() -> None:
     content = tables(WOMEN)
     extra = pd.DataFrame({"patient_id": ["anna"], "split": ["test"]})
-    content["split"] = pd.concat([content["split"], extra])  # type: ignore[list-item]
-    assert "1 woman (anna) in more than one split" in find_leaks(**content)  # type: ignore[arg-type]
+    content["split"] = pd.concat([content["split"], extra])
+    assert "1 woman (anna) in more than one split" in find_leaks(**content)
 
 
 def test_one_picture_in_two_splits_is_named() -> None:
     content = tables(WOMEN)
-    content["pictures"]["dora/dora1.png"] = "hash of anna/anna0.png"  # type: ignore[index]
-    assert find_leaks(**content) == [  # type: ignore[arg-type]
+    content["pictures"]["dora/dora1.png"] = "hash of anna/anna0.png"
+    assert find_leaks(**content) == [
         "1 picture (anna0 (train) = dora1 (test)) in more than one split, pixel for pixel"
     ]
 
@@ -64,13 +77,15 @@ def test_one_picture_in_two_splits_is_named() -> None:
         ("manifest", lambda t: t["patient_id"] != "dora", "1 woman (dora) in a split, but without"),
     ],
 )
-def test_sets_that_do_not_add_up_are_named(table: str, keep: object, sentence: str) -> None:
+def test_sets_that_do_not_add_up_are_named(
+    table: Literal["labels", "manifest", "split"],
+    keep: Callable[[pd.DataFrame], "pd.Series[bool]"],
+    sentence: str,
+) -> None:
     content = tables(WOMEN)
     whole = content[table]
-    assert callable(keep)
-    assert isinstance(whole, pd.DataFrame)
     content[table] = whole[keep(whole)]
-    assert any(sentence in leak for leak in find_leaks(**content))  # type: ignore[arg-type]
+    assert any(sentence in leak for leak in find_leaks(**content))
 
 
 def test_a_rejected_image_adds_up() -> None:
@@ -79,7 +94,7 @@ def test_a_rejected_image_adds_up() -> None:
     assert isinstance(manifest, pd.DataFrame)
     content["manifest"] = manifest[manifest["image_id"] != "dora1"]
     content["rejects"] = pd.DataFrame({"image_id": ["dora1"]})
-    assert find_leaks(**content) == []  # type: ignore[arg-type]
+    assert find_leaks(**content) == []
 
 
 def test_an_image_that_was_given_to_another_woman_is_named() -> None:
@@ -87,4 +102,4 @@ def test_an_image_that_was_given_to_another_woman_is_named() -> None:
     manifest = content["manifest"]
     assert isinstance(manifest, pd.DataFrame)
     manifest.loc[manifest["image_id"] == "anna0", "patient_id"] = "berta"
-    assert "1 image (anna0) of another woman than in train.csv" in find_leaks(**content)  # type: ignore[arg-type]
+    assert "1 image (anna0) of another woman than in train.csv" in find_leaks(**content)

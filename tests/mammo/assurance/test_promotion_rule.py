@@ -102,6 +102,8 @@ def test_a_clear_loss_is_refused_and_the_sentence_has_the_numbers() -> None:
     assert not decision.promote
     failed = reason(decision, "auroc")
     assert failed in decision.failures
+    assert failed.challenger is not None
+    assert failed.champion is not None
     assert failed.challenger < failed.champion
     assert failed.bound is not None
     assert failed.bound < failed.challenger - failed.champion < 0

@@ -14,6 +14,7 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Classifier
 from mammo.classifier import inputs
 from mammo.classifier.inputs import Pictures
+from mammo.classifier.network import Classifier as Network
 from mammo.classifier.network import build_classifier, save_classifier
 from mammo.classifier.predict import predict, predict_logits
 from mammo.classifier_training.fit import (
@@ -72,12 +73,19 @@ def test_trained_twice_it_is_the_same_to_the_byte(
     assert weights(one, tmp_path / "1") != weights(other, tmp_path / "other")
     # Nor does it matter who loads the images.
     monkeypatch.setattr(inputs, "CACHE_BYTES", 0)
-    uncached = [
+    train, validation = (
         Examples(Pictures(part.pictures.rois, wanted), part.targets, part.breasts) for part in sets
-    ]
-    assert uncached[0].pictures.cache is None
-    workers = fit(wanted, *uncached, seed=1)
+    )
+    assert train.pictures.cache is None
+    workers = fit(wanted, train, validation, seed=1)
     assert weights(workers, tmp_path / "workers") == weights(two, tmp_path / "2")
+
+
+def first_weights(model: Network) -> torch.Tensor:
+    """Those of the head's first layer."""
+    layer = model.head[0]
+    assert isinstance(layer, torch.nn.Linear)
+    return layer.weight.detach()
 
 
 def test_the_average_of_the_weights_over_the_steps_is_scored_and_kept(
@@ -86,8 +94,8 @@ def test_the_average_of_the_weights_over_the_steps_is_scored_and_kept(
     steps: list[torch.Tensor] = []
     usual = AveragedModel.update_parameters
 
-    def update(self: AveragedModel, model: Classifier) -> None:
-        steps.append(model.head[0].weight.detach().clone())
+    def update(self: AveragedModel, model: Network) -> None:
+        steps.append(first_weights(model).clone())
         usual(self, model)
 
     monkeypatch.setattr(AveragedModel, "update_parameters", update)
@@ -97,7 +105,7 @@ def test_the_average_of_the_weights_over_the_steps_is_scored_and_kept(
     for weight in steps[1:]:
         expected = 0.75 * expected + 0.25 * weight
     assert len(steps) > 1
-    kept = result.model.head[0].weight
+    kept = first_weights(result.model)
     torch.testing.assert_close(kept, expected)
     assert not torch.equal(kept, steps[-1])
     again = score(sets[1], predict_logits(result.model, sets[1].pictures, wanted))
@@ -214,7 +222,7 @@ def test_breasts_are_scored_by_their_highest_view() -> None:
 def test_prediction_takes_files_and_pixels(tmp_path: Path) -> None:
     table = write_breasts(tmp_path, women=2)
     paths = [tmp_path / path for path in table["path"]]
-    pixels = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+    pixels = [np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8) for path in paths]
     torch.manual_seed(0)
     model = build_classifier(tiny())
     probabilities = predict(model, paths, tiny())

@@ -25,7 +25,7 @@ def entries(store: Store) -> list[Path]:
     return sorted(path for path in store.folder.rglob("*") if path.is_file())
 
 
-def test_what_was_put_is_got(store):
+def test_what_was_put_is_got(store: Store) -> None:
     assert store.get(key_of("a")) is None
     store.put(key_of("a"), {"x": 0.1, "name": "é\n"}, b"\n\0content\n")
     assert store.get(key_of("a")) == ({"x": 0.1, "name": "é\n"}, b"\n\0content\n")
@@ -33,7 +33,7 @@ def test_what_was_put_is_got(store):
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", b"\0" * 100], ids=["empty", "short", "zeros"])
-def test_a_damaged_entry_is_none_and_goes(store, damage):
+def test_a_damaged_entry_is_none_and_goes(store: Store, damage: bytes) -> None:
     store.put(key_of("a"), 1, b"content")
     [path] = entries(store)
     for content in (damage, path.read_bytes()[:-1]):
@@ -44,7 +44,7 @@ def test_a_damaged_entry_is_none_and_goes(store, damage):
     assert store.get(key_of("a")) == (1, b"content")
 
 
-def test_it_keeps_to_its_size_and_forgets_what_was_used_longest_ago(tmp_path):
+def test_it_keeps_to_its_size_and_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
     store = Store(tmp_path, 5 * 2**14 * SHARDS)
     keys = [f"00{number:062x}" for number in range(12)]  # of one shard
     for number, key in enumerate(keys[:5]):
@@ -75,7 +75,7 @@ while True:
 """
 
 
-def test_killed_writers_leave_only_whole_entries(store):
+def test_killed_writers_leave_only_whole_entries(store: Store) -> None:
     for _ in range(3):
         writers = [
             subprocess.Popen(
@@ -99,7 +99,9 @@ def test_killed_writers_leave_only_whole_entries(store):
         assert kept in (None, (number, bytes([number]) * 2**20))
 
 
-def test_a_store_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
+def test_a_store_that_cannot_be_written_is_told_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("in the way")
     store = Store(tmp_path / "file", 2**30)
     result_store._complain.cache_clear()
@@ -109,7 +111,9 @@ def test_a_store_that_cannot_be_written_is_told_of_once(tmp_path, capsys):
     assert capsys.readouterr().out.count("cannot be kept") == 1
 
 
-def test_a_damaged_entry_of_a_store_that_may_only_be_read_is_none(store, monkeypatch, capsys):
+def test_a_damaged_entry_of_a_store_that_may_only_be_read_is_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in "ab":
         store.put(key_of(name), 1, b"content")
     for path in entries(store):
@@ -117,7 +121,7 @@ def test_a_damaged_entry_of_a_store_that_may_only_be_read_is_none(store, monkeyp
     before = entries(store)
     result_store._complain.cache_clear()
 
-    def refuse(*_, **__):
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     for method in ("unlink", "write_bytes", "mkdir", "replace"):
@@ -129,7 +133,9 @@ def test_a_damaged_entry_of_a_store_that_may_only_be_read_is_none(store, monkeyp
     assert capsys.readouterr().out.count("cannot be kept") == 1
 
 
-def test_a_file_is_read_again_only_if_it_may_have_changed(store, tmp_path, monkeypatch):
+def test_a_file_is_read_again_only_if_it_may_have_changed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     assert hash_of(path, store)[1] == b"one"
@@ -144,7 +150,9 @@ def test_a_file_is_read_again_only_if_it_may_have_changed(store, tmp_path, monke
     assert hash_of(path, store) != (digest, None)
 
 
-def test_the_code_is_what_the_module_imports_but_settings_and_words(monkeypatch):
+def test_the_code_is_what_the_module_imports_but_settings_and_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     needed = closure(ROOT / "mammo/intake/cached_prepare.py")
     beside = {module_path(name) for name in _BESIDE}
     libraries = ("numpy",)
@@ -168,7 +176,7 @@ def test_the_code_is_what_the_module_imports_but_settings_and_words(monkeypatch)
     code_version.cache_clear()
 
 
-def test_the_environment_names_it(monkeypatch, tmp_path):
+def test_the_environment_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("MAMMOFLOW_STORE", "MAMMOFLOW_STORE_GIB"):
         monkeypatch.delenv(name, raising=False)

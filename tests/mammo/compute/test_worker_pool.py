@@ -34,7 +34,7 @@ def work(item: object) -> object:
     return item
 
 
-def test_results_come_in_order_and_only_the_bad_items_are_lost(tmp_path):
+def test_results_come_in_order_and_only_the_bad_items_are_lost(tmp_path: Path) -> None:
     again = tmp_path / "died once"
     items = [1, "crash", 2, "hang", 3, "kill", 4, again, *range(5, 30)]
     found = list(WorkerPool(work, workers=2, seconds=2).map(items))
@@ -42,27 +42,27 @@ def test_results_come_in_order_and_only_the_bad_items_are_lost(tmp_path):
     assert found == [1, crashed, 2, Failure("hung"), 3, crashed, 4, again, *range(5, 30)]
 
 
-def test_memory_is_limited():
+def test_memory_is_limited() -> None:
     with pytest.raises(MemoryError):
         list(WorkerPool(work, workers=1, seconds=60).map(["eat"]))
 
 
-def test_an_error_of_the_work_is_passed_on():
+def test_an_error_of_the_work_is_passed_on() -> None:
     with pytest.raises(TypeError):
-        list(WorkerPool(len, workers=1, seconds=60).map([5]))
+        list(WorkerPool(len, workers=1, seconds=60).map([5]))  # type: ignore[list-item]
 
 
 def dying() -> None:
     os._exit(1)
 
 
-def test_workers_that_cannot_start_are_an_error():
+def test_workers_that_cannot_start_are_an_error() -> None:
     with pytest.raises(UserError, match="before they have any work"):
         list(WorkerPool(work, workers=1, seconds=60, initializer=dying).map([1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_only_the_cores_that_the_process_may_use_are_counted():
+def test_only_the_cores_that_the_process_may_use_are_counted() -> None:
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
         "from mammo.base.processor import available_cores; print(available_cores())"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from mammo.base.settings import Crop
 from mammo.cropping.find_breast import cut, find_roi
-from mammo.detector.detector import Detection
+from mammo.detector.detector import Detection, Detector
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from tests.support.half_ellipses import half_ellipse
@@ -28,16 +29,20 @@ class Says:
         return [self.detection for _ in images]
 
 
+def says(detection: Detection | None) -> Detector:
+    return cast(Detector, Says(detection))
+
+
 def test_a_sure_detector_is_believed_and_its_box_grows_by_the_margin() -> None:
     image, _ = half_ellipse(0)
-    roi = find_roi(Says(Detection(Box(20, 20, 40, 30), 0.3)), image, SETTINGS)
+    roi = find_roi(says(Detection(Box(20, 20, 40, 30), 0.3)), image, SETTINGS)
     assert (roi.found_by, roi.confidence) == ("detector", 0.3)
     assert roi.box == Box(18, 18, 42, 32)  # a tenth of the longer side, 20
 
 
 def test_below_the_confidence_the_mask_is_asked() -> None:
     image, _ = half_ellipse(0)
-    roi = find_roi(Says(Detection(Box(20, 20, 40, 30), 0.29)), image, SETTINGS)
+    roi = find_roi(says(Detection(Box(20, 20, 40, 30), 0.29)), image, SETTINGS)
     assert (roi.found_by, roi.confidence) == ("mask", None)
     masked = find_breast_box(image)
     assert masked is not None
@@ -49,14 +54,14 @@ def test_below_the_confidence_the_mask_is_asked() -> None:
 
 def test_without_a_detection_the_mask_finds_the_breast() -> None:
     image, box = half_ellipse(1)
-    roi = find_roi(Says(None), image, Crop(confidence=0.3, margin=0))
+    roi = find_roi(says(None), image, Crop(confidence=0.3, margin=0))
     assert roi.found_by == "mask"
     assert roi.box.iou(box) > 0.85
 
 
 @pytest.mark.parametrize("grey", [0, 90])
 def test_an_image_without_a_breast_is_kept_whole(grey: int) -> None:
-    roi = find_roi(Says(None), np.full((30, 20), grey, np.uint8), SETTINGS)
+    roi = find_roi(says(None), np.full((30, 20), grey, np.uint8), SETTINGS)
     assert (roi.found_by, roi.box, roi.confidence) == ("whole", Box(0, 0, 20, 30), None)
 
 
@@ -73,7 +78,7 @@ def test_the_box_is_whole_pixels_of_the_image_around_what_was_found(
     image = np.zeros((80, 64), np.uint8)
     found = Box(x1, y1, x1 + width, y1 + height).clip(64, 80)
     settings = Crop(confidence=0, margin=margin)
-    box = find_roi(Says(Detection(found, 1.0)), image, settings).box
+    box = find_roi(says(Detection(found, 1.0)), image, settings).box
     assert all(float(side).is_integer() for side in (box.x1, box.y1, box.x2, box.y2))
     assert 0 <= box.x1 <= found.x1 < found.x2 <= box.x2 <= 64
     assert 0 <= box.y1 <= found.y1 < found.y2 <= box.y2 <= 80

@@ -159,7 +159,7 @@ def test_what_is_missing_is_missing_in_every_column(path: Path, spelt: str) -> N
 def test_spaces_around_a_category_or_a_number_are_none(path: Path) -> None:
     assert faults(path, row(laterality=" L", view="MLO ", density=" B ", age=" 61.5 ")) == []
     table = read_table(path, TRAIN)
-    assert table.loc[0, ["laterality", "view", "density", "age"]].tolist() == [
+    assert table[["laterality", "view", "density", "age"]].iloc[0].tolist() == [
         "L", "MLO", "B", 61.5,
     ]  # fmt: skip
 

@@ -86,7 +86,9 @@ def test_the_layout_is_that_of_rsna(sample: Path, train: pd.DataFrame) -> None:
 
 def test_even_a_tiny_set_has_all_kinds(sample: Path, train: pd.DataFrame) -> None:
     headers = [pydicom.dcmread(_path(sample, row)) for _, row in train.iterrows()]
-    assert {header.file_meta.TransferSyntaxUID for header in headers} == set(TransferSyntax)
+    assert {header.file_meta.TransferSyntaxUID for header in headers} == {
+        str(syntax) for syntax in TransferSyntax
+    }
     assert {header.PhotometricInterpretation for header in headers} == {
         "MONOCHROME1",
         "MONOCHROME2",

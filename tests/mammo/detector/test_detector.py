@@ -1,6 +1,7 @@
 """The YOLO breast detector, untrained: saving, loading, finding."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_a_found_box_lies_in_the_image(detector: Detector, shape: tuple[int, int
 
 def test_nothing_is_found_where_no_score_is_high_enough(saved: Path) -> None:
     detector = load_detector(saved)
-    for branch in detector.model.model[-1].cv3:
+    layers: Any = detector.model.model
+    for branch in layers[-1].cv3:
         branch[-1].bias.fill_(-50)
     assert detector.find([half_ellipse(0)[0]]) == [None]
 

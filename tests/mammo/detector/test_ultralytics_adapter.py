@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mammo.detector.ultralytics_adapter import bbox_iou, portable_iou
+from mammo.detector.ultralytics_adapter import portable_iou
 from tests.imports import ROOT
 
 
@@ -41,12 +41,14 @@ def test_training_writes_only_its_progress_and_nothing_at_home(tmp_path: Path) -
 
 
 def test_the_portable_iou_is_the_originals_but_for_rounding() -> None:
+    from ultralytics.utils.metrics import bbox_iou  # after the adapter, which sets it up
+
     generator = torch.Generator().manual_seed(1)
     corners = 50 * torch.rand(1000, 4, generator=generator)
     sizes = 1 + 30 * torch.rand(1000, 4, generator=generator)
     one = torch.cat([corners[:, :2], corners[:, :2] + sizes[:, :2]], 1).requires_grad_()
     other = torch.cat([corners[:, 2:], corners[:, 2:] + sizes[:, 2:]], 1)
-    found = []
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
     for function in (portable_iou, bbox_iou):
         one.grad = None
         overlap = function(one, other, xywh=False, CIoU=True)

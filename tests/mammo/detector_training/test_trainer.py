@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
+from mammo.base.progress import say
 from mammo.detector.detector import build_network, save_detector
 from mammo.detector_training import trainer
 from mammo.detector_training.trainer import Training, shrink, train_detector
@@ -68,7 +69,6 @@ def test_cut_short_several_times_it_goes_on_to_the_same_bytes(
 ) -> None:
     # ultralytics makes its loader anew ten epochs before the end: before, then and after.
     undisturbed = train(tmp_path / "images", epochs=12)
-    tell = trainer.say
     for last, after in ((2, 0), (3, 1), (6, 2)):
         heard: list[str] = []
 
@@ -83,7 +83,7 @@ def test_cut_short_several_times_it_goes_on_to_the_same_bytes(
         going_on = [line for line in heard if "going on after epoch" in line]
         expected = f"detector: going on after epoch {after}, from a checkpoint"
         assert going_on == ([expected] if after else [])
-    monkeypatch.setattr(trainer, "say", tell)
+    monkeypatch.setattr(trainer, "say", say)
     for _ in range(2):  # the second time there is nothing left to train
         resumed = train(tmp_path / "images", checkpoints=tmp_path / "checkpoints", epochs=12)
         assert resumed.curves.equals(undisturbed.curves)

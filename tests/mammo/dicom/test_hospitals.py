@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -35,7 +36,7 @@ from tests.support.dicoms import (
     saved,
 )
 
-WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
+WINDOW: dict[str, Any] = {"WindowCenter": 2048, "WindowWidth": 4096}
 BREAST = half_breast()
 RIGHT = read_mammogram(plain(BREAST, **WINDOW), 1024).pixels.astype(int)
 MG = uid.DigitalMammographyXRayImageStorageForPresentation
@@ -63,11 +64,13 @@ def likeness(content: bytes) -> int:
 
 
 @pytest.mark.parametrize("stated", [8, 10, 12, 16, 0, 40])
-def test_a_lookup_table_of_12_bits_is_scaled_by_its_own_range_whatever_it_states(stated):
+def test_a_lookup_table_of_12_bits_is_scaled_by_its_own_range_whatever_it_states(
+    stated: int,
+) -> None:
     assert likeness(plain(BREAST, VOILUTSequence=[lookup_table(RAMP, 0, stated)])) <= 1
 
 
-def test_a_lookup_table_that_states_no_bits_is_applied():
+def test_a_lookup_table_that_states_no_bits_is_applied() -> None:
     table = lookup_table(RAMP, 0, 12)
     table.LUTDescriptor = [4096, 0]
     assert likeness(plain(BREAST, VOILUTSequence=[table])) <= 1
@@ -90,7 +93,9 @@ def test_a_lookup_table_that_states_no_bits_is_applied():
         (1023, 16, 1023),
     ],
 )
-def test_white_is_what_the_bits_of_a_lookup_tables_highest_entry_can_hold(highest, stated, white):
+def test_white_is_what_the_bits_of_a_lookup_tables_highest_entry_can_hold(
+    highest: int, stated: int, white: int
+) -> None:
     values = np.linspace(0, highest, 4096).astype(np.uint16)
     shown = pixels(plain(BREAST, VOILUTSequence=[lookup_table(values, 0, stated)]))
     expected = np.minimum(values[BREAST] / white, 1) * 255
@@ -99,7 +104,7 @@ def test_white_is_what_the_bits_of_a_lookup_tables_highest_entry_can_hold(highes
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
 @pytest.mark.parametrize("as_numbers", [False, True])
-def test_a_lookup_table_of_8_bits_may_be_two_in_a_word(syntax, as_numbers):
+def test_a_lookup_table_of_8_bits_may_be_two_in_a_word(syntax: uid.UID, as_numbers: bool) -> None:
     curve = np.linspace(0, 255, 3000).astype(np.uint8)
     big = syntax == uid.ExplicitVRBigEndian
     packed = curve.view("<u2")
@@ -112,7 +117,7 @@ def test_a_lookup_table_of_8_bits_may_be_two_in_a_word(syntax, as_numbers):
     assert np.abs(shown - curve[np.minimum(BREAST, 2999)].astype(int)).max() <= 1
 
 
-def test_a_lookup_table_is_applied_to_values_that_a_rescale_made_negative():
+def test_a_lookup_table_is_applied_to_values_that_a_rescale_made_negative() -> None:
     """The first of them read as unsigned, since the pixels are."""
     table = lookup_table(RAMP, 2**16 - 1024, 12)
     shifted = plain(BREAST, VOILUTSequence=[table], RescaleSlope=1, RescaleIntercept=-1024)
@@ -134,11 +139,11 @@ def test_a_lookup_table_is_applied_to_values_that_a_rescale_made_negative():
         },
     ],
 )  # fmt: skip
-def test_an_image_for_processing_is_refused_by_that_name(tags):
+def test_an_image_for_processing_is_refused_by_that_name(tags: dict[str, Any]) -> None:
     assert "for processing, not for presentation" in reason(plain(BREAST, **WINDOW, **tags))
 
 
-def test_an_image_that_does_not_say_what_it_is_for_is_read():
+def test_an_image_that_does_not_say_what_it_is_for_is_read() -> None:
     assert likeness(plain(BREAST, **WINDOW)) == 0
     assert likeness(plain(BREAST, PresentationIntentType="FOR PRESENTATION", **WINDOW)) == 0
 
@@ -156,7 +161,9 @@ def test_an_image_that_does_not_say_what_it_is_for_is_read():
         (uid.BreastProjectionXRayImageStorageForProcessing, ["ORIGINAL", "PRIMARY"]),
     ],
 )  # fmt: skip
-def test_tomosynthesis_is_refused_as_such_in_every_class(sop_class, image_type):
+def test_tomosynthesis_is_refused_as_such_in_every_class(
+    sop_class: uid.UID, image_type: list[str]
+) -> None:
     content = plain(BREAST, Modality="MG", SOPClassUID=sop_class, ImageType=image_type, **WINDOW)
     assert "tomosynthesis" in reason(content)
 
@@ -173,13 +180,15 @@ def test_tomosynthesis_is_refused_as_such_in_every_class(sop_class, image_type):
     ],
 )
 @pytest.mark.parametrize("sop_class", [MG, uid.SecondaryCaptureImageStorage])
-def test_tomosynthesis_is_known_by_any_later_value_of_the_image_type(sop_class, image_type):
+def test_tomosynthesis_is_known_by_any_later_value_of_the_image_type(
+    sop_class: uid.UID, image_type: list[str]
+) -> None:
     content = plain(BREAST, SOPClassUID=sop_class, ImageType=image_type, **WINDOW)
     assert "it is of a tomosynthesis" in reason(content)
 
 
 @pytest.mark.parametrize("where", ["header", "SharedFunctionalGroupsSequence"])
-def test_tomosynthesis_is_known_by_the_type_of_its_frame(where):
+def test_tomosynthesis_is_known_by_the_type_of_its_frame(where: str) -> None:
     kind, group = Dataset(), Dataset()
     kind.FrameType = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]
     group.XRay3DFrameTypeSequence = [kind]
@@ -200,7 +209,9 @@ def test_tomosynthesis_is_known_by_the_type_of_its_frame(where):
         ("DBT R CC", False),
     ],
 )
-def test_tomosynthesis_is_known_by_its_series_description(description, stack, sop_class):
+def test_tomosynthesis_is_known_by_its_series_description(
+    description: str, stack: bool, sop_class: uid.UID
+) -> None:
     """In the class of mammograms only if it says which part of a stack it is.
 
     The exam of a mammogram may have had a tomosynthesis too.
@@ -216,13 +227,13 @@ def test_tomosynthesis_is_known_by_its_series_description(description, stack, so
     "description",
     ["L CC C-View Tomo", "TOMO 2D R MLO", "Tomosynthesis Synthesized 2D", "Insight_2D tomo proj"],
 )
-def test_a_2d_image_is_no_tomosynthesis_for_its_series_description(description):
+def test_a_2d_image_is_no_tomosynthesis_for_its_series_description(description: str) -> None:
     tags = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "SeriesDescription": description}
     read_mammogram(plain(FILM, **tags), 64)
 
 
 @pytest.mark.parametrize("said", ["generated_2d", "GENERATED 2D", "Tomo 2D", "C_VIEW", "Synthetic"])
-def test_a_generated_2d_image_is_known_in_any_spelling(said):
+def test_a_generated_2d_image_is_known_in_any_spelling(said: str) -> None:
     image_type = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", said]
     assert read_mammogram(
         plain(BREAST, ImageType=image_type, **WINDOW), 64
@@ -237,7 +248,9 @@ def test_a_generated_2d_image_is_known_in_any_spelling(said):
         uid.CTImageStorage,
     ],
 )
-def test_a_2d_image_made_of_a_tomosynthesis_is_read_and_noted_in_every_class(sop_class):
+def test_a_2d_image_made_of_a_tomosynthesis_is_read_and_noted_in_every_class(
+    sop_class: uid.UID,
+) -> None:
     generated = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]
     tags = {"Modality": "MG", "SOPClassUID": sop_class, "ImageType": generated}
     mammogram = read_mammogram(plain(BREAST, **tags, **WINDOW), 1024)
@@ -246,7 +259,7 @@ def test_a_2d_image_made_of_a_tomosynthesis_is_read_and_noted_in_every_class(sop
     assert not read_mammogram(plain(BREAST), 64).description.generated_2d
 
 
-def test_the_window_of_an_enhanced_object_is_found_where_it_is():
+def test_the_window_of_an_enhanced_object_is_found_where_it_is() -> None:
     """A 2D image in the class of tomosynthesis says it of its frame."""
     window, rescale, group = Dataset(), Dataset(), Dataset()
     window.WindowCenter, window.WindowWidth = 1024, 4096
@@ -268,7 +281,9 @@ def test_the_window_of_an_enhanced_object_is_found_where_it_is():
 @pytest.mark.parametrize(
     "write", [plain, dicoms.rle, dicoms.jpeg_lossless, dicoms.jpeg_2000, dicoms.htj2k]
 )
-def test_padding_leaves_no_seam_at_any_size(write, photometric, padding):
+def test_padding_leaves_no_seam_at_any_size(
+    write: Callable[..., bytes], photometric: str, padding: int
+) -> None:
     """It is masked before anything is averaged, whatever the encoding could leave out."""
     values = half_breast(600, 480).clip(20, 4000)
     padded = np.pad(values, ((37, 0), (0, 93)), constant_values=padding)
@@ -296,7 +311,9 @@ def lossy_jpeg(values: np.ndarray, **tags: Any) -> bytes:
 
 @pytest.mark.parametrize("padding", [0, 4095])
 @pytest.mark.parametrize("write", [lossy_jpeg_2000, lossy_jpeg])
-def test_padding_leaves_no_seam_where_a_lossy_encoding_smears_it(write, padding):
+def test_padding_leaves_no_seam_where_a_lossy_encoding_smears_it(
+    write: Callable[..., bytes], padding: int
+) -> None:
     values = half_breast(600, 480).clip(20, 4000)
     padded = np.pad(values, ((37, 0), (0, 93)), constant_values=padding)
     tags = {"PixelPaddingValue": padding, **WINDOW}
@@ -307,7 +324,7 @@ def test_padding_leaves_no_seam_where_a_lossy_encoding_smears_it(write, padding)
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_padding_that_is_written_with_the_other_sign_is_black(signed):
+def test_padding_that_is_written_with_the_other_sign_is_black(signed: bool) -> None:
     values = BREAST.astype(np.int16) - 2048 if signed else BREAST
     padding = -2048 if signed else 65535
     padded = np.pad(values, ((0, 0), (0, 60)), constant_values=padding)
@@ -342,13 +359,15 @@ def with_frame(content: bytes, change: Callable[[bytes], bytes], **tags: Any) ->
 
 @pytest.mark.parametrize("after", [bytes(14), bytes(15), bytes(4096), b"\xff" * 40, b"\x07" * 64])
 @pytest.mark.parametrize("write", WRITERS)
-def test_what_follows_the_end_of_a_stream_is_none_of_its_business(write, after):
+def test_what_follows_the_end_of_a_stream_is_none_of_its_business(
+    write: Callable[..., bytes], after: bytes
+) -> None:
     content = with_frame(write(BREAST, **WINDOW), lambda frame: frame + after)
     assert likeness(content) == 0
 
 
 @pytest.mark.parametrize("zeros", [1, 2, 15, 64])
-def test_zeros_after_rle_are_no_more_pixels(zeros):
+def test_zeros_after_rle_are_no_more_pixels(zeros: int) -> None:
     """It has no mark of an end, so anything else is too much."""
     content = dicoms.rle(BREAST, **WINDOW)
     assert likeness(with_frame(content, lambda frame: frame + bytes(zeros))) == 0
@@ -356,7 +375,7 @@ def test_zeros_after_rle_are_no_more_pixels(zeros):
 
 
 @pytest.mark.parametrize("write", [dicoms.jpeg_lossless, jpeg_ls])
-def test_a_stream_without_an_end_is_still_refused(write):
+def test_a_stream_without_an_end_is_still_refused(write: Callable[..., bytes]) -> None:
     content = with_frame(write(BREAST), lambda frame: frame.rstrip(b"\0")[:-2] + bytes(64))
     assert "damaged or cut short" in reason(content)
 
@@ -368,7 +387,9 @@ def extended(values: np.ndarray, **tags: Any) -> bytes:
 
 @pytest.mark.parametrize("stored", [8, 10, 12, 16])
 @pytest.mark.parametrize("write", [extended, *WRITERS])
-def test_a_stream_of_12_bits_is_believed_whatever_the_header_says(write, stored):
+def test_a_stream_of_12_bits_is_believed_whatever_the_header_says(
+    write: Callable[..., bytes], stored: int
+) -> None:
     bright = BREAST.copy()
     bright[140:160, 40:60] = 4090  # beyond 10 bits
     expected = pixels(plain(bright, **WINDOW))
@@ -377,13 +398,15 @@ def test_a_stream_of_12_bits_is_believed_whatever_the_header_says(write, stored)
 
 
 @pytest.mark.parametrize("write", [extended, dicoms.jpeg_lossless, jpeg_ls, dicoms.jpeg_2000])
-def test_a_stream_of_12_bits_is_believed_even_where_the_header_has_too_few_to_hold_it(write):
+def test_a_stream_of_12_bits_is_believed_even_where_the_header_has_too_few_to_hold_it(
+    write: Callable[..., bytes],
+) -> None:
     content = write(BREAST, **WINDOW)
     small = with_frame(content, bytes, BitsAllocated=8, BitsStored=8, HighBit=7)
     assert likeness(small) <= 3
 
 
-def test_signed_values_have_the_sign_where_the_stream_has_it():
+def test_signed_values_have_the_sign_where_the_stream_has_it() -> None:
     signed = BREAST.astype(np.int16) - 2048
     frame = imagecodecs.jpeg_encode(
         signed.view(np.uint16) & 0x0FFF, lossless=True, bitspersample=12, predictor=1
@@ -397,7 +420,7 @@ def test_signed_values_have_the_sign_where_the_stream_has_it():
         assert likeness(content) == 0
 
 
-def test_baseline_jpeg_of_8_bits_is_read():
+def test_baseline_jpeg_of_8_bits_is_read() -> None:
     small = (BREAST >> 4).astype(np.uint8)
     frame = bytes(imagecodecs.jpeg_encode(small, level=98))
     window = {"WindowCenter": 128, "WindowWidth": 256}
@@ -420,12 +443,12 @@ FILM = half_breast(640, 500)
         {"Modality": "DX", "BodyPartExamined": "BREAST", "PatientOrientation": "MLO"},
     ],
 )
-def test_a_mammogram_of_a_film_or_plate_is_read_and_noted(tags):
+def test_a_mammogram_of_a_film_or_plate_is_read_and_noted(tags: dict[str, Any]) -> None:
     mammogram = read_mammogram(plain(FILM, **tags), 640)
     assert mammogram.description.secondary_capture
 
 
-def test_the_breast_may_be_named_by_its_code():
+def test_the_breast_may_be_named_by_its_code() -> None:
     region = Dataset()
     region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "T-04000", "SRT", "Breast"
     tags = {"Modality": "DX", "ViewPosition": "CC", "AnatomicRegionSequence": [region]}
@@ -445,7 +468,7 @@ def test_the_breast_may_be_named_by_its_code():
         ({"Modality": "DX", "BodyPartExamined": "CHEST", "ViewPosition": "AT"}, "radiograph (DX)"),
     ],
 )
-def test_other_radiographs_are_refused_by_their_name(tags, expected):
+def test_other_radiographs_are_refused_by_their_name(tags: dict[str, Any], expected: str) -> None:
     assert expected in reason(plain(FILM, **tags))
 
 
@@ -457,7 +480,7 @@ def test_other_radiographs_are_refused_by_their_name(tags, expected):
         "MAMMOGRAPHY", "MAMA", "SEIN", "BREAST ",
     ],
 )  # fmt: skip
-def test_the_breast_is_known_by_the_names_that_makers_give_it(part):
+def test_the_breast_is_known_by_the_names_that_makers_give_it(part: str) -> None:
     content = with_element("BodyPartExamined", "LO", part.ljust(16).encode(), FILM)
     ds = pydicom.dcmread(io.BytesIO(content))
     ds.Modality, ds.ViewPosition = "CR", "CC"
@@ -465,13 +488,13 @@ def test_the_breast_is_known_by_the_names_that_makers_give_it(part):
 
 
 @pytest.mark.parametrize("part", ["BREASTBONE", "BREAST BONE", "CHEST", "BRUSTKORB", "L", "MAM"])
-def test_what_only_sounds_like_a_breast_is_none(part):
+def test_what_only_sounds_like_a_breast_is_none(part: str) -> None:
     tags = {"Modality": "DX", "ViewPosition": "CC", "BodyPartExamined": part}
     assert "another body part than the breast" in reason(plain(FILM, **tags))
 
 
 @pytest.mark.parametrize("code", ["80248007", "73056007", "63762007", "T-04020"])
-def test_one_breast_has_a_code_of_its_own_and_so_have_both(code):
+def test_one_breast_has_a_code_of_its_own_and_so_have_both(code: str) -> None:
     region = Dataset()
     region.CodeValue = code
     tags = {"Modality": "DX", "ViewPosition": "CC", "AnatomicRegionSequence": [region]}
@@ -496,7 +519,9 @@ PART, POSITION = "(BodyPartExamined)", "(ViewPosition)"
     ],
 )
 @pytest.mark.parametrize("modality", ["CR", "DX", "RG"])
-def test_the_refusal_of_a_film_or_plate_says_what_its_header_lacks(modality, tags, lacking, there):
+def test_the_refusal_of_a_film_or_plate_says_what_its_header_lacks(
+    modality: str, tags: dict[str, Any], lacking: list[str], there: list[str]
+) -> None:
     content = plain(FILM, Modality=modality, **tags)
     if modality == "RG" and tags in ({"BodyPartExamined": "BREAST"}, {"ViewPosition": "CC"}):
         read_mammogram(content, 64)  # of a film one of the two is enough
@@ -510,8 +535,9 @@ def test_the_refusal_of_a_film_or_plate_says_what_its_header_lacks(modality, tag
 def blobs(height: int, width: int, size: float = 6, share: float = 0) -> np.ndarray:
     """True in spots of an intricate outline, for half the picture or less."""
     noise = np.random.default_rng(7).normal(size=(height, width)).astype(np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), size)
-    return noise > share * noise.std()
+    blurred: np.ndarray = cv2.GaussianBlur(noise, (0, 0), size)
+    spots: np.ndarray = blurred > share * blurred.std()
+    return spots
 
 
 def lossy_mask(mask: np.ndarray, level: int = 75, **tags: Any) -> bytes:
@@ -523,7 +549,9 @@ def lossy_mask(mask: np.ndarray, level: int = 75, **tags: Any) -> bytes:
 @pytest.mark.parametrize(
     "write", [plain, dicoms.rle, dicoms.jpeg_lossless, dicoms.jpeg_2000, lossy_mask]
 )
-def test_a_mask_is_none_however_intricate_its_outlines(write, size, share):
+def test_a_mask_is_none_however_intricate_its_outlines(
+    write: Callable[..., bytes], size: int, share: float
+) -> None:
     """They are counted before areas are averaged."""
     white = 255 if write is lossy_mask else 4095
     mask = np.where(blobs(400, 300, size, share), white, 0).astype(np.uint16)
@@ -532,22 +560,25 @@ def test_a_mask_is_none_however_intricate_its_outlines(write, size, share):
             read_mammogram(write(mask), long_side)
 
 
-def test_a_mask_is_refused_in_jpeg_2000_of_which_levels_are_left_out():
+def test_a_mask_is_refused_in_jpeg_2000_of_which_levels_are_left_out() -> None:
     mask = np.where(blobs(1200, 900, 10, 1.2), 4095, 0).astype(np.uint16)
     with pytest.raises(UnreadableDicom, match="it is a mask"):
         read_mammogram(dicoms.jpeg_2000(mask), 300)
 
 
-def test_a_film_in_jpeg_2000_is_decoded_once(monkeypatch):
+def test_a_film_in_jpeg_2000_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, decode = [], dicom.jpeg_2000._decode_jpeg_2000
-    monkeypatch.setattr(
-        dicom.jpeg_2000, "_decode_jpeg_2000", lambda *about: decoded.append(about) or decode(*about)
-    )
+
+    def counted(*about: Any) -> np.ndarray:
+        decoded.append(about)
+        return decode(*about)
+
+    monkeypatch.setattr(dicom.jpeg_2000, "_decode_jpeg_2000", counted)
     read_mammogram(dicoms.jpeg_2000(half_breast(1200, 900)), 300)
     assert len(decoded) == 1
 
 
-def test_a_mask_is_refused_with_padding_around_it():
+def test_a_mask_is_refused_with_padding_around_it() -> None:
     mask = np.where(blobs(300, 240, 3), 3000, 0).astype(np.uint16)
     padded = np.pad(mask, 40, constant_values=4095)
     assert "it is a mask" in reason(plain(padded, PixelPaddingValue=4095))
@@ -555,20 +586,20 @@ def test_a_mask_is_refused_with_padding_around_it():
 
 @pytest.mark.parametrize("write", [plain, dicoms.jpeg_lossless, dicoms.jpeg_2000])
 @pytest.mark.parametrize("shift", [8, 9, 10])
-def test_a_film_of_few_greys_is_no_mask(write, shift):
+def test_a_film_of_few_greys_is_no_mask(write: Callable[..., bytes], shift: int) -> None:
     """From twelve of them down to three."""
     few = (half_breast(400, 300) >> shift) << shift
     for long_side in (400, 190):
         assert read_mammogram(write(few, **WINDOW), long_side).pixels.max() > 90
 
 
-def test_a_film_in_lossy_jpeg_is_no_mask_for_its_label():
+def test_a_film_in_lossy_jpeg_is_no_mask_for_its_label() -> None:
     film = (half_breast(400, 320) >> 4).astype(np.uint8) // 5  # faint
     film[10:50, 250:310] = 255
     read_mammogram(lossy_mask(film), 400)
 
 
-def test_the_sample_of_a_film_that_is_halved_has_values_as_they_are_stored():
+def test_the_sample_of_a_film_that_is_halved_has_values_as_they_are_stored() -> None:
     film = half_breast(640, 512)
     content = io.BytesIO(plain(film))
     header, ds = dicom.header.read_header(content)
@@ -579,7 +610,7 @@ def test_the_sample_of_a_film_that_is_halved_has_values_as_they_are_stored():
 
 @pytest.mark.parametrize("write", [plain, dicoms.rle])
 @pytest.mark.parametrize("tags", [{}, {"SOPClassUID": uid.SecondaryCaptureImageStorage}])
-def test_a_mask_is_no_mammogram(write, tags):
+def test_a_mask_is_no_mammogram(write: Callable[..., bytes], tags: dict[str, Any]) -> None:
     y, x = np.mgrid[:1400, :1000]
     mask = np.where(np.hypot(x - 400, y - 700) < 150, 255, 0).astype(np.uint8)
     assert "it is a mask" in reason(write(mask, **tags))
@@ -588,7 +619,7 @@ def test_a_mask_is_no_mammogram(write, tags):
     )
 
 
-def test_a_dark_film_with_a_small_breast_is_no_mask():
+def test_a_dark_film_with_a_small_breast_is_no_mask() -> None:
     values = np.zeros((1000, 800), np.uint16)
     values[400:600, :150] = half_breast(200, 150) // 100  # 1 % of the picture, 30 greys
     values[0, 0] = 65535  # a dead pixel
@@ -596,7 +627,7 @@ def test_a_dark_film_with_a_small_breast_is_no_mask():
 
 
 @pytest.mark.parametrize("modality", ["MG", "RG"])
-def test_a_crop_of_a_film_is_no_mammogram(modality):
+def test_a_crop_of_a_film_is_no_mammogram(modality: str) -> None:
     tags = {"Modality": modality, "BodyPartExamined": "BREAST"}
     if modality == "MG":
         tags["SOPClassUID"] = uid.SecondaryCaptureImageStorage
@@ -608,7 +639,9 @@ def test_a_crop_of_a_film_is_no_mammogram(modality):
     ("description", "expected"),
     [("cropped images", "a piece cut out of a film"), ("ROI mask images", "the mask of a finding")],
 )
-def test_what_cbis_ddsm_calls_a_crop_or_a_mask_is_refused_at_any_size(description, expected):
+def test_what_cbis_ddsm_calls_a_crop_or_a_mask_is_refused_at_any_size(
+    description: str, expected: str
+) -> None:
     tags = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "Modality": "MG"}
     assert expected in reason(plain(FILM, SeriesDescription=description, **tags))
     read_mammogram(plain(FILM, SeriesDescription="full mammogram images", **tags), 64)
@@ -629,17 +662,18 @@ def flat_field(fall: str, brightness: int) -> np.ndarray:
     y, x = np.mgrid[-1:1:150j, -1:1:120j]
     falls = {"none": 0 * x, "heel": 0.2 * x, "to the corners": 0.15 * (x * x + y * y)}
     noise = np.random.default_rng(2).normal(0, 0.02, x.shape)
-    return (brightness * (1 - falls[fall] + noise)).clip(0, 4095).astype(np.uint16)
+    field: np.ndarray = brightness * (1 - falls[fall] + noise)
+    return field.clip(0, 4095).astype(np.uint16)
 
 
 @pytest.mark.parametrize("tags", [{}, WINDOW, {"PhotometricInterpretation": "MONOCHROME1"}])
 @pytest.mark.parametrize("fall", ["none", "heel", "to the corners"])
-def test_a_flat_field_is_refused_by_that_name(fall, tags):
+def test_a_flat_field_is_refused_by_that_name(fall: str, tags: dict[str, Any]) -> None:
     assert "a flat field" in reason(plain(flat_field(fall, 2000), **tags))
     assert "a flat field" in reason(dicoms.jpeg_2000(flat_field(fall, 1000), **tags))
 
 
-def test_a_faint_breast_is_no_flat_field_whatever_its_offset():
+def test_a_faint_breast_is_no_flat_field_whatever_its_offset() -> None:
     """With a rescale, with a sign, or with no more than the window shows."""
     faint = (BREAST // 100).astype(np.uint16)  # 0 to 30
     above = (faint + 30000).astype(np.uint16)
@@ -653,7 +687,7 @@ def test_a_faint_breast_is_no_flat_field_whatever_its_offset():
         assert read_mammogram(content, 300).pixels.max() > 200
 
 
-def test_tissue_that_fills_the_picture_is_no_flat_field():
+def test_tissue_that_fills_the_picture_is_no_flat_field() -> None:
     filled = half_breast(300, 240)[110:190, :70]
     assert filled.min() > 1000
     read_mammogram(plain(filled, **WINDOW), 300)
@@ -672,13 +706,15 @@ def page(lines: int = 12, anti_aliased: bool = True) -> np.ndarray:
 @pytest.mark.parametrize("white_on_black", [False, True])
 @pytest.mark.parametrize("anti_aliased", [False, True])
 @pytest.mark.parametrize("write", [plain, lossy_mask])
-def test_a_page_of_text_is_no_mammogram(write, anti_aliased, white_on_black):
+def test_a_page_of_text_is_no_mammogram(
+    write: Callable[..., bytes], anti_aliased: bool, white_on_black: bool
+) -> None:
     text = page(anti_aliased=anti_aliased)
     found = prepared_reason(write(255 - text if white_on_black else text, Modality="MG"))
     assert "text" in found or "no breast" in found
 
 
-def test_a_dense_page_of_white_text_is_known_too():
+def test_a_dense_page_of_white_text_is_known_too() -> None:
     dense = np.full((1400, 1000), 0, np.uint8)
     for y in range(60, 1340, 22):
         about = ("Exposure of the left breast: 28 kV, 85 mAs, dose 1.2 mGy, compressed to", (50, y))
@@ -686,7 +722,7 @@ def test_a_dense_page_of_white_text_is_known_too():
     assert "page of text" in prepared_reason(plain(dense))
 
 
-def test_a_film_with_its_greys_the_wrong_way_round_is_no_page():
+def test_a_film_with_its_greys_the_wrong_way_round_is_no_page() -> None:
     assert prepare(plain((4095 - BREAST).astype(np.uint16)), PREPROCESS).image.mean() > 150
 
 
@@ -715,7 +751,9 @@ SIXTEEN = {"BitsStored": 16, "HighBit": 15}
     ],
 )
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_window_or_table_for_other_values_is_not_used_and_noted(values, tags, what, photometric):
+def test_a_window_or_table_for_other_values_is_not_used_and_noted(
+    values: np.ndarray, tags: dict[str, Any], what: str, photometric: str
+) -> None:
     tags = {**tags, "PhotometricInterpretation": photometric}
     found = read_mammogram(plain(values, **tags), 1024)
     assert found.description.ignored == (what,)
@@ -726,7 +764,7 @@ def test_a_window_or_table_for_other_values_is_not_used_and_noted(values, tags, 
     np.testing.assert_array_equal(found.pixels, without.pixels)
 
 
-def test_a_window_for_other_values_gives_way_to_a_table_for_these():
+def test_a_window_for_other_values_gives_way_to_a_table_for_these() -> None:
     content = plain(
         BREAST, VOILUTSequence=[lookup_table(RAMP, 0, 12)], WindowCenter=30000, WindowWidth=256
     )
@@ -743,7 +781,9 @@ def test_a_window_for_other_values_gives_way_to_a_table_for_these():
         (600, 2400),  # bright
     ],
 )
-def test_a_window_that_shows_the_breast_is_used_however_dark_or_steep(window):
+def test_a_window_that_shows_the_breast_is_used_however_dark_or_steep(
+    window: tuple[int, int],
+) -> None:
     center, width = window
     found = read_mammogram(plain(BREAST, WindowCenter=center, WindowWidth=width), 1024)
     expected = np.clip((BREAST - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 255
@@ -765,14 +805,16 @@ def test_a_window_that_shows_the_breast_is_used_however_dark_or_steep(window):
     ],
 )
 @pytest.mark.parametrize("write", [plain, dicoms.jpeg_2000])
-def test_padding_that_leaves_no_picture_is_not_used_and_noted(write, padding):
+def test_padding_that_leaves_no_picture_is_not_used_and_noted(
+    write: Callable[..., bytes], padding: tuple[int, int]
+) -> None:
     value, limit = padding
     tags = {"PixelPaddingValue": value, "PixelPaddingRangeLimit": limit, **WINDOW}
     assert likeness(write(BREAST, **tags)) == 0
     assert read_mammogram(write(BREAST, **tags), 64).description.ignored == ("padding",)
 
 
-def test_padding_that_no_pixel_has_is_nothing_to_note():
+def test_padding_that_no_pixel_has_is_nothing_to_note() -> None:
     for value in (4095, 70000, -5):
         ds = dataset(BREAST, **WINDOW)
         ds.add_new("PixelPaddingValue", "DS", value)
@@ -780,7 +822,7 @@ def test_padding_that_no_pixel_has_is_nothing_to_note():
         assert likeness(saved(ds)) == 0
 
 
-def test_padding_that_cannot_be_read_is_noted():
+def test_padding_that_cannot_be_read_is_noted() -> None:
     content = with_element("PixelPaddingValue", "DS", b"0.5 ")
     assert read_mammogram(content, 64).description.ignored == ("padding",)
 
@@ -806,19 +848,19 @@ def with_element(keyword: str, vr: str, value: bytes, values: np.ndarray = BREAS
 @pytest.mark.parametrize(
     "name", ["SIGMOID", "Sigmoid", "sigmoid ", "SAMPLED_SIGMOID", "Sampled Sigmoid"]
 )
-def test_a_sigmoid_is_read_in_any_case(name):
+def test_a_sigmoid_is_read_in_any_case(name: str) -> None:
     expected = pixels(plain(BREAST, VOILUTFunction="SIGMOID", **WINDOW))
     shown = pixels(with_element("VOILUTFunction", "CS", name.encode().ljust(16)))
     np.testing.assert_array_equal(shown, expected)
 
 
 @pytest.mark.parametrize("name", ["LINEAR", "linear", "Linear ", ""])
-def test_a_linear_window_is_read_in_any_case(name):
+def test_a_linear_window_is_read_in_any_case(name: str) -> None:
     assert likeness(with_element("VOILUTFunction", "CS", name.encode().ljust(8))) == 0
 
 
 @pytest.mark.parametrize("name", ["linear_exact", "LINEAR EXACT", "Linear-Exact"])
-def test_an_exact_window_is_read_in_any_case(name):
+def test_an_exact_window_is_read_in_any_case(name: str) -> None:
     expected = pixels(plain(BREAST, VOILUTFunction="LINEAR_EXACT", **WINDOW))
     shown = pixels(with_element("VOILUTFunction", "CS", name.encode().ljust(12)))
     np.testing.assert_array_equal(shown, expected)
@@ -826,12 +868,12 @@ def test_an_exact_window_is_read_in_any_case(name):
 
 @pytest.mark.parametrize("start", [132, 128], ids=["from group 2 on", "from DICM on"])
 @pytest.mark.parametrize("write", [plain, dicoms.jpeg_2000])
-def test_a_file_without_preamble_is_read(write, start):
+def test_a_file_without_preamble_is_read(write: Callable[..., bytes], start: int) -> None:
     assert likeness(write(BREAST, **WINDOW)[start:]) == 0
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-def test_a_data_set_without_the_head_of_a_file_is_refused_by_that_name(implicit):
+def test_a_data_set_without_the_head_of_a_file_is_refused_by_that_name(implicit: bool) -> None:
     ds = dataset(BREAST, **WINDOW)
     stream = io.BytesIO()
     pydicom.dcmwrite(
@@ -844,7 +886,7 @@ def test_a_data_set_without_the_head_of_a_file_is_refused_by_that_name(implicit)
 
 
 @pytest.mark.parametrize("content", [b"\x08\0", b"\x02\0\0\0UL", b"DICM", b"\x02\0\x10\0UI" * 50])
-def test_what_only_begins_like_one_is_refused_too(content):
+def test_what_only_begins_like_one_is_refused_too(content: bytes) -> None:
     reason(content)
 
 
@@ -861,7 +903,7 @@ def test_what_only_begins_like_one_is_refused_too(content):
         ("HighBit", "ZZ", b"\1\0"),
     ],
 )
-def test_a_needed_value_that_cannot_be_read_is_named(keyword, vr, value):
+def test_a_needed_value_that_cannot_be_read_is_named(keyword: str, vr: str, value: bytes) -> None:
     found = reason(with_element(keyword, vr, value))
     assert re.search(keyword, found) or "damaged" in found  # a VR that nobody knows
     if vr != "ZZ":
@@ -896,19 +938,21 @@ def test_a_needed_value_that_cannot_be_read_is_named(keyword, vr, value):
         ("ExtendedOffsetTable", "US", b"\1\2\3"),
     ],
 )
-def test_a_value_that_is_not_needed_and_cannot_be_read_is_ignored(keyword, vr, value):
+def test_a_value_that_is_not_needed_and_cannot_be_read_is_ignored(
+    keyword: str, vr: str, value: bytes
+) -> None:
     assert likeness(with_element(keyword, vr, value)) == 0
 
 
 @pytest.mark.parametrize(
     ("keyword", "value"), [("WindowCenter", b"abc "), ("WindowWidth", b"4,5 ")]
 )
-def test_a_window_that_cannot_be_read_is_as_none(keyword, value):
+def test_a_window_that_cannot_be_read_is_as_none(keyword: str, value: bytes) -> None:
     np.testing.assert_array_equal(pixels(with_element(keyword, "DS", value)), pixels(plain(BREAST)))
 
 
 @pytest.mark.parametrize("keyword", ["BitsStored", "HighBit"])
-def test_bits_that_cannot_be_read_do_not_matter_to_a_stream(keyword):
+def test_bits_that_cannot_be_read_do_not_matter_to_a_stream(keyword: str) -> None:
     content = bytearray(dicoms.jpeg_lossless(BREAST, **WINDOW))
     tag = pydicom.tag.Tag(keyword)
     at = content.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little") + b"US")
@@ -939,7 +983,13 @@ def test_bits_that_cannot_be_read_do_not_matter_to_a_stream(keyword):
 @pytest.mark.parametrize(
     "error", [AttributeError, KeyError, ValueError, OSError, ZeroDivisionError]
 )
-def test_a_fault_of_ours_is_not_taken_for_one_of_the_file(module, name, write, error, monkeypatch):
+def test_a_fault_of_ours_is_not_taken_for_one_of_the_file(
+    module: ModuleType,
+    name: str,
+    write: Callable[..., bytes],
+    error: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     content = write(BREAST, **WINDOW)
 
     def wrong(*arguments: object, **options: object) -> None:
@@ -950,14 +1000,18 @@ def test_a_fault_of_ours_is_not_taken_for_one_of_the_file(module, name, write, e
         read_mammogram(content, 64)
 
 
-def test_a_fault_of_ours_in_a_lookup_table_is_not_taken_for_one_of_the_file(monkeypatch):
+def test_a_fault_of_ours_in_a_lookup_table_is_not_taken_for_one_of_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     content = plain(BREAST, VOILUTSequence=[lookup_table(RAMP, 0, 12)])
-    monkeypatch.setattr(dicom.display, "_bits", lambda *arguments: {}["no such key"])
+    monkeypatch.setattr(dicom.display, "_bits", lambda *arguments: dict[str, int]()["no such key"])
     with pytest.raises(KeyError):
         read_mammogram(content, 64)
 
 
-def test_a_disk_that_fails_while_a_file_is_read_is_named(tmp_path: Path, monkeypatch):
+def test_a_disk_that_fails_while_a_file_is_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes(plain(BREAST))
 
@@ -972,7 +1026,7 @@ def test_a_disk_that_fails_while_a_file_is_read_is_named(tmp_path: Path, monkeyp
 # Who she is
 
 
-def test_the_patient_is_told_apart_but_not_told(tmp_path: Path):
+def test_the_patient_is_told_apart_but_not_told(tmp_path: Path) -> None:
     one, two = tmp_path / "1.dcm", tmp_path / "2.dcm"
     one.write_bytes(plain(BREAST, PatientID="17 "))
     two.write_bytes(dicoms.jpeg_2000(BREAST, PatientID="18"))

@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
@@ -47,7 +48,9 @@ def decoded(frame: bytes, band: int | None = None) -> np.ndarray:
 
 @settings(max_examples=200, deadline=None)
 @given(images, st.integers(1, 41), st.integers(0, 300))
-def test_any_image_is_the_same_in_any_bands(image, band, chunk):
+def test_any_image_is_the_same_in_any_bands(
+    image: tuple[int, int, int, int], band: int, chunk: int
+) -> None:
     pixels = noise(*image)
     frame = lossless_frame(pixels, image[2])
     with pytest.MonkeyPatch.context() as patch:
@@ -56,14 +59,14 @@ def test_any_image_is_the_same_in_any_bands(image, band, chunk):
     np.testing.assert_array_equal(decoded(frame), imagecodecs.jpeg_decode(frame))
 
 
-def test_more_rows_than_are_made_ready_at_a_time_are_decoded():
+def test_more_rows_than_are_made_ready_at_a_time_are_decoded() -> None:
     pixels = noise(900, 700, 12, 3)
     frame = lossless_frame(pixels, 12)
     assert len(frame) > 4 * 2**16
     np.testing.assert_array_equal(decoded(frame, 64), pixels)
 
 
-def test_the_largest_difference_of_16_bits_is_decoded():
+def test_the_largest_difference_of_16_bits_is_decoded() -> None:
     """32768 is a category of its own, without bits of its own (ITU-T T.81, H.1.2.2)."""
     pixels = np.random.default_rng(0).integers(0, 2**16, (50, 31)).astype(np.uint16)
     pixels[7, 2:9] = [5, 32773, 5, 32773, 5, 0, 32768]
@@ -72,7 +75,7 @@ def test_the_largest_difference_of_16_bits_is_decoded():
 
 
 @pytest.mark.parametrize("selection", range(2, 8))
-def test_other_predictions_are_left_to_others(selection):
+def test_other_predictions_are_left_to_others(selection: int) -> None:
     frame = bytes(
         imagecodecs.jpeg_encode(half_breast(), lossless=True, bitspersample=12, predictor=selection)
     )
@@ -122,7 +125,9 @@ HEADINGS = {
 
 @pytest.mark.parametrize("heading", HEADINGS.values(), ids=HEADINGS)
 @pytest.mark.parametrize("after", [b"", b"\0", b"\0" * 12])
-def test_what_other_encoders_write_is_decoded(heading, after):
+def test_what_other_encoders_write_is_decoded(
+    heading: Callable[[bytes, bytes, bytes], bytes], after: bytes
+) -> None:
     """All of it is as ITU-T T.81, annex B, allows it; padding comes from DICOM's even lengths."""
     pixels = noise(20, 30, 12, 1)
     head, table, scan, rest = parts(lossless_frame(pixels, 12))
@@ -170,14 +175,14 @@ def with_an_unknown_category(frame: bytes) -> bytes:
         with_an_unknown_category,
     ],
 )
-def test_other_kinds_are_left_to_others(change):
+def test_other_kinds_are_left_to_others(change: Callable[[bytes], bytes]) -> None:
     frame = change(lossless_frame(noise(20, 30, 12, 1), 12))
     assert lossless_rows(memoryview(frame), read_jpeg_heading(memoryview(frame))) is None
 
 
 @settings(max_examples=200, deadline=None)
 @given(images, st.floats(0, 1))
-def test_a_stream_cut_short_is_damaged(image, share):
+def test_a_stream_cut_short_is_damaged(image: tuple[int, int, int, int], share: float) -> None:
     pixels = noise(*image)
     frame = lossless_frame(pixels, image[2])
     scan = read_jpeg_heading(memoryview(frame)).scan
@@ -189,7 +194,7 @@ def test_a_stream_cut_short_is_damaged(image, share):
             decoded(short)
 
 
-def test_a_stream_that_lost_or_changed_a_block_is_damaged():
+def test_a_stream_that_lost_or_changed_a_block_is_damaged() -> None:
     """libjpeg-turbo decodes each of them, to another picture."""
     pixels = noise(200, 150, 12, 5)
     frame = lossless_frame(pixels, 12)
@@ -204,7 +209,7 @@ def test_a_stream_that_lost_or_changed_a_block_is_damaged():
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"\xff\0", b"\0" * 8])
-def test_a_few_bytes_after_the_last_value_are_no_damage(extra):
+def test_a_few_bytes_after_the_last_value_are_no_damage(extra: bytes) -> None:
     """Some encoders align the stream."""
     pixels = noise(20, 30, 12, 1)
     frame = lossless_frame(pixels, 12)
@@ -212,14 +217,14 @@ def test_a_few_bytes_after_the_last_value_are_no_damage(extra):
 
 
 @pytest.mark.parametrize("marker", [0xD0, 0xD9, 0xFF])
-def test_a_marker_in_the_middle_is_damage(marker):
+def test_a_marker_in_the_middle_is_damage(marker: int) -> None:
     frame = lossless_frame(noise(40, 40, 12, 2), 12)
     middle = len(frame) // 2
     with pytest.raises(ValueError, match="damaged"):
         decoded(frame[:middle] + bytes([0xFF, marker]) + frame[middle + 2 :])
 
 
-def test_no_index_leaves_its_array():
+def test_no_index_leaves_its_array() -> None:
     """The compiled loop does not look, so the same loop is run with looking."""
     script = "from tests.mammo.dicom.test_jpeg_lossless import decode_damaged; decode_damaged(3000)"
     told = subprocess.run(
@@ -239,10 +244,10 @@ def decode_damaged(count: int) -> None:
     rng = np.random.default_rng(11)
     right = refused = 0
     for number in range(count):
-        height, width, bits = rng.integers(1, 40), rng.integers(1, 200), rng.integers(2, 16)
-        frame = bytearray(lossless_frame(noise(height, width, bits, number), int(bits)))
+        height, width, bits = (int(rng.integers(*span)) for span in ((1, 40), (1, 200), (2, 16)))
+        frame = bytearray(lossless_frame(noise(height, width, bits, number), bits))
         for _ in range(rng.integers(1, 6)):
-            frame[rng.integers(2, len(frame))] = rng.choice([0, 255, rng.integers(256)])
+            frame[rng.integers(2, len(frame))] = rng.choice([0, 255, int(rng.integers(256))])
         frame = frame[: rng.integers(40, len(frame))] if number % 3 == 0 else frame
         stream = memoryview(bytes(frame))
         jpeg_lossless._CHUNK = int(rng.integers(0, 300))  # so that it is made ready in many parts
@@ -259,8 +264,10 @@ def decode_damaged(count: int) -> None:
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("long_side", [1000, 150])
-def test_a_film_shows_the_same_picture_by_either_decoder(monkeypatch, bits, long_side):
-    pixels = half_breast() << bits - 12 if bits > 12 else half_breast() >> 12 - bits
+def test_a_film_shows_the_same_picture_by_either_decoder(
+    monkeypatch: pytest.MonkeyPatch, bits: int, long_side: int
+) -> None:
+    pixels: np.ndarray = half_breast() << bits - 12 if bits > 12 else half_breast() >> 12 - bits
     pixels = pixels.astype(np.uint8) if bits == 8 else pixels
     frame = lossless_frame(pixels, bits)
     tags = {"BitsStored": bits, "HighBit": bits - 1}

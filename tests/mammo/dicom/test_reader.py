@@ -3,6 +3,9 @@
 import io
 import pickle
 import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
 from unittest.mock import patch
 
 import cv2
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from mammo.dicom import reader
 from mammo.dicom.reader import UnreadableDicom, read_mammogram
@@ -47,7 +50,7 @@ def reason(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("syntax", WRITERS, ids=lambda syntax: syntax.name)
-def test_each_syntax_gives_the_same_picture(syntax):
+def test_each_syntax_gives_the_same_picture(syntax: uid.UID) -> None:
     pixels = half_breast()
     mammogram = read_mammogram(WRITERS[syntax](pixels, **WINDOW), 1000)
     expected = read_mammogram(plain(pixels, **WINDOW), 1000)
@@ -66,7 +69,7 @@ def test_each_syntax_gives_the_same_picture(syntax):
     ],
     ids=lambda syntax: syntax.name,
 )
-def test_each_uncompressed_syntax_gives_the_same_picture(syntax):
+def test_each_uncompressed_syntax_gives_the_same_picture(syntax: uid.UID) -> None:
     pixels = half_breast()
     stored = pixels.byteswap() if syntax == uid.ExplicitVRBigEndian else pixels
     content = dicoms.saved(dicoms.dataset(stored, syntax, **WINDOW))
@@ -74,7 +77,7 @@ def test_each_uncompressed_syntax_gives_the_same_picture(syntax):
     np.testing.assert_array_equal(read_mammogram(content, 1000).pixels, expected.pixels)
 
 
-def test_jpeg_ls_of_8_bits_is_read_exactly():
+def test_jpeg_ls_of_8_bits_is_read_exactly() -> None:
     content = dicoms.encapsulated(
         JPEG_LS_PIXELS, uid.JPEGLSLossless, JPEG_LS,
         VOILUTFunction="LINEAR_EXACT", WindowCenter=127.5, WindowWidth=255,
@@ -83,7 +86,7 @@ def test_jpeg_ls_of_8_bits_is_read_exactly():
 
 
 @pytest.mark.parametrize("syntax", [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K])
-def test_high_throughput_jpeg_2000_leaves_levels_out_too(syntax):
+def test_high_throughput_jpeg_2000_leaves_levels_out_too(syntax: uid.UID) -> None:
     pixels = half_breast(1200, 960)
     frame = bytes(imagecodecs.htj2k_encode(pixels, resolutions=6))
     content = dicoms.encapsulated(pixels, syntax, frame, **WINDOW)
@@ -96,9 +99,9 @@ def test_high_throughput_jpeg_2000_leaves_levels_out_too(syntax):
 
 @pytest.mark.parametrize("long_side", [600, 300, 280, 150, 99])
 @pytest.mark.parametrize("signed", [False, True])
-def test_halving_on_the_way_is_averaging_all_the_same(long_side, signed):
-    pixels = half_breast(1200, 960)
-    pixels = pixels.astype(np.int16) - 1500 if signed else pixels
+def test_halving_on_the_way_is_averaging_all_the_same(long_side: int, signed: bool) -> None:
+    breast = half_breast(1200, 960)
+    pixels = breast.astype(np.int16) - 1500 if signed else breast
     tags = {"WindowCenter": 0 if signed else 1500, "WindowWidth": 3000}
     content = plain(pixels, **tags)
     at_once = read_mammogram(content, long_side, full_decode=True).pixels
@@ -110,7 +113,7 @@ def test_halving_on_the_way_is_averaging_all_the_same(long_side, signed):
         assert np.abs(error).max() <= 1
 
 
-def test_an_odd_side_is_not_halved():
+def test_an_odd_side_is_not_halved() -> None:
     pixels = half_breast(1201, 961)
     for long_side in (600, 300, 150):
         np.testing.assert_array_equal(
@@ -121,7 +124,9 @@ def test_an_odd_side_is_not_halved():
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("selection", range(1, 8))
-def test_lossless_jpeg_of_any_depth_and_predictor_is_read_exactly(bits, selection):
+def test_lossless_jpeg_of_any_depth_and_predictor_is_read_exactly(
+    bits: int, selection: int
+) -> None:
     pixels = half_breast() >> np.uint16(12 - bits) if bits < 12 else half_breast() << (bits - 12)
     frame = imagecodecs.jpeg_encode(
         pixels.astype(np.uint8 if bits == 8 else np.uint16),
@@ -133,7 +138,7 @@ def test_lossless_jpeg_of_any_depth_and_predictor_is_read_exactly(bits, selectio
     np.testing.assert_array_equal(read_mammogram(content, 1000).pixels, expected)
 
 
-def test_lossy_jpeg_of_12_bits_is_read():
+def test_lossy_jpeg_of_12_bits_is_read() -> None:
     pixels = half_breast()
     frame = bytes(imagecodecs.jpeg_encode(pixels, level=98, bitspersample=12))
     content = dicoms.encapsulated(pixels, uid.JPEGExtended12Bit, frame, **WINDOW)
@@ -142,12 +147,16 @@ def test_lossy_jpeg_of_12_bits_is_read():
 
 
 @pytest.mark.parametrize("name", ["path", "stream", "bytes"])
-def test_a_path_a_stream_and_bytes_are_read(tmp_path, name):
+def test_a_path_a_stream_and_bytes_are_read(tmp_path: Path, name: str) -> None:
     content = plain(half_breast())
     path = tmp_path / "a.dcm"
     path.write_bytes(content)
-    source = {"path": path, "stream": io.BytesIO(content), "bytes": content}[name]
-    assert read_mammogram(source, 64).pixels.shape == (64, 51)
+    sources: dict[str, Path | BinaryIO | bytes] = {
+        "path": path,
+        "stream": io.BytesIO(content),
+        "bytes": content,
+    }
+    assert read_mammogram(sources[name], 64).pixels.shape == (64, 51)
 
 
 def reference(content: bytes) -> np.ndarray:
@@ -159,7 +168,7 @@ def reference(content: bytes) -> np.ndarray:
     low = -(2 ** (ds.BitsStored - 1)) if ds.PixelRepresentation else 0
     high = low + 2**ds.BitsStored - 1
     low, high = low * slope + intercept, high * slope + intercept
-    grey = (seen - low) / (high - low) * 255
+    grey: np.ndarray = (seen - low) / (high - low) * 255
     return 255 - grey if ds.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
@@ -173,7 +182,15 @@ def reference(content: bytes) -> np.ndarray:
     signed=st.booleans(),
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
 )
-def test_windows_agree_with_pydicom(function, center, width, slope, intercept, signed, photometric):
+def test_windows_agree_with_pydicom(
+    function: str,
+    center: float,
+    width: float,
+    slope: float,
+    intercept: float,
+    signed: bool,
+    photometric: str,
+) -> None:
     pixels = np.random.default_rng(1).integers(0, 4096, (12, 10)).astype(np.uint16)
     pixels[0, :2] = 0, 4095
     stored = (pixels.astype(np.int16) - 2048) if signed else pixels
@@ -189,7 +206,7 @@ def test_windows_agree_with_pydicom(function, center, width, slope, intercept, s
         assert np.abs(read_mammogram(content, 64).pixels - expected).max() <= 0.5 + 1e-2
 
 
-def test_window_of_width_one_is_a_step(monkeypatch):
+def test_window_of_width_one_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "is_useful", lambda *about: True)
     pixels = half_breast()
     content = plain(pixels, WindowCenter=1000.5, WindowWidth=1)
@@ -209,7 +226,7 @@ def test_window_of_width_one_is_a_step(monkeypatch):
         {"WindowCenter": 1500, "WindowWidth": 3000, "VOILUTFunction": "LOGARITHMIC"},
     ],
 )
-def test_without_a_usable_window_percentiles_are_used(tags):
+def test_without_a_usable_window_percentiles_are_used(tags: dict[str, Any]) -> None:
     pixels = half_breast()
     pixels[:3, -10:] = 4095  # a label: less than the 0.2 % that may turn white
     grey = read_mammogram(plain(pixels, **tags), 1000).pixels
@@ -219,7 +236,7 @@ def test_without_a_usable_window_percentiles_are_used(tags):
     assert np.abs(grey - expected).max() <= 0.5 + 1e-2
 
 
-def test_of_several_windows_the_first_is_used():
+def test_of_several_windows_the_first_is_used() -> None:
     pixels = half_breast()
     several = plain(pixels, WindowCenter=[1500, 10], WindowWidth=[3000, 20])
     one = plain(pixels, **WINDOW)
@@ -228,7 +245,7 @@ def test_of_several_windows_the_first_is_used():
     )
 
 
-def test_monochrome1_is_inverted():
+def test_monochrome1_is_inverted() -> None:
     pixels = half_breast()
     positive = read_mammogram(plain(pixels), 150).pixels
     negative = plain(4095 - pixels, PhotometricInterpretation="MONOCHROME1")
@@ -239,7 +256,9 @@ def test_monochrome1_is_inverted():
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("padding", [0, 4095])
 @pytest.mark.parametrize("tags", [{}, WINDOW])
-def test_padding_is_black_and_does_not_move_the_greys(photometric, padding, tags):
+def test_padding_is_black_and_does_not_move_the_greys(
+    photometric: str, padding: int, tags: dict[str, Any]
+) -> None:
     pixels = half_breast().clip(100, 4000)
     if photometric == "MONOCHROME1":
         pixels = 4095 - pixels
@@ -253,7 +272,7 @@ def test_padding_is_black_and_does_not_move_the_greys(photometric, padding, tags
     assert (grey[:, 240:] == grey[:, :240].min()).all()
 
 
-def test_a_range_of_padding_is_black():
+def test_a_range_of_padding_is_black() -> None:
     pixels = half_breast().clip(100, 4000)
     pixels[:, 200:] = np.random.default_rng(0).integers(4080, 4096, (300, 40))
     content = plain(pixels, PixelPaddingValue=4080, PixelPaddingRangeLimit=4095)
@@ -261,7 +280,9 @@ def test_a_range_of_padding_is_black():
 
 
 @pytest.mark.parametrize("write", [plain, dicoms.rle], ids=["plain", "rle"])
-def test_signed_pixels_are_read_exactly_whatever_is_in_unused_bits(write):
+def test_signed_pixels_are_read_exactly_whatever_is_in_unused_bits(
+    write: Callable[..., bytes],
+) -> None:
     pixels = half_breast()
     signed = pixels.astype(np.int16) - 2048
     dirty = ((signed.view(np.uint16) & 0x0FFF) | 0x5000).view(np.int16)
@@ -272,23 +293,23 @@ def test_signed_pixels_are_read_exactly_whatever_is_in_unused_bits(write):
     )
 
 
-def test_signed_jpeg_2000_is_read_exactly():
+def test_signed_jpeg_2000_is_read_exactly() -> None:
     """Whether or not the stream itself says that its values are signed."""
     pixels = half_breast()
     signed = pixels.astype(np.int16) - 2048
     window = {"WindowCenter": -548, "WindowWidth": 3000}
     expected = read_mammogram(plain(pixels, **WINDOW), 1000).pixels
-    frame = bytearray(dicoms.jpeg_2000_frame(pixels))
-    frame[42] |= 0x80  # signed: no level shift, so the same stream is pixels - 2048
-    content = dicoms.encapsulated(signed, uid.JPEG2000Lossless, bytes(frame), **window)
+    stated = bytearray(dicoms.jpeg_2000_frame(pixels))
+    stated[42] |= 0x80  # signed: no level shift, so the same stream is pixels - 2048
+    content = dicoms.encapsulated(signed, uid.JPEG2000Lossless, bytes(stated), **window)
     np.testing.assert_array_equal(read_mammogram(content, 1000).pixels, expected)
     # As unsigned 12-bit values that are two's complement.
-    frame = dicoms.jpeg_2000_frame(signed.view(np.uint16) & 0x0FFF)
+    frame = dicoms.jpeg_2000_frame(signed.view(np.uint16) & np.uint16(0x0FFF))
     content = dicoms.encapsulated(signed, uid.JPEG2000Lossless, frame, **window)
     np.testing.assert_array_equal(read_mammogram(content, 1000).pixels, expected)
 
 
-def test_jpeg_2000_leaves_levels_out_and_looks_the_same():
+def test_jpeg_2000_leaves_levels_out_and_looks_the_same() -> None:
     pixels = half_breast(1200, 960)
     content = dicoms.jpeg_2000(pixels, **WINDOW)
     quick = read_mammogram(content, 150).pixels
@@ -302,7 +323,7 @@ def test_jpeg_2000_leaves_levels_out_and_looks_the_same():
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_jpeg_2000_with_too_few_levels_looks_the_same(levels):
+def test_jpeg_2000_with_too_few_levels_looks_the_same(levels: int) -> None:
     """The stream has fewer levels than could be left out: the lowest it has is taken."""
     pixels = half_breast(803, 643)
     grey = read_mammogram(dicoms.jpeg_2000(pixels, levels, **WINDOW), 100).pixels
@@ -313,7 +334,9 @@ def test_jpeg_2000_with_too_few_levels_looks_the_same(levels):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(32, 90), st.integers(32, 90), st.integers(8, 100), st.booleans())
-def test_the_long_side_is_kept_to_and_the_aspect_stays(height, width, long_side, compressed):
+def test_the_long_side_is_kept_to_and_the_aspect_stays(
+    height: int, width: int, long_side: int, compressed: bool
+) -> None:
     pixels = half_breast(height, width)
     write = dicoms.jpeg_2000 if compressed else plain
     content = write(pixels, WindowCenter=2000, WindowWidth=4000)
@@ -339,7 +362,9 @@ def test_the_long_side_is_kept_to_and_the_aspect_stays(height, width, long_side,
         ({"SeriesDescription": "screening"}, None, None),
     ],
 )
-def test_side_and_view_come_from_the_header(tags, laterality, view):
+def test_side_and_view_come_from_the_header(
+    tags: dict[str, Any], laterality: str | None, view: str | None
+) -> None:
     mammogram = read_mammogram(plain(half_breast(), **tags), 64)
     assert (mammogram.description.laterality, mammogram.description.view) == (laterality, view)
 
@@ -348,7 +373,7 @@ def test_side_and_view_come_from_the_header(tags, laterality, view):
     ("scheme", "code", "view"),
     [("SCT", "399368009", "MLO"), ("SRT", "R-10242", "CC"), ("SNM3", "R-10224", "ML")],
 )
-def test_the_view_may_be_coded(scheme, code, view):
+def test_the_view_may_be_coded(scheme: str, code: str, view: str | None) -> None:
     item = pydicom.Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, "view"
     assert (
@@ -356,12 +381,12 @@ def test_the_view_may_be_coded(scheme, code, view):
     )
 
 
-def test_what_is_no_dicom_file_is_refused():
+def test_what_is_no_dicom_file_is_refused() -> None:
     assert "not a DICOM file" in reason(b"GIF89a" * 100)
     assert "not a DICOM file" in reason(b"")
 
 
-def test_a_missing_file_is_named_and_its_reason_names_no_path(tmp_path):
+def test_a_missing_file_is_named_and_its_reason_names_no_path(tmp_path: Path) -> None:
     with pytest.raises(UnreadableDicom, match="no such file") as caught:
         read_mammogram(tmp_path / "a.dcm", 64)
     assert str(tmp_path / "a.dcm") in str(caught.value)
@@ -370,12 +395,12 @@ def test_a_missing_file_is_named_and_its_reason_names_no_path(tmp_path):
     assert (copy.reason, str(copy)) == (caught.value.reason, str(caught.value))
 
 
-def test_a_folder_cannot_be_opened(tmp_path):
+def test_a_folder_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UnreadableDicom, match="cannot be opened"):
         read_mammogram(tmp_path, 64)
 
 
-def test_long_side_must_be_positive():
+def test_long_side_must_be_positive() -> None:
     with pytest.raises(ValueError, match="long_side"):
         read_mammogram(b"", 0)
 
@@ -404,17 +429,19 @@ def without(name: str) -> bytes:
         (lambda: plain(half_breast(), Rows=301), "damaged or cut short"),
     ],
 )
-def test_what_cannot_be_used_is_refused_for_what_it_is(content, expected):
+def test_what_cannot_be_used_is_refused_for_what_it_is(
+    content: Callable[[], bytes], expected: str
+) -> None:
     assert expected in reason(content())
 
 
-def test_a_nearly_empty_image_is_refused():
+def test_a_nearly_empty_image_is_refused() -> None:
     pixels = np.zeros((200, 200), np.uint16)
     pixels[0, :20] = 4000
     assert "nearly all" in reason(plain(pixels))
 
 
-def test_a_syntax_that_cannot_be_read_is_named():
+def test_a_syntax_that_cannot_be_read_is_named() -> None:
     film = dicoms.encapsulated(half_breast(), uid.HEVCMP51, b"\0" * 20)
     assert "HEVC/H.265" in reason(film)
     private = film.replace(
@@ -425,13 +452,13 @@ def test_a_syntax_that_cannot_be_read_is_named():
 
 @pytest.mark.parametrize("syntax", WRITERS, ids=lambda syntax: syntax.name)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_file_cut_short_is_refused_by_that_name(syntax, share):
+def test_a_file_cut_short_is_refused_by_that_name(syntax: uid.UID, share: float) -> None:
     content = WRITERS[syntax](half_breast())
     assert "cut short" in reason(content[: 400 + int((len(content) - 400) * share)])
 
 
 @pytest.mark.parametrize("fragments", [2, 3])
-def test_a_stream_in_several_fragments_is_read(fragments):
+def test_a_stream_in_several_fragments_is_read(fragments: int) -> None:
     """As PS3.5 A.4 allows it, and some archives do it."""
     content = dicoms.jpeg_lossless(half_breast())
     ds = pydicom.dcmread(io.BytesIO(content))
@@ -442,7 +469,7 @@ def test_a_stream_in_several_fragments_is_read(fragments):
 
 
 @pytest.mark.parametrize("syntax", WRITERS, ids=lambda syntax: syntax.name)
-def test_a_stream_cut_short_within_a_whole_file_is_refused(syntax):
+def test_a_stream_cut_short_within_a_whole_file_is_refused(syntax: uid.UID) -> None:
     """As when an archive was filled from a disk that lost the end of its files."""
     pixels = half_breast()
     ds = pydicom.dcmread(io.BytesIO(WRITERS[syntax](pixels)))
@@ -457,7 +484,9 @@ def test_a_stream_cut_short_within_a_whole_file_is_refused(syntax):
 
 @pytest.mark.parametrize("write", [dicoms.jpeg_2000, dicoms.jpeg_lossless, dicoms.rle])
 @pytest.mark.parametrize("tags", [{"Rows": 100}, {"Columns": 1000}, {"Rows": 240, "Columns": 300}])
-def test_what_header_and_stream_disagree_about_is_refused(write, tags):
+def test_what_header_and_stream_disagree_about_is_refused(
+    write: Callable[..., bytes], tags: dict[str, Any]
+) -> None:
     """The smaller of both would be overrun, or the rest of the larger made up."""
     ds = pydicom.dcmread(io.BytesIO(write(half_breast())))
     for name, value in tags.items():
@@ -466,7 +495,7 @@ def test_what_header_and_stream_disagree_about_is_refused(write, tags):
         reason(dicoms.saved(ds))
 
 
-def test_rle_segments_that_lie_are_refused():
+def test_rle_segments_that_lie_are_refused() -> None:
     pixels = half_breast(10, 8)
     long_run = struct.pack("bB", -127, 9) * 1000
     run, short = struct.pack("bB", -79, 9), struct.pack("bB", -78, 9)
@@ -484,7 +513,9 @@ def test_rle_segments_that_lie_are_refused():
     st.sampled_from(list(WRITERS.values())),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
 )
-def test_damaged_files_are_read_or_refused_but_nothing_worse(write, damage):
+def test_damaged_files_are_read_or_refused_but_nothing_worse(
+    write: Callable[..., bytes], damage: list[tuple[float, int]]
+) -> None:
     content = bytearray(write(half_breast(40, 32)))
     for where, value in damage:
         content[132 + int(where * (len(content) - 132))] = value
@@ -498,7 +529,9 @@ def test_damaged_files_are_read_or_refused_but_nothing_worse(write, damage):
     assert not any(value in text for value in PERSON.values())
 
 
-def test_nothing_personal_is_printed(capfd, recwarn):
+def test_nothing_personal_is_printed(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     ds = dicoms.dataset(half_breast())
     with pytest.warns(UserWarning, match="Doe"):  # an invalid value: pydicom quotes it
         ds.add_new("PatientAge", "AS", "Doe, Jane is 71")

@@ -40,7 +40,7 @@ TRUE: dict[str, Callable[[pydicom.Dataset, bytes], bool]] = {
 """Parts of reasons, and how to tell from the whole header, read in another way, that they hold."""
 
 
-def test_the_eight_of_cbis_ddsm_are_read_and_noted_as_secondary_captures():
+def test_the_eight_of_cbis_ddsm_are_read_and_noted_as_secondary_captures() -> None:
     assert len(CBIS) == 8
     found = [prepare(path, load_params().preprocess) for path in CBIS]
     for prepared in found:
@@ -65,7 +65,7 @@ def outcome(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", PYDICOM, ids=lambda path: path.name)
-def test_each_of_pydicoms_files_is_read_or_refused_for_a_true_reason(path):
+def test_each_of_pydicoms_files_is_read_or_refused_for_a_true_reason(path: Path) -> None:
     found = outcome(path)
     content = path.read_bytes()
     with warnings.catch_warnings():
@@ -78,7 +78,7 @@ def test_each_of_pydicoms_files_is_read_or_refused_for_a_true_reason(path):
         assert TRUE[found](whole, content)
 
 
-def test_as_many_are_refused_for_each_reason_as_the_docs_say():
+def test_as_many_are_refused_for_each_reason_as_the_docs_say() -> None:
     """The numbers of the table in docs/data.md."""
     assert Counter(map(outcome, PYDICOM)) == {
         "not a mammogram (MG)": 156,
@@ -108,7 +108,7 @@ def as_mammogram(path: Path) -> bytes:
         "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_padded.dcm",
     ],
 )  # fmt: skip
-def test_one_picture_is_the_same_in_the_encodings_of_others(name):
+def test_one_picture_is_the_same_in_the_encodings_of_others(name: str) -> None:
     files = {path.name: path for path in PYDICOM}
     expected = read_mammogram(as_mammogram(files["MR_small.dcm"]), 64)
     found = read_mammogram(as_mammogram(files[name]), 64)

@@ -2,7 +2,10 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -41,7 +44,7 @@ def changed(content: bytes, **tags: object) -> bytes:
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([write(half_breast(40, 32)) for write in WRITERS]), st.data())
-def test_a_file_cut_short_at_any_byte_is_refused(content, data):
+def test_a_file_cut_short_at_any_byte_is_refused(content: bytes, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, len(content) - 1))
     try:
         read = read_mammogram(content[:length], 64)
@@ -52,7 +55,7 @@ def test_a_file_cut_short_at_any_byte_is_refused(content, data):
     np.testing.assert_array_equal(read.pixels, read_mammogram(content, 64).pixels)
 
 
-def test_a_file_cut_short_says_so():
+def test_a_file_cut_short_says_so() -> None:
     content = plain(half_breast())
     assert reason(content[:-1]) == "its pixel data are damaged or cut short"
     assert "cut short" in reason(content[:300])
@@ -79,18 +82,22 @@ def test_a_file_cut_short_says_so():
         ({"PixelData": b"\0" * 100}, "cut short"),
     ],
 )
-def test_a_header_that_makes_no_sense_is_refused(tags, expected):
+def test_a_header_that_makes_no_sense_is_refused(tags: dict[str, Any], expected: str) -> None:
     assert expected in reason(changed(plain(half_breast()), **tags))
 
 
 @pytest.mark.parametrize("write", [plain, dicoms.rle])
 @pytest.mark.parametrize("high_bit", [15, 10])
-def test_an_odd_high_bit_is_refused_where_nothing_else_says_what_the_bits_mean(write, high_bit):
+def test_an_odd_high_bit_is_refused_where_nothing_else_says_what_the_bits_mean(
+    write: Callable[..., bytes], high_bit: int
+) -> None:
     assert "(HighBit" in reason(changed(write(half_breast()), HighBit=high_bit))
 
 
 @pytest.mark.parametrize("write", [dicoms.jpeg_2000, dicoms.jpeg_lossless])
-def test_an_odd_high_bit_does_not_matter_where_the_stream_says_it(write):
+def test_an_odd_high_bit_does_not_matter_where_the_stream_says_it(
+    write: Callable[..., bytes],
+) -> None:
     content = write(half_breast())
     expected = read_mammogram(content, 64).pixels
     odd = read_mammogram(changed(content, HighBit=15), 64).pixels
@@ -99,7 +106,7 @@ def test_an_odd_high_bit_does_not_matter_where_the_stream_says_it(write):
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("write", [plain, dicoms.rle])
-def test_any_number_of_bits_stored_is_read(write, bits):
+def test_any_number_of_bits_stored_is_read(write: Callable[..., bytes], bits: int) -> None:
     pixels = half_breast(top=2**bits - 1 if bits < 12 else 3000) << max(0, bits - 12)
     pixels = pixels.clip(0, 2**bits - 1).astype(np.uint16)
     tags = {"BitsStored": bits, "HighBit": bits - 1}
@@ -112,7 +119,7 @@ def test_any_number_of_bits_stored_is_read(write, bits):
 
 @pytest.mark.parametrize("width", [0, -100])
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
-def test_a_window_without_width_is_as_none(width, function):
+def test_a_window_without_width_is_as_none(width: int, function: str) -> None:
     pixels = half_breast()
     content = plain(pixels, WindowCenter=1500, WindowWidth=width, VOILUTFunction=function)
     np.testing.assert_array_equal(
@@ -122,7 +129,7 @@ def test_a_window_without_width_is_as_none(width, function):
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_a_voi_lookup_table_is_applied_where_there_is_no_window(bits, as_bytes):
+def test_a_voi_lookup_table_is_applied_where_there_is_no_window(bits: int, as_bytes: bool) -> None:
     pixels = half_breast()
     curve = np.rint((np.arange(2000) / 1999) ** 0.5 * (2**bits - 1)).astype(np.uint16)
     table = lookup_table(curve, 500, bits)
@@ -139,7 +146,7 @@ def test_a_voi_lookup_table_is_applied_where_there_is_no_window(bits, as_bytes):
     )
 
 
-def test_a_voi_lookup_table_is_applied_to_signed_values():
+def test_a_voi_lookup_table_is_applied_to_signed_values() -> None:
     pixels = half_breast()
     curve = np.linspace(0, 4095, 4096).astype(np.uint16)
     signed = plain(pixels.astype(np.int16) - 2048, VOILUTSequence=[lookup_table(curve, 63488, 12)])
@@ -150,7 +157,7 @@ def test_a_voi_lookup_table_is_applied_to_signed_values():
 
 
 @pytest.mark.parametrize(("values", "bits"), [(np.arange(5), 12), (np.full(4096, 7), 12)])
-def test_a_damaged_voi_lookup_table_is_as_none(values, bits):
+def test_a_damaged_voi_lookup_table_is_as_none(values: np.ndarray, bits: int) -> None:
     pixels = half_breast()
     table = lookup_table(values.astype(np.uint16), 0, bits)
     if len(values) == 5:
@@ -161,12 +168,12 @@ def test_a_damaged_voi_lookup_table_is_as_none(values, bits):
     )
 
 
-def test_lat_is_a_view_and_no_side():
+def test_lat_is_a_view_and_no_side() -> None:
     mammogram = read_mammogram(plain(half_breast(), SeriesDescription="LAT"), 64)
     assert (mammogram.description.laterality, mammogram.description.view) == (None, None)
 
 
-def test_a_jpeg_2000_stream_that_claims_more_than_the_header_is_refused():
+def test_a_jpeg_2000_stream_that_claims_more_than_the_header_is_refused() -> None:
     pixels = half_breast()
     frame = bytearray(dicoms.jpeg_2000_frame(pixels))
     frame[8:16] = (60000).to_bytes(4, "big") * 2  # Xsiz and Ysiz (T.800 A.5.1)
@@ -174,7 +181,9 @@ def test_a_jpeg_2000_stream_that_claims_more_than_the_header_is_refused():
     assert "pixel data are" in reason(content)
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused(monkeypatch):
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ds = dicoms.dataset(half_breast(), uid.DeflatedExplicitVRLittleEndian)
     content = dicoms.saved(ds)
     read_mammogram(content, 64)
@@ -183,12 +192,12 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(monkeypatch):
     assert "larger than" in reason(content)
 
 
-def test_a_deflated_file_cut_short_is_refused():
+def test_a_deflated_file_cut_short_is_refused() -> None:
     content = dicoms.saved(dicoms.dataset(half_breast(), uid.DeflatedExplicitVRLittleEndian))
     assert "cut short: it cannot be unpacked" in reason(content[: len(content) // 2])
 
 
-def test_a_large_file_is_not_even_read(tmp_path):
+def test_a_large_file_is_not_even_read(tmp_path: Path) -> None:
     path = tmp_path / "large.dcm"
     with path.open("wb") as file:
         file.truncate(container.MAX_BYTES + 1)  # takes no room
@@ -198,14 +207,16 @@ def test_a_large_file_is_not_even_read(tmp_path):
 
 @pytest.mark.parametrize("write", [plain, dicoms.jpeg_lossless])
 @pytest.mark.parametrize("share", [0, 0.9])
-def test_a_file_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch, write, share):
+def test_a_file_cut_short_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., bytes], share: float
+) -> None:
     noise = np.random.default_rng(3).integers(0, 512, (1400, 1000))  # so that it stays large
     pixels = half_breast(1400, 1000) + noise.astype(np.uint16)
     path = tmp_path / "a.dcm"
     path.write_bytes(write(pixels))
     read_mammogram(path, 350)
 
-    def cut_short(*arguments):
+    def cut_short(*arguments: Any) -> tuple[np.ndarray, np.ndarray]:
         os.truncate(path, int(share * path.stat().st_size))
         return decode(*arguments)
 
@@ -215,13 +226,15 @@ def test_a_file_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch, wri
     assert caught.value.reason == "its pixel data are damaged or cut short"
 
 
-def test_a_named_pipe_is_not_waited_for(tmp_path):
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.dcm")
     with pytest.raises(UnreadableDicom, match="folder or a device"):
         read_mammogram(tmp_path / "pipe.dcm", 64)
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes(plain(half_breast()))
 
@@ -234,7 +247,9 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     assert caught.value.reason == "the file cannot be opened (Permission denied)"
 
 
-def test_a_header_of_many_elements_costs_no_memory_and_no_other_element_is_read(monkeypatch):
+def test_a_header_of_many_elements_costs_no_memory_and_no_other_element_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ds = dicoms.dataset(half_breast())
     block = ds.private_block(0x0011, "MAKER", create=True)
     for number in range(200):
@@ -242,7 +257,7 @@ def test_a_header_of_many_elements_costs_no_memory_and_no_other_element_is_read(
     seen = []
     original = pydicom.dcmread
 
-    def spy(*arguments: object, **options: object) -> Dataset:
+    def spy(*arguments: Any, **options: Any) -> Dataset:
         seen.append(original(*arguments, **options))
         return seen[-1]
 
@@ -252,7 +267,7 @@ def test_a_header_of_many_elements_costs_no_memory_and_no_other_element_is_read(
     assert len(seen[0]) < 30
 
 
-def test_what_is_noted():
+def test_what_is_noted() -> None:
     mammogram = read_mammogram(
         plain(
             half_breast(620, 480),
@@ -269,7 +284,7 @@ def test_what_is_noted():
     assert not mammogram.description.burned_in
 
 
-def test_the_instance_is_told_apart_but_not_told():
+def test_the_instance_is_told_apart_but_not_told() -> None:
     one, two = (plain(half_breast(), SOPInstanceUID=f"1.2.840.99.{n}") for n in (1, 2))
     first, again, other = (
         read_mammogram(content, 64).description.instance for content in (one, one, two)
@@ -279,7 +294,7 @@ def test_the_instance_is_told_apart_but_not_told():
 
 
 @pytest.mark.parametrize("picture", ["noise", "a marker", "a dot"])
-def test_a_picture_without_a_breast_is_refused(picture):
+def test_a_picture_without_a_breast_is_refused(picture: str) -> None:
     pixels = np.random.default_rng(3).integers(0, 200, (400, 300)).astype(np.uint16)
     if picture == "a marker":  # strokes of lead
         pixels[30:60:10, 200:260] = pixels[30:60, 200:260:15] = 4000
@@ -291,7 +306,7 @@ def test_a_picture_without_a_breast_is_refused(picture):
 
 
 @pytest.mark.parametrize("instead", [0xCF, 0xFE], ids=["a second frame header", "no tables"])
-def test_a_lossless_jpeg_on_which_its_decoder_would_crash_is_refused(instead):
+def test_a_lossless_jpeg_on_which_its_decoder_would_crash_is_refused(instead: int) -> None:
     content = bytearray(dicoms.jpeg_lossless(half_breast(64, 48)))
     tables = content.index(b"\xff\xc4", content.index(b"\xff\xc3"))
     content[tables + 1] = instead

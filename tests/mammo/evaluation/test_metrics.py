@@ -41,7 +41,7 @@ def arrays(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np
 def synthetic(women: int, seed: int, shift: float = 1.0) -> pd.DataFrame:
     """Four images a woman, cancer in one breast of every fifth; the cancer's scores are higher."""
     generator = np.random.default_rng(seed)
-    rows = []
+    rows: list[dict[str, object]] = []
     for woman in range(women):
         sick = generator.random() < 0.2
         for laterality in "LR":

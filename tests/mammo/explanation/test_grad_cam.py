@@ -43,11 +43,13 @@ class BrightSpots(nn.Module):
         super().__init__()
         self.cells = nn.Conv2d(3, 1, 8, stride=8)
         nn.init.constant_(self.cells.weight, 1 / 192)
+        assert self.cells.bias is not None
         nn.init.constant_(self.cells.bias, 0.0)
         self.map = nn.Sequential(self.cells, nn.ReLU())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.map(images).mean(dim=(1, 2, 3))
+        logits: torch.Tensor = self.map(images).mean(dim=(1, 2, 3))
+        return logits
 
 
 @pytest.fixture

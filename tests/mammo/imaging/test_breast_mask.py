@@ -1,5 +1,8 @@
 """Finding the breast: side, mask and box, on drawn breasts and under film dirt and labels."""
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -40,7 +43,7 @@ shapes = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(shapes)
-def test_side_mask_and_box_follow_the_breast(shape):
+def test_side_mask_and_box_follow_the_breast(shape: dict[str, Any]) -> None:
     pixels, truth = drawn(**shape)
     mask = segment_breast(pixels)
     assert mask.shape == pixels.shape
@@ -49,7 +52,9 @@ def test_side_mask_and_box_follow_the_breast(shape):
     assert overlap > 0.9
     y, x = np.nonzero(truth)
     true_box = Box(x.min(), y.min(), x.max() + 1, y.max() + 1)
-    assert find_breast_box(pixels).iou(true_box) > 0.88
+    found = find_breast_box(pixels)
+    assert found is not None
+    assert found.iou(true_box) > 0.88
     turned, flipped = turn_left(pixels)
     assert not flipped
     assert turned is pixels
@@ -57,7 +62,7 @@ def test_side_mask_and_box_follow_the_breast(shape):
 
 @settings(max_examples=40, deadline=None)
 @given(shapes)
-def test_turning_undoes_mirroring(shape):
+def test_turning_undoes_mirroring(shape: dict[str, Any]) -> None:
     pixels, _ = drawn(**shape)
     turned, flipped = turn_left(np.ascontiguousarray(pixels[:, ::-1]))
     assert flipped
@@ -70,7 +75,7 @@ def test_turning_undoes_mirroring(shape):
 
 @settings(max_examples=25, deadline=None)
 @given(shapes)
-def test_the_mask_mirrors_with_the_image(shape):
+def test_the_mask_mirrors_with_the_image(shape: dict[str, Any]) -> None:
     pixels, _ = drawn(**shape)
     mirrored = segment_breast(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
     mask = segment_breast(pixels)
@@ -99,7 +104,7 @@ def with_scratches(pixels: np.ndarray) -> None:
     "spoil", [with_label, with_sticker, with_film_edges, with_scratches], ids=lambda f: f.__name__
 )
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_dirt_is_not_breast(spoil, mirrored):
+def test_dirt_is_not_breast(spoil: Callable[[np.ndarray], None], mirrored: bool) -> None:
     pixels, truth = drawn(640, 500, 0.55, 0.7)
     spoil(pixels)
     if mirrored:
@@ -109,7 +114,7 @@ def test_dirt_is_not_breast(spoil, mirrored):
     assert turn_left(pixels)[1] == mirrored
 
 
-def test_the_mask_is_one_piece_without_holes():
+def test_the_mask_is_one_piece_without_holes() -> None:
     pixels, _ = drawn(800, 600, 0.6, 0.8)
     cv2.circle(pixels, (120, 400), 40, 0, -1)  # an air-dark hole
     cv2.circle(pixels, (500, 100), 50, 200, -1)  # an island
@@ -119,7 +124,7 @@ def test_the_mask_is_one_piece_without_holes():
     assert cv2.connectedComponents(np.pad(1 - mask, 1, constant_values=1))[0] == 2
 
 
-def test_a_dense_breast_keeps_its_fat():
+def test_a_dense_breast_keeps_its_fat() -> None:
     """Otsu on the grey itself would cut between fat and dense tissue."""
     pixels, truth = drawn(640, 500, 0.6, 0.8)
     pixels[truth] = 55
@@ -128,7 +133,7 @@ def test_a_dense_breast_keeps_its_fat():
     assert (mask & truth).sum() / truth.sum() > 0.95
 
 
-def test_the_breast_is_found_on_a_background_that_is_not_black():
+def test_the_breast_is_found_on_a_background_that_is_not_black() -> None:
     """Some windows leave the background well above black."""
     pixels, truth = drawn(640, 500, 0.6, 0.8)
     lifted = (pixels * 0.75 + 60).astype(np.uint8)
@@ -137,7 +142,7 @@ def test_the_breast_is_found_on_a_background_that_is_not_black():
 
 
 @pytest.mark.parametrize("value", [0, 17, 255])
-def test_in_an_even_image_there_is_no_breast(value):
+def test_in_an_even_image_there_is_no_breast(value: int) -> None:
     pixels = np.full((300, 200), value, np.uint8)
     assert not segment_breast(pixels).any()
     assert find_breast_box(pixels) is None
@@ -146,7 +151,7 @@ def test_in_an_even_image_there_is_no_breast(value):
     assert turned is pixels
 
 
-def test_specks_are_no_breast():
+def test_specks_are_no_breast() -> None:
     pixels = np.zeros((300, 200), np.uint8)
     pixels[::30, ::30] = 255
     assert find_breast_box(pixels) is None
@@ -154,7 +159,7 @@ def test_specks_are_no_breast():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
-def test_tiny_and_noisy_images_do_no_harm(height, width, seed):
+def test_tiny_and_noisy_images_do_no_harm(height: int, width: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
     assert segment_breast(pixels).shape == (height, width)
     turned, flipped = turn_left(pixels)

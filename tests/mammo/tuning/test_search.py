@@ -44,7 +44,9 @@ def pinned() -> None:
 
 
 def quality(choice: Choice) -> float:
-    return choice["dropout"] - abs(choice["learning_rate"] - 0.002) + choice["head_width"] / 100
+    return float(
+        choice["dropout"] - abs(choice["learning_rate"] - 0.002) + choice["head_width"] / 100
+    )
 
 
 def smooth(number: int, choice: Choice, report: Report) -> float:
@@ -142,7 +144,7 @@ def test_a_loss_is_minimised() -> None:
     study = create_study("loss", False)
 
     def objective(number: int, choice: Choice, report: Report) -> float:
-        return choice["dropout"]
+        return float(choice["dropout"])
 
     search(study, objective, SPACE, "loss", 5, 1)
     table = tabulate_trials(study)
@@ -253,7 +255,7 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def worker(name: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-c", WORKER, address, name, tmp_path]
+        command: list[str | Path] = [sys.executable, "-c", WORKER, address, name, tmp_path]
         return subprocess.Popen(command, cwd=ROOT, env=environment)
 
     assert worker("dies").wait() == -9
