@@ -78,8 +78,8 @@ RUN_STAGES = """
     import sys
     from pathlib import Path
     import flows
-    from flows.retraining.flow import run_pipeline
-    from flows.tracking import registry
+    from flows.retraining.run_stages import run_pipeline
+    from flows.tracking import registry, runs
     from flows.pipeline.graph import read_pipeline
     from flows.snapshots.snapshot import Snapshot
     from prefect import flow

@@ -284,7 +284,7 @@ REGISTRATION = """
     import mlflow
     from flows.retraining import recovery
     from flows.snapshots import environment, snapshot
-    from flows.tracking import register, registry
+    from flows.tracking import register, registry, runs
     from mlflow import MlflowClient
 
     root = Path.cwd()
