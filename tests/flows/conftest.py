@@ -176,7 +176,7 @@ def leaking(challenged: Retrained, prefect_server: dict[str, str]) -> Retrained:
     path = root / "params.yaml"
     path.write_text(path.read_text().replace("seed: 20", "seed: 21"))
     path = root / "stages" / "preprocess.py"
-    looking, not_looking = "without_copies(records, track(", "list(track("
+    looking, not_looking = "reject_copies(records, track(", "list(track("
     assert looking in path.read_text()
     path.write_text(path.read_text().replace(looking, not_looking))
     command(root, "git", "commit", "-qam", "new data")
