@@ -162,7 +162,8 @@ def test_a_path_a_stream_and_bytes_are_read(tmp_path: Path, name: str) -> None:
 def reference(content: bytes) -> np.ndarray:
     """Pydicom's rendering, in 0..255 as floating-point numbers."""
     ds = pydicom.dcmread(io.BytesIO(content))
-    seen = apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds).astype(float)
+    with np.errstate(over="ignore"):  # pydicom's exp of a narrow sigmoid: 1 / infinity is 0
+        seen = apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds).astype(float)
     # pydicom stretches the window over the range that the stored bits can reach.
     slope, intercept = float(ds.get("RescaleSlope", 1)), float(ds.get("RescaleIntercept", 0))
     low = -(2 ** (ds.BitsStored - 1)) if ds.PixelRepresentation else 0
@@ -202,7 +203,7 @@ def test_windows_agree_with_pydicom(
     expected = reference(content)
     if np.rint(expected).min() == np.rint(expected).max():
         return  # a window beside the data: the next test
-    with patch.object(reader, "is_of_use", return_value=True):
+    with patch.object(reader, "is_useful", return_value=True):
         assert np.abs(read_mammogram(content, 64).pixels - expected).max() <= 0.5 + 1e-2
 
 
