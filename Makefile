@@ -17,7 +17,7 @@ env: .venv/installed  ## build .venv from requirements.lock
 retrain: env  ## environment, sample data, the whole flow, a registered model
 	@mammoflow retrain
 
-QUICK := tests/test_floors.py tests/test_docs.py tests/mammo/base tests/mammo/data tests/mammo/imaging
+QUICK := tests/test_floors.py tests/test_docs.py tests/mammo/data tests/mammo/imaging
 
 check: env  ## format, types and the quickest tests, before a commit
 	@ruff check . && ruff format --check . && mypy
