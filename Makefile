@@ -17,10 +17,11 @@ env: .venv/installed  ## build .venv from requirements.lock
 retrain: env  ## environment, sample data, the whole flow, a registered model
 	@mammoflow retrain
 
+LINT := ruff check . && ruff format --check . && mypy
 QUICK := tests/test_floors.py tests/test_docs.py tests/mammo/data tests/mammo/imaging
 
 check: env  ## format, types and the quickest tests, before a commit
-	@ruff check . && ruff format --check . && mypy
+	@$(LINT)
 	@pytest $(QUICK)
 
 hook: .git  ## let each commit begin with `make check`
@@ -33,7 +34,7 @@ EMULATED := tests/test_processors.py tests/mammo/test_portable_operators.py
 # servers, and those under emulated processors give way to the others.
 REST := "not whole and not processors"
 test: env  ## environment, all tests and checks
-	@ruff check . && ruff format --check . && mypy
+	@$(LINT)
 	@rm -f build/coverage*; mkdir -p build
 	@pytest -m whole tests/flows > build/whole.txt 2>&1 & whole=$$!; \
 		coverage run -p -m pytest -m $(REST) tests/flows > build/flows.txt 2>&1 & flows=$$!; \

@@ -10,7 +10,6 @@ that are counted find that. Then retrains are forced, one after the other, and `
 take up.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -18,8 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +27,7 @@ import psutil
 import typer
 
 from tests.imports import ROOT
-from tests.support.toys import environment, free_port, make_toy, run
+from tests.support.toys import ask, environment, free_port, make_toy, run
 
 WARM_UP = 20  # looks before the first measurement: caches fill
 PATIENCE = 900.0  # seconds for a flow run
@@ -72,23 +69,7 @@ class Toy:
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Prefect's answer: to GET, or to POST if there is a body."""
-        data = None if body is None else json.dumps(body).encode()
-        header = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.api}/{path}", data, header)
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    return json.load(answer)
-            except (urllib.error.HTTPError, TimeoutError) as error:
-                # Its database is busy, or the whole machine. What was not answered may have been
-                # done, so only questions are asked again then.
-                busy = getattr(error, "code", 503) == 503 and (
-                    not isinstance(error, TimeoutError) or not path.endswith("create_flow_run")
-                )
-                if not busy or time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
+        return ask(self.api, path, body, PATIENCE)
 
     def until_nothing_runs(self) -> None:
         """Wait until each flow run that was begun has ended, and no new one comes at once."""

@@ -190,9 +190,10 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
         UserError: if the disk has no room for what this and the re-run need.
     """
     _say_needs(subject, quick, say)
+    tracked = {**subject.first_weights, **subject.outs}  # besides the data
     complete = all(
         subject.cache.path(md5).exists()
-        for path, top in {**dict([subject.data]), **_tracked_files(subject)}.items()
+        for path, top in {**dict([subject.data]), **tracked}.items()
         for _, md5 in subject.cache.objects(path, top)
     )
     unusable = "" if complete else fetch_objects(subject.folder, [], say)
@@ -204,16 +205,11 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             subject.cache,
             subject.version,
             subject.data,
-            _tracked_files(subject),
+            tracked,
             _counter(say),
             unusable,
         ),
     )
-
-
-def _tracked_files(subject: Subject) -> dict[str, str]:
-    """Path and hash of all that DVC tracks besides the data: first weights, and outs."""
-    return {**subject.first_weights, **subject.outs}
 
 
 def _say_needs(subject: Subject, quick: bool, say: Say) -> None:

@@ -13,7 +13,6 @@ from prefect.states import Completed, Failed
 from flows.audit.audit import audit as audit_version
 from flows.audit.history import keep
 from flows.audit.record import EXIT_STATUS
-from flows.processes.follow import CommandError
 from flows.tracking import registry
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
@@ -34,9 +33,7 @@ def audit(version: str, quick: bool = False) -> State[Any]:
     root = Path.cwd()
     try:
         found = audit_version(root, version, load_params(), quick, get_run_logger().info)
-    except (UserError, CommandError) as error:
-        return Failed(message=str(error))
-    except registry.FAULTS as error:
+    except registry.EXPECTED as error:
         return Failed(message=registry.describe_error(error))
     try:
         kept = f"report: `{keep(root, found)}/index.html` of the MLflow run `{found.run}`"

@@ -5,6 +5,7 @@ Its predictor is a model of three lines, so that registering takes no time eithe
 
 import atexit
 import functools
+import json
 import os
 import shutil
 import signal
@@ -14,10 +15,13 @@ import sys
 import tempfile
 import textwrap
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from tests.imports import ROOT
 
@@ -196,6 +200,34 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def ask(api: str, path: str, body: Mapping[str, Any] | None = None, patience: float = 60.0) -> Any:
+    """Prefect's answer: to GET, or to POST if there is a body.
+
+    While its database is busy it is asked again, as Prefect's own client does. What got no answer
+    in a minute may have been done, so only what makes nothing is asked again then.
+
+    Args:
+        api: the server's address.
+        path: below it.
+        body: what is posted.
+        patience: seconds until it is not asked again.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{api}/{path}", data, {"Content-Type": "application/json"})
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+        except TimeoutError:
+            if path.endswith("create_flow_run") or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ The project is a toy of shell stages, in three clones of one repository: `worker
 workers, `parent` retrains through them, `here` does everything in place.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -12,11 +11,8 @@ import subprocess
 import sys
 import textwrap
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,7 @@ import yaml
 from tests.imports import ROOT
 from tests.support.processes import gone
 from tests.support.small_project import command
-from tests.support.toys import RUN_STAGES, free_port
+from tests.support.toys import RUN_STAGES, ask, free_port
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -105,20 +101,7 @@ class Toy:
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Prefect's answer: to GET, or to POST if there is a body."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.api}/{path}", data, {"Content-Type": "application/json"}
-        )
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                # The database is busy; Prefect's own client asks again, too.
-                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
+        return ask(self.api, path, body)
 
     def flow(self, *stages: str) -> "subprocess.Popen[str]":
         """Start a flow in the clone `parent` that runs these stages, those of the pool there."""
