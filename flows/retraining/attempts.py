@@ -97,7 +97,6 @@ def find_next_start(earlier: list[FlowRun]) -> datetime:
     ended = last.state.timestamp if last.state is not None else datetime.now(UTC)
     wait: timedelta = min(FIRST_WAIT * (2 ** min(len(earlier) - 1, 10) - 1), LONGEST_WAIT)
     return ended + wait
-    return ended + wait
 
 
 def _tag(digest: str) -> str:

@@ -61,6 +61,11 @@ _MADE_BY = {MLFLOW_USER: aliases.AUTOMATIC, MLFLOW_SOURCE_NAME: "mammoflow retra
 _NOT_FOR_SERVING = {
     "prefect",
     "fastapi",
+    "uvicorn",
+    "python-multipart",
+    "prometheus-client",
+    "highdicom",
+    "pynetdicom",
     "dvc",
     "psutil",
     "sqlalchemy",

@@ -202,7 +202,13 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def ask(api: str, path: str, body: Mapping[str, Any] | None = None, patience: float = 60.0) -> Any:
+def ask(
+    api: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    patience: float = 60.0,
+    method: str | None = None,
+) -> Any:
     """Prefect's answer: to GET, or to POST if there is a body.
 
     While its database is busy it is asked again, as Prefect's own client does. What got no answer
@@ -213,14 +219,16 @@ def ask(api: str, path: str, body: Mapping[str, Any] | None = None, patience: fl
         path: below it.
         body: what is posted.
         patience: seconds until it is not asked again.
+        method: of HTTP, if it is another one. What has no content is answered by None.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{api}/{path}", data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{api}/{path}", data, headers, method=method)
     deadline = time.monotonic() + patience
     while True:
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)
+                return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 raise
