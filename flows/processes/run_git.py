@@ -8,8 +8,10 @@ repository's. What is needed to reach a remote stays theirs: credentials, ssh, p
 """
 
 import os
+import random
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from flows.processes.proxies import unused_proxies
 from mammo.base.errors import UserError
 
 PATIENCE = 300.0  # seconds for one call; only a remote that does not answer takes so long
+
+_LOST_RACE = "cannot lock ref"  # what git says when another process moved a branch meanwhile
+_TRIES, _LONGEST_PAUSE = 8, 0.5  # of a fetch; seconds
 
 _SETTINGS = {
     # Git asks no questions: no person is there to answer them.
@@ -166,13 +171,24 @@ def remotes(root: Path) -> list[str]:
 def fetch(root: Path, *arguments: str) -> None:
     """Fetch from the clone's remotes; nothing in the clone is removed.
 
+    If another fetch of the same clone, a person's or a watch's beside a retrain, moves a branch
+    first, git gives up, so it is asked again.
+
     Raises:
         UserError: with git's own words if it fails, or if no answer comes.
     """
     # As options, since `remote.NAME.prune` would override a setting: it would remove tags that were
     # not pushed yet.
     options = ("--no-prune", "--no-prune-tags", "--no-recurse-submodules", "--no-auto-maintenance")
-    git(root, "fetch", "--quiet", *options, *arguments)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            git(root, "fetch", "--quiet", *options, *arguments)
+        except UserError as error:
+            if not (tries_left and _LOST_RACE in str(error)):
+                raise
+            time.sleep(random.uniform(0, _LONGEST_PAUSE))
+        else:
+            return
 
 
 def _run(

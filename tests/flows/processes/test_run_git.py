@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,16 @@ def test_how_a_person_reaches_a_remote_stays_theirs(
     git(project, "commit", "-qam", "second")
     fetch(clone)
     assert file_at(clone, "origin/main", "params.yaml") == "seed: 2\n"
+
+
+def test_fetches_of_one_clone_at_the_same_time_all_succeed(project: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    with ThreadPoolExecutor(4) as pool:
+        for seed in range(2, 8):
+            (project / "params.yaml").write_text(f"seed: {seed}\n")
+            git(project, "commit", "-qam", "another")
+            list(pool.map(fetch, [clone] * 4))
+            assert file_at(clone, "origin/main", "params.yaml") == f"seed: {seed}\n"
 
 
 def test_a_remote_that_does_not_answer_is_one_sentence_and_leaves_no_process(

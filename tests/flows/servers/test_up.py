@@ -357,7 +357,8 @@ def test_each_new_snapshot_is_retrained_once_on_its_own_commit(toy: Toy) -> None
     commit = command(origin, "git", "rev-parse", "HEAD").stdout.strip()
     with held_back(toy, "retrain/retrain"):  # or it could end before the last of them looks
         for watcher in [toy.start("watch/watch") for _ in range(3)]:
-            assert toy.state_at_end(watcher)["type"] == "COMPLETED"
+            state = toy.state_at_end(watcher)
+            assert state["type"] == "COMPLETED", state["message"]
     [run] = retrains_of(toy, commit)
     assert run["name"] == f"retrain {commit[:7]} by the watch"
     state = toy.state_at_end(run["id"])
