@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_text
 from mammo.base.errors import UserError
+from mammo.base.progress import say
 from mammo.base.settings import Params, load_params
 from mammo.data.tables import REJECTS, read_table
 from mammo.reporting import figures
@@ -83,6 +84,7 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
     except OSError as error:
         raise UserError(f"{template}: cannot be read: {error.strerror}") from None
     write_text(out / "index.html", page.render(content))
+    say(f"report: the page is {OUT / 'index.html'}, to be opened in a browser")
 
 
 def score_names(params: Params) -> dict[str, str]:

@@ -24,10 +24,11 @@ PROGRAMS = ("__main__", "orphan_guard", "reaper")  # run by their file, and need
 
 
 def main() -> None:
-    """Try each; exit with 1 if one of them fails, or there is none."""
+    """Try each that there is; exit with 1 if one of them fails."""
     others = {minor: found for minor in MINORS if (found := other_python(minor))}
     if not others:
-        sys.exit("this machine has no other Python between 3.11 and 3.13")
+        say("this machine has no other Python from 3.11 to 3.13: nothing to compare with")
+        return
     with tempfile.TemporaryDirectory(prefix="pythons-") as scratch:
         prepare(Path(scratch) / "before")
         here = run_pipeline(sys.executable, Path(scratch), "here")
