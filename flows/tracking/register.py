@@ -66,6 +66,8 @@ _NOT_FOR_SERVING = {
     "prometheus-client",
     "highdicom",
     "pynetdicom",
+    "securesystemslib",
+    "cyclonedx-python-lib",
     "dvc",
     "psutil",
     "sqlalchemy",
