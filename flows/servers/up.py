@@ -201,6 +201,7 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
         store = f"sqlite:///{locate_registry(root)}"
         _open_local_store(root, store)
         env["MLFLOW_BACKEND_STORE_URI"] = store
+    _require_driver(env["MLFLOW_BACKEND_STORE_URI"])
     if env["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:") and find_spec("boto3") is None:
         # Otherwise the server would start, and fail at each artifact.
         raise UserError(
@@ -209,6 +210,29 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
         )
     command = ["server", "--host", address.host, "--port", str(address.port)]
     return Service("mlflow", _python("mlflow", *command), env, f"{address.url}/health")
+
+
+def _require_driver(store: str) -> None:
+    """Make sure that Python can speak with the database of a store.
+
+    Raises:
+        UserError: naming the package that is missing.
+    """
+    # Here, since it takes time, which a worker alone does not need.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(store).get_dialect().import_dbapi()
+    except ImportError as error:
+        scheme = store.partition(":")[0]
+        package = "psycopg[binary]" if error.name == "psycopg" else error.name
+        raise UserError(
+            f"MLFLOW_BACKEND_STORE_URI is an address of {scheme}, which needs the package "
+            f"{package}: run `uv pip install --constraint requirements.lock '{package}'`"
+        ) from None
+    except ArgumentError as error:  # also if no such dialect is known
+        raise UserError(f"MLFLOW_BACKEND_STORE_URI is no address of a database: {error}") from None
 
 
 def _open_local_store(root: Path, store: str) -> None:

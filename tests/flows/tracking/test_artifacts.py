@@ -477,6 +477,27 @@ def test_a_servers_own_registry_has_its_artifacts_beside_it(
         up._mlflow_server(tmp_path, up.Address("127.0.0.1", 1), env)
 
 
+@pytest.mark.parametrize(
+    ("store", "sentence"),
+    [
+        ("postgresql://ann:secret@db/mlflow", r"postgresql, which needs the package psycopg\[bin"),
+        (
+            "mysql+pymysql://ann:secret@db/mlflow",
+            "mysql[+]pymysql, which needs the package pymysql",
+        ),
+        ("foo://ann:secret@db/mlflow", "no address of a database: .*foo"),
+        ("db", "no address of a database"),
+    ],
+)
+def test_a_store_that_python_cannot_speak_with_is_told_before_any_server(
+    tmp_path: Path, store: str, sentence: str
+) -> None:
+    env = {"MLFLOW_BACKEND_STORE_URI": store}
+    with pytest.raises(UserError, match=sentence) as told:
+        up._mlflow_server(tmp_path, up.Address("127.0.0.1", 1), env)
+    assert "secret" not in str(told.value)
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1)))
 def test_an_address_leads_into_the_folder_beside_the_file_or_nowhere(parts: list[str]) -> None:
