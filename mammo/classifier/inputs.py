@@ -221,7 +221,17 @@ def load_epoch(
     """
     if device.type == "cpu":
         yield from track_batches(build_loader(epoch, settings, device), title)
-        return
+    else:
+        yield from load_and_change(epoch, settings, device, title)
+
+
+def load_and_change(
+    epoch: Epoch, settings: Classifier, device: torch.device, title: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what `load_epoch` yields, but for rounding, changed on the device, whichever it is.
+
+    On a CPU this takes thirty times as long as OpenCV does.
+    """
     for batch in track_batches(build_loader(UnchangedEpoch(epoch), settings, device), title):
         pictures, changes, targets = (part.to(device, non_blocking=True) for part in batch)
         yield render_batch(pictures, changes), targets

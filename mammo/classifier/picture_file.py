@@ -133,7 +133,7 @@ def _read(path: Path, shape: tuple[int, int, int]) -> Gray | None:
 
 
 def _hash(picture: Gray) -> bytes:
-    return hashlib.blake2b(memoryview(np.ascontiguousarray(picture)), digest_size=_DIGEST).digest()
+    return hashlib.blake2b(picture.data, digest_size=_DIGEST).digest()
 
 
 def _write(path: Path, rois: Sequence[Path], height: int, width: int) -> None:

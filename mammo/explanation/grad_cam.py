@@ -49,8 +49,8 @@ def compute_heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
     # Gradients must reach the layer even if every parameter before it is frozen.
     inputs.requires_grad_(True)
     twin = _copy_sharing_weights(model)
-    assert isinstance(twin, Classifier)
-    twin.precision = "float32"  # the gradients go to NumPy, which does not know bfloat16
+    if isinstance(twin, Classifier):
+        twin.precision = "float32"  # the gradients go to NumPy, which does not know bfloat16
     with torch.enable_grad(), GradCAM(twin, [get_cam_layer(twin)]) as cam:
         heat = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
     # The rest of the input is padding.

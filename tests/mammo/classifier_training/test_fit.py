@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
@@ -26,6 +25,7 @@ from mammo.classifier_training.fit import (
     fit,
     gather,
     score,
+    update_average,
 )
 from tests.support.learning import tiny, write_breasts
 
@@ -81,6 +81,36 @@ def test_trained_twice_it_is_the_same_to_the_byte(
     assert weights(workers, tmp_path / "workers") == weights(two, tmp_path / "2")
 
 
+def test_in_bfloat16_it_learns_too_in_float32_weights_and_to_the_same_bytes(
+    sets: tuple[Examples, Examples], tmp_path: Path
+) -> None:
+    wanted = tiny(epochs=2, precision="bfloat16", average=0.5)
+    one, two = (fit(wanted, *sets, seed=1) for _ in range(2))
+    assert {weight.dtype for weight in one.model.parameters()} == {torch.float32}
+    assert weights(one, tmp_path / "one") == weights(two, tmp_path / "two")
+    assert one.history == two.history
+    assert one.history[1]["train_loss"] < one.history[0]["train_loss"]
+    exact = fit(tiny(epochs=2, average=0.5), *sets, seed=1)
+    assert weights(exact, tmp_path / "exact") != weights(one, tmp_path / "1")
+    assert one.history[0]["train_loss"] == pytest.approx(exact.history[0]["train_loss"], rel=0.05)
+
+
+def test_interrupted_in_bfloat16_it_goes_on_to_the_same_bytes(
+    sets: tuple[Examples, Examples], tmp_path: Path
+) -> None:
+    wanted = tiny(epochs=2, precision="bfloat16", average=0.5)
+
+    def stop(scores: Scores) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(wanted, *sets, seed=1, on_epoch=stop, checkpoints=tmp_path / "checkpoints")
+    resumed = fit(wanted, *sets, seed=1, checkpoints=tmp_path / "checkpoints")
+    whole = fit(wanted, *sets, seed=1)
+    assert resumed.history == whole.history
+    assert weights(resumed, tmp_path / "resumed") == weights(whole, tmp_path / "whole")
+
+
 def first_weights(model: Network) -> torch.Tensor:
     """Those of the head's first layer."""
     layer = model.head[0]
@@ -92,13 +122,13 @@ def test_the_average_of_the_weights_over_the_steps_is_scored_and_kept(
     sets: tuple[Examples, Examples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[torch.Tensor] = []
-    usual = AveragedModel.update_parameters
+    usual = update_average
 
-    def update(self: AveragedModel, model: Network) -> None:
+    def update(average: Network, model: Network, kept: float) -> None:
         steps.append(first_weights(model).clone())
-        usual(self, model)
+        usual(average, model, kept)
 
-    monkeypatch.setattr(AveragedModel, "update_parameters", update)
+    monkeypatch.setattr("mammo.classifier_training.fit.update_average", update)
     wanted = tiny(epochs=1, average=0.75)
     result = fit(wanted, *sets, seed=1)
     expected = steps[0]
