@@ -38,7 +38,7 @@ GROUND_UP = {
 }
 """The rooms of each floor: a room may import those of the rows above its own."""
 
-SUPERFLUOUS = 5  # modules of the rooms that a stage enters, but that it does not import
+SUPERFLUOUS = 6  # modules of the rooms that a stage enters, but that it does not import
 
 
 def names_of(path: Path) -> str:

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mammo.base.settings import Augment
-
-Gray = NDArray[np.uint8]
+from mammo.classifier.picture import Gray
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ where it is changed.
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,9 @@ from mammo.base.processor import available_cores
 from mammo.base.progress import track
 from mammo.base.settings import Classifier
 from mammo.classifier.changes import Change, draw_change, render, render_batch
-from mammo.classifier.picture_file import Gray, load_picture, map_pictures
+from mammo.classifier.picture import Gray, Roi, load_picture
 from mammo.data.splits import target_of
 from mammo.imaging.fitting import fit_in_frame
-
-Roi = Path | Gray
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -90,19 +87,13 @@ class Pictures(Dataset[Gray]):
     """ROIs at the network's size, (H, W) uint8, without changes.
 
     Attributes:
-        cache: all of them, (N, H, W), if they are at hand: in memory if that takes little, or else,
-            if they are `repeated`, in a file that is mapped into memory. None: each is decoded when
-            it is needed.
-        key: what the file's pictures are known by; None if there is no file.
+        cache: all of them, (N, H, W), if they are at hand: in memory if that takes little. None:
+            each is decoded when it is needed.
+        key: what the pictures are known by if they are in a file that is mapped into memory.
     """
 
-    def __init__(self, rois: Sequence[Roi], settings: Classifier, repeated: bool = False):
+    def __init__(self, rois: Sequence[Roi], settings: Classifier):
         """Take image files or pixels; a small set is read now, a large one when it is needed.
-
-        Args:
-            rois: the images.
-            settings: of the classifier.
-            repeated: whether there will be many passes over them.
 
         Raises:
             UserError: if an image cannot be read.
@@ -114,11 +105,10 @@ class Pictures(Dataset[Gray]):
         if len(rois) * self.size[0] * self.size[1] <= CACHE_BYTES:
             with ThreadPoolExecutor(available_cores()) as pool:
                 self.cache = list(pool.map(self._load, rois))
-        elif repeated:
-            files = [roi for roi in rois if isinstance(roi, Path)]
-            mapped = map_pictures(files, *self.size) if len(files) == len(rois) else None
-            if mapped is not None:
-                self.key, self.cache = mapped
+
+    def use_file(self, key: str, pictures: Gray) -> None:
+        """Take the pictures, (N, H, W), from a file that is mapped into memory, known by `key`."""
+        self.key, self.cache = key, pictures
 
     def __len__(self) -> int:
         return len(self.rois)

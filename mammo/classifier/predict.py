@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import Pictures, Roi, build_loader, normalise, track_batches
+from mammo.classifier.inputs import Pictures, build_loader, normalise, track_batches
+from mammo.classifier.picture import Roi
 
 
 def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ checkpoints, a training that was interrupted goes on after its last complete epo
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import Epoch, Pictures, label_rois, load_epoch, normalise
 from mammo.classifier.network import Classifier, build_classifier
 from mammo.classifier.predict import predict_logits
+from mammo.classifier_training.picture_file import map_pictures
 from mammo.data.splits import BREAST
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.learning import checkpoint
@@ -81,10 +82,23 @@ def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) ->
             f" train a classifier, but of its {len(part)} images {part['target'].sum()} have it"
         )
     return Examples(
-        pictures=Pictures([folder / path for path in part["path"]], settings, repeated=True),
+        pictures=keep_pictures([folder / path for path in part["path"]], settings),
         targets=np.array(part["target"], np.int64),
         breasts=np.array(part.groupby(BREAST).ngroup(), np.int64),
     )
+
+
+def keep_pictures(rois: Sequence[Path], settings: Settings) -> Pictures:
+    """The pictures of image files, kept at hand for many epochs: in memory, or else in a file.
+
+    Raises:
+        UserError: if an image cannot be read, or as `map_pictures`.
+    """
+    pictures = Pictures(rois, settings)
+    mapped = map_pictures(rois, *pictures.size) if pictures.cache is None else None
+    if mapped is not None:
+        pictures.use_file(*mapped)
+    return pictures
 
 
 def read_examples(

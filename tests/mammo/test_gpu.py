@@ -16,11 +16,10 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier, load_params
 from mammo.classifier.changes import draw_change, render_batch
-from mammo.classifier.inputs import Pictures
 from mammo.classifier.network import build_classifier, check_weights, save_classifier
 from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as fitting
-from mammo.classifier_training.fit import Examples, Fit, Scores, fit, gather
+from mammo.classifier_training.fit import Examples, Fit, Scores, fit, gather, keep_pictures
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import compute_heatmap
 from mammo.learning.checkpoint import describe_machine
@@ -181,14 +180,16 @@ def test_pictures_of_a_mapped_file_are_those_in_memory(
     monkeypatch.setenv("MAMMOFLOW_STORE", str(tmp_path / "store"))
     in_memory = fit(wanted(), *sets, seed=1)
     monkeypatch.setattr("mammo.classifier.inputs.CACHE_BYTES", 0)
-    for repeated in (True, False):  # a mapped file; decoded anew by worker processes
-        parts = [
-            Examples(Pictures(part.pictures.rois, wanted(), repeated), part.targets, part.breasts)
-            for part in sets
-        ]
-        assert (parts[0].pictures.key is not None) == repeated
-        again = fit(wanted(), parts[0], parts[1], seed=1)
-        assert again.history == in_memory.history
+    for size in ("1", "0.000001"):  # a mapped file; decoded anew by worker processes
+        monkeypatch.setenv("MAMMOFLOW_PICTURES_GIB", size)
+        rois = [[roi for roi in part.pictures.rois if isinstance(roi, Path)] for part in sets]
+        kept = [keep_pictures(files, wanted()) for files in rois]
+        assert (kept[0].key is not None) == (size == "1")
+        train, validation = (
+            Examples(pictures, part.targets, part.breasts)
+            for pictures, part in zip(kept, sets, strict=True)
+        )
+        assert fit(wanted(), train, validation, seed=1).history == in_memory.history
 
 
 @each_precision

@@ -129,28 +129,6 @@ def test_changed_on_the_device_pictures_are_what_they_are_when_changed_as_they_l
         assert (apart != 0).float().mean() < 0.01
 
 
-def test_a_large_set_for_many_epochs_is_decoded_once_and_mapped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MAMMOFLOW_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("mammo.classifier.inputs.CACHE_BYTES", 0)
-    wanted, paths = settings(), [tmp_path / f"{number}.png" for number in range(7)]
-    for number, path in enumerate(paths):
-        cv2.imwrite(str(path), roi(number))
-    read, mapped, again = (Pictures(paths, wanted, repeated) for repeated in (False, True, True))
-    assert (read.cache, read.key) == (None, None)
-    assert mapped.key == again.key is not None
-    assert capsys.readouterr().out.count("decoding 7 pictures of 64 x 48") == 1
-
-    def epoch(pictures: Pictures) -> list[torch.Tensor]:
-        loader = build_loader(Epoch(pictures, TARGETS, wanted, 5, 1), wanted, CPU)
-        return [tensor for batch in loader for tensor in batch]
-
-    assert same(epoch(read), epoch(mapped))
-    plain = [torch.cat(list(build_loader(part, wanted, CPU))) for part in (read, mapped)]
-    assert torch.equal(*plain)
-
-
 def test_without_upsampling_each_image_comes_once() -> None:
     wanted = settings(balance="weight", balance_factor=3.0)
     assert len(torch.cat(batches(wanted, 1, 1)[1::2])) == 7

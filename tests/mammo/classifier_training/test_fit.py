@@ -24,6 +24,7 @@ from mammo.classifier_training.fit import (
     compute_rate_factor,
     fit,
     gather,
+    keep_pictures,
     score,
     update_average,
 )
@@ -61,7 +62,7 @@ def test_it_learns_what_there_is_to_see(sets: tuple[Examples, Examples]) -> None
 
 
 def test_trained_twice_it_is_the_same_to_the_byte(
-    sets: tuple[Examples, Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sets: tuple[Examples, Examples], tmp_path: Path
 ) -> None:
     wanted = tiny(balance="upsample", balance_factor=1.5)
     one = fit(wanted, *sets, seed=1)
@@ -71,14 +72,35 @@ def test_trained_twice_it_is_the_same_to_the_byte(
     assert weights(one, tmp_path / "one") == weights(two, tmp_path / "two")
     other = fit(wanted, *sets, seed=2)
     assert weights(one, tmp_path / "1") != weights(other, tmp_path / "other")
-    # Nor does it matter who loads the images.
+
+
+def test_it_does_not_matter_who_loads_the_images_nor_from_where(
+    sets: tuple[Examples, Examples],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wanted = tiny(balance="upsample", balance_factor=1.5)
+    in_memory = weights(fit(wanted, *sets, seed=1), tmp_path / "memory")
     monkeypatch.setattr(inputs, "CACHE_BYTES", 0)
-    train, validation = (
-        Examples(Pictures(part.pictures.rois, wanted), part.targets, part.breasts) for part in sets
-    )
-    assert train.pictures.cache is None
-    workers = fit(wanted, train, validation, seed=1)
-    assert weights(workers, tmp_path / "workers") == weights(two, tmp_path / "2")
+    monkeypatch.setenv("MAMMOFLOW_STORE", str(tmp_path / "store"))
+    for name in ("decoded", "mapped", "mapped again"):
+        monkeypatch.setenv("MAMMOFLOW_PICTURES_GIB", "1" if "mapped" in name else "0.000001")
+        train, validation = (
+            Examples(keep_pictures(rois_of(part), wanted), part.targets, part.breasts)
+            for part in sets
+        )
+        assert (train.pictures.cache is None) == (name == "decoded")
+        assert (train.pictures.key is None) == (name == "decoded")
+        assert capsys.readouterr().out.count("once") == (2 if name == "mapped" else 0)
+        result = fit(wanted, train, validation, seed=1, checkpoints=tmp_path / "checkpoints")
+        assert weights(result, tmp_path / name) == in_memory
+        # A training from the file is known by other words than one from the images.
+        assert ("going on" in capsys.readouterr().out) == (name == "mapped again")
+
+
+def rois_of(part: Examples) -> list[Path]:
+    return [roi for roi in part.pictures.rois if isinstance(roi, Path)]
 
 
 def test_in_bfloat16_it_learns_too_in_float32_weights_and_to_the_same_bytes(

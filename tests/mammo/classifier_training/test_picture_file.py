@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.classifier.picture_file import load_picture, map_pictures
+from mammo.classifier.picture import load_picture
+from mammo.classifier_training.picture_file import map_pictures
 
 HEIGHT, WIDTH = 40, 24
 SIZE = 5 * (HEIGHT * WIDTH + 16)  # bytes of a file of five pictures

@@ -16,18 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mammo.base.atomic_files import partial_path
 from mammo.base.code_version import code_version, key_of
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 from mammo.base.progress import say
+from mammo.classifier.picture import Gray, load_picture
 from mammo.compute.result_store import Store, hash_of, open_store
-from mammo.imaging.fitting import fit_in_frame
-from mammo.outs.gray_images import read_file, read_gray
-
-Gray = NDArray[np.uint8]
+from mammo.outs.gray_images import read_file
 
 LIBRARIES = ("numpy", "opencv-python-headless")
 GIB = 128.0
@@ -35,15 +32,6 @@ GIB = 128.0
 
 _DIGEST = 16  # bytes of the hash of each picture, which follow after all pictures
 _BATCH = 256  # pictures that are decoded before they are written
-
-
-def load_picture(roi: Path | Gray, height: int, width: int) -> Gray:
-    """One ROI at the network's size, (height, width).
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    return fit_in_frame(read_gray(roi) if isinstance(roi, Path) else roi, width, height)[0]
 
 
 def map_pictures(rois: Sequence[Path], height: int, width: int) -> tuple[str, Gray] | None:
