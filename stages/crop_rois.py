@@ -23,6 +23,7 @@ from mammo.compute.result_store import Store, open_store
 from mammo.cropping.cached_crop import LIBRARIES, Search, describe_search, find_and_cut
 from mammo.cropping.find_breast import Roi
 from mammo.data.tables import MANIFEST, ROIS, read_table
+from stages.device import announce_device
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
@@ -94,6 +95,7 @@ def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
     pin(stage_seed(params.seed, "crop_rois"), params.threads)
+    announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
         run(params, PREPROCESSED, DETECTOR, out, open_store())
 

@@ -30,6 +30,7 @@ from mammo.evaluation.metrics import (
     evaluate,
     group_by_breast,
 )
+from stages.device import announce_device
 from stages.runner import run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
@@ -147,6 +148,7 @@ def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
     pin(stage_seed(params.seed, "evaluate"), params.threads)
+    announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
         run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, CLASSIFIER, out)
 

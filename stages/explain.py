@@ -34,6 +34,7 @@ from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
+from stages.device import announce_device
 from stages.runner import run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
@@ -219,6 +220,7 @@ def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
     pin(stage_seed(params.seed, "explain"), params.threads)
+    announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
         run(params, PREPROCESSED, CROPS, EVALUATION, CLASSIFIER, out)
 

@@ -68,7 +68,8 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
         "gallery": _gallery(outputs),
         "gallery_titles": GALLERY,
         "game": _json(outputs / "explain/metrics.json")["pointing_game"],
-        "params": params.model_dump(mode="json"),
+        # Where stages run is no part of a model, and this stage does not depend on it.
+        "params": params.model_dump(mode="json", exclude={"prediction_pool"}),
         **{
             f"{stage}_metrics": flatten(_json(outputs / stage / "metrics.json"))
             for stage in ("preprocess", "train_detector", "crop_rois", "train_classifier")

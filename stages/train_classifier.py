@@ -18,6 +18,7 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Classifier, Params, Space, load_params
 from mammo.classifier.network import check_weights, save_classifier
 from mammo.classifier_training.fit import find_trainable, fit, read_examples
+from stages.device import announce_device
 from stages.mlflow_live import open_stage_log
 from stages.runner import checkpoint_folder, run_stage
 
@@ -99,6 +100,7 @@ def main() -> None:
     """Run the stage in the current folder."""
     params = load_params()
     pin(stage_seed(params.seed, "train_classifier"), params.threads)
+    announce_device(OUT.name, params)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, BEST_PARAMS, out, checkpoints)
 

@@ -26,6 +26,7 @@ from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.png import encode_png
 from mammo.outs.gray_images import read_gray
+from stages.device import announce_device
 from stages.runner import checkpoint_folder, run_stage
 
 PREPROCESSED = Path("outputs/preprocess")
@@ -214,6 +215,7 @@ def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
     pin(stage_seed(params.seed, "train_detector"), params.threads)
+    announce_device(OUT.name, params)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, PREPROCESSED, SPLIT_FILE, out, checkpoints)
 

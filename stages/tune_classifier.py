@@ -22,6 +22,7 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
 from mammo.tuning.search import find_best_params, tabulate_trials, tune, tune_shared
+from stages.device import announce_device
 from stages.mlflow_live import open_trial_runs
 from stages.runner import checkpoint_folder, run_stage
 
@@ -68,6 +69,7 @@ def main() -> None:
     storage = os.environ.get("OPTUNA_STORAGE", "")
     params = load_params()
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
+    announce_device(OUT.name, params)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, out, storage, checkpoints)
 

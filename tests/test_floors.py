@@ -18,7 +18,8 @@ GROUND_UP = {
     "mammo": (
         ("base", "reporting"),
         ("outs", "data", "imaging", "compute", "evaluation"),
-        ("dicom", "learning", "assurance", "detector", "classifier"),
+        ("dicom", "learning", "assurance"),
+        ("detector", "classifier"),
         ("intake", "detector_training", "cropping", "classifier_training", "explanation"),
         ("tuning", "serving", "datasets"),
         ("datasets/phantom",),

@@ -25,8 +25,8 @@ GUARD = Path(__file__).with_name("orphan_guard.py")
 # What a computation may need of the environment: where programs and libraries are, how the machine
 # is to be used. Never an identity on other machines: passwords, tokens, addresses.
 _NEEDED = (
-    *("CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR"),
-    *("TZ", "USER"),
+    *("CUDA_VISIBLE_DEVICES", "MAMMOFLOW_DEVICE"),
+    *("LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"),
 )
 _NEEDED_PREFIXES = ("NVIDIA_", "OMP_")
 

@@ -24,6 +24,7 @@ from flows.snapshots.snapshot import Snapshot, materialise
 from flows.tracking.arithmetic import try_to_measure
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
+from mammo.compute.result_store import FOLDER as STORE
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
@@ -61,6 +62,8 @@ def run_requested_stage(stage: str, snapshot: str, mlflow_run: str = "") -> Stat
                 "MAMMOFLOW_CHECKPOINTS": os.environ.get(
                     "MAMMOFLOW_CHECKPOINTS", str(root / "checkpoints")
                 ),
+                # And tuning and training share the pictures that the first of them decodes.
+                "MAMMOFLOW_STORE": os.environ.get("MAMMOFLOW_STORE") or str(root / STORE),
             }
             fate = repro(declared, folder, environment, say)
             entry = push_result(folder, stage)

@@ -37,6 +37,7 @@ class Environment(BaseModel):
     cpu_flags: tuple[str, ...]
     threads: Mapping[str, str]  # of THREADS, those that are set
     gpus: tuple[str, ...]  # name and driver
+    cuda: Mapping[str, str] = {}  # versions of CUDA and cuDNN, if there is a GPU
     packages: Mapping[str, str]  # canonical names and versions
     arithmetic: Mapping[str, str] = {}  # `arithmetic.measure`; nothing if it was not recorded
     # Of the machines that ran a stage for this one, by the stage's name.
@@ -56,6 +57,7 @@ class EnvironmentDifference(BaseModel):
 
 def describe_environment() -> Environment:
     """The environment of this process."""
+    gpus = _list_gpus()
     return Environment(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
@@ -63,7 +65,8 @@ def describe_environment() -> Environment:
         cores=available_cores(),
         cpu_flags=tuple(_cpu_flags()),
         threads={name: os.environ[name] for name in THREADS if name in os.environ},
-        gpus=tuple(_list_gpus()),
+        gpus=tuple(gpus),
+        cuda=_find_cuda() if gpus else {},
         packages=dict(sorted((n, v) for n, v in _list_installed())),
     )
 
@@ -89,6 +92,10 @@ def compare(
             ("CPU flags", " ".join(then.cpu_flags), " ".join(now.cpu_flags), True),
             ("cores", str(then.cores), str(now.cores), False),
             ("GPU", ", ".join(then.gpus), ", ".join(now.gpus), True),
+            *(
+                (name, then.cuda.get(name, ""), now.cuda.get(name, ""), True)
+                for name in sorted({*then.cuda, *now.cuda})
+            ),
             *((n, then.threads.get(n, ""), now.threads.get(n, ""), False) for n in THREADS),
         ):
             if one != other:
@@ -157,6 +164,13 @@ def _cpu_flags() -> list[str]:
     """Those of CPU_FLAGS that this processor has: x86 calls them flags, ARM Features."""
     found = read_cpuinfo("flags") or read_cpuinfo("Features") or ""
     return sorted(set(CPU_FLAGS) & set(found.split()))
+
+
+def _find_cuda() -> dict[str, str]:
+    from mammo.learning.device import find_cuda_versions  # imports torch (seconds)
+
+    found = find_cuda_versions()
+    return {"CUDA": found["cuda"], "cuDNN": found["cudnn"]}
 
 
 def _list_gpus() -> list[str]:

@@ -32,7 +32,6 @@ def pin(seed: int, threads: int) -> None:
         UserError: NumPy was loaded before `mammo`, and has chosen its kernels by this processor.
     """
     check_pins()
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     random.seed(seed)
     np.random.seed(seed)
     import cv2
@@ -41,12 +40,29 @@ def pin(seed: int, threads: int) -> None:
     cv2.setNumThreads(1)
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
+    use_deterministic_kernels()
+
+
+def use_deterministic_kernels() -> None:
+    """Let torch use deterministic kernels only, and compute in float32 what is in float32.
+
+    An operator that has no deterministic kernel is an error from here on, and TF32 is off, for
+    matrix products, convolutions and recurrent layers. On a CPU neither changes a number.
+    """
+    import torch
+
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when the first product is computed
     # Does what use_deterministic_algorithms does, without importing the compiler (seconds).
     torch.set_deterministic_debug_mode("error")
     # Deterministic mode fills all new memory with NaN, so that reading it before writing shows: a
     # third of the time on a CPU, and nothing here reads it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    # By torch's present names only: it refuses to answer who mixes them with `allow_tf32`.
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def check_pins() -> None:

@@ -93,6 +93,9 @@ class Classifier(Section):
     weights: str  # "imagenet", "none", or weights/NAME.safetensors to start from
     trainable_layers: Literal["all"] | Annotated[int, Field(ge=0)]  # last leaf layers of it
     freeze_batch_norm: bool
+    # Of the backbone, in training and in use. Weights, head, loss and optimiser are in float32
+    # always, without TF32.
+    precision: Literal["float32", "bfloat16"]
     head_width: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
     learning_rate: Annotated[float, Field(gt=0)]
@@ -211,6 +214,9 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0)]
     threads: Positive  # of torch; another count gives other bits
+    # The work pool of crop_rois, evaluate and explain, where the networks are used. Trainings
+    # always want the pool gpu. No stage depends on it.
+    prediction_pool: Literal["cpu", "gpu"]
     preprocess: Preprocess
     split: Split
     detector: Detector

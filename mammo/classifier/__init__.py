@@ -1,6 +1,6 @@
 """The classifier: its network, its inputs, and its predictions.
 
-It may import `base`, `outs`, `data` and `imaging`.
+It may import `base`, `outs`, `data`, `imaging` and `learning`.
 """
 
-__all__ = ["inputs", "network", "predict"]
+__all__ = ["inputs", "network", "picture", "predict"]

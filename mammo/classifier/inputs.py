@@ -1,15 +1,15 @@
 """Images and labels for torch: the breast cut out, at the network's size, changed at random.
 
 Pixels stay 8-bit until a batch goes into the network. Every random change is drawn from (seed,
-epoch, position in the epoch), so that it does not matter which process loads an image, or when.
+epoch, position in the epoch), so that it does not matter which process loads an image, or when, nor
+where it is changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -19,25 +19,34 @@ from torch.utils.data import DataLoader, Dataset
 
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
-from mammo.base.settings import Augment, Classifier
+from mammo.base.progress import track
+from mammo.base.settings import Classifier
+from mammo.classifier.changes import Change, draw_change, render, render_batch
+from mammo.classifier.picture import Gray, Roi, load_picture
 from mammo.data.splits import target_of
 from mammo.imaging.fitting import fit_in_frame
-from mammo.outs.gray_images import read_gray
-
-Gray = NDArray[np.uint8]
-Roi = Path | Gray
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CACHE_BYTES = 2**30  # sets of images that take less stay in memory, at the network's size
+_LONG = 100  # batches: more of them show their progress
 
 
 def normalise(pictures: Tensor) -> Tensor:
     """Turn (N, H, W) of 0..255 into (N, 3, H, W) float32, normalised as ImageNet's images were."""
     values = pictures.to(torch.float32)[:, None] / 255
-    mean = torch.tensor(IMAGENET_MEAN, device=pictures.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=pictures.device)[:, None, None]
+    mean, std = _find_imagenet_scale(pictures.device)
     return (values - mean) / std
+
+
+@cache
+def _find_imagenet_scale(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (3, 1, 1), sent to a device once: it would be waited for."""
+    with torch.inference_mode(False):
+        mean, std = (
+            torch.tensor(x, device=device)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+    return mean, std
 
 
 def to_input(roi: Gray, height: int, width: int) -> Tensor:
@@ -75,26 +84,43 @@ def label_rois(
 
 
 class Pictures(Dataset[Gray]):
-    """ROIs at the network's size, (H, W) uint8, without changes."""
+    """ROIs at the network's size, (H, W) uint8, without changes.
+
+    Attributes:
+        cache: all of them, (N, H, W), if they are at hand: in memory if that takes little. None:
+            each is decoded when it is needed.
+        key: what the pictures are known by if they are in a file that is mapped into memory.
+    """
 
     def __init__(self, rois: Sequence[Roi], settings: Classifier):
-        """Take image files or pixels; a small set is read now, a large one when it is needed."""
+        """Take image files or pixels; a small set is read now, a large one when it is needed.
+
+        Raises:
+            UserError: if an image cannot be read.
+        """
         self.rois = rois
         self.size = settings.image_height, settings.image_width
-        self.cache: list[Gray] | None = None
+        self.cache: Sequence[Gray] | Gray | None = None
+        self.key: str | None = None
         if len(rois) * self.size[0] * self.size[1] <= CACHE_BYTES:
             with ThreadPoolExecutor(available_cores()) as pool:
                 self.cache = list(pool.map(self._load, rois))
+
+    def use_file(self, key: str, pictures: Gray) -> None:
+        """Take the pictures, (N, H, W), from a file that is mapped into memory, known by `key`."""
+        self.key, self.cache = key, pictures
 
     def __len__(self) -> int:
         return len(self.rois)
 
     def __getitem__(self, index: int) -> Gray:
-        return self.cache[index] if self.cache is not None else self._load(self.rois[index])
+        if self.cache is None:
+            return self._load(self.rois[index])
+        # torch warns of memory that cannot be written to.
+        return self.cache[index] if self.key is None else np.array(self.cache[index])
 
     def _load(self, roi: Roi) -> Gray:
-        height, width = self.size
-        return fit_in_frame(read_gray(roi) if isinstance(roi, Path) else roi, width, height)[0]
+        return load_picture(roi, *self.size)
 
 
 class Epoch(Dataset[tuple[Gray, np.float32]]):
@@ -120,8 +146,28 @@ class Epoch(Dataset[tuple[Gray, np.float32]]):
 
     def __getitem__(self, position: int) -> tuple[Gray, np.float32]:
         index = self.order[position]
+        picture = render(self.pictures[index], self.draw(position))
+        return picture, np.float32(self.targets[index])
+
+    def draw(self, position: int) -> Change:
+        """Draw the change of the picture at a position, always the same one."""
         rng = np.random.default_rng((*self.seed, position))
-        return augment(self.pictures[index], self.augment, rng), np.float32(self.targets[index])
+        return draw_change(*self.pictures.size, self.augment, rng)
+
+
+class UnchangedEpoch(Dataset[tuple[Gray, NDArray[np.float64], np.float32]]):
+    """The same pass over the training images with the changes beside them, not applied yet."""
+
+    def __init__(self, epoch: Epoch):
+        self.epoch, self.pictures = epoch, epoch.pictures
+
+    def __len__(self) -> int:
+        return len(self.epoch)
+
+    def __getitem__(self, position: int) -> tuple[Gray, NDArray[np.float64], np.float32]:
+        index = self.epoch.order[position]
+        change = self.epoch.draw(position).to_row()
+        return self.pictures[index], change, np.float32(self.epoch.targets[index])
 
 
 def repeat_positives(
@@ -137,38 +183,50 @@ def repeat_positives(
     return np.concatenate([np.flatnonzero(targets == 0), np.repeat(positives, whole), drawn])
 
 
-def augment(picture: Gray, settings: Augment, rng: np.random.Generator) -> Gray:
-    """Flip, turn, scale and move a picture, and change its brightness and contrast, at random.
+def build_loader(
+    dataset: "Pictures | Epoch | UnchangedEpoch", settings: Classifier, device: torch.device
+) -> DataLoader[Any]:
+    """Load batches in the dataset's order, in worker processes if that helps.
 
-    Every number is drawn whatever the settings, so switching one change off leaves the others.
+    Pictures that are in memory need none. For a GPU, nor do those of a file that is mapped: this
+    process has time while the card computes. On a CPU it has not.
     """
-    height, width = picture.shape
-    flip_x, flip_y = rng.random(2) < (settings.horizontal_flip, settings.vertical_flip)
-    angle, zoom, shift_x, shift_y, brightness, contrast = rng.uniform(-1, 1, 6)
-    centre = (width - 1) / 2, (height - 1) / 2
-    turn = cv2.getRotationMatrix2D(centre, angle * settings.rotation, 1 + zoom * settings.zoom)
-    turn[:, 2] += shift_x * settings.shift * width, shift_y * settings.shift * height
-    flip = np.array(
-        [
-            [-1.0 if flip_x else 1.0, 0.0, width - 1.0 if flip_x else 0.0],
-            [0.0, -1.0 if flip_y else 1.0, height - 1.0 if flip_y else 0.0],
-            [0.0, 0.0, 1.0],
-        ]
-    )
-    moved = cv2.warpAffine(picture, turn @ flip, (width, height), flags=cv2.INTER_LINEAR)
-    levels = np.arange(256.0)
-    levels = (levels - moved.mean()) * (1 + contrast * settings.contrast) + moved.mean()
-    levels *= 1 + brightness * settings.brightness
-    return np.asarray(cv2.LUT(moved, levels.round().clip(0, 255).astype(np.uint8)), np.uint8)
-
-
-def build_loader(dataset: Pictures | Epoch, settings: Classifier) -> DataLoader[Any]:
-    """Load batches in the dataset's order, in worker processes if image files must be read."""
-    pictures = dataset.pictures if isinstance(dataset, Epoch) else dataset
+    pictures = dataset if isinstance(dataset, Pictures) else dataset.pictures
+    at_hand = pictures.cache is not None and (pictures.key is None or device.type == "cuda")
     return DataLoader(
         dataset,
         batch_size=settings.batch_size,
-        num_workers=0 if pictures.cache is not None else available_cores(),
+        num_workers=0 if at_hand else available_cores(),
         generator=torch.Generator(),  # without it, it would draw from the one of dropout
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",  # so that copies need not be waited for
     )
+
+
+def load_epoch(
+    epoch: Epoch, settings: Classifier, device: torch.device, title: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch on a device: pictures, changed, (N, H, W) uint8; targets, (N,).
+
+    On a CPU the pictures are changed as they are loaded; on a GPU, there, a batch at a time.
+    """
+    if device.type == "cpu":
+        yield from track_batches(build_loader(epoch, settings, device), title)
+    else:
+        yield from load_and_change(epoch, settings, device, title)
+
+
+def load_and_change(
+    epoch: Epoch, settings: Classifier, device: torch.device, title: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what `load_epoch` yields, but for rounding, changed on the device, whichever it is.
+
+    On a CPU this takes thirty times as long as OpenCV does.
+    """
+    for batch in track_batches(build_loader(UnchangedEpoch(epoch), settings, device), title):
+        pictures, changes, targets = (part.to(device, non_blocking=True) for part in batch)
+        yield render_batch(pictures, changes), targets
+
+
+def track_batches(data: DataLoader[Any], title: str) -> Iterable[Any]:
+    """The batches of a loader; if there are many of them, their progress is shown."""
+    return track(data, title, len(data)) if len(data) > _LONG else data

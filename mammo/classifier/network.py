@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
+from mammo.learning.device import VARIABLE, choose_device
 from mammo.outs.networks import (
     load_weights,
     read_architecture,
@@ -36,8 +37,12 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 class Classifier(nn.Module):
     """Backbone and head: (N, 3, H, W) float32, ImageNet-normalised, to (N,) logits.
 
+    With `classifier.precision` bfloat16, the backbone computes in it by torch's autocast. The head
+    computes in float32 always: logits of 8 bits would make ties of many breasts.
+
     Attributes:
         cam_name: the backbone's module whose output is the last feature map.
+        precision: float32 or bfloat16.
         frozen: modules that do not learn; they stay in eval mode, so that their batch statistics
             stay too.
     """
@@ -52,6 +57,7 @@ class Classifier(nn.Module):
             nn.Linear(settings.head_width, 1),
         )
         self.cam_name = cam_name
+        self.precision = settings.precision
         self.frozen: list[nn.Module] = []
         if settings.trainable_layers != "all":
             leaves = [module for module in backbone.modules() if not any(module.children())]
@@ -65,8 +71,13 @@ class Classifier(nn.Module):
             self.frozen += [m for m in backbone.modules() if isinstance(m, BATCH_NORMS)]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, (N,)."""
-        logits: Tensor = self.head(self.backbone(images)).squeeze(1)
+        """Logits, (N,) float32."""
+        if images.is_cuda:  # as the weights are; on a CPU it would round otherwise
+            images = images.contiguous(memory_format=torch.channels_last)
+        kind, low = images.device.type, self.precision == "bfloat16"
+        with torch.autocast(kind, torch.bfloat16, enabled=low):
+            features = self.backbone(images)
+        logits: Tensor = self.head(features.float()).squeeze(1)
         return logits
 
     def train(self, mode: bool = True) -> "Classifier":
@@ -83,10 +94,14 @@ def check_weights(settings: Settings) -> None:
     Fetches torchvision's ImageNet weights into torch's cache if they are not in it.
 
     Raises:
-        UserError: saying what is missing and where to put it.
+        UserError: saying what is missing and where to put it; or that the backbone cannot be
+            trained to the same bytes twice on the device that was chosen.
     """
     if settings.backbone not in OTHER_BACKBONES:
         _check_backbone(settings.backbone)
+        if choose_device().type == "cuda":
+            plain = _import_models().get_model(settings.backbone, weights=None)
+            require_determinism(plain, settings.backbone)
     if settings.weights == "none":
         return
     if settings.weights != "imagenet":
@@ -136,14 +151,41 @@ def save_classifier(model: Classifier, settings: Settings, folder: Path) -> None
 def load_classifier(folder: Path) -> tuple[Classifier, Settings]:
     """Read what `save_classifier` wrote: the network, in eval mode, and its settings.
 
+    The network is on the device that `choose_device` chooses.
+
     Raises:
-        UserError: if a file is missing, damaged or does not fit the other.
+        UserError: if a file is missing, damaged or does not fit the other; or as `choose_device`
+            and `require_determinism`.
     """
     settings = read_architecture(folder, "classifier", Settings)
     # Not with the weights that training began with: their file may be gone by now.
     model = build_classifier(settings.model_copy(update={"weights": "none"}))
     read_network(folder, model, settings.backbone)
-    return model.eval(), settings
+    return model.to(choose_device()).eval(), settings
+
+
+def require_determinism(network: nn.Module, name: str) -> None:
+    """Make sure that CUDA has deterministic kernels for a network, forward and backward.
+
+    torch has none for the gradient of adaptive pooling, but for means over the whole picture, which
+    it computes in another way. Grad-CAM takes gradients too, so the network is of no use there at
+    all.
+
+    Args:
+        network: its modules are looked at.
+        name: of its backbone, for the message.
+
+    Raises:
+        UserError: naming the module.
+    """
+    for path, module in network.named_modules():
+        whole = isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
+        if isinstance(module, _POOLS) and not whole:
+            raise UserError(
+                f"classifier.backbone = {name!r} cannot give the same bytes twice on a GPU: CUDA"
+                f" has no deterministic gradient for its {path}, {module}; choose another backbone,"
+                f" or set {VARIABLE}=cpu"
+            )
 
 
 def get_cam_layer(model: nn.Module) -> nn.Module:

@@ -1,19 +1,15 @@
 """The classifier's probability, or logit, of each picture."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader
 
-from mammo.base.progress import track
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import Pictures, Roi, build_loader, normalise
-
-_LONG = 100  # batches: more of them show their progress
+from mammo.classifier.inputs import Pictures, build_loader, normalise, track_batches
+from mammo.classifier.picture import Roi
 
 
 def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:
@@ -36,12 +32,7 @@ def predict_logits(model: nn.Module, pictures: Pictures, settings: Settings) -> 
     """The logit of each picture, (N,)."""
     device = next(model.parameters()).device
     model.eval()
-    batches = track_batches(build_loader(pictures, settings), "predict")
-    with torch.inference_mode():
-        logits = [model(normalise(batch.to(device))).cpu() for batch in batches]
-    return torch.cat(logits).double().numpy() if logits else np.empty(0)
-
-
-def track_batches(data: DataLoader[Any], title: str) -> Iterable[Any]:
-    """The batches of a loader; if there are many of them, their progress is shown."""
-    return track(data, title, len(data)) if len(data) > _LONG else data
+    batches = track_batches(build_loader(pictures, settings, device), "predict")
+    with torch.inference_mode():  # the logits stay where they are: a GPU works on meanwhile
+        logits = [model(normalise(batch.to(device, non_blocking=True))) for batch in batches]
+    return torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)

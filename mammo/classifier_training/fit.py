@@ -8,7 +8,7 @@ checkpoints, a training that was interrupted goes on after its last complete epo
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,20 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import Epoch, Pictures, build_loader, label_rois, normalise
+from mammo.classifier.inputs import Epoch, Pictures, label_rois, load_epoch, normalise
 from mammo.classifier.network import Classifier, build_classifier
-from mammo.classifier.predict import predict_logits, track_batches
+from mammo.classifier.predict import predict_logits
+from mammo.classifier_training.picture_file import map_pictures
 from mammo.data.splits import BREAST
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.learning import checkpoint
 from mammo.learning.checkpoint import Checkpoint, add_prefix, select_prefix
+from mammo.learning.device import choose_device
 
 WARM_UP = 0.1  # of all steps
 
@@ -80,10 +82,23 @@ def gather(table: pd.DataFrame, split: str, folder: Path, settings: Settings) ->
             f" train a classifier, but of its {len(part)} images {part['target'].sum()} have it"
         )
     return Examples(
-        pictures=Pictures([folder / path for path in part["path"]], settings),
+        pictures=keep_pictures([folder / path for path in part["path"]], settings),
         targets=np.array(part["target"], np.int64),
         breasts=np.array(part.groupby(BREAST).ngroup(), np.int64),
     )
+
+
+def keep_pictures(rois: Sequence[Path], settings: Settings) -> Pictures:
+    """The pictures of image files, kept at hand for many epochs: in memory, or else in a file.
+
+    Raises:
+        UserError: if an image cannot be read, or as `map_pictures`.
+    """
+    pictures = Pictures(rois, settings)
+    mapped = map_pictures(rois, *pictures.size) if pictures.cache is None else None
+    if mapped is not None:
+        pictures.use_file(*mapped)
+    return pictures
 
 
 def read_examples(
@@ -146,7 +161,9 @@ def fit(
     if on_epoch is not None:
         for scores in list(state.history):
             on_epoch(scores)
-    batches = len(build_loader(Epoch(train.pictures, train.targets, settings, seed, 1), settings))
+    batches = math.ceil(
+        len(Epoch(train.pictures, train.targets, settings, seed, 1)) / settings.batch_size
+    )
     schedule = _build_schedule(
         state.optimizer, batches * settings.epochs, len(state.history) * batches
     )
@@ -154,10 +171,9 @@ def fit(
         if epoch - 1 - state.best_epoch >= settings.patience:
             say(f"no better for {settings.patience} epochs: training stops")
             break
-        data = build_loader(Epoch(train.pictures, train.targets, settings, seed, epoch), settings)
-        train_loss = _train_epoch(
-            state, track_batches(data, _name_epoch(epoch, settings)), schedule
-        )
+        data = Epoch(train.pictures, train.targets, settings, seed, epoch)
+        loaded = load_epoch(data, settings, state.device, _name_epoch(epoch, settings))
+        train_loss = _train_epoch(state, loaded, schedule)
         scores = _score_epoch(state, validation, epoch, train_loss)
         _record(state, scores)
         if save is not None:
@@ -175,21 +191,25 @@ class _State:
     settings: Settings
     model: Classifier
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None  # of the model's weights over the steps, if it is wanted
+    average: Classifier | None  # of the model's weights over the steps, if it is wanted
     history: list[Scores]
     best_epoch: int  # counted from 1; 0 before the first epoch
     best_weights: dict[str, Tensor]
 
     @property
-    def scored_model(self) -> nn.Module:
+    def scored_model(self) -> Classifier:
         """The network that is scored and kept."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else self.average
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return next(self.model.parameters()).device
 
 
 def _start(settings: Settings) -> _State:
-    """Build the network, on the GPU if there is one, and its optimizer."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_classifier(settings).to(device)
+    """Build the network, on the device that `choose_device` chooses, and its optimizer."""
+    model = build_classifier(settings).to(choose_device())
     rate = settings.learning_rate
     groups = [
         {"params": find_trainable(model.backbone), "lr": rate * settings.backbone_rate},
@@ -201,10 +221,7 @@ def _start(settings: Settings) -> _State:
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    average = None
-    if settings.average:
-        averaging: Any = get_ema_multi_avg_fn  # without types in torch
-        average = AveragedModel(model, multi_avg_fn=averaging(settings.average))
+    average = copy.deepcopy(model) if settings.average else None
     return _State(settings, model, optimizer, average, [], 0, {})
 
 
@@ -216,7 +233,8 @@ def _resume(
     Returns:
         A function that writes the state to the checkpoint.
     """
-    facts = [state.settings.model_dump(mode="json"), seed, checkpoint.describe_machine()]
+    machine = checkpoint.describe_machine(state.device)
+    facts = [state.settings.model_dump(mode="json"), seed, machine]
     data = dump_examples(train, validation)
     name = checkpoint.hash_inputs(__name__, facts, data, state.model.state_dict())
     found = checkpoint.load(checkpoints, name)
@@ -250,22 +268,48 @@ def _train_epoch(
     state: _State, batches: Iterable[tuple[Tensor, Tensor]], schedule: LambdaLR
 ) -> float:
     """Take one step for each batch; return the mean loss of an image."""
-    settings, device = state.settings, next(state.model.parameters()).device
+    settings, device = state.settings, state.device
     weight = settings.balance_factor if settings.balance == "weight" else 1.0
     loss_of = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight, device=device))
     state.model.train()
-    total, images = 0.0, 0
+    # On the device, and in double precision, as Python would add: nothing in the loop waits for a
+    # GPU.
+    total, images = torch.zeros((), dtype=torch.float64, device=device), 0
+    first = not state.history
     for pictures, targets in batches:
         state.optimizer.zero_grad()
-        loss = loss_of(state.model(normalise(pictures.to(device))), targets.to(device))
+        loss = loss_of(state.model(normalise(pictures)), targets)
         loss.backward()
         state.optimizer.step()
         schedule.step()
         if state.average is not None:
-            state.average.update_parameters(state.model)
-        total += loss.item() * len(targets)
+            update_average(state.average, state.model, 0.0 if first else settings.average)
+        first = False
+        total += loss.detach().double() * len(targets)
         images += len(targets)
-    return total / images
+    return total.item() / images
+
+
+@torch.no_grad()
+def update_average(average: Classifier, model: Classifier, kept: float) -> None:
+    """Move an average of a network's weights towards the network's own.
+
+    torch's own AveragedModel would wait for a GPU in each step, to know whether it is the first.
+
+    Args:
+        average: is changed; its buffers become the network's.
+        model: the network after a step.
+        kept: the share of the average that stays. 0: it becomes the network.
+    """
+    pairs = list(zip(average.parameters(), model.parameters(), strict=True))
+    if kept:
+        averaging: Any = get_ema_multi_avg_fn  # without types in torch
+        averaging(kept)([old for old, _ in pairs], [new for _, new in pairs], None)
+    for old, new in [
+        *zip(average.buffers(), model.buffers(), strict=True),
+        *([] if kept else pairs),
+    ]:
+        old.copy_(new)
 
 
 def _score_epoch(state: _State, validation: Examples, epoch: int, train_loss: float) -> Scores:
@@ -304,7 +348,10 @@ def dump_examples(*sets: Examples) -> Iterator[bytes]:
     """Yield all that the examples consist of, as bytes."""
     for part in sets:
         pictures = part.pictures
-        for picture in pictures.cache if pictures.cache is not None else pictures.rois:
+        if pictures.key is not None:  # it is a hash of them
+            yield pictures.key.encode()
+        held = pictures.rois if pictures.cache is None else pictures.cache
+        for picture in held if pictures.key is None else ():
             yield picture.read_bytes() if isinstance(picture, Path) else picture.tobytes()
         yield part.targets.tobytes()
         yield part.breasts.tobytes()

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.code_version import code_version, key_of
 from mammo.base.determinism import pin
@@ -21,6 +19,7 @@ from mammo.cropping.find_breast import Roi, cut, find_roi
 from mammo.detector.detector import Detector, load_detector
 from mammo.imaging.geometry import Box
 from mammo.imaging.png import encode_png
+from mammo.learning.device import choose_device, describe_device
 from mammo.outs.gray_images import decode_gray, read_file
 
 LIBRARIES = (
@@ -94,8 +93,9 @@ def _key(content: bytes, how: Search) -> str:
 @cache
 def _computing_device() -> str:
     """The processor or GPU: another one may round differently, so it has results of its own."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    device = choose_device()
+    if device.type == "cuda":
+        return " ".join(describe_device(device).values())
     return processor_name()
 
 

@@ -1,6 +1,6 @@
 """The YOLO breast detector: its network, and the boxes that it finds.
 
-It may import `base`, `outs` and `imaging`.
+It may import `base`, `outs`, `imaging` and `learning`.
 """
 
 __all__ = ["detector", "ultralytics_adapter"]

@@ -17,6 +17,7 @@ from mammo.base.settings import Positive, Section
 from mammo.detector.ultralytics_adapter import DetectionModel, non_max_suppression
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box, Placement
+from mammo.learning.device import choose_device
 from mammo.outs.networks import read_architecture, read_network, write_network
 
 LOWEST_CONFIDENCE = 0.001
@@ -77,13 +78,12 @@ def box_in_image(box: Box, placement: Placement) -> Box:
 
 
 def build_detector(architecture: str, image_size: int) -> Detector:
-    """Build a detector with random weights, on the GPU if there is one.
+    """Build a detector with random weights, on the device that `choose_device` chooses.
 
     Raises:
-        UserError: if ultralytics does not know the architecture.
+        UserError: if ultralytics does not know the architecture, or as `choose_device`.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_network(architecture).to(device).eval().requires_grad_(False)
+    model = build_network(architecture).to(choose_device()).eval().requires_grad_(False)
     return Detector(model, architecture, image_size)
 
 
@@ -94,10 +94,11 @@ def save_detector(detector: Detector, folder: Path) -> None:
 
 
 def load_detector(folder: Path) -> Detector:
-    """Load what `save_detector` wrote, to the GPU if there is one.
+    """Load what `save_detector` wrote, to the device that `choose_device` chooses.
 
     Raises:
-        UserError: if a file is missing or the weights are not those of the architecture.
+        UserError: if a file is missing or the weights are not those of the architecture, or as
+            `choose_device`.
     """
     described = read_architecture(folder, "detector", _Architecture)
     detector = build_detector(described.architecture, described.image_size)

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mammo.base.determinism import use_deterministic_kernels
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Detector as Settings
@@ -40,6 +41,7 @@ from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
 from mammo.learning import checkpoint
 from mammo.learning.checkpoint import Checkpoint, select_prefix
+from mammo.learning.device import choose_device
 from mammo.outs.gray_images import read_gray
 from mammo.outs.weights import read_weights
 
@@ -117,13 +119,16 @@ def train_detector(
 ) -> Training:
     """Train on `train`; keep the weights of the epoch with the best mAP50-95 on `validation`.
 
-    Uses the GPU if there is one, and as many threads as torch is set to use. `checkpoints` is a
-    folder for the state after each epoch: with it, a training that was interrupted goes on.
+    Uses the device that `choose_device` chooses, deterministic kernels only, and as many threads as
+    torch is set to use. `checkpoints` is a folder for the state after each epoch: with it, a
+    training that was interrupted goes on.
 
     Raises:
         UserError: if there is nothing to train on or to validate on, the network or the weights
-            cannot be found, the loss is not finite any more, or the GPU's memory is too small.
+            cannot be found, the loss is not finite any more, or the GPU's memory is too small; or
+            as `choose_device`.
     """
+    device = choose_device()
     for examples, what in ((train, "train on"), (validation, "validate on")):
         if not examples:
             raise UserError(f"there is no image with a breast box to {what}")
@@ -132,16 +137,17 @@ def train_detector(
         keep_threads(torch.get_num_threads())
         deterministic = torch.are_deterministic_algorithms_enabled()
         cublas = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-        trainer = _Trainer(settings, seed, Path(folder))
+        trainer = _Trainer(settings, seed, Path(folder), device)
         if checkpoints is not None:
             trainer.use_checkpoints(
-                checkpoints, _name_checkpoints(settings, seed, train, validation)
+                checkpoints, _name_checkpoints(settings, seed, device, train, validation)
             )
         try:
             if len(trainer.rows) < settings.epochs:
                 trainer.train()
         finally:  # ultralytics leaves the process nondeterministic, whatever it was before
-            torch.use_deterministic_algorithms(deterministic)
+            if deterministic:
+                use_deterministic_kernels()
             if cublas is not None:
                 os.environ["CUBLAS_WORKSPACE_CONFIG"] = cublas
     detector = build_detector(settings.architecture, settings.image_size)
@@ -168,7 +174,7 @@ class _Trainer(DetectionTrainer):
     train: Any
     label_loss_items: Any
 
-    def __init__(self, settings: Settings, seed: int, folder: Path) -> None:
+    def __init__(self, settings: Settings, seed: int, folder: Path, device: torch.device) -> None:
         self.settings = settings
         self.folder = folder
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -189,7 +195,7 @@ class _Trainer(DetectionTrainer):
             "lr0": settings.learning_rate,
             "seed": seed,
             "deterministic": True,
-            "device": "0" if torch.cuda.is_available() else "cpu",
+            "device": str(device.index) if device.type == "cuda" else "cpu",
             # Each worker would draw its own augmentation, so that their number would change the
             # result. The squares are small enough to be read in this process.
             "workers": 0,
@@ -200,6 +206,8 @@ class _Trainer(DetectionTrainer):
             "name": "run",
         }
         super().__init__(overrides=overrides)
+        # ultralytics only warns of an operator that has no deterministic kernel.
+        use_deterministic_kernels()
 
     def use_checkpoints(self, checkpoints: Path, name: str) -> None:
         """Write checkpoints of this name to a folder; go on from the one that it has, if any."""
@@ -286,7 +294,9 @@ class _Trainer(DetectionTrainer):
         return False
 
 
-def _name_checkpoints(settings: Settings, seed: int, *parts: Sequence[Example]) -> str:
+def _name_checkpoints(
+    settings: Settings, seed: int, device: torch.device, *parts: Sequence[Example]
+) -> str:
     """Name the checkpoints of a training by a hash of all that decides it."""
 
     def contents() -> Iterator[bytes]:
@@ -297,7 +307,8 @@ def _name_checkpoints(settings: Settings, seed: int, *parts: Sequence[Example]) 
         if settings.weights != "none":
             yield Path(settings.weights).read_bytes()
 
-    machinery = {**checkpoint.describe_machine(), "ultralytics": metadata.version("ultralytics")}
+    machine = checkpoint.describe_machine(device)
+    machinery = {**machine, "ultralytics": metadata.version("ultralytics")}
     return checkpoint.hash_inputs(
         __name__, [settings.model_dump(mode="json"), seed, machinery], contents(), {}
     )

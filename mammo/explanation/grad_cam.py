@@ -13,7 +13,7 @@ from torch import nn
 
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import to_input
-from mammo.classifier.network import get_cam_layer
+from mammo.classifier.network import Classifier, get_cam_layer
 from mammo.imaging.fitting import place_in_frame
 from mammo.imaging.geometry import Box
 
@@ -27,7 +27,9 @@ PEAK_COLOUR = (255, 255, 255)
 
 
 def compute_heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
-    """Grad-CAM of the positive logit (Selvaraju et al. 2017).
+    """Grad-CAM of the positive logit (Selvaraju et al. 2017), on the device that the network is on.
+
+    It is computed in float32, whatever the network's precision.
 
     Several threads may call it at the same time with one network: the network is not changed.
 
@@ -47,6 +49,8 @@ def compute_heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
     # Gradients must reach the layer even if every parameter before it is frozen.
     inputs.requires_grad_(True)
     twin = _copy_sharing_weights(model)
+    if isinstance(twin, Classifier):
+        twin.precision = "float32"  # the gradients go to NumPy, which does not know bfloat16
     with torch.enable_grad(), GradCAM(twin, [get_cam_layer(twin)]) as cam:
         heat = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
     # The rest of the input is padding.

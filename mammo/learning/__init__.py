@@ -1,6 +1,6 @@
-"""What all trainings share: checkpoints, and the fingerprint of a machine's arithmetic.
+"""What networks share: the device, checkpoints, and the fingerprint of a machine's arithmetic.
 
 It may import `base` and `imaging`.
 """
 
-__all__ = ["checkpoint"]
+__all__ = ["checkpoint", "device"]

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from mammo.base.code_version import code_version
 from mammo.base.progress import say
+from mammo.learning.device import describe_device
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def hash_inputs(
     return digest.hexdigest()
 
 
-def describe_machine() -> dict[str, Any]:
-    """What decides the last bits of a training, besides its inputs."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "gpu": gpu}
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What decides the last bits of a training on a device, besides its inputs."""
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    return machine | describe_device(device)
 
 
 def dump_tensor(tensor: Tensor) -> bytes:
@@ -99,8 +100,9 @@ def collect_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
         for name, value in optimizer.state[parameter].items()
     }
     generators = {"generator.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        generators["generator.gpu"] = torch.cuda.get_rng_state()
+    device = _device_of(model)
+    if device.type == "cuda":
+        generators["generator.gpu"] = torch.cuda.get_rng_state(device)
     return {**add_prefix("model", model.state_dict()), **moments, **generators}
 
 
@@ -117,8 +119,9 @@ def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimize
             for name, value in moments.items()
         }
     torch.set_rng_state(tensors["generator.cpu"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["generator.gpu"])
+    device = _device_of(model)
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["generator.gpu"], device)
 
 
 def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,6 +133,10 @@ def select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     """The tensors with this prefix, without it."""
     start = f"{prefix}."
     return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

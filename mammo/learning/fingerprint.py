@@ -6,7 +6,8 @@
 Two machines with the same fingerprint can be expected to train the same model, bit for bit; where a
 family differs, its name says why they do not. Inputs are random whole numbers, divided: every
 processor does that alike, so a difference comes from the kernels. On a machine with a GPU that
-stages would use, torch's families are computed on the GPU as well, in the mode that training uses.
+stages would use (`mammo.learning.device`), torch's families are computed on the GPU as well, in the
+mode that training uses, and those that `classifier.precision` changes in bfloat16 too.
 
 Kernels that no stage uses are left out, such as MKL's square root, which differs between any two
 makers of processors: see docs/portability.md.
@@ -33,6 +34,7 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
 from mammo.imaging.png import encode_png
+from mammo.learning.device import choose_device
 
 SEED = 20
 
@@ -51,10 +53,11 @@ def compute_fingerprint(threads: int) -> dict[str, str]:
     for name, family in {**TORCH, **OTHERS}.items():
         pin(SEED, threads)
         found[name] = _hash_results(family(torch.device("cpu")))
-    if torch.cuda.is_available():
-        for name, family in TORCH.items():
+    device = choose_device()
+    if device.type == "cuda":
+        for name, family in {**TORCH, **BFLOAT16}.items():
             pin(SEED, threads)
-            found[f"{name} on the GPU"] = _hash_results(family(torch.device("cuda")))
+            found[f"{name} on the GPU"] = _hash_results(family(device))
     return found
 
 
@@ -62,6 +65,8 @@ def _hash_results(results: Iterator[Result]) -> str:
     digest = hashlib.sha256()
     for result in results:
         if isinstance(result, Tensor):
+            if result.dtype == torch.bfloat16:  # NumPy does not know it; float32 holds it exactly
+                result = result.float()
             result = result.detach().cpu().contiguous().numpy()
         content = result if isinstance(result, bytes) else np.ascontiguousarray(result).tobytes()
         digest.update(hashlib.sha256(content).digest())
@@ -168,6 +173,16 @@ def _activation(device: torch.device) -> Iterator[Result]:
             made = function(given)
             torch.autograd.backward(made, _tensor(device, *made.shape, seed=11))
             yield from _and_gradients(made, given)
+
+
+def _in_bfloat16(family: Family) -> Family:
+    """The same computation under the autocast of `classifier.precision`."""
+
+    def computed(device: torch.device) -> Iterator[Result]:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield from family(device)
+
+    return computed
 
 
 def _optimiser_step(device: torch.device) -> Iterator[Result]:
@@ -294,6 +309,12 @@ TORCH: dict[str, Family] = {
     "random numbers": _random_numbers,
 }
 """What torch computes, on the CPU or a GPU."""
+
+BFLOAT16: dict[str, Family] = {
+    f"{name} in bfloat16": _in_bfloat16(TORCH[name])
+    for name in ("matrix product", "convolution forward", "convolution backward", "normalisation")
+}
+"""What differs with the other precision; on a GPU only, where it is of use."""
 
 OTHERS: dict[str, Family] = {
     "resampling and warping": _resampling_and_warping,

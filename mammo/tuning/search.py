@@ -37,6 +37,7 @@ from mammo.classifier_training.fit import (
     rank,
 )
 from mammo.learning.checkpoint import describe_machine, hash_inputs
+from mammo.learning.device import choose_device
 
 HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
 UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
@@ -314,7 +315,7 @@ def tune(
     weights = build_classifier(classifier).state_dict()
     facts = [
         *_describe_search(classifier, settings, seed),
-        describe_machine() | {"optuna": optuna.__version__},
+        describe_machine(choose_device()) | {"optuna": optuna.__version__},
     ]
     name = hash_inputs(__name__, facts, dump_examples(train, validation), weights)
     path = checkpoints / f"{name}.json"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,22 @@ def test_the_graph_is_dvcs_own(toy: Path) -> None:
     assert left.params == ("nested.depth", "seed")
     assert left.meta == Meta(pool="gpu", retries=2, retry_delay=0, time_limit=30)
     assert right.meta == Meta()
+
+
+def test_a_pool_may_be_a_setting_and_another_one_runs_nothing_again(toy: Path) -> None:
+    left = read_pipeline(toy)[1]
+    for stage in read_pipeline(toy)[:2]:
+        run(stage, toy)
+    lock = (toy / "dvc.lock").read_bytes()
+    declared = (toy / "dvc.yaml").read_text()
+    assert "{pool: gpu," in declared
+    (toy / "dvc.yaml").write_text(declared.replace("{pool: gpu,", '{pool: "${where}",'))
+    for pool in ("cpu", "gpu"):
+        (toy / "params.yaml").write_text(f"seed: 1\nnested: {{depth: 2}}\nwhere: {pool}\n")
+        base, again, _ = read_pipeline(toy)
+        assert again == replace(left, meta=left.meta.model_copy(update={"pool": pool}))
+        assert [run(stage, toy)[0] for stage in (base, again)] == ["unchanged"] * 2
+        assert (toy / "dvc.lock").read_bytes() == lock
 
 
 def test_a_stage_added_to_dvc_yaml_appears_without_another_line(toy: Path) -> None:

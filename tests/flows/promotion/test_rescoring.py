@@ -198,8 +198,10 @@ def test_nothing_but_what_is_needed_is_handed_on(
 ) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/cuda")
     monkeypatch.setenv("SOME_TOKEN", "secret")
+    monkeypatch.setenv("MAMMOFLOW_DEVICE", "cuda:1")
     found = bare_environment(tmp_path, tmp_path / "code")
     assert found["LD_LIBRARY_PATH"] == "/cuda"
+    assert found["MAMMOFLOW_DEVICE"] == "cuda:1"
     assert found["PYTHONPATH"] == str(tmp_path / "code")
     assert "SOME_TOKEN" not in found
 

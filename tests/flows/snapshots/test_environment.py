@@ -1,6 +1,10 @@
 """What a model was made in is recorded, and each difference is named with what it can do."""
 
+import os
 import platform
+from pathlib import Path
+
+import pytest
 
 from flows.snapshots.environment import (
     Environment,
@@ -65,6 +69,25 @@ def test_threads_and_cores_outside_move_no_bits_and_instruction_sets_do() -> Non
     assert found["cores"] is False
     assert found["OMP_NUM_THREADS"] is False
     assert found["CPU flags"] is True
+
+
+def test_a_gpu_is_recorded_with_its_driver_cuda_and_cudnn_and_each_moves_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho NVIDIA H200, 580.65.06\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    now = describe_environment()
+    assert now.gpus == ("NVIDIA H200, 580.65.06",)
+    assert set(now.cuda) == {"CUDA", "cuDNN"}
+    then = now.model_copy(update={"cuda": {**now.cuda, "cuDNN": "90000"}})
+    (found,) = compare(then, now, LOCK)
+    assert (found.what, found.then, found.moves_bits) == ("cuDNN", "90000", True)
+    before_it_was_recorded = Environment.model_validate(now.model_dump(exclude={"cuda"}))
+    assert {found.then for found in compare(before_it_was_recorded, now, LOCK)} == {"none"}
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert describe_environment().cuda == {}
 
 
 def test_a_lock_file_is_read_by_canonical_names() -> None:

@@ -19,6 +19,7 @@ from mammo.classifier.network import (
     check_weights,
     get_cam_layer,
     load_classifier,
+    require_determinism,
     save_classifier,
 )
 
@@ -79,6 +80,60 @@ def test_what_cannot_be_built_is_refused_in_a_sentence(
 def test_a_transformer_at_its_own_size_has_no_feature_map() -> None:
     with pytest.raises(UserError, match="no feature map"):
         build_classifier(settings(backbone="vit_b_32", image_height=224, image_width=224))
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18", "convnext_tiny"])
+def test_in_bfloat16_the_backbone_rounds_and_the_head_does_not(backbone: str) -> None:
+    torch.manual_seed(0)
+    weights = "imagenet" if backbone == "efficientnet_lite0" else "none"  # random ones say nothing
+    model = build_classifier(settings(backbone=backbone, weights=weights, precision="bfloat16"))
+    seen: list[torch.dtype] = []
+    first = next(module for module in model.backbone.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    model.train(False)
+    logits = model(images())
+    assert seen == [torch.bfloat16]
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits.bfloat16().float(), logits)  # no 8 bits, of which ties would come
+    model.precision = "float32"
+    exact = model(images())
+    assert seen[1:] == [torch.float32]
+    assert not torch.equal(logits, exact)
+    assert torch.allclose(logits.sigmoid(), exact.sigmoid(), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layer"), [("alexnet", "avgpool"), ("vgg11", "avgpool"), ("vgg16_bn", "avgpool")]
+)
+def test_a_backbone_without_a_deterministic_gradient_on_cuda_is_refused_before_any_work(
+    backbone: str, layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_weights(settings(backbone=backbone))  # a CPU has one
+    monkeypatch.setattr(network, "choose_device", lambda: torch.device("cuda", 0))
+    with pytest.raises(UserError, match=rf"'{backbone}' .* no deterministic gradient") as error:
+        check_weights(settings(backbone=backbone))
+    assert f"for its {layer}, AdaptiveAvgPool2d" in str(error.value)
+    assert "MAMMOFLOW_DEVICE=cpu" in str(error.value)
+
+
+def test_it_is_the_modules_that_are_looked_at_not_the_names() -> None:
+    def net(*pools: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(*pools))
+
+    good: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d((1, 1))]
+    for pool in [*good, nn.MaxPool2d(3)]:
+        require_determinism(net(pool), "mine")
+    bad: list[nn.Module] = [nn.AdaptiveAvgPool2d((1, 2)), nn.AdaptiveMaxPool2d(1)]
+    for pool in bad:
+        with pytest.raises(UserError, match=r"'mine'.* its 1\.1, Adaptive"):
+            require_determinism(net(nn.ReLU(), pool), "mine")
+
+
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", "convnext_tiny", "densenet121", "efficientnet_b0", "swin_t"]
+)
+def test_the_usual_backbones_are_not_refused(backbone: str) -> None:
+    require_determinism(build_classifier(settings(backbone=backbone)), backbone)
 
 
 def test_offline_imagenet_weights_are_missed_before_any_work(

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
@@ -25,7 +24,9 @@ from mammo.classifier_training.fit import (
     compute_rate_factor,
     fit,
     gather,
+    keep_pictures,
     score,
+    update_average,
 )
 from tests.support.learning import tiny, write_breasts
 
@@ -61,7 +62,7 @@ def test_it_learns_what_there_is_to_see(sets: tuple[Examples, Examples]) -> None
 
 
 def test_trained_twice_it_is_the_same_to_the_byte(
-    sets: tuple[Examples, Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sets: tuple[Examples, Examples], tmp_path: Path
 ) -> None:
     wanted = tiny(balance="upsample", balance_factor=1.5)
     one = fit(wanted, *sets, seed=1)
@@ -71,14 +72,65 @@ def test_trained_twice_it_is_the_same_to_the_byte(
     assert weights(one, tmp_path / "one") == weights(two, tmp_path / "two")
     other = fit(wanted, *sets, seed=2)
     assert weights(one, tmp_path / "1") != weights(other, tmp_path / "other")
-    # Nor does it matter who loads the images.
+
+
+def test_it_does_not_matter_who_loads_the_images_nor_from_where(
+    sets: tuple[Examples, Examples],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wanted = tiny(balance="upsample", balance_factor=1.5)
+    in_memory = weights(fit(wanted, *sets, seed=1), tmp_path / "memory")
     monkeypatch.setattr(inputs, "CACHE_BYTES", 0)
-    train, validation = (
-        Examples(Pictures(part.pictures.rois, wanted), part.targets, part.breasts) for part in sets
-    )
-    assert train.pictures.cache is None
-    workers = fit(wanted, train, validation, seed=1)
-    assert weights(workers, tmp_path / "workers") == weights(two, tmp_path / "2")
+    monkeypatch.setenv("MAMMOFLOW_STORE", str(tmp_path / "store"))
+    for name in ("decoded", "mapped", "mapped again"):
+        monkeypatch.setenv("MAMMOFLOW_PICTURES_GIB", "1" if "mapped" in name else "0.000001")
+        train, validation = (
+            Examples(keep_pictures(rois_of(part), wanted), part.targets, part.breasts)
+            for part in sets
+        )
+        assert (train.pictures.cache is None) == (name == "decoded")
+        assert (train.pictures.key is None) == (name == "decoded")
+        assert capsys.readouterr().out.count("once") == (2 if name == "mapped" else 0)
+        result = fit(wanted, train, validation, seed=1, checkpoints=tmp_path / "checkpoints")
+        assert weights(result, tmp_path / name) == in_memory
+        # A training from the file is known by other words than one from the images.
+        assert ("going on" in capsys.readouterr().out) == (name == "mapped again")
+
+
+def rois_of(part: Examples) -> list[Path]:
+    return [roi for roi in part.pictures.rois if isinstance(roi, Path)]
+
+
+def test_in_bfloat16_it_learns_too_in_float32_weights_and_to_the_same_bytes(
+    sets: tuple[Examples, Examples], tmp_path: Path
+) -> None:
+    wanted = tiny(epochs=2, precision="bfloat16", average=0.5)
+    one, two = (fit(wanted, *sets, seed=1) for _ in range(2))
+    assert {weight.dtype for weight in one.model.parameters()} == {torch.float32}
+    assert weights(one, tmp_path / "one") == weights(two, tmp_path / "two")
+    assert one.history == two.history
+    assert one.history[1]["train_loss"] < one.history[0]["train_loss"]
+    exact = fit(tiny(epochs=2, average=0.5), *sets, seed=1)
+    assert weights(exact, tmp_path / "exact") != weights(one, tmp_path / "1")
+    assert one.history[0]["train_loss"] == pytest.approx(exact.history[0]["train_loss"], rel=0.05)
+
+
+def test_interrupted_in_bfloat16_it_goes_on_to_the_same_bytes(
+    sets: tuple[Examples, Examples], tmp_path: Path
+) -> None:
+    wanted = tiny(epochs=2, precision="bfloat16", average=0.5)
+
+    def stop(scores: Scores) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(wanted, *sets, seed=1, on_epoch=stop, checkpoints=tmp_path / "checkpoints")
+    resumed = fit(wanted, *sets, seed=1, checkpoints=tmp_path / "checkpoints")
+    whole = fit(wanted, *sets, seed=1)
+    assert resumed.history == whole.history
+    assert weights(resumed, tmp_path / "resumed") == weights(whole, tmp_path / "whole")
 
 
 def first_weights(model: Network) -> torch.Tensor:
@@ -92,13 +144,13 @@ def test_the_average_of_the_weights_over_the_steps_is_scored_and_kept(
     sets: tuple[Examples, Examples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[torch.Tensor] = []
-    usual = AveragedModel.update_parameters
+    usual = update_average
 
-    def update(self: AveragedModel, model: Network) -> None:
+    def update(average: Network, model: Network, kept: float) -> None:
         steps.append(first_weights(model).clone())
-        usual(self, model)
+        usual(average, model, kept)
 
-    monkeypatch.setattr(AveragedModel, "update_parameters", update)
+    monkeypatch.setattr("mammo.classifier_training.fit.update_average", update)
     wanted = tiny(epochs=1, average=0.75)
     result = fit(wanted, *sets, seed=1)
     expected = steps[0]

@@ -50,6 +50,24 @@ def test_a_second_training_gives_the_same_bytes_from_another_folder(
     assert trained.curves.equals(again.curves)
 
 
+def test_an_operator_without_a_deterministic_kernel_is_an_error_while_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[tuple[bool, bool]] = []
+    usual = trainer._Trainer.save_model
+
+    def save(self: trainer._Trainer) -> bool:
+        strict = torch.are_deterministic_algorithms_enabled()
+        warned.append((strict, torch.is_deterministic_algorithms_warn_only_enabled()))
+        return usual(self)
+
+    monkeypatch.setattr(trainer._Trainer, "save_model", save)
+    train(tmp_path)
+    assert warned == [(True, False)] * SETTINGS.epochs
+    assert torch.get_deterministic_debug_mode() == 2  # and afterwards, as before
+    assert torch.backends.cudnn.deterministic
+
+
 def test_images_are_shrunk_but_in_the_last_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

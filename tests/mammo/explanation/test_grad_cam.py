@@ -58,6 +58,18 @@ def bright_spots(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     return BrightSpots().eval()
 
 
+def test_a_network_of_either_precision_has_the_heatmap_of_float32(settings: Classifier) -> None:
+    roi = np.random.default_rng(0).integers(0, 256, (80, 50), np.uint8)
+    heats = []
+    for precision in ("float32", "bfloat16"):
+        wanted = settings.model_copy(update={"precision": precision})
+        pin(1, threads=1)
+        network = build_classifier(wanted).eval()
+        heats.append(compute_heatmap(network, roi, wanted))
+        assert network.precision == precision
+    assert np.array_equal(heats[0], heats[1])
+
+
 @pytest.mark.parametrize("shape", [(64, 48), (128, 40), (30, 90), (17, 5)])
 def test_heatmap_has_the_rois_size_and_range(
     network: nn.Module, settings: Classifier, shape: tuple[int, int]

@@ -1,0 +1,26 @@
+"""Which stages want a GPU, and what a stage says of the device that it computes on."""
+
+from mammo.base.progress import say
+from mammo.base.settings import Params
+from mammo.learning.device import choose_device, describe_device, is_chosen_by_hand
+
+_TRAININGS = ("train_detector", "tune_classifier", "train_classifier")
+_PREDICTIONS = ("crop_rois", "evaluate", "explain")
+
+
+def wants_gpu(stage: str, params: Params) -> bool:
+    """Whether dvc.yaml sends a stage to the pool gpu: its `meta` says the same, and a test so."""
+    return stage in _TRAININGS or (stage in _PREDICTIONS and params.prediction_pool == "gpu")
+
+
+def announce_device(stage: str, params: Params) -> None:
+    """Say which card a stage computes on, or that it wants one and there is none.
+
+    Raises:
+        UserError: as `choose_device`. A stage calls this first, so it comes before any work.
+    """
+    device = choose_device()
+    if device.type == "cuda":
+        say(f"{stage}: on {device}, {describe_device(device)['gpu']}")
+    elif wants_gpu(stage, params) and not is_chosen_by_hand():
+        say(f"{stage}: torch sees no GPU, which this stage wants: it computes on the CPU")
