@@ -3,4 +3,4 @@
 It may import every room but those of training.
 """
 
-__all__ = ["predictor"]
+__all__ = ["finding", "predictor"]
