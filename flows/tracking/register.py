@@ -46,6 +46,9 @@ SIGNATURE = ModelSignature(
 NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
 """The parts of a predictor, and the folders that they come from."""
 
+SCORES = {"evaluate/metrics.json": "outputs/evaluate/metrics.json"}
+"""The scores in a predictor's folder, with the operating point, and the out that they are."""
+
 COMPLETION_TAG = "git_tag"
 """The tag of a version that is written last: one without it is half-registered."""
 
@@ -187,12 +190,18 @@ def _remove_local_paths(info: ModelInfo, scratch: Path) -> None:
 
 
 def gather_predictor(root: Path, folder: Path) -> None:
-    """Copy weights, architectures and settings into a folder, as `load_predictor` reads them."""
+    """Copy weights, architectures, settings and scores into a folder, for `load_predictor`.
+
+    The scores hold the operating point, which the stage evaluate chose on validation.
+    """
     for part, source in NETWORKS.items():
         (folder / part).mkdir(parents=True)
         for file in NETWORK_FILES:
             shutil.copyfile(root / source / file, folder / part / file)
     shutil.copyfile(root / "params.yaml", folder / "params.yaml")
+    for name, source in SCORES.items():
+        (folder / name).parent.mkdir(parents=True)
+        shutil.copyfile(root / source, folder / name)
 
 
 def list_serving_requirements() -> list[str]:
