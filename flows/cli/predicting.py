@@ -66,10 +66,11 @@ def predict(
             check_writable(out)
         preflight.check_registry()
         listing = _list_files(paths)
-    from flows.serving.load import load_version
+    from flows.serving.load import load_version, pin_for
 
     with one_sentence(status=2):
         loaded = load_version(model)
+        pin_for(loaded)
 
     from mammo.base.processor import available_cores
     from mammo.serving.exam_files import write_exam, write_heatmap
@@ -221,3 +222,25 @@ def _describe_row(exam: Any, breast: Any, image: Any, identified: bool) -> list[
 
 
 _PRINT = {Format.table: _print_table, Format.json: _print_json, Format.csv: _print_csv}
+
+
+@app.command()
+def serve(
+    model: _ModelOption = "@champion",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Take up what the alias means later on.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="Whom to listen for; nobody is asked for a password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+) -> None:
+    """Answer over HTTP what a registered model finds, until Ctrl-C.
+
+    Research use only. Not a medical device.
+    """
+    with one_sentence(status=2):
+        preflight.check_registry()
+        from flows.serving.serve import serve as serve_model
+
+        serve_model(model, follow, host, port, typer.echo)

@@ -3,4 +3,4 @@
 It may import `audit` and what that stands on.
 """
 
-__all__ = ["load"]
+__all__ = ["load", "serve"]

@@ -29,8 +29,6 @@ class Loaded:
 def load_version(reference: str) -> Loaded:
     """Load the version that `3`, `champion` or `@champion` means.
 
-    Torch is set up as for the stages, so that the numbers are theirs.
-
     Raises:
         UserError: if there is none, or it cannot be loaded.
     """
@@ -45,7 +43,6 @@ def load_found(version: ModelVersion) -> Loaded:
     """
     with tempfile.TemporaryDirectory() as scratch:
         predictor = load_predictor(read_model(version, Path(scratch)).predictor)
-    pin(stage_seed(predictor.params.seed, "predict"), predictor.params.threads)
     model = Model(
         name=MODEL,
         version=int(version.version),
@@ -54,3 +51,12 @@ def load_found(version: ModelVersion) -> Loaded:
         code=name_code(),
     )
     return Loaded(predictor, model)
+
+
+def pin_for(loaded: Loaded) -> None:
+    """Set torch up as for the stages, so that the numbers are theirs.
+
+    For the thread that calls it, and for threads that have not computed yet.
+    """
+    params = loaded.predictor.params
+    pin(stage_seed(params.seed, "predict"), params.threads)

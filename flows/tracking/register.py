@@ -12,7 +12,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
@@ -35,13 +35,18 @@ SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "dicom")]),
     outputs=Schema(
         [
-            ColSpec(DataType.double, "probability"),
-            *(ColSpec(DataType.double, name) for name in ("x1", "y1", "x2", "y2")),
-            ColSpec(DataType.string, "found_by"),
-            ColSpec(DataType.binary, "heatmap"),
+            *(
+                ColSpec(DataType.double, name, required=False)
+                for name in ("probability", "x1", "y1", "x2", "y2")
+            ),
+            ColSpec(DataType.string, "found_by", required=False),
+            ColSpec(DataType.binary, "heatmap", required=False),
+            ColSpec(DataType.string, "error"),  # why there is nothing else; empty: there is
         ]
     ),
+    params=ParamSchema([ParamSpec("heatmap", DataType.boolean, True)]),
 )
+"""What the served model takes and gives: versions from before `error` gave no row for bad files."""
 
 NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
 """The parts of a predictor, and the folders that they come from."""

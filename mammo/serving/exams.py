@@ -51,8 +51,9 @@ def examine_files(
         reads it, or is another file's copy.
     """
     known: dict[str, int] = {}
-    pool = reader_pool(predictor.params.preprocess, workers)
-    for number, (file, result) in enumerate(zip(files, pool.map(files), strict=True), start=1):
+    settings = predictor.params.preprocess
+    results = reader_pool(workers).map((file, settings) for file in files)
+    for number, (file, result) in enumerate(zip(files, results, strict=True), start=1):
         found = find_in(predictor, refuse_failure(result), number, str(file), heatmap)
         instance = found.identity.instance if isinstance(found, ImageFinding) else None
         if instance is not None and known.setdefault(instance, number) != number:

@@ -5,7 +5,6 @@ What a worker process runs is here, so nothing that imports torch is.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -54,15 +53,19 @@ def read(source: Path | bytes, settings: Preprocess) -> Reading | Refusal:
         )
 
 
-def reader_pool(settings: Preprocess, workers: int) -> WorkerPool[Path, Reading | Refusal]:
+def reader_pool(workers: int) -> WorkerPool[tuple[Path, Preprocess], Reading | Refusal]:
     """Processes that read files: one that crashes or hangs its process costs itself alone."""
     return WorkerPool(
-        partial(read, settings=settings),
+        _read_item,
         workers,
         SECONDS,
         _keep_to_one_thread,
-        preload=(prepare.__module__, "pydicom.pixels"),
+        preload=(__name__,),
     )
+
+
+def _read_item(item: tuple[Path, Preprocess]) -> Reading | Refusal:
+    return read(*item)
 
 
 def _keep_to_one_thread() -> None:
