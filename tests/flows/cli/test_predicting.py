@@ -3,6 +3,12 @@
 import csv
 import io
 import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -17,7 +23,9 @@ from mammo.datasets.phantom.draw import write_phantoms
 from mammo.serving.finding import NOTICE, read_schema
 from tests.imports import ROOT
 from tests.support.learning import write_untrained_predictor
+from tests.support.serving import Server
 from tests.support.small_project import store
+from tests.support.toys import environment, free_port
 
 THRESHOLD = 1e-6  # every breast is positive
 
@@ -117,3 +125,50 @@ def test_what_cannot_begin_is_one_sentence(arguments: tuple[str, ...], words: st
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
     assert words in result.stderr
+
+
+def test_a_new_champion_is_taken_up_without_losing_a_request(root: Path) -> None:
+    client = store(root)
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    port = free_port()
+    command = [sys.executable, "-m", "flows.cli", "serve", "--follow", "--port", f"{port}"]
+    process = subprocess.Popen(command, cwd=root, env=environment(), stdout=subprocess.PIPE)
+    served = Server(f"http://127.0.0.1:{port}", process)
+    dicom = next(Path("data/train_images").rglob("*.dcm")).read_bytes()
+    try:
+        assert process.stdout is not None
+        assert b"version 1 answers at" in process.stdout.readline()
+        decisions: list[str | None] = []
+
+        def ask_until_it_decides() -> None:
+            deadline = time.monotonic() + 120
+            while not (decisions and decisions[-1]):
+                status, body = served.post(dicom)
+                assert status == 200
+                decisions.append(json.loads(body)["exams"][0]["decision"])
+                assert time.monotonic() < deadline
+
+        with ThreadPoolExecutor(3) as pool:
+            asking = [pool.submit(ask_until_it_decides) for _ in range(3)]
+            client.set_registered_model_alias(MODEL, "champion", "2")
+            for one in asking:
+                one.result()
+        assert decisions[0] is None  # version 1 has no operating point
+        assert json.loads(served.get("/version")[1])["model"]["version"] == 2
+    finally:
+        process.terminate()
+        assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+def test_what_cannot_be_served_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, words in (
+            (("--port", f"{port}"), "cannot be listened at"),
+            (("--follow", "--model", "2"), "--follow needs an alias"),
+            (("--port", "0", "--model", "9"), "has no mammogram-classifier 9"),
+        ):
+            result = CliRunner().invoke(app, ["serve", *arguments])
+            assert result.exit_code == 2, result.output
+            assert words in result.stderr
+            assert len(result.stderr.splitlines()) == 1

@@ -40,7 +40,9 @@ def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_dicomdir_gives_the_files_that_it_names(tmp_path: Path) -> None:
     files = FileSet()
     for seed in (1, 2):
-        files.add(pydicom.dcmread(write(tmp_path / f"{seed}.dcm", phantom_dicom_bytes(seed=seed))))
+        image = pydicom.dcmread(write(tmp_path / f"{seed}.dcm", phantom_dicom_bytes(seed=seed)))
+        image.StudyTime = "120000"  # which a DICOMDIR needs
+        files.add(image)
     files.write(tmp_path / "medium")
     listing = list_files([tmp_path / "medium" / "DICOMDIR"])
     assert len(listing.files) == 2
