@@ -43,7 +43,7 @@ def main(
     for number in range(images + 2):
         noise = np.random.default_rng(number).normal(0, 1, (900, 600))
         smooth = cv2.GaussianBlur(noise, (0, 0), 9)
-        roi = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)  # type: ignore[call-overload]
+        roi = ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
         stops = [time.perf_counter()]
         predict(model, [roi], settings)
         stops.append(time.perf_counter())

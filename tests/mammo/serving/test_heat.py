@@ -34,7 +34,7 @@ def network_of(settings: Classifier) -> nn.Module:
 def rois(count: int) -> list[Gray]:
     noise = [np.random.default_rng(n).normal(0, 1, (150 + n, 90)) for n in range(count)]
     smooth = [cv2.GaussianBlur(one, (0, 0), 9) for one in noise]
-    return [cv2.normalize(s, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8) for s in smooth]
+    return [((one - one.min()) / np.ptp(one) * 255).astype(np.uint8) for one in smooth]
 
 
 @pytest.mark.parametrize(

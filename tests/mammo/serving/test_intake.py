@@ -58,7 +58,7 @@ def write_directory(path: Path, *parts: str) -> Path:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("1.2.3")
     dataset.DirectoryRecordSequence = [record]
     path.parent.mkdir(parents=True)
     dataset.save_as(path, enforce_file_format=True)
