@@ -41,7 +41,8 @@ def test_a_dicomdir_gives_the_files_that_it_names(tmp_path: Path) -> None:
     files = FileSet()
     for seed in (1, 2):
         image = pydicom.dcmread(write(tmp_path / f"{seed}.dcm", phantom_dicom_bytes(seed=seed)))
-        image.StudyTime = "120000"  # which a DICOMDIR needs
+        image.StudyTime, image.StudyID = "120000", "1"  # which a DICOMDIR needs
+        image.SeriesNumber, image.InstanceNumber = 1, seed
         files.add(image)
     files.write(tmp_path / "medium")
     listing = list_files([tmp_path / "medium" / "DICOMDIR"])
