@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from requests import Session
 from schemathesis import GenerationMode
 from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from mammo.datasets.phantom.draw import phantom_dicom_bytes
@@ -48,8 +49,9 @@ def run_quietly(number: int, examples: int, test: Callable[[Any], None], drawn: 
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    run: Any = seed(number)(quiet(given(drawn)(test)))
-    run()
+    drawing: Any = given(drawn)(test)
+    seeded: Any = seed(number)
+    seeded(quiet(drawing))()
 
 
 def ask_by_openapi(url: str, number: int, examples: int) -> Iterator[str]:
@@ -70,7 +72,8 @@ def ask_by_openapi(url: str, number: int, examples: int) -> Iterator[str]:
                 faults.append(f"{case.method} {case.path}: {error}")
 
         for found in schema.get_all_operations():
-            operation: Any = found.ok()  # type: ignore[union-attr]  (an Err would raise)
+            assert isinstance(found, Ok)
+            operation = found.ok()
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 if mode is GenerationMode.POSITIVE or operation.path == "/predict":
                     drawn = operation.as_strategy(generation_mode=mode)
