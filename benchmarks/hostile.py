@@ -50,7 +50,7 @@ def run_quietly(number: int, examples: int, test: Callable[[Any], None], drawn: 
         suppress_health_check=list(HealthCheck),
     )
     drawing: Any = given(drawn)(test)
-    seeded: Any = seed(number)
+    seeded: Any = seed(number)  # type: ignore[no-untyped-call]
     seeded(quiet(drawing))()
 
 

@@ -139,7 +139,7 @@ def test_mlflow_predicts_a_csv_of_paths_in_any_folder(
     rows = json.loads((tmp_path / "answers.json").read_text())["predictions"]
     assert [row["error"] for row in rows] == ["", "it is not a DICOM file", ""]
     assert rows[0]["probability"] == alone[0].probability
-    assert rows[1]["probability"] is None
+    assert (rows[1]["probability"], rows[1]["found_by"]) == (None, None)
     assert base64.b64decode(rows[2]["heatmap"]) == alone[1].heatmap
 
 
