@@ -49,8 +49,8 @@ def run_quietly(number: int, examples: int, test: Callable[[Any], None], drawn: 
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    drawing: Any = given(drawn)(test)
-    seeded: Any = seed(number)  # type: ignore[no-untyped-call]
+    drawing: Any = given(drawn)(test)  # type: ignore[no-untyped-call]
+    seeded: Any = seed(number)
     seeded(quiet(drawing))()
 
 
