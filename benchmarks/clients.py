@@ -6,6 +6,8 @@
 Both serve the same small predictor; each answer has its heatmap.
 """
 
+import mammo  # noqa: F401, I001  (before NumPy, which it pins)
+
 import base64
 import json
 import sys
