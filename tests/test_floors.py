@@ -31,7 +31,7 @@ GROUND_UP = {
         ("tracking",),
         ("publishing", "remote"),
         ("audit", "servers", "pruning"),
-        ("promotion",),
+        ("promotion", "serving"),
         ("retraining",),
         ("cli",),
     ),

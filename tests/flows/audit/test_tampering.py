@@ -69,6 +69,12 @@ def test_a_changed_byte_of_the_registered_weights_is_found(root: Path) -> None:
     assert_caught(audit(), 1, "classifier/weights.safetensors of the registered model")
 
 
+def test_a_changed_operating_point_is_found(root: Path) -> None:
+    path = model_folder() / "artifacts/predictor/evaluate/metrics.json"
+    path.write_text(path.read_text().replace('"breast": 0.', '"breast": 0.9', 1))
+    assert_caught(audit(), 1, "evaluate/metrics.json of the registered model")
+
+
 def test_the_weights_of_another_version_are_found_in_its_place(root: Path) -> None:
     name = "artifacts/predictor/classifier/weights.safetensors"
     shutil.copyfile(model_folder(3) / name, model_folder(1) / name)
