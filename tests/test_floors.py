@@ -21,7 +21,7 @@ GROUND_UP = {
         ("dicom", "learning", "assurance", "detector", "classifier"),
         ("intake", "detector_training", "cropping", "classifier_training", "explanation"),
         ("tuning", "serving", "datasets"),
-        ("datasets/phantom",),
+        ("datasets/phantom", "dicom_results"),
     ),
     "flows": (
         ("processes",),
