@@ -31,6 +31,7 @@ from mammo.dicom_results.objects import (
     MANUFACTURER,
     Moment,
     add_device,
+    add_patient_and_study,
     describe_exactly,
     describe_version,
     list_parameters,
@@ -38,7 +39,7 @@ from mammo.dicom_results.objects import (
     make_uid,
     percent,
 )
-from mammo.dicom_results.source import Exam, Film
+from mammo.dicom_results.source import COPIED, Exam, Film
 from mammo.dicom_results.suspicion import find_outline, list_positive
 from mammo.serving.finding import NOTICE
 
@@ -82,6 +83,7 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
     )
     # highdicom reads the clock for these.
     del report.InstanceCreationDate, report.InstanceCreationTime
+    add_patient_and_study(report, exam.study)
     add_device(report, exam)
     return report
 
@@ -163,22 +165,19 @@ def _concept(code: codes.Code) -> CodedConcept:
 
 
 def _as_evidence(exam: Exam, film: Film) -> Dataset:
-    """An image as highdicom wants it: only what we read of it, so that it can copy nothing else."""
-    study, image = exam.study, Dataset()
+    """An image as highdicom wants it, so that it can copy no more than we read.
+
+    Nor the patient's name, which it quotes in warnings.
+    """
+    image = Dataset()
     image.SOPClassUID = film.sop_class
     image.SOPInstanceUID = film.instance
     image.SeriesInstanceUID = film.series
-    image.StudyInstanceUID = study.uid
+    image.StudyInstanceUID = exam.study.uid
     image.Modality = "MG"
     image.Rows = film.finding.rows
     image.Columns = film.finding.columns
-    image.PatientName = study.patient_name
-    image.PatientID = study.patient_id
-    image.PatientBirthDate = study.patient_birth_date
-    image.PatientSex = study.patient_sex
-    image.StudyDate = study.date
-    image.StudyTime = study.time
-    image.StudyID = study.study_id
-    image.AccessionNumber = study.accession_number
-    image.ReferringPhysicianName = study.referring_physician
+    for keyword in COPIED:
+        if keyword not in image:
+            setattr(image, keyword, "")
     return image

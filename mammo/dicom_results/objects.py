@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from mammo.dicom_results.source import Exam, Film
+from mammo.dicom_results.source import Exam, Film, Study
 from mammo.serving.finding import NOTICE, Model
 
 MANUFACTURER = "Mammoflow"
@@ -104,8 +104,20 @@ def start_object(
         modality: SR or OT.
         series: UID and number.
     """
-    study, dataset = exam.study, Dataset()
+    dataset = Dataset()
     dataset.SOPClassUID = sop_class
+    add_patient_and_study(dataset, exam.study)
+    dataset.Modality = modality
+    dataset.SeriesInstanceUID, dataset.SeriesNumber = series
+    dataset.InstanceNumber = 1
+    add_device(dataset, exam)
+    dataset.ContentDate = moment.date
+    dataset.ContentTime = moment.time
+    return dataset
+
+
+def add_patient_and_study(dataset: Dataset, study: Study) -> None:
+    """Say whose study the object belongs to, as all objects of the study do."""
     dataset.PatientName = study.patient_name
     dataset.PatientID = study.patient_id
     dataset.PatientBirthDate = study.patient_birth_date
@@ -116,13 +128,6 @@ def start_object(
     dataset.ReferringPhysicianName = study.referring_physician
     dataset.StudyID = study.study_id
     dataset.AccessionNumber = study.accession_number
-    dataset.Modality = modality
-    dataset.SeriesInstanceUID, dataset.SeriesNumber = series
-    dataset.InstanceNumber = 1
-    add_device(dataset, exam)
-    dataset.ContentDate = moment.date
-    dataset.ContentTime = moment.time
-    return dataset
 
 
 def add_device(dataset: Dataset, exam: Exam) -> None:

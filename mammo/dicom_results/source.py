@@ -22,6 +22,7 @@ from pydicom.tag import Tag
 from mammo.base.errors import UserError
 from mammo.dicom.container import open_content
 from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.reader import silence
 from mammo.dicom.values import PARSING, read_items, read_value_or_none
 from mammo.dicom_results.codes import VIEW_MODIFIERS, Code
 from mammo.serving.finding import ExamFinding, ImageFinding
@@ -97,6 +98,7 @@ def read_exam(finding: ExamFinding, sources: Mapping[int, Path | bytes]) -> Exam
         UserError: a file cannot be read, or its header lacks a UID without which nothing can refer
             to it.
     """
+    silence()  # pydicom quotes a value that it does not like
     films: dict[str, Film] = {}
     study = None
     for image in finding.images:
