@@ -41,6 +41,9 @@ BREAST_COLOUR = (110, 170, 255)  # RGB: none of these is in the heat's colour ma
 REGION_COLOUR = (90, 255, 160)
 _TEXT_COLOUR = (255, 255, 255)
 
+_COLD = 8
+"""Between the channels of a pixel that no heat has coloured, scaled as it may be."""
+
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SIZE = 0.5  # of the font's own
 _LINE = 20  # pixels from one line of text to the next
@@ -135,7 +138,13 @@ def _paste_heat(picture: Picture, heatmap: bytes, breast: Box) -> None:
     size = right - left, bottom - top
     heat = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_AREA), np.uint8)
     ways = heat, np.asarray(cv2.flip(heat, 1), np.uint8)
-    below[...] = min(ways, key=lambda way: float(cv2.absdiff(way, below).mean()))
+    below[...] = min(ways, key=lambda way: _differ(way, below))
+
+
+def _differ(heat: Picture, film: Picture) -> float:
+    """How much the grey parts of a heatmap differ from the film, on average."""
+    cold = np.ptp(heat, axis=2) <= _COLD
+    return float(cv2.absdiff(heat, film)[cold].mean()) if cold.any() else 0.0
 
 
 def _draw_outline(

@@ -34,6 +34,7 @@ from mammo.dicom_results.objects import (
     add_patient_and_study,
     describe_exactly,
     describe_version,
+    list_evidence,
     list_parameters,
     make_series_uid,
     make_uid,
@@ -81,8 +82,10 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
         content_date=moment.date,
         content_time=moment.time,
     )
-    # highdicom reads the clock for these.
+    # highdicom reads the clock for these, and has the series in an order of chance.
+    report.CurrentRequestedProcedureEvidenceSequence = list_evidence(exam)
     del report.InstanceCreationDate, report.InstanceCreationTime
+    del report.ContributingEquipmentSequence  # highdicom itself, and the time
     add_patient_and_study(report, exam.study)
     add_device(report, exam)
     return report

@@ -1,8 +1,8 @@
 """The DICOM standard for `validate_iods` of dicom-validator, where its own download is not reached.
 
-    uv venv DIR && VIRTUAL_ENV=DIR uv pip install dicom-validator dicom-standard
-    python -m tests.support.dicom_standard DIR/standard EDITIONS
-    DIR/bin/validate_iods --standard-path EDITIONS --edition 2020b FILE.dcm...
+    python3 -m venv DIR && DIR/bin/pip install dicom-validator dicom-standard
+    python -m tests.support.dicom_standard DIR/standard DIR/editions
+    DIR/bin/validate_iods --standard-path DIR/editions --edition local FILE.dcm...
 
 The package dicom-standard has the tables of PS3.3, as of 2020, as JSON. dicom-validator reads them
 from the standard's own DocBook: this writes as much DocBook as it looks at, for the classes of our
