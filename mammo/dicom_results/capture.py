@@ -25,7 +25,7 @@ from mammo.dicom_results.objects import (
     refer_to,
     start_object,
 )
-from mammo.dicom_results.source import Exam, Film
+from mammo.dicom_results.source import Exam, Film, name_of
 from mammo.dicom_results.suspicion import Point, corners_of, find_outline
 from mammo.imaging.geometry import Box, Placement
 from mammo.serving.finding import NOTICE, OperatingPoint
@@ -111,7 +111,7 @@ def draw_capture(exam: Exam, film: Film, operating_point: OperatingPoint) -> Pic
     try:
         grey = read_mammogram(film.content, LONG_SIDE).pixels
     except UnreadableDicom as error:
-        raise UserError(f"{image.source or f'image {image.number}'}: {error.reason}") from None
+        raise UserError(f"{name_of(image)}: {error.reason}") from None
     height, width = grey.shape
     picture = np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
     seen = Placement(image.columns, image.rows, width, height, flipped=False)
@@ -135,6 +135,7 @@ def _paste_heat(picture: Picture, heatmap: bytes, breast: Box) -> None:
     if below.size == 0:
         return
     found = cv2.imdecode(np.frombuffer(heatmap, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert found is not None  # our own PNG
     size = right - left, bottom - top
     heat = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_AREA), np.uint8)
     ways = heat, np.asarray(cv2.flip(heat, 1), np.uint8)

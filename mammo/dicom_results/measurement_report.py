@@ -83,7 +83,7 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
         content_time=moment.time,
     )
     # highdicom reads the clock for these, and has the series in an order of chance.
-    report.CurrentRequestedProcedureEvidenceSequence = list_evidence(exam)
+    report.CurrentRequestedProcedureEvidenceSequence = list(list_evidence(exam))
     del report.InstanceCreationDate, report.InstanceCreationTime
     del report.ContributingEquipmentSequence  # highdicom itself, and the time
     add_patient_and_study(report, exam.study)

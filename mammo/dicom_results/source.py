@@ -102,15 +102,16 @@ def read_exam(finding: ExamFinding, sources: Mapping[int, Path | bytes]) -> Exam
     films: dict[str, Film] = {}
     study = None
     for image in finding.images:
-        header = _read_header(sources[image.number], _name(image))
+        header = _read_header(sources[image.number], name_of(image))
         film = _read_film(header, image, sources[image.number])
         films.setdefault(film.instance, film)  # the same image may have been given twice
-        study = study or _read_study(header, _name(image))
+        study = study or _read_study(header, name_of(image))
     assert study is not None  # an exam has an image
     return Exam(finding, study, tuple(films.values()))
 
 
-def _name(image: ImageFinding) -> str:
+def name_of(image: ImageFinding) -> str:
+    """What a sentence to the user calls the image's file."""
     return image.source or f"image {image.number}"
 
 
@@ -142,7 +143,7 @@ def _read_study(header: Dataset, name: str) -> Study:
 
 
 def _read_film(header: Dataset, image: ImageFinding, source: Path | bytes) -> Film:
-    name = _name(image)
+    name = name_of(image)
     # The origin's files state their class in the head of the file only.
     of_file = cast(Dataset, header.file_meta)
     where = header if "SOPClassUID" in header else of_file

@@ -104,7 +104,7 @@ def test_the_study_has_the_results_as_new_series_and_their_references_resolve(
     pacs: Pacs, phantoms: list[list[Path]], tmp_path: Path, kind: Kind, woman: int
 ) -> None:
     views = phantoms[woman]
-    exam = make_finding(views, [0.9, 0.2, 0.75, 0.1])
+    exam = make_finding(views, [0.9, 0.8, 0.7, 0.6])
     results = sorted(write_results(exam, sources_of(exam), tmp_path, kind).iterdir())
     pacs.store(views)
     pacs.store(results)

@@ -260,6 +260,7 @@ def test_highdicom_reads_both_reports_back(views: list[Path], tmp_path: Path, ki
         assert len(content[0].ContentSequence) == 4
         return
     read = highdicom.sr.srread(folder / REPORT[kind])
+    assert isinstance(read.content, highdicom.sr.MeasurementReport)
     groups = read.content.get_planar_roi_measurement_groups()
     assert len(groups) == 2
     assert [group.get_measurements()[0].value for group in groups] == [75.0, 90.0]
