@@ -30,7 +30,7 @@ GROUND_UP = {
         ("tracking",),
         ("publishing", "remote"),
         ("audit", "servers", "pruning"),
-        ("promotion",),
+        ("promotion", "serving"),
         ("retraining",),
         ("cli",),
     ),

@@ -21,11 +21,14 @@ from flows.processes.checked import inside
 from flows.processes.words import md5_of, shorten_list
 from flows.snapshots.earlier_layout import file_of, find_module
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking.register import NETWORKS, SERVING
+from flows.tracking.register import NETWORKS, SCORES, SERVING
 from flows.tracking.registry import FAULTS, MODEL, is_absent
 from flows.tracking.runs import flatten, select_numbers
 from mammo.base.atomic_files import NETWORK_FILES, read_json
 from mammo.base.errors import UserError
+
+OPERATING_POINT = "mammo.serving.finding"
+"""The module that came with the operating point: a commit that has it registers both."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def compare_with_commit(
         for path, md5 in outs.items()
         if Path(path).parent == Path(source) and Path(path).name in NETWORK_FILES
     }
+    if (folder / file_of(OPERATING_POINT)).is_file():  # else the version is older than this
+        wanted |= {name: (outs[path], path) for name, path in SCORES.items() if path in outs}
     text = snapshot.files.get("params.yaml", "").encode()
     settings = hashlib.md5(text, usedforsecurity=False).hexdigest()
     wanted["params.yaml"] = settings, "params.yaml"

@@ -12,7 +12,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
@@ -35,16 +35,24 @@ SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "dicom")]),
     outputs=Schema(
         [
-            ColSpec(DataType.double, "probability"),
-            *(ColSpec(DataType.double, name) for name in ("x1", "y1", "x2", "y2")),
-            ColSpec(DataType.string, "found_by"),
-            ColSpec(DataType.binary, "heatmap"),
+            *(
+                ColSpec(DataType.double, name, required=False)
+                for name in ("probability", "x1", "y1", "x2", "y2")
+            ),
+            ColSpec(DataType.string, "found_by", required=False),
+            ColSpec(DataType.binary, "heatmap", required=False),
+            ColSpec(DataType.string, "error"),  # why there is nothing else; empty: there is
         ]
     ),
+    params=ParamSchema([ParamSpec("heatmap", DataType.boolean, True)]),
 )
+"""What the served model takes and gives: versions from before `error` gave no row for bad files."""
 
 NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
 """The parts of a predictor, and the folders that they come from."""
+
+SCORES = {"evaluate/metrics.json": "outputs/evaluate/metrics.json"}
+"""The scores in a predictor's folder, with the operating point, and the out that they are."""
 
 COMPLETION_TAG = "git_tag"
 """The tag of a version that is written last: one without it is half-registered."""
@@ -187,12 +195,18 @@ def _remove_local_paths(info: ModelInfo, scratch: Path) -> None:
 
 
 def gather_predictor(root: Path, folder: Path) -> None:
-    """Copy weights, architectures and settings into a folder, as `load_predictor` reads them."""
+    """Copy weights, architectures, settings and scores into a folder, for `load_predictor`.
+
+    The scores hold the operating point, which the stage evaluate chose on validation.
+    """
     for part, source in NETWORKS.items():
         (folder / part).mkdir(parents=True)
         for file in NETWORK_FILES:
             shutil.copyfile(root / source / file, folder / part / file)
     shutil.copyfile(root / "params.yaml", folder / "params.yaml")
+    for name, source in SCORES.items():
+        (folder / name).parent.mkdir(parents=True)
+        shutil.copyfile(root / source, folder / name)
 
 
 def list_serving_requirements() -> list[str]:

@@ -16,9 +16,11 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 if TYPE_CHECKING:
     from mammo.serving.predictor import Predictor
 
+_COLUMNS = ["probability", "x1", "y1", "x2", "y2", "found_by", "heatmap", "error"]
+
 
 class MammogramClassifier(PythonModel):
-    """Predicts from DICOM files: one row for each, as bytes in the column `dicom`."""
+    """Predicts from DICOM files: one row for each, in the column `dicom`, as bytes or as a path."""
 
     predictor: Predictor
 
@@ -33,24 +35,46 @@ class MammogramClassifier(PythonModel):
         self,
         context: PythonModelContext,  # noqa: ARG002  (MLflow's)
         model_input: pd.DataFrame,
-        params: dict[str, Any] | None = None,  # noqa: ARG002  (MLflow's)
+        params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """A row of `register.SIGNATURE` for each file; the box is in pixels of the stored image."""
-        rows = []
-        for content in model_input["dicom"]:
-            found = self.predictor.predict(bytes(content))
-            rows.append(
-                {
-                    "probability": found.probability,
-                    "x1": found.box.x1,
-                    "y1": found.box.y1,
-                    "x2": found.box.x2,
-                    "y2": found.box.y2,
-                    "found_by": found.found_by,
-                    "heatmap": found.heatmap,
-                }
-            )
-        return pd.DataFrame(rows)
+        """A row of `register.SIGNATURE` for each file; the box is in pixels of the stored image.
+
+        A file that cannot be read has its reason in `error`, and nothing else; `error` is empty for
+        the others. Of `params`, `heatmap` says whether one is drawn.
+        """
+        heatmap = bool((params or {}).get("heatmap", True))
+        rows = [self._answer(file, heatmap) for file in model_input["dicom"]]
+        table = pd.DataFrame(rows, columns=_COLUMNS, index=model_input.index)
+        numbers = dict.fromkeys(("probability", "x1", "y1", "x2", "y2"), float)
+        return table.astype({**numbers, "found_by": object, "heatmap": object, "error": object})
+
+    def _answer(self, file: Any, heatmap: bool) -> dict[str, Any]:
+        """The row of one file."""
+        from mammo.dicom.errors import UnreadableDicom
+        from mammo.serving.intake import TOO_LARGE
+
+        if isinstance(file, str | Path):
+            source: bytes | Path = Path(file)
+        elif isinstance(file, bytes | bytearray | memoryview):
+            source = bytes(file)
+        else:
+            return {"error": "neither bytes nor a path of a DICOM file"}
+        try:
+            found = self.predictor.predict(source, heatmap)
+        except UnreadableDicom as error:
+            return {"error": error.reason}
+        except MemoryError:
+            return {"error": TOO_LARGE}
+        return {
+            "probability": found.probability,
+            "x1": found.box.x1,
+            "y1": found.box.y1,
+            "x2": found.box.x2,
+            "y2": found.box.y2,
+            "found_by": found.found_by,
+            "heatmap": found.heatmap,
+            "error": "",
+        }
 
 
 mlflow.models.set_model(MammogramClassifier())

@@ -19,6 +19,9 @@ _LONG = 100  # batches: more of them show their progress
 def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:
     """Probability of the target for each ROI, (N,) in [0, 1], on the device that the model is on.
 
+    Each goes through the network alone, since the size of a batch would change the last bits: an
+    image has the same probability in every company, and the served model's is that of `evaluate`.
+
     Args:
         model: as from `load_classifier`; it is switched to eval mode.
         rois: image files, or pixels (h, w) of 0..255.
@@ -27,7 +30,8 @@ def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArra
     Raises:
         UserError: if an image cannot be read.
     """
-    logits = predict_logits(model, Pictures(rois, settings), settings)
+    alone = settings.model_copy(update={"batch_size": 1})
+    logits = predict_logits(model, Pictures(rois, settings), alone)
     # Not NumPy's exp: where NumPy was loaded before `mammo`, that depends on the processor.
     return torch.from_numpy(logits).sigmoid().numpy()
 

@@ -1,6 +1,6 @@
-"""The whole predictor, DICOM in and a probability out, as it is registered.
+"""The whole predictor, DICOM in and a finding out, as it is registered.
 
 It may import every room but those of training.
 """
 
-__all__ = ["finding", "predictor"]
+__all__ = ["exam_files", "exams", "finding", "intake", "predictor"]

@@ -3,17 +3,22 @@
 `exam.schema.json` beside this file describes the JSON; the number in its `$id` is its version.
 """
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mammo.base.atomic_files import read_json
-from mammo.cropping.find_breast import FoundBy
+from mammo.dicom.identity import Identity
 from mammo.imaging.geometry import Box
+
+if TYPE_CHECKING:  # it imports torch, and those who read files need none
+    from mammo.cropping.find_breast import FoundBy
 
 NOTICE = "Research use only. Not a medical device."
 """Stands in every output."""
@@ -68,20 +73,6 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Identity:
-    """The ids in an image's header, each None if there is none. They are in no output by default.
-
-    They are as in the header, but for spaces around them.
-    """
-
-    instance: str | None  # SOPInstanceUID
-    sop_class: str | None  # SOPClassUID
-    series: str | None  # SeriesInstanceUID
-    study: str | None  # StudyInstanceUID
-    patient: str | None = field(repr=False)  # PatientID
-
-
-@dataclass(frozen=True)
 class ImageFinding:
     """What the model finds in one image."""
 
@@ -89,8 +80,8 @@ class ImageFinding:
     source: str | None = field(
         repr=False
     )  # the file's path, as it was given; None: it came as bytes
-    identity: Identity
-    laterality: Literal["L", "R"] | None
+    identity: Identity  # the ids in its header; they are in no output by default
+    laterality: str | None  # L or R
     view: str | None  # CC, MLO or another one of mammo.dicom.view.VIEWS
     rows: int  # pixels of the stored image
     columns: int
@@ -101,12 +92,25 @@ class ImageFinding:
     region: Region | None
     heatmap: bytes | None = field(repr=False)  # PNG: the breast, turned left, under the heat
 
+    @property
+    def key(self) -> str:
+        """A hash of the SOPInstanceUID: the image's name in files, 16 hexadecimal digits."""
+        instance = self.identity.instance
+        return _hash("image", instance, "" if instance else f"{self.number}")
+
+    @property
+    def exam(self) -> str:
+        """The key of the exam that it belongs to."""
+        study, patient = self.identity.study, self.identity.patient
+        alone = f"{self.number}" if study is None and patient is None else ""
+        return _hash("exam", study, patient, alone)
+
 
 @dataclass(frozen=True)
 class BreastFinding:
     """What the model finds in the views of a breast."""
 
-    laterality: Literal["L", "R"] | None  # None: the header does not say; a breast of one image
+    laterality: str | None  # L or R; None: the header does not say; a breast of one image
     probability: float  # the highest of its images, or their mean, as the model was evaluated
     decision: Decision | None  # None: the model has no operating point
     images: tuple[ImageFinding, ...]
@@ -131,7 +135,7 @@ class ExamFinding:
     @property
     def key(self) -> str:
         """A hash of study and patient: the exam's name in files, 16 hexadecimal digits."""
-        return _exam_key(self.images[0])
+        return self.images[0].exam
 
 
 def group_exams(
@@ -150,7 +154,7 @@ def group_exams(
     """
     exams: dict[str, list[ImageFinding]] = {}
     for image in sorted(images, key=lambda image: image.number):
-        exams.setdefault(_exam_key(image), []).append(image)
+        exams.setdefault(image.exam, []).append(image)
     return [_make_exam(found, model, operating_point, aggregate) for found in exams.values()]
 
 
@@ -185,12 +189,6 @@ def _decide(probability: float, point: OperatingPoint | None) -> Decision | None
     return "positive" if probability >= point.threshold else "negative"
 
 
-def _exam_key(image: ImageFinding) -> str:
-    study, patient = image.identity.study, image.identity.patient
-    alone = f"{image.number}" if study is None and patient is None else ""
-    return _hash("exam", study, patient, alone)
-
-
 def _hash(*parts: str | None) -> str:
     """16 hexadecimal digits that tell other parts apart, and not what they are.
 
@@ -200,13 +198,17 @@ def _hash(*parts: str | None) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
-def to_document(exam: ExamFinding, identified: bool = False) -> dict[str, Any]:
-    """The finding as JSON, by exam.schema.json: without heatmaps.
+def to_document(
+    exam: ExamFinding, identified: bool = False, heatmaps: Mapping[int, str] | None = None
+) -> dict[str, Any]:
+    """The finding as JSON, by exam.schema.json.
 
     Args:
         exam: the finding.
         identified: add the ids of the headers and the paths of the files.
+        heatmaps: the text that stands for an image's heatmap, by the image's number.
     """
+    texts = heatmaps or {}
     first = exam.images[0].identity
     ids = {"study_uid": first.study, "patient_id": first.patient} if identified else {}
     point = exam.operating_point
@@ -232,14 +234,17 @@ def to_document(exam: ExamFinding, identified: bool = False) -> dict[str, Any]:
                 "laterality": breast.laterality,
                 "probability": breast.probability,
                 "decision": breast.decision,
-                "images": [_image_document(image, identified) for image in breast.images],
+                "images": [
+                    _image_document(image, identified, texts.get(image.number))
+                    for image in breast.images
+                ],
             }
             for breast in exam.breasts
         ],
     }
 
 
-def _image_document(image: ImageFinding, identified: bool) -> dict[str, Any]:
+def _image_document(image: ImageFinding, identified: bool, heatmap: str | None) -> dict[str, Any]:
     identity, box, peak, region = image.identity, image.box, image.peak, image.region
     ids = {
         "sop_instance_uid": identity.instance,
@@ -248,7 +253,7 @@ def _image_document(image: ImageFinding, identified: bool) -> dict[str, Any]:
     }
     return {
         "number": image.number,
-        "image": _hash("image", identity.instance, "" if identity.instance else f"{image.number}"),
+        "image": image.key,
         **(ids if identified else {}),
         "sop_class_uid": identity.sop_class,
         "view": image.view,
@@ -261,6 +266,7 @@ def _image_document(image: ImageFinding, identified: bool) -> dict[str, Any]:
         "region": None
         if region is None
         else {"share": region.share, "points": [list(point) for point in region.points]},
+        **({} if heatmap is None else {"heatmap": heatmap}),
     }
 
 

@@ -39,7 +39,7 @@ _BATCH = 64  # images
 def score_files(predictor: Predictor, files: Sequence[Path]) -> Iterator[float | None]:
     """Probability of the target for each file, in [0, 1]; None where it cannot be read.
 
-    The same numbers as `Predictor.predict` gives, but for rounding, and without heatmaps.
+    The same numbers as `Predictor.predict` gives, without heatmaps.
     """
     for images in _prepare_batches(files, predictor.params.preprocess):
         breasts = [

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from mammo.base.settings import Preprocess
+from mammo.dicom.identity import read_identity
 from mammo.explanation.grad_cam import draw_overlay
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
@@ -16,7 +16,6 @@ from mammo.imaging.png import encode_png
 from mammo.intake.prepare import prepare
 from mammo.serving.finding import (
     ExamFinding,
-    Identity,
     ImageFinding,
     Model,
     OperatingPoint,
@@ -51,7 +50,6 @@ def sources_of(exam: ExamFinding) -> dict[int, Path | bytes]:
 
 def find_image(number: int, file: Path, probability: float) -> ImageFinding:
     """The finding of one file: breast box by the mask, heat round its middle."""
-    header = pydicom.dcmread(file, stop_before_pixels=True)
     prepared = prepare(file, Preprocess(long_side=512, full_decode=False, max_reject_fraction=0))
     placement, about = prepared.placement, prepared.description
     found = find_breast_box(prepared.image)
@@ -64,14 +62,8 @@ def find_image(number: int, file: Path, probability: float) -> ImageFinding:
     return ImageFinding(
         number=number,
         source=str(file),
-        identity=Identity(
-            header.get("SOPInstanceUID"),
-            header.get("SOPClassUID"),
-            header.get("SeriesInstanceUID"),
-            header.get("StudyInstanceUID"),
-            header.get("PatientID"),
-        ),
-        laterality="L" if about.laterality == "L" else "R" if about.laterality == "R" else None,
+        identity=read_identity(file),
+        laterality=about.laterality,
         view=about.view,
         rows=placement.stored_height,
         columns=placement.stored_width,

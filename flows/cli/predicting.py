@@ -1,0 +1,246 @@
+"""The commands that ask a model: predict, serve.
+
+mammoflow predict --help
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from flows.cli.console import check_writable, one_sentence, say
+from flows.processes.checked import printable
+from flows.tracking import preflight
+
+app = typer.Typer()
+
+_COLUMNS = [
+    *("file", "exam", "image", "laterality", "view", "probability", "x1", "y1", "x2", "y2"),
+    *("found_by", "peak_x", "peak_y", "breast_probability", "decision", "version", "snapshot"),
+    "notice",
+]
+
+_ModelOption = Annotated[str, typer.Option(help="3, @champion or another alias.")]
+
+
+class Format(StrEnum):
+    """How findings are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, a DICOMDIR; - for a list of them on stdin."),
+    ],
+    model: _ModelOption = "@champion",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for heatmaps and one exam.json an exam.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.table,
+    identified: Annotated[
+        bool, typer.Option("--identified", help="With the ids of the headers, not hashes of them.")
+    ] = False,
+) -> None:
+    """Say what a registered model finds in mammograms. Research use only. Not a medical device.
+
+    Exits with 1 if a file could not be read, with 2 if nothing could begin.
+    """
+    with one_sentence(status=2):
+        if out is not None:
+            check_writable(out)
+        preflight.check_registry()
+        listing = _list_files(paths)
+    from flows.serving.load import load_version, pin_for
+
+    with one_sentence(status=2):
+        loaded = load_version(model)
+        pin_for(loaded)
+
+    from mammo.base.processor import available_cores
+    from mammo.serving.exam_files import write_exam, write_heatmap
+    from mammo.serving.exams import Unread, examine_files
+    from mammo.serving.finding import group_exams
+
+    heatmap: Any = "facts" if out is None else "picture"
+    found = examine_files(loaded.predictor, listing.files, available_cores(), heatmap)
+    images, unread, drawn = [], [], set()
+    with one_sentence():
+        for one in _follow(found, len(listing.files)):
+            if isinstance(one, Unread):
+                unread.append(one)
+                continue
+            if out is not None and one.heatmap is not None:
+                write_heatmap(out, one)
+                drawn.add(one.number)
+            images.append(replace(one, heatmap=None))  # thousands of them would fill the memory
+        predictor = loaded.predictor
+        aggregate = predictor.params.evaluate.aggregate
+        exams = group_exams(images, loaded.model, predictor.operating_point, aggregate)
+        if out is not None:
+            for exam in exams:
+                write_exam(out, exam, identified, drawn)
+    _PRINT[form](exams, identified)
+    for file in unread:
+        say(f"cannot be read: {file.source}: {file.reason}", err=True)
+    if listing.left_out:
+        say(f"{listing.left_out} files in the folders are no DICOM files: left out", err=True)
+    raise typer.Exit(1 if unread else 0)
+
+
+def _list_files(paths: Sequence[str]) -> Any:
+    """The files that the arguments stand for.
+
+    Raises:
+        UserError: there are none, or a path does not exist.
+    """
+    from mammo.base.errors import UserError
+    from mammo.serving.intake import list_files
+
+    named: list[str] = []
+    for path in paths:
+        named += sys.stdin.read().splitlines() if path == "-" else [path]
+    listing = list_files(Path(path) for path in named if path.strip())
+    if not listing.files:
+        raise UserError("there is no DICOM file among these: name files, or a folder that has some")
+    return listing
+
+
+def _follow(found: Iterable[Any], count: int) -> Iterable[Any]:
+    """Show progress on stderr, where it disturbs no output."""
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(found, "predict", count, console=console, disable=not console.is_terminal)
+
+
+def _print_table(exams: Sequence[Any], identified: bool) -> None:
+    from mammo.serving.finding import NOTICE
+
+    console = Console()
+    for exam in exams:
+        first = exam.images[0].identity
+        name = f"study {first.study} of {first.patient}" if identified else exam.key
+        title = f"Exam {name}: {_name_decision(exam.decision)}{exam.probability:.4f}"
+        # As text: what a header holds may look like rich's markup.
+        table = Table(title=Text(printable(title)), title_justify="left")
+        for column in ("breast", "view", "file", "probability", "breast at", "found by", "peak at"):
+            table.add_column(column, overflow="fold")
+        for breast in exam.breasts:
+            for image in breast.images:
+                box, peak = image.box, image.peak
+                cells = (
+                    breast.laterality or "?",
+                    image.view or "?",
+                    str(image.source),
+                    f"{image.probability:.4f}",
+                    f"{box.x1:.0f}, {box.y1:.0f} to {box.x2:.0f}, {box.y2:.0f}",
+                    image.found_by,
+                    "" if peak is None else f"{peak.x:.0f}, {peak.y:.0f}",
+                )
+                table.add_row(*(Text(printable(cell)) for cell in cells))
+            decided = f"{_name_decision(breast.decision)}{breast.probability:.4f}"
+            table.add_row(breast.laterality or "?", "all", "", decided, end_section=True)
+        console.print(table)
+    if exams:
+        _print_model(exams[0], console)
+    console.print(NOTICE, highlight=False)
+
+
+def _print_model(exam: Any, console: Console) -> None:
+    model, point = exam.model, exam.operating_point
+    snapshot = "no recorded snapshot" if model.snapshot is None else f"snapshot {model.snapshot}"
+    line = f"{model.name} version {model.version}, {snapshot}"
+    console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    if point is None:
+        sentence = "This version was registered without an operating point: nothing is decided."
+    else:
+        sentence = (
+            f"A breast is positive from {point.threshold:.4f} on: the highest F{point.beta:g} of "
+            f"the validation women."
+        )
+    console.print(sentence, highlight=False)
+
+
+def _name_decision(decision: str | None) -> str:
+    return "" if decision is None else f"{decision}, "
+
+
+def _print_json(exams: Sequence[Any], identified: bool) -> None:
+    from mammo.serving.finding import to_document
+
+    documents = [to_document(exam, identified) for exam in exams]
+    typer.echo(json.dumps(documents, indent=2, ensure_ascii=False))
+
+
+def _print_csv(exams: Sequence[Any], identified: bool) -> None:
+    written = io.StringIO()
+    table = csv.writer(written, lineterminator="\n")
+    table.writerow(_COLUMNS)
+    for exam in exams:
+        for breast in exam.breasts:
+            for image in breast.images:
+                table.writerow(_describe_row(exam, breast, image, identified))
+    typer.echo(written.getvalue(), nl=False)
+
+
+def _describe_row(exam: Any, breast: Any, image: Any, identified: bool) -> list[Any]:
+    from mammo.serving.finding import NOTICE
+
+    box, peak = image.box, image.peak
+    return [
+        image.source,
+        image.identity.study if identified else exam.key,
+        image.identity.instance if identified else image.key,
+        image.laterality,
+        image.view,
+        f"{image.probability:.9g}",  # as predictions.csv of the stage evaluate
+        *(f"{side:.9g}" for side in (box.x1, box.y1, box.x2, box.y2)),
+        image.found_by,
+        *(("", "") if peak is None else (peak.x, peak.y)),
+        f"{breast.probability:.9g}",
+        breast.decision,
+        exam.model.version,
+        exam.model.snapshot,
+        NOTICE,
+    ]
+
+
+_PRINT = {Format.table: _print_table, Format.json: _print_json, Format.csv: _print_csv}
+
+
+@app.command()
+def serve(
+    model: _ModelOption = "@champion",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Take up what the alias means later on.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="Whom to listen for; nobody is asked for a password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+) -> None:
+    """Answer over HTTP what a registered model finds, until Ctrl-C.
+
+    Research use only. Not a medical device.
+    """
+    with one_sentence(status=2):
+        preflight.check_registry()
+        from flows.serving.serve import serve as serve_model
+
+        serve_model(model, follow, host, port, typer.echo)

@@ -1,0 +1,104 @@
+"""The service as a process: its address, its end, and a new champion taken up meanwhile."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from flows.processes.words import Say
+from flows.serving.desk import Desk
+from flows.serving.load import Loaded, load_found, load_version
+from flows.serving.service import make_app
+from flows.tracking.find_version import find_version
+from flows.tracking.registry import EXPECTED, describe_error
+from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
+
+LOOK = 10.0
+"""Seconds between two looks for a new champion."""
+
+END = 30
+"""Seconds that requests have to end in, once the service is told to."""
+
+log = logging.getLogger(__name__)
+
+
+def serve(reference: str, follow: bool, host: str, port: int, say: Say) -> None:
+    """Answer requests until SIGINT or SIGTERM; those begun are still answered.
+
+    Args:
+        reference: the version.
+        follow: take up the version that the alias `reference` means later on.
+        host: to listen at.
+        port: 0 for any that is free.
+        say: what tells the address, once a connection is taken.
+
+    Raises:
+        UserError: if the version cannot be loaded, or the address is not free.
+    """
+    if follow and reference.lstrip("@").isdecimal():
+        raise UserError(f"--follow needs an alias such as @champion: {reference} is always itself")
+    listener = _listen(host, port)
+    with listener:
+        desk = Desk(load_version(reference), available_cores())
+        app = make_app(desk)
+        if follow:
+            _add_following(app, desk, reference, LOOK)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=END,
+        )
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        model = desk.loaded.model
+        say(f"{model.name} version {model.version} answers at {address}/predict, until Ctrl-C")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"{host}:{port} cannot be listened at ({error}): name another --host or --port"
+        ) from None
+
+
+def _add_following(app: FastAPI, desk: Desk, reference: str, seconds: float) -> None:
+    """Let an app look for a new version while it is at work."""
+    inner: Callable[[FastAPI], object] = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with inner(app):  # type: ignore[attr-defined]
+            task = asyncio.create_task(_follow(desk, reference, seconds))
+            yield
+            task.cancel()
+
+    app.router.lifespan_context = lifespan
+
+
+async def _follow(desk: Desk, reference: str, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        found = await asyncio.to_thread(_find_other, reference, desk.loaded.model.version)
+        if found is not None:
+            desk.replace(found)
+            log.warning("version %s answers from now on", found.model.version)
+
+
+def _find_other(reference: str, version: int | None) -> Loaded | None:
+    """The version that an alias means now, if it is another one and can be loaded."""
+    try:
+        found = find_version(reference)
+        return None if int(found.version) == version else load_found(found)
+    except EXPECTED as error:
+        log.warning("the registry was asked in vain: %s", describe_error(error))
+        return None

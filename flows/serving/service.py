@@ -1,0 +1,184 @@
+"""The model's answers over HTTP: an app for uvicorn. Research use only. Not a medical device."""
+
+import base64
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from flows.serving.desk import Desk, Found
+from flows.serving.measures import Measures
+from flows.serving.openapi import PREDICT, describe
+from flows.serving.uploads import Limits, receive_files
+from mammo.serving.finding import NOTICE, ExamFinding, to_document
+
+QUEUE = 32
+"""Requests at most that are being answered, or wait; the next one is asked to come again."""
+
+PNG = "image/png"
+
+log = logging.getLogger(__name__)
+
+
+def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> FastAPI:
+    """The service of a desk.
+
+    Args:
+        desk: with a model; the app opens and closes it.
+        limits: of a request.
+        queue: requests at most at once.
+    """
+    limits = limits or Limits()
+    measures = Measures()
+    measures.serve(desk.loaded.model)
+    busy = 0
+    scratch = Path()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        nonlocal scratch
+        with tempfile.TemporaryDirectory(prefix="mammoflow-serve-") as folder:
+            scratch = Path(folder)
+            async with desk:
+                yield
+
+    app = FastAPI(
+        title="Mammoflow",
+        description=NOTICE,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,  # they would fetch scripts from elsewhere
+        redoc_url=None,
+    )
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+
+    @app.middleware("http")
+    async def measure(
+        request: Request, proceed: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        begin = time.monotonic()
+        response = await proceed(request)
+        path = getattr(request.scope.get("route"), "path", "other")
+        measures.count(path, response.status_code, time.monotonic() - begin)
+        return response
+
+    @app.post("/predict", **PREDICT)
+    async def predict(
+        request: Request,
+        heatmap: Annotated[bool, Query(description="With heatmaps, as PNG in base64.")] = False,
+        identified: Annotated[
+            bool, Query(description="With the ids of the headers, not hashes of them.")
+        ] = False,
+    ) -> Response:
+        nonlocal busy
+        if busy >= queue:
+            raise HTTPException(503, "too many requests wait already", {"Retry-After": "1"})
+        busy += 1
+        measures.waiting.set(busy)
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        try:
+            files = await receive_files(request, folder, limits)
+            picture = _wants_picture(request)
+            if picture and len(files) > 1:
+                raise HTTPException(
+                    400, f"{PNG} is the heatmap of one file: ask for JSON with ?heatmap=1"
+                )
+            found = await desk.answer(files, "picture" if heatmap or picture else "facts")
+        finally:
+            busy -= 1
+            measures.waiting.set(busy)
+            with suppress(OSError):
+                shutil.rmtree(folder)
+        measures.read.inc(sum(len(exam.images) for exam in found.exams))
+        measures.unread.inc(len(found.unread))
+        return _answer(found, heatmap, picture, identified)
+
+    @app.get("/health", summary="Whether the process lives.")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready", summary="Whether a request would be taken.", responses=_BUSY)
+    async def ready() -> dict[str, str]:
+        if busy >= queue:
+            raise HTTPException(503, "too many requests wait already", {"Retry-After": "1"})
+        return {"status": "ready"}
+
+    @app.get("/version", summary="Which model answers.")
+    async def version() -> dict[str, Any]:
+        point = desk.loaded.predictor.operating_point
+        return {
+            "notice": NOTICE,
+            "model": asdict(desk.loaded.model),
+            "operating_point": None if point is None else asdict(point),
+        }
+
+    @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
+    async def metrics() -> Response:
+        measures.serve(desk.loaded.model)
+        return Response(measures.write(), media_type=measures.media_type)
+
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(Exception, _confess)
+    return app
+
+
+_BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests wait already."}}
+
+
+def _wants_picture(request: Request) -> bool:
+    """Whether a PNG is asked for by name."""
+    asked = request.headers.get("accept", "").split(",")
+    return any(kind.partition(";")[0].strip().lower() == PNG for kind in asked)
+
+
+def _answer(found: Found, heatmap: bool, picture: bool, identified: bool) -> Response:
+    unread = [{"number": file.number, "reason": file.reason} for file in found.unread]
+    if not found.exams:
+        status = 500 if found.ours else 422
+        sentence = "; ".join(f"file {file.number}: {file.reason}" for file in found.unread)
+        return _sentence(status, sentence)
+    if picture:
+        (image,) = found.exams[0].images
+        return Response(image.heatmap, media_type=PNG, headers={"Notice": NOTICE})
+    exams = [_document(exam, heatmap, identified) for exam in found.exams]
+    return JSONResponse({"notice": NOTICE, "exams": exams, "unread": unread})
+
+
+def _document(exam: ExamFinding, heatmap: bool, identified: bool) -> dict[str, Any]:
+    drawn = {
+        image.number: base64.b64encode(image.heatmap).decode()
+        for image in exam.images
+        if heatmap and image.heatmap is not None
+    }
+    return to_document(exam, identified, drawn)
+
+
+def _sentence(status: int, sentence: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": sentence}, status, headers)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _sentence(error.status_code, str(error.detail), error.headers)
+
+
+async def _refuse_parameters(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    return _sentence(422, "; ".join(faults))
+
+
+async def _confess(_: Request, error: Exception) -> Response:
+    log.error("a fault of the service: %s", type(error).__name__)
+    return _sentence(500, f"a fault of the service ({type(error).__name__}); its log says more")

@@ -1,0 +1,123 @@
+"""What the model finds in files: they are read in processes of their own, and looked at here."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mammo.base.code_version import code_version
+from mammo.cropping.cached_crop import LIBRARIES as LOOKING
+from mammo.explanation.grad_cam import find_peak
+from mammo.imaging.geometry import Box, Placement
+from mammo.intake.cached_prepare import LIBRARIES as READING
+from mammo.serving.finding import ImageFinding, Peak, Point, Region
+from mammo.serving.heat import REGION_SHARE, outline_region
+from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
+from mammo.serving.predictor import Look, Predictor, draw_heatmap
+
+Heatmap = Literal["none", "facts", "picture"]
+"""What is wanted of the heat: nothing, its peak and region, or also a picture of it."""
+
+_DIGITS = 2  # of a pixel: more would say that the heat is known so finely
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A file without a finding."""
+
+    number: int  # from 1, in the order in which the files were given
+    source: str | None
+    reason: str
+
+
+def name_code() -> str:
+    """A hash of the code that findings follow from, and of the libraries' versions."""
+    return code_version(__name__, tuple(sorted({*READING, *LOOKING})))[:16]
+
+
+def examine_files(
+    predictor: Predictor, files: Sequence[Path], workers: int, heatmap: Heatmap = "facts"
+) -> Iterator[ImageFinding | Unread]:
+    """What the model finds in each file, in order.
+
+    Args:
+        predictor: the model.
+        files: of images.
+        workers: processes that read them.
+        heatmap: what is wanted of the heat.
+
+    Returns:
+        A finding for each file, or why there is none: it cannot be read, crashes or hangs what
+        reads it, or is another file's copy.
+    """
+    known: dict[str, int] = {}
+    settings = predictor.params.preprocess
+    results = reader_pool(workers).map((file, settings) for file in files)
+    for number, (file, result) in enumerate(zip(files, results, strict=True), start=1):
+        found = find_in(predictor, refuse_failure(result), number, str(file), heatmap)
+        instance = found.identity.instance if isinstance(found, ImageFinding) else None
+        if instance is not None and known.setdefault(instance, number) != number:
+            first = files[known[instance] - 1]
+            yield Unread(number, str(file), f"it has the SOPInstanceUID of {first}: it is a copy")
+        else:
+            yield found
+
+
+def find_in(
+    predictor: Predictor,
+    read: Reading | Refusal,
+    number: int,
+    source: str | None,
+    heatmap: Heatmap,
+) -> ImageFinding | Unread:
+    """What the model finds in a file that was read; or why it was not read.
+
+    Args:
+        predictor: the model.
+        read: by `intake.read`.
+        number: of the file.
+        source: its path; None if it has none.
+        heatmap: what is wanted of the heat.
+    """
+    if isinstance(read, Refusal):
+        return Unread(number, source, read.reason)
+    look = predictor.look_at(read.prepared, heat=heatmap != "none")
+    description, placement = read.prepared.description, read.prepared.placement
+    peak, region = _locate(look, placement)
+    return ImageFinding(
+        number=number,
+        source=source,
+        identity=read.identity,
+        laterality="L"
+        if description.laterality == "L"
+        else "R"
+        if description.laterality
+        else None,
+        view=description.view,
+        rows=placement.stored_height,
+        columns=placement.stored_width,
+        probability=look.probability,
+        box=placement.to_stored(look.box),
+        found_by=look.found_by,
+        peak=peak,
+        region=region,
+        heatmap=draw_heatmap(look) if heatmap == "picture" else None,
+    )
+
+
+def _locate(look: Look, placement: Placement) -> tuple[Peak | None, Region | None]:
+    """Peak and region of the heat in the stored image; None where there is no heat."""
+    at = None if look.heat is None else find_peak(look.heat)
+    if look.heat is None or at is None:
+        return None, None
+
+    def to_stored(x: float, y: float) -> Point:
+        x, y = x + look.box.x1, y + look.box.y1
+        point = placement.to_stored(Box(x, y, x, y))
+        return round(point.x1, _DIGITS), round(point.y1, _DIGITS)
+
+    # What `find_peak` gives are pixels, whose middle is meant.
+    x, y = to_stored(at[0] + 0.5, at[1] + 0.5)
+    heat = float(look.heat[int(at[1]), int(at[0])])
+    points = tuple(to_stored(*corner) for corner in outline_region(look.heat))
+    return Peak(x, y, heat), Region(REGION_SHARE, points)

@@ -1,0 +1,151 @@
+"""Reading the files of exams: which ones there are, and each in a process that it may crash.
+
+What a worker process runs is here, so nothing that imports torch is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from mammo.base.errors import UserError
+from mammo.base.settings import Preprocess
+from mammo.compute.worker_pool import Failure, WorkerPool
+from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.identity import Identity, list_directory, read_identity
+from mammo.intake.examine import FAILURES, SECONDS
+from mammo.intake.prepare import Prepared, prepare
+
+TOO_LARGE = "reading it takes more memory than a mammogram should"
+
+_DIRECTORY = "DICOMDIR"
+_SUFFIXES = {".dcm", ".dicom", ".ima"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file that was read."""
+
+    prepared: Prepared
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no reading of a file; it quotes nothing of the file."""
+
+    reason: str
+    ours: bool = False  # a fault of this program, and not of the file
+
+
+def read(source: Path | bytes, settings: Preprocess) -> Reading | Refusal:
+    """Read a DICOM file, or the content of one."""
+    try:
+        return Reading(prepare(source, settings), read_identity(source))
+    except UnreadableDicom as error:
+        return Refusal(error.reason)
+    except MemoryError:
+        return Refusal(TOO_LARGE)
+    except Exception as error:  # noqa: BLE001  (said by its kind alone: it may quote a header)
+        return Refusal(
+            f"a fault of this program ({type(error).__name__}), not of the file", ours=True
+        )
+
+
+def reader_pool(workers: int) -> WorkerPool[tuple[Path, Preprocess], Reading | Refusal]:
+    """Processes that read files: one that crashes or hangs its process costs itself alone."""
+    return WorkerPool(
+        _read_item,
+        workers,
+        SECONDS,
+        _keep_to_one_thread,
+        preload=(__name__,),
+    )
+
+
+def _read_item(item: tuple[Path, Preprocess]) -> Reading | Refusal:
+    return read(*item)
+
+
+def _keep_to_one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def refuse_failure(result: Reading | Refusal | Failure) -> Reading | Refusal:
+    """The result of a worker; a file that crashed or hung one is refused."""
+    return Refusal(FAILURES[result.how]) if isinstance(result, Failure) else result
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files that paths stand for, each once, in order."""
+
+    files: tuple[Path, ...]
+    left_out: int  # files in the folders that are no DICOM files
+
+
+def list_files(paths: Iterable[Path]) -> Listing:
+    """Find the DICOM files that paths stand for: of files, of folders, or of a DICOMDIR.
+
+    In a folder those count that are named like DICOM files, or begin like one, at any depth.
+
+    Raises:
+        UserError: a path does not exist, or a DICOMDIR is damaged or leads out of its folder.
+    """
+    found: dict[Path, Path] = {}
+    left_out = 0
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file or folder")
+        if path.is_dir():
+            inside = _list_folder(path)
+            files = [file for file in inside if _is_dicom(file)]
+            left_out += len(inside) - len(files)
+        elif path.name.upper() == _DIRECTORY:
+            files = _follow_directory(path)
+        else:
+            files = [path]
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return Listing(tuple(found.values()), left_out)
+
+
+def _list_folder(folder: Path) -> Sequence[Path]:
+    """All files in it but hidden ones and a DICOMDIR, which has no image, sorted."""
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+    return [
+        path
+        for path in files
+        if path.name.upper() != _DIRECTORY
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return True  # whoever reads it will say what is wrong
+
+
+def _follow_directory(path: Path) -> list[Path]:
+    """The files that a DICOMDIR names; one that is not there is named later, as unreadable."""
+    try:
+        listed = list_directory(path)
+    except UnreadableDicom as error:
+        raise UserError(f"{path}: {error.reason}") from None
+    folder = path.parent.resolve()
+    files = []
+    for parts in listed:
+        file = path.parent.joinpath(*parts)
+        if not file.resolve().is_relative_to(folder):
+            raise UserError(f"{path}: it names a file outside its folder, which is not read")
+        files.append(file)
+    return files
