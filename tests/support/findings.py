@@ -48,8 +48,17 @@ def sources_of(exam: ExamFinding) -> dict[int, Path | bytes]:
     return {image.number: Path(str(image.source)) for image in exam.images}
 
 
-def find_image(number: int, file: Path, probability: float) -> ImageFinding:
-    """The finding of one file: breast box by the mask, heat round its middle."""
+def find_image(
+    number: int, file: Path, probability: float, lesion: Box | None = None
+) -> ImageFinding:
+    """The finding of one file: breast box by the mask, heat on the lesion or round the middle.
+
+    Args:
+        number: of the file, from 1.
+        file: a mammogram.
+        probability: what the model is to say.
+        lesion: where the heat is, in pixels of the stored image.
+    """
     prepared = prepare(file, Preprocess(long_side=512, full_decode=False, max_reject_fraction=0))
     placement, about = prepared.placement, prepared.description
     found = find_breast_box(prepared.image)
@@ -57,7 +66,8 @@ def find_image(number: int, file: Path, probability: float) -> ImageFinding:
     box = placement.to_stored(found)
     rows, columns = (slice(int(a), int(b)) for a, b in ((found.y1, found.y2), (found.x1, found.x2)))
     crop = prepared.image[rows, columns]
-    hot = placement.to_stored(Box(*_middle(found, 0.1)))
+    spot = _middle(found, 0.1) if lesion is None else placement.to_image(lesion)
+    hot = placement.to_stored(spot)
     corners = (hot.x1, hot.y1), (hot.x2, hot.y1), (hot.x2, hot.y2), (hot.x1, hot.y2)
     return ImageFinding(
         number=number,
@@ -72,18 +82,20 @@ def find_image(number: int, file: Path, probability: float) -> ImageFinding:
         found_by="mask",
         peak=Peak((hot.x1 + hot.x2) / 2, (hot.y1 + hot.y2) / 2, 1.0),
         region=Region(0.5, corners),
-        heatmap=encode_png(draw_overlay(crop, _heat(crop.shape))),
+        heatmap=encode_png(draw_overlay(crop, _heat(crop.shape, spot.shift(-found.x1, -found.y1)))),
     )
 
 
-def _middle(box: Box, share: float) -> tuple[float, float, float, float]:
+def _middle(box: Box, share: float) -> Box:
     """A part of the box, nearer to its right side, so that left and right differ."""
     x, y = box.x1 + 0.6 * box.width, box.y1 + 0.5 * box.height
     across, down = share * box.width, share * box.height
-    return x - across, y - down, x + across, y + down
+    return Box(x - across, y - down, x + across, y + down)
 
 
-def _heat(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    y, x = (np.arange(side) / side for side in shape)
-    distance = np.hypot((x[None] - 0.6), (y[:, None] - 0.5))
-    return np.exp(-((distance / 0.1) ** 2)).astype(np.float32)
+def _heat(shape: tuple[int, ...], spot: Box) -> NDArray[np.float32]:
+    """Highest in the middle of the spot, and half as high at its sides."""
+    y, x = (np.arange(side) for side in shape)
+    across = (x[None] - (spot.x1 + spot.x2) / 2) / (spot.width / 2)
+    down = (y[:, None] - (spot.y1 + spot.y2) / 2) / (spot.height / 2)
+    return (0.5 ** (across**2 + down**2)).astype(np.float32)
