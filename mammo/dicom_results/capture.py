@@ -60,7 +60,7 @@ def build_capture(
         film: of the exam.
         operating_point: the model's.
         moment: when the capture was made.
-        number: of the capture in its series, from 1. A breast's captures are a series.
+        number: of the capture in its series, from 1. The captures of a side are a series.
 
     Raises:
         UserError: the film cannot be read.

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from mammo.base.atomic_files import fresh_folder, write_bytes
 from mammo.base.errors import UserError
 from mammo.dicom_results.cad_report import build_cad_report
-from mammo.dicom_results.capture import build_capture
+from mammo.dicom_results.capture import SERIES_NUMBERS, build_capture
 from mammo.dicom_results.objects import Moment, find_moment, finish
 from mammo.dicom_results.source import Exam, read_exam
 from mammo.dicom_results.suspicion import list_positive
@@ -68,10 +69,11 @@ def _make(exam: Exam, point: OperatingPoint, kind: Kind, moment: Moment) -> list
         from mammo.dicom_results.measurement_report import build_measurement_report
 
         files = [("measurement-report-sr.dcm", finish(build_measurement_report(exam, moment)))]
-    for films in list_positive(exam):
-        for number, film in enumerate(films, 1):
-            image = film.finding
-            name = "-".join(filter(None, ("capture", image.laterality, image.view, f"{number}")))
-            capture = build_capture(exam, film, point, moment, number)
-            files.append((f"{name}.dcm", finish(capture)))
+    numbers = {side: count(1) for side in SERIES_NUMBERS}
+    for film in [film for films in list_positive(exam) for film in films]:
+        image = film.finding
+        number = next(numbers[image.laterality])
+        name = "-".join(filter(None, ("capture", image.laterality, image.view, f"{number}")))
+        capture = build_capture(exam, film, point, moment, number)
+        files.append((f"{name}.dcm", finish(capture)))
     return files

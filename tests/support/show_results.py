@@ -27,7 +27,8 @@ def make_example(folder: Path) -> ExamFinding:
     write_phantoms(folder, women=8, seed=3, long_side=1536)
     lesions = pd.read_csv(folder / "lesions.csv", dtype={"image_id": str})
     cancers = lesions[lesions["kind"] == "mass"]
-    where = {row.image_id: Box(row.x1, row.y1, row.x2, row.y2) for row in cancers.itertuples()}
+    sides = cancers[["x1", "y1", "x2", "y2"]].to_numpy(float).tolist()
+    where = {name: Box(*side) for name, side in zip(cancers["image_id"], sides, strict=True)}
     files = sorted(folder.glob("train_images/*/*.dcm"))
     woman = next(file.parent for file in files if file.stem in where)
     images = [

@@ -137,3 +137,17 @@ def test_whether_the_pixels_name_somebody_is_what_the_source_says(
     (capture,) = captures_of([tmp_path / "source.dcm"], tmp_path / "out")
     assert capture.get("BurnedInAnnotation") == expected
     assert capture.LossyImageCompression == "01"
+
+
+def test_films_of_no_known_side_have_a_picture_each(views: list[Path], tmp_path: Path) -> None:
+    files = []
+    for view in views[:2]:
+        dataset = pydicom.dcmread(view)
+        del dataset.ImageLaterality
+        files.append(tmp_path / view.name)
+        dataset.save_as(files[-1])
+    captures = captures_of(files, tmp_path / "out")
+    assert len({capture.SOPInstanceUID for capture in captures}) == 2
+    assert len({capture.SeriesInstanceUID for capture in captures}) == 1
+    assert sorted(capture.InstanceNumber for capture in captures) == [1, 2]
+    assert {capture.Laterality for capture in captures} == {""}
