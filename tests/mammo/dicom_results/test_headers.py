@@ -1,5 +1,6 @@
 """What of a source's header goes into the results: what the standard asks for, and nothing else."""
 
+import random
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -195,3 +196,26 @@ def test_a_class_that_only_the_files_head_states_is_taken_from_there(
     (study,) = pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence
     image = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert image.ReferencedSOPClassUID == "1.2.840.10008.5.1.4.1.1.1.2"
+
+
+def test_a_damaged_header_gives_a_report_or_a_sentence_never_another_error(
+    views: list[Path], tmp_path: Path
+) -> None:
+    exam = make_finding(views[:1], [0.1])
+    whole = views[0].read_bytes()
+    end = whole.find(b"\xe0\x7f\x10\x00")  # the pixels
+    chance = random.Random(5)
+    outcomes = set()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice([1, 1, 2, 4, 20])):
+            at = chance.randrange(132, end)
+            new = chance.randbytes(chance.randrange(0, 9))
+            damaged[at : at + chance.randrange(0, 9)] = new
+        try:
+            write_results(exam, {1: bytes(damaged)}, tmp_path)
+            outcomes.add("a report")
+        except UserError as error:
+            assert "\n" not in str(error)
+            outcomes.add("a sentence")
+    assert outcomes == {"a report", "a sentence"}
