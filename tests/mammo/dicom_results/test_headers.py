@@ -216,6 +216,5 @@ def test_a_damaged_header_gives_a_report_or_a_sentence_never_another_error(
             write_results(exam, {1: bytes(damaged)}, tmp_path)
             outcomes.add("a report")
         except UserError as error:
-            assert "\n" not in str(error)
-            outcomes.add("a sentence")
+            outcomes.add(f"{error}" if "\n" in f"{error}" else "a sentence")
     assert outcomes == {"a report", "a sentence"}
