@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from flows.serving.desk import Desk, Found
 from flows.serving.measures import Measures
 from flows.serving.openapi import PREDICT, describe
-from flows.serving.uploads import Limits, receive_files
+from flows.serving.uploads import Limits, discard_rest, receive_files
 from mammo.serving.finding import NOTICE, ExamFinding, to_document
 
 QUEUE = 32
@@ -82,7 +82,8 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
     ) -> Response:
         nonlocal busy
         if busy >= queue:
-            raise HTTPException(503, "too many requests wait already", {"Retry-After": "1"})
+            await discard_rest(request, limits)
+            raise _too_busy()
         busy += 1
         measures.waiting.set(busy)
         folder = Path(tempfile.mkdtemp(dir=scratch))
@@ -94,6 +95,9 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
                     400, f"{PNG} is the heatmap of one file: ask for JSON with ?heatmap=1"
                 )
             found = await desk.answer(files, "picture" if heatmap or picture else "facts")
+        except HTTPException:
+            await discard_rest(request, limits)
+            raise
         finally:
             busy -= 1
             measures.waiting.set(busy)
@@ -110,7 +114,7 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
     @app.get("/ready", summary="Whether a request would be taken.", responses=_BUSY)
     async def ready() -> dict[str, str]:
         if busy >= queue:
-            raise HTTPException(503, "too many requests wait already", {"Retry-After": "1"})
+            raise _too_busy()
         return {"status": "ready"}
 
     @app.get("/version", summary="Which model answers.")
@@ -134,6 +138,10 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
 
 
 _BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests wait already."}}
+
+
+def _too_busy() -> HTTPException:
+    return HTTPException(503, "too many requests wait already", {"Retry-After": "1"})
 
 
 def _wants_picture(request: Request) -> bool:

@@ -6,6 +6,7 @@ A body that is too large, too slow or no body of files is refused with a status 
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -57,6 +58,24 @@ async def receive_files(request: Request, folder: Path, limits: Limits) -> list[
         ) from None
     except ClientDisconnect:
         raise HTTPException(400, "the body ended too soon") from None
+
+
+async def discard_rest(request: Request, limits: Limits) -> None:
+    """Read what is left of a refused body, and keep nothing of it.
+
+    Else the connection would be reset while the client still sends, and it would never see why. As
+    much is read as a good body may have; a client that waits to be asked for its body is not asked.
+    """
+    if request.headers.get("expect"):
+        return
+    left = limits.bytes
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(limits.seconds):
+            while left > 0:
+                event = await request.receive()
+                left -= len(event.get("body", b""))
+                if not event.get("more_body", False):
+                    return
 
 
 def _media_type(request: Request) -> str:

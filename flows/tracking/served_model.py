@@ -45,8 +45,8 @@ class MammogramClassifier(PythonModel):
         heatmap = bool((params or {}).get("heatmap", True))
         rows = [self._answer(file, heatmap) for file in model_input["dicom"]]
         table = pd.DataFrame(rows, columns=_COLUMNS, index=model_input.index)
-        numbers = dict.fromkeys(("probability", "x1", "y1", "x2", "y2"), float)
-        return table.astype({**numbers, "found_by": object, "heatmap": object, "error": object})
+        # MLflow's server would write NaN, which is no JSON; None is null.
+        return table.astype(object).where(table.notna(), None) if table["error"].any() else table
 
     def _answer(self, file: Any, heatmap: bool) -> dict[str, Any]:
         """The row of one file."""

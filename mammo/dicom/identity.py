@@ -75,6 +75,9 @@ def _parse(source: Path | bytes, keywords: list[str]) -> Iterator[pydicom.Datase
     """A header's elements, while its file is open."""
     with open_content(source) as content:
         content.seek(0)
+        if content.read(132)[128:] != b"DICM":
+            raise UnreadableDicom("it is not a DICOM file")
+        content.seek(0)
         try:
             yield pydicom.dcmread(
                 cast(BinaryIO, content),
