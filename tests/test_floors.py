@@ -22,7 +22,7 @@ GROUND_UP = {
         ("detector", "classifier"),
         ("intake", "detector_training", "cropping", "classifier_training", "explanation"),
         ("tuning", "serving", "datasets"),
-        ("datasets/phantom",),
+        ("datasets/phantom", "dicom_results"),
     ),
     "flows": (
         ("processes",),

@@ -5,4 +5,13 @@ It may import `base` and `imaging`.
 
 from mammo.dicom.reader import Mammogram, read_mammogram
 
-__all__ = ["Mammogram", "container", "errors", "header", "identity", "read_mammogram", "reader"]
+__all__ = [
+    "Mammogram",
+    "container",
+    "errors",
+    "header",
+    "identity",
+    "read_mammogram",
+    "reader",
+    "values",
+]

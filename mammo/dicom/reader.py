@@ -94,7 +94,7 @@ def read_mammogram(
     if long_side < 1:
         raise ValueError(f"long_side must be at least 1 pixel, not {long_side}")
     try:
-        _silence()
+        silence()
         with open_content(source) as content:
             return _read(content, long_side, full_decode)
     except UnreadableDicom as error:
@@ -105,14 +105,14 @@ def read_mammogram(
 def read_patient(source: Path) -> str | None:
     """`Description.patient` without the pixels; None where the header cannot be read."""
     try:
-        _silence()
+        silence()
         with open_content(source) as content:
             return read_patient_hash(content)
     except UnreadableDicom:
         return None
 
 
-def _silence() -> None:
+def silence() -> None:
     """Have no warnings of the libraries that read files: for good, where somebody took it back.
 
     Not for each file: threads share the filters, and one that ends would give back the others'.

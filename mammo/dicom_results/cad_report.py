@@ -1,0 +1,206 @@
+"""The Mammography CAD SR of an exam: TID 4000 and the templates below it (PS3.16 annex A).
+
+PS3.17 annex E shows such reports. What the model does is said in their words: it selects a
+region of each image (one detection), and judges each breast and the exam (two analyses). A
+suspicious view has a single image finding; an exam without one has a report too, which says that
+nothing was found.
+"""
+
+from collections.abc import Sequence as Many
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import MammographyCADSRStorage
+
+from mammo.dicom_results import codes
+from mammo.dicom_results.content_items import (
+    Related,
+    by_reference,
+    code,
+    container,
+    contains,
+    date,
+    has_acq_context,
+    has_concept_mod,
+    has_properties,
+    image,
+    inferred_from,
+    number,
+    point,
+    polygon,
+    selected_from,
+    text,
+    time,
+)
+from mammo.dicom_results.objects import (
+    Moment,
+    describe_version,
+    list_evidence,
+    list_parameters,
+    make_series_uid,
+    percent,
+    start_object,
+)
+from mammo.dicom_results.source import Exam, Film, Study
+from mammo.dicom_results.suspicion import (
+    describe_exam,
+    describe_view,
+    find_outline,
+    list_positive,
+)
+from mammo.serving.finding import OperatingPoint
+
+SERIES_NUMBER = 9001
+
+_LIBRARY = (1, 2)
+"""Where the image library stands: the second item of the root."""
+
+
+def build_cad_report(exam: Exam, operating_point: OperatingPoint, moment: Moment) -> Dataset:
+    """Build the report. Its SOPInstanceUID is still missing.
+
+    Args:
+        exam: with the finding to report.
+        operating_point: the model's.
+        moment: when the report was made.
+    """
+    series = make_series_uid(exam, "Mammography CAD SR"), SERIES_NUMBER
+    dataset = start_object(exam, moment, MammographyCADSRStorage, "SR", series)
+    add_document(dataset, exam)
+    dataset.update(_root(exam, operating_point))
+    return dataset
+
+
+def add_document(dataset: Dataset, exam: Exam) -> None:
+    """The attributes of a report that a machine wrote and nobody signed (PS3.3 C.17.1, C.17.2)."""
+    dataset.ReferencedPerformedProcedureStepSequence = Sequence()
+    dataset.PerformedProcedureCodeSequence = Sequence()
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
+    dataset.CurrentRequestedProcedureEvidenceSequence = list_evidence(exam)
+
+
+def _root(exam: Exam, operating_point: OperatingPoint) -> Dataset:
+    """TID 4000. The order of the items counts, and the library's place is `_LIBRARY`."""
+    entries = [_library_entry(exam.study, film) for film in exam.films]
+    library = container(codes.IMAGE_LIBRARY, contains(*entries))
+    return container(
+        codes.MAMMOGRAPHY_CAD_REPORT,
+        has_concept_mod(code(codes.LANGUAGE, codes.ENGLISH)),
+        contains(library),
+        contains(_overall_impression(exam, operating_point)),
+        contains(
+            _summary(
+                codes.SUMMARY_OF_DETECTIONS,
+                codes.SUCCESSFUL_DETECTIONS,
+                [_performed(exam, codes.DETECTION_PERFORMED, codes.SELECTED_REGION)],
+            )
+        ),
+        contains(
+            _summary(
+                codes.SUMMARY_OF_ANALYSES,
+                codes.SUCCESSFUL_ANALYSES,
+                [
+                    _performed(exam, codes.ANALYSIS_PERFORMED, codes.ANALYSIS_OF_A_BREAST),
+                    _performed(exam, codes.ANALYSIS_PERFORMED, codes.ANALYSIS_OF_THE_EXAM),
+                ],
+            )
+        ),
+        template="4000",
+    )
+
+
+def _library_entry(study: Study, film: Film) -> Dataset:
+    """TID 4020."""
+    finding, facts = film.finding, list[Dataset]()
+    if finding.laterality is not None:
+        facts.append(code(codes.IMAGE_LATERALITY, codes.BREASTS[finding.laterality]))
+    if finding.view in codes.VIEWS:
+        modifiers = [code(codes.IMAGE_VIEW_MODIFIER, modifier) for modifier in film.modifiers]
+        view = codes.VIEWS[finding.view]
+        facts.append(code(codes.IMAGE_VIEW, view, has_concept_mod(*modifiers)))
+    if film.orientation is not None:
+        facts.append(text(codes.ORIENTATION_OF_ROWS, film.orientation[0]))
+        facts.append(text(codes.ORIENTATION_OF_COLUMNS, film.orientation[1]))
+    if study.date:
+        facts.append(date(codes.STUDY_DATE, study.date))
+    if study.time:
+        facts.append(time(codes.STUDY_TIME, study.time))
+    if film.spacing is not None:
+        across, down = film.spacing
+        facts.append(number(codes.HORIZONTAL_SPACING, f"{across:.6g}", codes.MICROMETER))
+        facts.append(number(codes.VERTICAL_SPACING, f"{down:.6g}", codes.MICROMETER))
+    facts.append(number(codes.ROWS, f"{finding.rows}", codes.PIXELS))
+    facts.append(number(codes.COLUMNS, f"{finding.columns}", codes.PIXELS))
+    return image(film.sop_class, film.instance, has_acq_context(*facts))
+
+
+def _overall_impression(exam: Exam, operating_point: OperatingPoint) -> Dataset:
+    """TID 4001 with 4002, and 4003 for each positive breast."""
+    positive = list_positive(exam)
+    return code(
+        codes.FINDINGS_SUMMARY,
+        codes.WITH_FINDINGS if positive else codes.WITHOUT_FINDINGS,
+        has_properties(text(codes.IMPRESSION, describe_exam(exam, operating_point))),
+        _algorithm(exam),
+        inferred_from(*(_impression(exam, films) for films in positive)),
+    )
+
+
+def _impression(exam: Exam, films: Many[Film]) -> Dataset:
+    """TID 4003. No properties: the class lets a container have none (PS3.3 A.35.5.3.1.3)."""
+    return container(
+        codes.INDIVIDUAL_IMPRESSION,
+        has_concept_mod(code(codes.RENDERING_INTENT, codes.PRESENTATION_REQUIRED)),
+        contains(*(_single_image_finding(exam, film) for film in films)),
+    )
+
+
+def _single_image_finding(exam: Exam, film: Film) -> Dataset:
+    """TID 4006 with 4021 and 4013.
+
+    The finding is a selected region: the model does not tell a mass from calcifications, and a
+    code for one of them would say so. TID 4006 lets a selected region have no "Probability of
+    cancer" (row 7), so that the probability is the certainty of the finding, and said in words.
+    """
+    center, corners = find_outline(film)
+    shown_in = exam.films.index(film)
+    return code(
+        codes.SINGLE_IMAGE_FINDING,
+        codes.SELECTED_REGION,
+        has_concept_mod(code(codes.RENDERING_INTENT, codes.PRESENTATION_REQUIRED)),
+        _algorithm(exam),
+        has_properties(
+            number(codes.CERTAINTY, percent(film.finding.probability), codes.PERCENT),
+            point(codes.CENTER, center, selected_from(_in_library(shown_in))),
+            polygon(codes.OUTLINE, corners, selected_from(_in_library(shown_in))),
+            text(codes.REGION_DESCRIPTION, describe_view(film)),
+        ),
+    )
+
+
+def _summary(name: codes.Code, heading: codes.Code, performed: Many[Dataset]) -> Dataset:
+    """TID 4015 or 4016, where everything succeeded."""
+    return code(name, codes.SUCCEEDED, inferred_from(container(heading, contains(*performed))))
+
+
+def _performed(exam: Exam, name: codes.Code, what: codes.Code) -> Dataset:
+    """TID 4017 or 4018: on all images of the exam."""
+    images = [_in_library(place) for place in range(len(exam.films))]
+    parameters = [text(codes.ALGORITHM_PARAMETERS, line) for line in list_parameters(exam)]
+    return code(name, what, _algorithm(exam), has_properties(*parameters, *images))
+
+
+def _algorithm(exam: Exam) -> Related:
+    """TID 4019, but for the parameters, which stand where the algorithm is said to have run."""
+    model = exam.finding.model
+    return has_properties(
+        text(codes.ALGORITHM_NAME, model.name),
+        text(codes.ALGORITHM_VERSION, describe_version(model)),
+    )
+
+
+def _in_library(place: int) -> Dataset:
+    """A reference to an image by its place among the exam's, from 0."""
+    return by_reference((*_LIBRARY, place + 1))
