@@ -15,8 +15,9 @@ from mammo.classifier.picture import Roi
 def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:
     """Probability of the target for each ROI, (N,) in [0, 1], on the device that the model is on.
 
-    Each goes through the network alone, since the size of a batch would change the last bits: an
-    image has the same probability in every company, and the served model's is that of `evaluate`.
+    On a CPU each goes through the network alone, since the size of a batch would change the last
+    bits: an image has the same probability in every company, and the served model's is that of
+    `evaluate`. A GPU would be idle most of the time, so there they go in batches.
 
     Args:
         model: as from `load_classifier`; it is switched to eval mode.
@@ -26,8 +27,9 @@ def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArra
     Raises:
         UserError: if an image cannot be read.
     """
-    alone = settings.model_copy(update={"batch_size": 1})
-    logits = predict_logits(model, Pictures(rois, settings), alone)
+    if next(model.parameters()).device.type == "cpu":
+        settings = settings.model_copy(update={"batch_size": 1})
+    logits = predict_logits(model, Pictures(rois, settings), settings)
     # Not NumPy's exp: where NumPy was loaded before `mammo`, that depends on the processor.
     return torch.from_numpy(logits).sigmoid().numpy()
 
