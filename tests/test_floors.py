@@ -29,6 +29,7 @@ GROUND_UP = {
         ("pipeline",),
         ("tracking",),
         ("publishing", "remote"),
+        ("evidence",),
         ("audit", "servers", "pruning"),
         ("promotion",),
         ("retraining",),

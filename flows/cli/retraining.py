@@ -100,6 +100,8 @@ def _show_summary(summary: Any) -> None:
     console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
     _show_publications(console, summary)
     console.print(f"git tag  {git_tag(summary.version)}")
+    signed = "signed" if summary.signed else "unsigned"
+    console.print(f"evidence {signed}: mammoflow verify {summary.version}")
     console.print("report   outputs/report/index.html")
     mlflow = os.environ["MLFLOW_TRACKING_URI"]
     if mlflow.startswith("sqlite:"):
