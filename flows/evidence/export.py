@@ -12,9 +12,10 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.evidence import verify
+from flows.evidence.bom import BOM, read_locked_packages_of
 from flows.evidence.keys import PUBLIC
 from flows.evidence.ledger import file_of_version, read_head, read_ledger
-from flows.evidence.signing import copy_model, read_locked
+from flows.evidence.signing import copy_model
 from flows.evidence.verify import LEDGER, MANIFEST, SNAPSHOT, Report, hash_folder
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
@@ -65,10 +66,11 @@ def _write(root: Path, version: ModelVersion, folder: Path) -> None:
     raws, head = read_ledger(root), read_head()
     own = file_of_version(number)
     texts = {LEDGER: "".join(f"{raw}\n" for raw in raws), own: read_artifact(run, own)}
-    texts[ENVIRONMENT_ARTIFACT] = read_artifact(run, ENVIRONMENT_ARTIFACT)
+    for name in (ENVIRONMENT_ARTIFACT, BOM):
+        texts[name] = read_artifact(run, name)
     if snapshot is not None:
         texts |= {f"{SNAPSHOT}/{name}": text for name, text in snapshot.files.items()}
-        texts[f"{SNAPSHOT}/requirements.lock"] = read_locked(root, snapshot)
+        texts[f"{SNAPSHOT}/requirements.lock"] = read_locked_packages_of(root, snapshot)
     for name, text in texts.items():
         if text is not None:
             write_text(folder / name, text)

@@ -31,6 +31,7 @@ from flows.evidence.verify import (
     canonical,
     lines_of,
     read_line,
+    sha256,
     split_lines,
 )
 from flows.processes.run_git import fetch, file_at, git, remotes, succeeds
@@ -55,9 +56,10 @@ def read_ledger(root: Path) -> list[str]:
     """Every line that the registry or git has, in the ledger's order; none is verified.
 
     Text that is no line comes last. If a registered version or a branch lacks lines that another
-    copy has, they are here; a branch that this clone lacks is fetched.
+    copy has, they are here. The branch is fetched if this clone lacks it, or the last line.
     """
-    if not succeeds(root, "show-ref", "--verify", "--quiet", f"refs/heads/{BRANCH}"):
+    head = read_head()
+    if not _has(root, f"refs/heads/{BRANCH}") or not _knows(_read_branches(root), head):
         _fetch(root)
     raws = _read_branches(root)
     for version in list_versions():
@@ -183,12 +185,27 @@ def publish_ledger(root: Path) -> str | None:
 
 
 def read_lines_for_adding(root: Path) -> list[Line]:
-    """The lines that a new one is added to; the registry is asked if the branch is behind it."""
-    lines = _readable(_read_branches(root))
-    head = read_head()
-    if head is not None and head[1] not in {line.digest for line in lines}:
-        lines = _readable(read_ledger(root))
-    return lines
+    """The lines that a new one is added to; the registry is asked if the branch is behind it.
+
+    Raises:
+        UserError: if nobody has the line that is the last by the registry: a line after another
+            would be one too many for ever.
+    """
+    raws, head = _read_branches(root), read_head()
+    if not _knows(raws, head):
+        raws = read_ledger(root)
+    if head is not None and not _knows(raws, head):
+        raise UserError(
+            f"line {head[0]} is the last of the signed evidence, by the tag {HEAD} of {MODEL} in "
+            f"MLflow, and neither MLflow nor this clone nor a remote has it: push the branch "
+            f"{BRANCH} from the clone that signed it; if it is lost, delete the tag: the gap will "
+            f"show"
+        )
+    return _readable(raws)
+
+
+def _knows(raws: Iterable[str], head: tuple[int, str] | None) -> bool:
+    return head is None or head[1] in {sha256(raw.encode()) for raw in raws}
 
 
 def _readable(raws: Iterable[str]) -> list[Line]:

@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
 from flows.evidence import statements
+from flows.evidence.bom import BOM, keep_bom, read_locked_packages_of
 from flows.evidence.keys import find_owner
 from flows.evidence.ledger import add, publish_ledger, read_lines_for_adding
 from flows.evidence.verify import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "copy_model",
+    "describe_materials",
     "publish_ledger",
     "sign_audit",
     "sign_decision",
@@ -72,7 +74,14 @@ def sign_policy(root: Path, policy: Policy) -> Line | None:
     if lines and list(lines[-1].subject.values()) == [digest]:
         return lines[-1]
     said = statements.describe_policy(policy)
-    return add(root, owner, POLICY, {"policy": digest}, said, version=None)
+    line = add(root, owner, POLICY, {"policy": digest}, said, version=None)
+    publish_ledger(root)  # no version has this line yet, so other clones find it nowhere else
+    return line
+
+
+def describe_materials(root: Path, version: ModelVersion) -> None:
+    """Put the bill of materials of a version among the artifacts of its run, signed or not."""
+    keep_bom(root, version, _hash_model(version))
 
 
 def sign_version(root: Path, version: ModelVersion, *, later: bool = False) -> Line | None:
@@ -94,17 +103,16 @@ def sign_version(root: Path, version: ModelVersion, *, later: bool = False) -> L
         raise UserError(f"version {number} has a signed provenance already")
     snapshot, text = snapshot_of(version), read_artifact(run_of(version), ENVIRONMENT_ARTIFACT)
     environment = environment_of(version)
-    with tempfile.TemporaryDirectory() as scratch:
-        files = hash_folder(copy_model(version, Path(scratch)))
+    files = _hash_model(version)
     policy = next((line for line in reversed(lines) if line.kind == POLICY), None)
     said = statements.describe_build(
         snapshot,
-        locked_packages=read_locked(root, snapshot),
+        locked_packages=read_locked_packages_of(root, snapshot),
         weights=_read_weights(root, snapshot),
         environment=(text, environment) if text is not None and environment is not None else None,
         run=MlflowClient().get_run(run_of(version)),
         builder=owner.key.name,
-        kept={},
+        kept={BOM: statements.hash_text(keep_bom(root, version, files))},
     )
     return add(
         root,
@@ -232,13 +240,6 @@ def copy_model(version: ModelVersion, folder: Path) -> Path:
     return model
 
 
-def read_locked(root: Path, snapshot: Snapshot) -> str | None:
-    """The text of the requirements.lock of a snapshot's commit; None if it has none."""
-    if not listed(root, "ls-tree", "-z", "--name-only", snapshot.commit, "--", "requirements.lock"):
-        return None
-    return file_at(root, snapshot.commit, "requirements.lock")
-
-
 def _read_weights(root: Path, snapshot: Snapshot) -> dict[str, str]:
     """The first weights of a snapshot's commit: path and DVC's hash of each."""
     there = listed(root, "ls-tree", "-z", "--name-only", snapshot.commit, "--", f"{WEIGHTS}/")
@@ -253,8 +254,12 @@ def _name_model(version: ModelVersion, lines: Sequence[Line]) -> dict[str, str]:
     name = f"{MODEL} version {version.version}"
     if made is not None:
         return {name: digest_of_model(made.subject)}
+    return {name: digest_of_model(_hash_model(version))}
+
+
+def _hash_model(version: ModelVersion) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
-        return {name: digest_of_model(hash_folder(copy_model(version, Path(scratch))))}
+        return hash_folder(copy_model(version, Path(scratch)))
 
 
 def _find(lines: Sequence[Line], kind: str, version: int) -> Line | None:

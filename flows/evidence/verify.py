@@ -193,6 +193,8 @@ def read_key(path: Path) -> PublicKey:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public))
         if key.withdrawn is not None:
             datetime.fromisoformat(key.withdrawn)
+        if (said["keytype"], said["scheme"]) != ("ed25519", "ed25519") or len(said) != 7:
+            raise ValueError("it is of another kind")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name} in keys/ is no public key ({error!r})") from None
     if key.keyid != keyid_of(key.public) or path.stem != key.name:

@@ -17,7 +17,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.evidence.signing import sign_policy, sign_version
+from flows.evidence.signing import describe_materials, sign_policy, sign_version
 from flows.notify import notify, notify_failure
 from flows.pipeline.ensure_data import ensure_data
 from flows.pipeline.first_weights import ensure_weights
@@ -206,7 +206,9 @@ def _make_version(job: _Job) -> Summary:
 def _publish_and_judge(job: _Job, made: Summary) -> Summary:
     """Sign and publish a new version, send its notification, and let the gate judge it."""
     say = get_run_logger().info
-    signed = sign_version(job.root, registry.get_version(made.version))
+    version = registry.get_version(made.version)
+    describe_materials(job.root, version)
+    signed = sign_version(job.root, version)
     publications = [publish(job.root, made.version, say)]
     if publications[0].complete:
         publications += publish_pending(job.root, say)
