@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
@@ -55,13 +56,12 @@ WHO = "Anna Tester <anna@localhost>"
 def make_repository(root: Path) -> None:
     """The records of a project, committed."""
     (root / "weights").mkdir(parents=True)
-    (root / ".dvc").mkdir()
     git(root, "init", "-q", "-b", "main")
     git(root, "config", "user.name", "Anna Tester")
     git(root, "config", "user.email", "anna@localhost")
+    Repo.init(str(root)).close()
     (root / "dvc.yaml").write_text("stages: {}\n")
-    (root / ".gitignore").write_text("/mlruns/\n/.dvc/tmp/\n")
-    (root / ".dvc" / "config").write_text("")
+    (root / ".gitignore").write_text("/mlruns/\n")
     (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     data = {"outs": [{"path": "data", "md5": "d" * 32 + ".dir", "size": 1}]}
     (root / "data.dvc").write_text(yaml.safe_dump(data))
