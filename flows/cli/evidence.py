@@ -135,7 +135,7 @@ def export(
     with one_sentence():
         found = find_version(version)
         export_version(Path.cwd(), found, folder)
-    say(f"{folder}: verify it by `python verify.py {folder}`, anywhere, with `cryptography` alone")
+    say(f"verify it by `python {folder}/verify.py`, anywhere: it needs `cryptography` and no more")
 
 
 app.add_typer(keys, name="keys")
