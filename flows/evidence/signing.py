@@ -141,8 +141,8 @@ def sign_evaluation(
     lines, snapshot = read_lines_for_adding(root), snapshot_of(version)
     women = statements.hash_test_women(snapshot)
     looks = [line.predicate.get("look") for line in lines if line.kind == EVALUATION]
-    earlier = [look for look in looks if isinstance(look, Mapping) and look["women"] == women]
-    look = {"number": len(earlier) + 1, "women": women}
+    earlier = [look for look in looks if isinstance(look, Mapping) and look["test_women"] == women]
+    look = {"number": len(earlier) + 1, "test_women": women}
     return add(
         root,
         owner,
