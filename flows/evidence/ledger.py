@@ -1,13 +1,17 @@
 """The ledger: one line for each attestation of the model, each naming the line before it.
 
-The lines of a version lie in MLflow, as `attestations/vN.intoto.jsonl` of its run, and all lines
-lie on the branch `evidence/MODEL` of git, which is published with the versions. It is a branch and
-no file of the tag `model/vN`: that tag's tree is exactly the snapshot, and never changes, while
-verdicts and promotions come later. A branch only grows, too: git refuses to push it otherwise.
+The lines of a version lie in MLflow, as `attestations/vN.intoto.jsonl` of its run. All lines lie on
+the branch `evidence/MODEL` of git, in files of the same names; it is published with the versions.
+It is a branch and no file of the tag `model/vN`: that tag's tree is exactly the snapshot, and never
+changes, while verdicts and promotions come later. And a branch only grows: git refuses to push it
+otherwise.
 """
 
 import fcntl
+import functools
 import os
+import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,7 +26,6 @@ from flows.evidence.keys import Owner
 from flows.evidence.verify import (
     DECISION,
     DECISIONS,
-    LEDGER,
     PAYLOAD_TYPE,
     POSITION,
     ROLES,
@@ -34,7 +37,7 @@ from flows.evidence.verify import (
     sha256,
     split_lines,
 )
-from flows.processes.run_git import fetch, file_at, git, remotes, succeeds
+from flows.processes.run_git import fetch, git, listed, remotes, succeeds
 from flows.publishing.publish import git_remote
 from flows.snapshots.snapshot import committer_of
 from flows.tracking.registry import MODEL, find, is_absent, list_versions, read_artifact, run_of
@@ -43,8 +46,14 @@ from mammo.base.errors import UserError
 BRANCH = f"evidence/{MODEL}"
 """The branch of git that has every line."""
 
+POLICIES = "policies.intoto.jsonl"
+"""The file of the branch with the lines that belong to no version."""
+
 HEAD = "evidence_head"
 """The tag of the registered model with number and digest of the ledger's last line."""
+
+
+_BATCH_HEADER = re.compile(r"[0-9a-f]{40,64} blob \d+")
 
 
 def file_of_version(version: int) -> str:
@@ -130,8 +139,7 @@ def add(
             **more,
         }
         line = read_line(seal(owner, kind, subject, {**predicate, POSITION: position}))
-        text = _as_text([*(known.raw for known in lines), line.raw])
-        _commit(root, text, f"line {line.number}: {line.name}")
+        _commit(root, [*lines, line], line.name)
         _keep(line, [*lines, line])
     return line
 
@@ -175,8 +183,8 @@ def publish_ledger(root: Path) -> str | None:
         ours = f"refs/heads/{BRANCH}"
         if _has(root, theirs) and not succeeds(root, "merge-base", "--is-ancestor", theirs, ours):
             with _hold(root):
-                text = _as_text(_in_order(_read_branches(root)))
-                _commit(root, text, "both clones' lines", git(root, "rev-parse", theirs))
+                lines = _readable(_read_branches(root))
+                _commit(root, lines, "both clones' lines", git(root, "rev-parse", theirs))
         git(root, "push", "--quiet", remote, f"{ours}:{ours}")
     except UserError as error:
         said = " ".join(str(error).split())
@@ -209,24 +217,25 @@ def _knows(raws: Iterable[str], head: tuple[int, str] | None) -> bool:
 
 
 def _readable(raws: Iterable[str]) -> list[Line]:
-    found = []
-    for raw in _in_order(raws):
-        try:
-            found.append(read_line(raw))
-        except ValueError:
-            continue  # `mammoflow verify` reports it; it has no place in the ledger
-    return found
+    """The lines in their order; `mammoflow verify` reports what is none."""
+    found = (_read(raw) for raw in _in_order(raws))
+    return [line for line in found if line is not None]
+
+
+@functools.cache
+def _read(raw: str) -> Line | None:
+    try:
+        return read_line(raw)
+    except ValueError:
+        return None
 
 
 def _in_order(raws: Iterable[str]) -> list[str]:
-    """Each line once, by its number."""
+    """Each line once, by its number; what is no line comes last."""
 
     def place(raw: str) -> tuple[float, str]:
-        try:
-            line = read_line(raw)
-        except ValueError:
-            return float("inf"), raw
-        return line.number, line.digest
+        line = _read(raw)
+        return (float("inf"), raw) if line is None else (line.number, line.digest)
 
     return sorted(dict.fromkeys(raws), key=place)
 
@@ -234,11 +243,18 @@ def _in_order(raws: Iterable[str]) -> list[str]:
 def _read_branches(root: Path) -> list[str]:
     """The lines of the branch, in this clone and as it was last fetched."""
     refs = [f"refs/heads/{BRANCH}", *(f"refs/remotes/{name}/{BRANCH}" for name in remotes(root))]
-    found: list[str] = []
-    for ref in refs:
-        if _has(root, ref):
-            found += split_lines(file_at(root, ref, LEDGER))
-    return found
+    return [raw for ref in refs for raw in _read_branch(root, ref)]
+
+
+def _read_branch(root: Path, ref: str) -> list[str]:
+    """The lines of all files of a branch; none if there is no such branch."""
+    if not _has(root, ref):
+        return []
+    entries = listed(root, "ls-tree", "-r", "-z", ref)
+    ids = "".join(f"{entry.split()[2]}\n" for entry in entries)
+    # One call for all files; each begins with a line that names it and its size.
+    said = git(root, "cat-file", "--batch", stdin=ids).split("\n")
+    return [raw for raw in said if raw and not _BATCH_HEADER.fullmatch(raw)]
 
 
 def _has(root: Path, ref: str) -> bool:
@@ -255,12 +271,26 @@ def _fetch(root: Path) -> None:
             continue  # it does not answer: the registry has the lines, too
 
 
-def _commit(root: Path, text: str, message: str, *parents: str) -> None:
-    """Put a new commit with the ledger's text on the branch; the folder stays as it is."""
+def _commit(root: Path, lines: Sequence[Line], message: str, *parents: str) -> None:
+    """Put a commit with the lines that the branch lacks on it; the folder stays as it is.
+
+    Each version has a file of its own there, so that a line more is a small file more in git.
+    """
     ref = f"refs/heads/{BRANCH}"
+    known = set(_read_branch(root, ref))
     before = git(root, "rev-parse", ref) if _has(root, ref) else ""
-    blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
-    tree = git(root, "mktree", stdin=f"100644 blob {blob}\t{LEDGER}\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        git(root, "read-tree", *([before] if before else ["--empty"]), env=index)
+        for version in {line.version for line in lines if line.raw not in known}:
+            if version is None:
+                name, own = POLICIES, [line for line in lines if line.version is None]
+            else:
+                name, own = file_of_version(version), lines_of(lines, version)
+            text = _as_text(line.raw for line in own)
+            blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
+            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
+        tree = git(root, "write-tree", env=index)
     of = [part for parent in (before, *parents) if parent for part in ("-p", parent)]
     commit = git(root, "commit-tree", tree, *of, stdin=f"{message}\n", env=committer_of(root))
     # Only if nobody moved it meanwhile: zeros say that it must not exist.

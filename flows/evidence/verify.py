@@ -20,7 +20,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ LEDGER, MANIFEST, MODEL, SNAPSHOT = "ledger.intoto.jsonl", "manifest.json", "mod
 
 WITH_BUILD, LATER = "with the build", "later"
 """When a provenance was signed."""
+
+LONGEST = 1_000_000  # lines of a ledger
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -247,11 +249,14 @@ def read_line(raw: str) -> Line:
         )
         datetime.fromisoformat(line.date)
         form = (envelope["payloadType"], statement["_type"])
+        as_signed = canonical(envelope).decode() == raw and canonical(statement) == payload
+        if not 0 < line.number <= LONGEST:
+            raise ValueError("its number is out of range")
     except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
         raise ValueError(f"is no attestation ({type(error).__name__}: {error})") from None
     if form != (PAYLOAD_TYPE, STATEMENT) or line.kind not in ROLES:
         raise ValueError("is an attestation of a kind that is not known")
-    if canonical(envelope).decode() != raw or canonical(statement) != payload:
+    if not as_signed:
         raise ValueError("is not written as it was signed")
     return line
 
@@ -337,12 +342,14 @@ def check_chain(ledger: Sequence[Line], head: tuple[int, str] | None = None) -> 
     by_number: dict[int, list[Line]] = {}
     for line in lines:
         by_number.setdefault(line.number, []).append(line)
-    for one, other in pairwise(lines):
-        if other.number < one.number:
-            yield f"{other.name} stands after {one.name}: lines were put in another order"
-    for number in range(1, max(by_number, default=0) + 1):
-        if number not in by_number:
-            yield f"line {number} was taken out of the ledger"
+    for first, second in pairwise(lines):
+        if second.number < first.number:
+            yield f"{second.name} stands after {first.name}: lines were put in another order"
+    for one, other in pairwise([0, *sorted(by_number)]):
+        if other == one + 2:
+            yield f"line {one + 1} was taken out of the ledger"
+        elif other > one + 2:
+            yield f"lines {one + 1} to {other - 1} were taken out of the ledger"
     before: Line | None = None
     for line in sorted(lines, key=lambda line: line.number):
         if len(by_number[line.number]) > 1:
@@ -466,7 +473,7 @@ def check_kept_files(provenance: Line, folder: Path) -> Iterator[str]:
         digest = part["digest"].get("sha256")
         if digest is None:
             continue  # DVC's or git's own hash, of what is not in the export
-        file = folder / place / str(part["name"])
+        file = folder / place / Path(str(part["name"])).name
         if not file.is_file():
             yield f"the export lacks {part['name']}, which {provenance.name} names"
         elif sha256(file.read_bytes()) != digest:
@@ -588,7 +595,7 @@ def _compare_files(folder: Path, wanted: Mapping[str, str]) -> Iterator[str]:
 
 def _time(text: str) -> datetime:
     found = datetime.fromisoformat(text)
-    return found if found.tzinfo is not None else datetime.fromisoformat(f"{text}+00:00")
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _list(roles: Sequence[str]) -> str:

@@ -12,7 +12,15 @@ from flows.cli.app import app
 from flows.evidence import signing
 from flows.evidence.export import verify_version
 from flows.evidence.keys import FOLDER, find_owner
-from flows.evidence.ledger import BRANCH, HEAD, file_of_version, publish_ledger, read_ledger, seal
+from flows.evidence.ledger import (
+    BRANCH,
+    HEAD,
+    POLICIES,
+    file_of_version,
+    publish_ledger,
+    read_ledger,
+    seal,
+)
 from flows.evidence.verify import PROVENANCE, read_line
 from flows.processes.run_git import file_at, git, succeeds
 from flows.tracking.registry import MODEL, get_version, read_artifact, run_of
@@ -40,8 +48,11 @@ def verify(version: int) -> Result:
 
 
 def test_a_version_holds_its_lines_and_the_branch_holds_all(root: Path) -> None:
-    branch = file_at(root, BRANCH, "ledger.intoto.jsonl").splitlines()
-    assert [read_line(raw).number for raw in branch] == list(range(1, 12))
+    assert [read_line(raw).number for raw in read_ledger(root)] == list(range(1, 12))
+    names = git(root, "ls-tree", "-r", "--name-only", BRANCH).splitlines()
+    assert names == [file_of_version(1), file_of_version(2), POLICIES]
+    for number in (1, 2):
+        assert file_at(root, BRANCH, file_of_version(number)).splitlines() == own_lines(number)
     assert [read_line(raw).number for raw in own_lines(1)] == [1, 2, 3, 4, 11]
     assert [read_line(raw).number for raw in own_lines(2)] == [5, 6, 7, 8, 9, 10]
     assert succeeds(root, "diff", "--quiet", "HEAD")  # the folder stays as it is
@@ -254,8 +265,9 @@ def test_the_branch_is_published_and_joins_what_two_clones_signed(
     assert publish_ledger(other) is None
     assert signing.sign_policy(root, policy(confidence=0.8)) is not None
     assert publish_ledger(root) is None
-    there = file_at(bare, f"refs/heads/{BRANCH}", "ledger.intoto.jsonl").splitlines()
-    assert [read_line(raw).number for raw in there] == list(range(1, 14))
+    there = file_at(bare, f"refs/heads/{BRANCH}", POLICIES).splitlines()
+    assert [read_line(raw).number for raw in there] == [1, 5, 12, 13]
+    assert [read_line(raw).number for raw in read_ledger(root)] == list(range(1, 14))
     assert verify_version(root, get_version(2), ()).status == 0
 
 
