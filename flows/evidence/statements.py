@@ -191,7 +191,7 @@ def describe_audit(
     level = "MAMMOFLOW_" + verdict.upper().replace(",", "").replace("-", "_").replace(" ", "_")
     return {
         "verifier": {"id": f"urn:mammoflow:auditor:{auditor}"},
-        "timeVerified": date,
+        "timeVerified": _write_time(datetime.fromisoformat(date)),
         "resourceUri": f"urn:mammoflow:model:{MODEL}:{version}",
         "policy": {
             "uri": "urn:mammoflow:audit:v1",
@@ -218,7 +218,12 @@ def _name_objects(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
 def _time(milliseconds: int | None) -> str | None:
     if milliseconds is None:
         return None
-    return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat(timespec="seconds")
+    return _write_time(datetime.fromtimestamp(milliseconds // 1000, UTC))
+
+
+def _write_time(when: datetime) -> str:
+    """A time as in-toto wants it: UTC, with a Z."""
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _without_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:

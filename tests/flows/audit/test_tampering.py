@@ -15,9 +15,10 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from flows.evidence.keys import FOLDER, make_key
+from flows.evidence.ledger import file_of_version
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import read_tag, write_tag
-from flows.tracking.registry import MODEL
+from flows.tracking.registry import MODEL, read_artifact
 from tests.support.tampering import (
     artifact,
     database,
@@ -325,7 +326,10 @@ def test_an_audit_verifies_what_was_signed_and_signs_its_verdict(root: Path) -> 
 def test_a_version_that_was_replaced_by_another_consistent_one_is_found(root: Path) -> None:
     """Registry, git and MLflow's artifacts agree: only what was signed does not."""
     client, other = MlflowClient(), version(2)
-    snapshot = read_tag(root, "model/v2")
+    snapshot, own = read_tag(root, "model/v2"), file_of_version(1)
+    signed = read_artifact(str(version(1).run_id), own)
+    assert signed is not None
+    client.log_text(str(other.run_id), signed, own)
     client.set_model_version_tag(MODEL, "1", "snapshot_digest", snapshot.digest)
     client.set_model_version_tag(MODEL, "1", "git_commit", snapshot.commit)
     sql(
