@@ -88,7 +88,7 @@ def keep(root: Path, record: Audit) -> str:
         # Of all audits, since others may have audited the version meanwhile.
         for key, value in _choose_shown(history(get_version(record.version))).items():
             client.set_model_version_tag(MODEL, number, key, value)
-        sign_audit(
+        signed = sign_audit(
             root,
             get_version(record.version),
             date=record.date,
@@ -97,7 +97,8 @@ def keep(root: Path, record: Audit) -> str:
             standard=made.standard,
             report=made.report_digest,
         )
-        publish_ledger(root)  # an auditor may not be allowed to: MLflow has the line, too
+        if signed is not None:
+            publish_ledger(root)  # an auditor may not be allowed to: MLflow has the line, too
     except (*FAULTS, OSError) as error:
         said = describe_error(error) if isinstance(error, MlflowException) else str(error)
         raise UserError(f"the report could not be kept: {said}") from None
