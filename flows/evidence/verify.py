@@ -452,11 +452,14 @@ def _check_policy(
     elif (
         provenance is not None
         and provenance.predicate[POSITION].get("signed") == WITH_BUILD
-        and policy.number > provenance.number
+        and policy.digest != provenance.policy
     ):
         yield (
             f"{policy.name} was signed after {provenance.name}: version {evaluation.version} had "
             f"been looked at before its policy was fixed"
+            if policy.number > provenance.number
+            else f"{evaluation.name} rests on {policy.name}, which was not the policy in force "
+            f"when version {evaluation.version} was made"
         )
     conditions = evaluation.predicate.get("conditions") or []
     passed = all(condition.get("passed") is True for condition in conditions)

@@ -24,9 +24,10 @@ from flows.evidence.ledger import (
 from flows.evidence.verify import PROVENANCE, read_line
 from flows.processes.run_git import file_at, git, succeeds
 from flows.tracking.registry import MODEL, get_version, read_artifact, run_of
+from mammo.assurance.promotion_rule import check_floors
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
-from tests.support.judged import policy
+from tests.support.judged import policy, women
 from tests.support.signed_project import payload_of, register, rewrite_records
 
 
@@ -209,6 +210,21 @@ def test_a_policy_that_is_in_force_is_not_signed_again(root: Path) -> None:
     assert line is not None
     assert line.number == 5
     assert len(read_ledger(root)) == 11
+
+
+def test_a_version_that_is_judged_again_is_judged_by_the_policy_of_its_time(root: Path) -> None:
+    """And by another one it shows that the look came first."""
+    first = load_params(root / "params.yaml").policy
+    decision = check_floors(women(30, seed=1), first)
+    again = signing.sign_evaluation(root, get_version(1), 1, first, decision, "promote")
+    assert again is not None
+    assert (again.number, again.policy) == (12, read_line(own_lines(1)[0]).digest)
+    assert verify(1).exit_code == 0
+    other = policy(confidence=0.5)
+    signing.sign_evaluation(root, get_version(1), 1, other, decision, "promote")
+    result = verify(1)
+    assert result.exit_code == 1
+    assert "line 13 (policy) was signed after line 2 (provenance of version 1)" in result.output
 
 
 def test_a_version_that_was_registered_unsigned_is_signed_later_and_says_so(

@@ -307,6 +307,28 @@ def test_an_evaluation_by_a_policy_that_was_signed_after_the_model_was_made_is_f
     )
 
 
+def test_an_evaluation_by_an_older_policy_than_the_one_in_force_is_found(
+    copy: Path, signed: Path
+) -> None:
+    """Else one could sign many policies, and take whichever suits."""
+    lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
+    judged, older = lines[6], lines[0]
+    rewrite(copy / OWN, lambda own: [older.raw, *own])
+    report = append(
+        copy,
+        signed,
+        "server",
+        "urn:mammoflow:evaluation:v1",
+        subject=judged.subject,
+        predicate={**judged.predicate, "policy_sha256": older.subject["policy"]},
+        position={"version": 2, "policy": older.digest},
+    )
+    assert report.wrong == [
+        "line 12 (evaluation of version 2) rests on line 1 (policy), which was not the policy in "
+        "force when version 2 was made"
+    ]
+
+
 def test_a_promotion_that_the_gate_did_not_decide_is_found(copy: Path, signed: Path) -> None:
     lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
     refused = {"evaluation": lines[6].digest, "from": 1, "to": 2, "who": "x", "why": "y"}
