@@ -36,7 +36,7 @@ from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
 from flows.tracking import aliases
 from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
 from tests.support.receiver import Receiver, listening
-from tests.support.small_project import Retrained, store
+from tests.support.small_project import Retrained, mammoflow, store
 from tests.support.tampering import model_folder
 
 pytestmark = pytest.mark.timeout(1800)
@@ -530,3 +530,24 @@ def test_what_the_gate_and_people_decide_is_signed_where_there_are_keys(root: Pa
     verified = run("verify", "2")
     assert verified.exit_code == 0, verified.output
     assert run("verify", "1").exit_code == 2  # nobody signed how it was made
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_retrain_signs_the_policy_first_then_what_it_made_and_what_the_gate_found(
+    root: Path, tmp_path: Path, prefect_server: dict[str, str]
+) -> None:
+    signs = {**prefect_server, FOLDER: str(tmp_path / "private")}
+    try:
+        said = mammoflow(root, "retrain", "--force", extra_env=signs).stdout
+    finally:
+        git(root, "tag", "-d", "model/v3")
+    assert "evidence signed: mammoflow verify 3" in said
+    lines, _ = read_lines(read_ledger(root))
+    assert [describe(line) for line in lines[:3]] == [
+        "policy",
+        "provenance of version 3",
+        "evaluation of version 3",
+    ]
+    assert lines[0].digest == lines[1].policy == lines[2].policy
+    verified = run("verify", "3")
+    assert verified.exit_code == 0, verified.output
