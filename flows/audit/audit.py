@@ -25,13 +25,21 @@ from flows.audit.account import (
     make_record,
 )
 from flows.audit.effect import compare_remade, rescore_recorded
-from flows.audit.findings import CheckResult, check, findings_of, note, unsound, wrong
+from flows.audit.findings import (
+    CheckResult,
+    check,
+    findings_of,
+    missing,
+    note,
+    unsound,
+    wrong,
+)
 from flows.audit.record import Audit, ComparedStage, Finding
 from flows.audit.reproduction import Tolerance, compare_stages, run_again
 from flows.audit.standard import find_standard
 from flows.audit.subject import Subject, read_subject
 from flows.evidence.export import verify_version
-from flows.evidence.keys import list_keys
+from flows.evidence.keys import PUBLIC, list_keys
 from flows.pipeline.graph import follows_training
 from flows.pipeline.lock_and_cache import read_sizes
 from flows.processes.follow import CommandError
@@ -95,7 +103,9 @@ def _check_evidence(root: Path, version: ModelVersion, say: Say) -> CheckResult:
     try:
         report = verify_version(root, version, ())
     except UserError as error:
-        return check("evidence", what, [note(f"its evidence cannot be verified: {error}")])
+        # Where there are keys, whoever damages a record must not come off better than by a change.
+        kind = missing if (root / PUBLIC).is_dir() else note
+        return check("evidence", what, [kind(f"its evidence cannot be verified: {error}")])
     say(f"evidence: {report.sentence}")
     if not report.signed and not report.wrong and not list_keys(root):
         return check("evidence", "the version is unsigned: there is nothing to verify", [])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from flows.evidence.keys import FOLDER, make_key
-from flows.evidence.ledger import file_of_version
+from flows.evidence.ledger import HEAD, file_of_version
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import read_tag, write_tag
 from flows.tracking.registry import MODEL, read_artifact
@@ -320,6 +320,16 @@ def test_an_audit_verifies_what_was_signed_and_signs_its_verdict(root: Path) -> 
     verified = CliRunner().invoke(app, ["verify", "1"])
     assert verified.exit_code == 0, verified.output
     assert "audit verdict of version 1, by lab (auditor)" in verified.output
+
+
+@pytest.mark.usefixtures("signed")
+def test_a_record_that_is_damaged_so_that_nothing_can_be_verified_is_no_way_out(
+    root: Path,
+) -> None:
+    MlflowClient().set_registered_model_tag(MODEL, HEAD, "nothing")
+    assert_caught(
+        audit(), 2, "the tag evidence_head of mammogram-classifier in MLflow is 'nothing'"
+    )
 
 
 @pytest.mark.usefixtures("signed")
