@@ -19,7 +19,7 @@ from flows.evidence.keys import make_key
 from flows.evidence.verify import canonical, sha256
 from flows.processes.run_git import git
 from flows.snapshots.environment import describe_environment
-from flows.snapshots.snapshot import Snapshot, capture, write_tag
+from flows.snapshots.snapshot import capture, write_tag
 from flows.tracking import aliases
 from flows.tracking.register import git_tag
 from flows.tracking.registry import (
@@ -176,17 +176,11 @@ def renew_manifest(export: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def snapshot_with(before: Snapshot, name: str, text: str) -> Snapshot:
-    """A snapshot with another text of one of its files."""
-    return Snapshot(before.commit, {**before.files, name: text})
-
-
 def rewrite_records(root: Path, version: ModelVersion, text: str) -> None:
     """Replace a version by another consistent one: model, snapshot, registry and git together."""
     client = MlflowClient()
     forged = capture(root)
-    for name in ("model/artifacts/predictor/weights.safetensors",):
-        client.log_text(str(version.run_id), text, name)
+    client.log_text(str(version.run_id), text, "model/artifacts/predictor/weights.safetensors")
     client.log_text(str(version.run_id), forged.to_json(), SNAPSHOT_ARTIFACT)
     for key, value in snapshot_tags(forged).items():
         client.set_model_version_tag(MODEL, version.version, key, value)
