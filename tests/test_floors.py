@@ -30,6 +30,7 @@ GROUND_UP = {
         ("pipeline",),
         ("tracking",),
         ("publishing", "remote"),
+        ("evidence",),
         ("audit", "servers", "pruning"),
         ("promotion", "serving"),
         ("retraining",),

@@ -25,11 +25,21 @@ from flows.audit.account import (
     make_record,
 )
 from flows.audit.effect import compare_remade, rescore_recorded
-from flows.audit.findings import CheckResult, check, findings_of, note, unsound, wrong
+from flows.audit.findings import (
+    CheckResult,
+    check,
+    findings_of,
+    missing,
+    note,
+    unsound,
+    wrong,
+)
 from flows.audit.record import Audit, ComparedStage, Finding
 from flows.audit.reproduction import Tolerance, compare_stages, run_again
 from flows.audit.standard import find_standard
 from flows.audit.subject import Subject, read_subject
+from flows.evidence.export import verify_version
+from flows.evidence.keys import PUBLIC, list_keys
 from flows.pipeline.graph import follows_training
 from flows.pipeline.lock_and_cache import read_sizes
 from flows.processes.follow import CommandError
@@ -67,7 +77,9 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     version = find_version(reference)
     run = provenance.find_run(version)
     say(f"auditing {MODEL} version {version.version}")
+    evidence = _check_evidence(root, version, say)
     snapshot, results = _check_identity(root, version, run)
+    results = [evidence, *results]
     found = Materials(results, snapshot, _compare_environments(root, version, snapshot))
     if snapshot is not None:
         with materialise(root, snapshot) as folder:
@@ -80,6 +92,26 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
             else:
                 found = _audit_subject(subject, found, params.audit, quick, say)
     return make_record(root, version, found, quick)
+
+
+def _check_evidence(root: Path, version: ModelVersion, say: Say) -> CheckResult:
+    """Verify what was signed of the version, if anything was; an unsigned version may be good.
+
+    Where there are keys it is a note that a version is unsigned: its lines may have been taken out.
+    """
+    what = "what was signed of the version holds"
+    try:
+        report = verify_version(root, version, ())
+    except UserError as error:
+        # Where there are keys, whoever damages a record must not come off better than by a change.
+        kind = missing if (root / PUBLIC).is_dir() else note
+        return check("evidence", what, [kind(f"its evidence cannot be verified: {error}")])
+    say(f"evidence: {report.sentence}")
+    if not report.signed and not report.wrong and not list_keys(root):
+        return check("evidence", "the version is unsigned: there is nothing to verify", [])
+    faults = [wrong(sentence) for sentence in report.wrong]
+    said = [note(sentence) for sentence in report.notes]
+    return check("evidence", what, [*faults, *said])
 
 
 def _check_identity(
@@ -139,7 +171,8 @@ def _audit_subject(
         environments=replace(environments, now=now),
         standard=standard,
     )
-    if any(finding.kind != "note" for finding in findings_of(found.results)):
+    # Evidence that does not hold is told beside what else is found, not in its place.
+    if any(x.step != "evidence" and x.kind != "note" for x in findings_of(found.results)):
         return found
     return _examine(subject, found, bounds, quick, say)
 

@@ -21,7 +21,8 @@ from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.audit.page import render
-from flows.audit.record import Audit
+from flows.audit.record import EXIT_STATUS, Audit
+from flows.evidence.signing import publish_ledger, sign_audit
 from flows.processes.checked import Readable, faults
 from flows.snapshots.environment import Environment
 from flows.tracking.aliases import identify_person
@@ -87,6 +88,17 @@ def keep(root: Path, record: Audit) -> str:
         # Of all audits, since others may have audited the version meanwhile.
         for key, value in _choose_shown(history(get_version(record.version))).items():
             client.set_model_version_tag(MODEL, number, key, value)
+        signed = sign_audit(
+            root,
+            get_version(record.version),
+            date=record.date,
+            passed=EXIT_STATUS[record.verdict] == 0,
+            verdict=record.verdict,
+            standard=made.standard,
+            report=made.report_digest,
+        )
+        if signed is not None:
+            publish_ledger(root)  # an auditor may not be allowed to: MLflow has the line, too
     except (*FAULTS, OSError) as error:
         said = describe_error(error) if isinstance(error, MlflowException) else str(error)
         raise UserError(f"the report could not be kept: {said}") from None

@@ -28,6 +28,7 @@ OutLikeness = Likeness | Literal["follows from training"]
 """The last: other bytes of a stage after training, where the arithmetic differs; not judged."""
 
 Step = Literal[
+    "evidence",
     "provenance",
     "integrity",
     "leakage",

@@ -10,12 +10,22 @@ from typing import Annotated
 import typer
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli import auditing, data, params, predicting, promotion, retraining, services
+from flows.cli import (
+    auditing,
+    data,
+    evidence,
+    params,
+    predicting,
+    promotion,
+    retraining,
+    services,
+)
 from flows.cli.console import one_sentence
 from flows.processes.checked import ModelName, checked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for module in (retraining, auditing, services, promotion, predicting):  # in the order of the help
+# In the order of the help.
+for module in (retraining, auditing, evidence, services, promotion, predicting):
     app.add_typer(module.app)
 app.add_typer(data.app, name="data")
 app.add_typer(params.app, name="params")

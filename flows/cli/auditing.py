@@ -116,13 +116,15 @@ def audits(
 def publish(
     versions: Annotated[list[int], typer.Argument(help="Numbers of versions.")],
 ) -> None:
-    """Push what others need to audit versions: git tags, data and outs. Asks whether it is there.
+    """Push what others need to audit versions: git tags, data, outs, and the signed evidence.
 
-    A retrain does so for the version that it registers. Exits with 1 if one cannot be had.
+    It asks whether it is there. A retrain does so for the version that it registers. Exits with 1
+    if something cannot be had.
     """
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
+    from flows.evidence.signing import publish_ledger
     from flows.publishing.publish import describe_publication
     from flows.publishing.publish import publish as publish_version
     from flows.tracking.registry import MODEL, find
@@ -135,6 +137,9 @@ def publish(
             found = publish_version(Path.cwd(), version, say)
             say(describe_publication(found))
             complete = complete and found.complete
+        if fault := publish_ledger(Path.cwd()):
+            say(fault)
+            complete = False
     raise typer.Exit(0 if complete else 1)
 
 

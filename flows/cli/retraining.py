@@ -100,6 +100,10 @@ def _show_summary(summary: Any) -> None:
     console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
     _show_publications(console, summary)
     console.print(f"git tag  {git_tag(summary.version)}")
+    if summary.signed:
+        console.print(f"evidence signed: mammoflow verify {summary.version}")
+    else:
+        console.print("evidence unsigned: there is no key (docs/evidence.md)")
     console.print("report   outputs/report/index.html")
     mlflow = os.environ["MLFLOW_TRACKING_URI"]
     if mlflow.startswith("sqlite:"):

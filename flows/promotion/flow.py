@@ -16,6 +16,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
+from flows.evidence.signing import (
+    publish_ledger,
+    sign_decision,
+    sign_evaluation,
+    sign_policy,
+)
 from flows.notify import notify, notify_failure
 from flows.promotion.gate import (
     NO_CHAMPION,
@@ -53,6 +59,7 @@ def run_gate(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
     champion, absence = _find_champion()
     number, say = int(version.version), get_run_logger().info
     known = int(champion.version) if champion is not None else None
+    sign_policy(root, policy)  # before the look
     objection = _find_objection(version)
     if objection is not None:
         verdict = record_uncompared(version, known, "refuse", policy, objection)
@@ -64,10 +71,13 @@ def run_gate(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
         sentence = f"{absence}, so nothing can be compared: {_advise(version)}"
         verdict = record_uncompared(version, None, "cannot be judged", policy, sentence)
     _show_verdict(verdict)
+    _sign_numbers(root, version, verdict, policy)
     if verdict.word == "cannot be judged":
         outcome: Outcome = "not judged"
     elif verdict.word == "refuse":
         outcome = "refused"
+        who, move = aliases.AUTOMATIC, (verdict.champion, verdict.champion)
+        sign_decision(root, "refusal", version, who, verdict.sentence, move)
     elif policy.approve == "manual" and champion is not None:
         outcome = "waits for approval"
     else:
@@ -75,9 +85,11 @@ def run_gate(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
         try:
             aliases.check_unmoved(number, verdict.champion)
         except UserError as error:
-            return _announce(version, verdict.champion, "not judged", verdict, str(error))
-        aliases.make_champion(number, aliases.AUTOMATIC, f"the gate: {verdict.sentence}")
-    return _announce(version, verdict.champion, outcome, verdict, verdict.sentence)
+            return _announce(root, version, verdict.champion, "not judged", verdict, str(error))
+        who, move = aliases.AUTOMATIC, (verdict.champion, number)
+        aliases.make_champion(number, who, f"the gate: {verdict.sentence}")
+        sign_decision(root, "promotion", version, who, verdict.sentence, move)
+    return _announce(root, version, verdict.champion, outcome, verdict, verdict.sentence)
 
 
 def was_judged(version: ModelVersion) -> bool:
@@ -175,12 +187,15 @@ def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) ->
     if champion is not None:
         verdict = find_verdict(version, int(champion.version))
         if verdict is None:
+            sign_policy(root, policy)  # before the look
             verdict = judge(root, champion, version, policy, get_run_logger().info)
+            _sign_numbers(root, version, verdict, policy)
         _show_verdict(verdict)
     aliases.check_unmoved(number, now)
     aliases.make_champion(number, who, reason)
+    sign_decision(root, "approval", version, who, reason, (now, number))
     gate = f" (the gate: {verdict.word})" if verdict is not None else ""
-    return _announce(version, now, "promoted", verdict, f"{who}: {reason}{gate}")
+    return _announce(root, version, now, "promoted", verdict, f"{who}: {reason}{gate}")
 
 
 def roll_back(root: Path, reason: str) -> tuple[int, int]:
@@ -195,6 +210,8 @@ def roll_back(root: Path, reason: str) -> tuple[int, int]:
     why, who = aliases.check_reason(reason), aliases.identify_person(root)
     registry.open_store(root)
     before, now = aliases.roll_back(who, why)
+    sign_decision(root, "rollback", registry.get_version(now), who, why, (before, now))
+    publish_ledger(root)  # what hinders it hinders no rollback; the next publication says it
     notify(f"{MODEL}: rolled back from version {before} to {now}", f"{who}: {why}")
     return before, now
 
@@ -239,16 +256,25 @@ def _advise(version: ModelVersion) -> str:
     return f'decide yourself with `mammoflow promote {version.version} --reason "..."`'
 
 
+def _sign_numbers(root: Path, version: ModelVersion, verdict: Verdict, policy: Policy) -> None:
+    """Sign what the gate found, if it compared anything."""
+    if verdict.decision is not None:
+        sign_evaluation(root, version, verdict.champion, policy, verdict.decision, verdict.word)
+
+
 def _announce(
+    root: Path,
     version: ModelVersion,
     champion: int | None,
     outcome: Outcome,
     verdict: Verdict | None,
     sentence: str,
 ) -> Promotion:
-    """Log what became of a version, send a notification, and return it."""
+    """Log what became of a version, publish what was signed, notify, and return it."""
     heading = f"{MODEL} version {version.version}: {outcome}"
     get_run_logger().info("%s: %s", heading, sentence)
+    if fault := publish_ledger(root):
+        get_run_logger().warning(fault)
     notify(heading, sentence)
     return Promotion(int(version.version), champion, outcome, verdict, sentence)
 

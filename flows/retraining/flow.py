@@ -17,6 +17,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows.evidence.signing import describe_materials, sign_policy, sign_version
 from flows.notify import notify, notify_failure
 from flows.pipeline.ensure_data import ensure_data
 from flows.pipeline.first_weights import ensure_weights
@@ -57,6 +58,7 @@ class Summary:
     registered: bool = True
     gate: Promotion | None = None  # None if the version had been at the gate before
     publications: tuple[Publication, ...] = ()  # this version's first
+    signed: bool = False  # whether the version's provenance was signed now
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def _make_version(job: _Job) -> Summary:
         UserError: if the commit changed meanwhile, or the version cannot be registered.
     """
     root, before = job.root, job.before
+    sign_policy(root, job.policy)  # before a model is looked at, so before there is one
     name = attempts.name_run(before.commit)
     tags = {"prefect_flow_run": flow_run.ui_url or str(flow_run.id)}
     run = runs.start_retrain(job.experiment, before, workspace_id(root), job.trigger, name, tags)
@@ -201,8 +204,11 @@ def _make_version(job: _Job) -> Summary:
 
 
 def _publish_and_judge(job: _Job, made: Summary) -> Summary:
-    """Publish a new version, send its notification, and let the gate judge it."""
+    """Sign and publish a new version, send its notification, and let the gate judge it."""
     say = get_run_logger().info
+    version = registry.get_version(made.version)
+    describe_materials(job.root, version)
+    signed = sign_version(job.root, version)
     publications = [publish(job.root, made.version, say)]
     if publications[0].complete:
         publications += publish_pending(job.root, say)
@@ -216,6 +222,7 @@ def _publish_and_judge(job: _Job, made: Summary) -> Summary:
         alias=registry.CHAMPION if gate.outcome == "promoted" else made.alias,
         gate=gate,
         publications=tuple(publications),
+        signed=signed is not None,
     )
     create_markdown_artifact(
         _write_markdown(summary),

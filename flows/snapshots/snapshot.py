@@ -169,7 +169,7 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
             blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
             git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
         tree = git(root, "write-tree", env=index)
-    identity = _identity(root)
+    identity = committer_of(root)
     commit = git(
         root, "commit-tree", tree, "-p", snapshot.commit, stdin=message + "\n", env=identity
     )
@@ -314,7 +314,7 @@ def _files_at(root: Path, revision: str) -> dict[str, str]:
     return {name: file_at(root, revision, name) for name in present}
 
 
-def _identity(root: Path) -> dict[str, str]:
+def committer_of(root: Path) -> dict[str, str]:
     """Who commits: git's configured identity, or Mammoflow where there is none (a bare machine)."""
     if all(succeeds(root, "var", f"GIT_{role}_IDENT") for role in ("AUTHOR", "COMMITTER")):
         return {}

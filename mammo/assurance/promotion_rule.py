@@ -5,7 +5,7 @@ pure function: the same tables and the same policy give the same decision.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,8 @@ class Reason:
     limit: float  # that the bound, the challenger or the difference must keep: see `sentence`
     passed: bool
     sentence: str
+    breasts: int = 0  # that were compared
+    positives: int = 0  # of them
 
     @property
     def name(self) -> str:
@@ -92,12 +94,13 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
         raise ValueError(ONE_CLASS)
     before, after = _measure(old), _measure(new)
     differences = _resample_differences(old, new, policy.bootstrap)
-    reasons = []
+    reasons = []  # of all the women
     for area, draws in zip(AREAS, differences, strict=True):
         bound = float(np.quantile(draws, 1 - policy.confidence))
         reasons.append(_check_area(area, before[area], after[area], bound, policy))
     reasons.append(_check_floor(before[SENSITIVITY], after[SENSITIVITY], policy))
     reasons.append(_check_calibration(before, after, policy))
+    reasons = [_count_cases(reason, new) for reason in reasons]
     not_judged = []
     for group, members in _iterate_groups(new, policy.subgroups.by):
         positives = int(new.loc[members, "target"].sum())
@@ -105,7 +108,7 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
             not_judged.append(f"{group}: {members.sum()} breasts, {positives} positive")
         else:
             pair = _measure(old[members])["auroc"], _measure(new[members])["auroc"]
-            reasons.append(_check_loss(group, *pair, policy))
+            reasons.append(_count_cases(_check_loss(group, *pair, policy), new[members]))
     return Decision(
         promote=all(reason.passed for reason in reasons),
         reasons=tuple(reasons),
@@ -130,7 +133,7 @@ def check_floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
     if breasts["target"].nunique() != 2:
         raise ValueError(ONE_CLASS)
     found = _measure(breasts.assign(probability=round_probabilities(breasts["probability"])))
-    reasons = (_check_floor(None, found[SENSITIVITY], policy),)
+    reasons = (_count_cases(_check_floor(None, found[SENSITIVITY], policy), breasts),)
     return Decision(
         promote=all(reason.passed for reason in reasons),
         reasons=reasons,
@@ -234,6 +237,10 @@ def _check_loss(group: str, before: float, after: float, policy: Policy) -> Reas
         f"and at most {limit:.3f} is allowed"
     )
     return Reason("auroc", group, before, after, None, limit, before - after <= limit, sentence)
+
+
+def _count_cases(reason: Reason, breasts: pd.DataFrame) -> Reason:
+    return replace(reason, breasts=len(breasts), positives=int(breasts["target"].sum()))
 
 
 def _name_score(name: str) -> str:

@@ -5,6 +5,7 @@ must be found without one), and the fixture puts everything back.
 """
 
 import shutil
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
+from flows.evidence.keys import FOLDER, make_key
+from flows.evidence.ledger import HEAD, file_of_version
 from flows.processes.run_git import git
-from flows.snapshots.snapshot import read_tag
-from flows.tracking.registry import MODEL
+from flows.snapshots.snapshot import read_tag, write_tag
+from flows.tracking.registry import MODEL, read_artifact
 from tests.support.tampering import (
     artifact,
     database,
@@ -57,7 +60,8 @@ def test_untouched_its_records_agree(root: Path) -> None:
         result = audit(number)
         assert result.exit_code == 0, result.output
         assert "RECORDS AGREE, NOT RE-RUN" in result.output
-        assert "standard: equivalence: " in result.output.splitlines()[1]
+        assert result.output.splitlines()[1].endswith(f"Version {number} is unsigned.")
+        assert "standard: equivalence: " in result.output.splitlines()[2]
         assert version(number).tags["audit_verdict"] == "records agree, not re-run"
     assert len(version().tags["audit_report_digest"]) == 64
     names = {item.path for item in MlflowClient().list_artifacts(str(version().run_id), "audits")}
@@ -300,3 +304,63 @@ def test_an_alias_stands_for_its_version(root: Path) -> None:
     result = CliRunner().invoke(app, ["audit", f"{MODEL}@champion", "--quick"])
     assert result.exit_code == 0
     assert f"{MODEL} version 1" in result.output
+
+
+@pytest.fixture
+def signed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Version 1, signed; the branch and MLflow are put back with the rest."""
+    monkeypatch.setenv(FOLDER, str(tmp_path / "private"))
+    make_key(root, "server", "builder", None)
+    make_key(root, "lab", "auditor", None)
+    result = CliRunner().invoke(app, ["evidence", "sign", "1"])
+    assert result.exit_code == 0, result.output
+    yield
+    shutil.rmtree(root / "keys")
+
+
+@pytest.mark.usefixtures("signed")
+def test_an_audit_verifies_what_was_signed_and_signs_its_verdict(root: Path) -> None:
+    result = audit()
+    assert result.exit_code == 0, result.output
+    assert "evidence: The signed evidence of version 1 holds." in result.output
+    verified = CliRunner().invoke(app, ["verify", "1"])
+    assert verified.exit_code == 0, verified.output
+    assert "audit verdict of version 1, by lab (auditor)" in verified.output
+
+
+@pytest.mark.usefixtures("signed")
+def test_a_record_that_is_damaged_so_that_nothing_can_be_verified_is_no_way_out(
+    root: Path,
+) -> None:
+    MlflowClient().set_registered_model_tag(MODEL, HEAD, "nothing")
+    assert_caught(
+        audit(), 2, "the tag evidence_head of mammogram-classifier in MLflow is 'nothing'"
+    )
+
+
+@pytest.mark.usefixtures("signed")
+def test_a_version_that_was_replaced_by_another_consistent_one_is_found(root: Path) -> None:
+    """Registry, git and MLflow's artifacts agree: only what was signed does not."""
+    client, other = MlflowClient(), version(2)
+    snapshot, own = read_tag(root, "model/v2"), file_of_version(1)
+    signed = read_artifact(str(version(1).run_id), own)
+    assert signed is not None
+    client.log_text(str(other.run_id), signed, own)
+    client.set_model_version_tag(MODEL, "1", "snapshot_digest", snapshot.digest)
+    client.set_model_version_tag(MODEL, "1", "git_commit", snapshot.commit)
+    sql(
+        root,
+        "UPDATE model_versions SET run_id = ?, source = ?, storage_location = "
+        "(SELECT storage_location FROM model_versions WHERE version = 2) WHERE version = 1",
+        other.run_id,
+        other.source,
+    )
+    client.set_tag(str(other.run_id), "git_tag", "model/v1")
+    git(root, "tag", "-d", "model/v1")
+    write_tag(root, snapshot, "model/v1", "forged")
+    result = audit()
+    assert_caught(
+        result, 1, "the model has other bytes than line 1 (provenance of version 1) names"
+    )
+    wrong = [line for line in result.output.splitlines() if ", wrong: " in line]
+    assert {line.partition(",")[0] for line in wrong} == {"evidence"}

@@ -24,6 +24,9 @@ from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
+from flows.evidence.keys import FOLDER, make_key
+from flows.evidence.ledger import BRANCH, file_of_version, read_ledger
+from flows.evidence.verify import describe, read_lines
 from flows.notify import VARIABLE
 from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.processes.run_git import git
@@ -33,7 +36,7 @@ from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
 from flows.tracking import aliases
 from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
 from tests.support.receiver import Receiver, listening
-from tests.support.small_project import Retrained, store
+from tests.support.small_project import Retrained, mammoflow, store
 from tests.support.tampering import model_folder
 
 pytestmark = pytest.mark.timeout(1800)
@@ -488,3 +491,63 @@ def test_without_a_name_nobody_decides(root: Path, monkeypatch: pytest.MonkeyPat
     assert result.exit_code == 2
     assert "git does not know who you are" in result.output
     assert aliases.read_current() == {"champion": 1, "challenger": 2}
+
+
+@pytest.fixture
+def keys(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A key of the builder and one of the approver; what they sign is taken back afterwards."""
+    monkeypatch.setenv(FOLDER, str(tmp_path / "private"))
+    make_key(root, "server", "builder", None)
+    make_key(root, "tester", "approver", None)
+    yield
+    shutil.rmtree(root / "keys")
+    git(root, "update-ref", "-d", f"refs/heads/{BRANCH}")
+    for number in (1, 2):
+        run_id = MlflowClient().get_model_version(MODEL, str(number)).run_id
+        MlflowClient().log_text(str(run_id), "", file_of_version(number))
+
+
+@pytest.mark.usefixtures("keys")
+def test_what_the_gate_and_people_decide_is_signed_where_there_are_keys(root: Path) -> None:
+    assert run("evidence", "sign", "2").exit_code == 0
+    set_policy(root, approve="automatic", sensitivity_floor=1.0)
+    assert run("promote", "2").exit_code == 1
+    assert run("promote", "2", "--reason", "agreed").exit_code == 0
+    assert run("rollback", "--reason", "recalls too many").exit_code == 0
+    lines, faults = read_lines(read_ledger(root))
+    assert faults == []
+    assert [describe(line) for line in lines] == [
+        "provenance of version 2",
+        "policy",
+        "evaluation of version 2",
+        "refusal of version 2",
+        "approval of version 2",
+        "rollback of version 1",
+    ]
+    assert lines[4].predicate["evaluation"] == lines[2].digest
+    assert [line.predicate["to"] for line in lines[3:]] == [1, 2, 1]
+    assert "Tester <tester@localhost>" in lines[4].predicate["who"]
+    verified = run("verify", "2")
+    assert verified.exit_code == 0, verified.output
+    assert run("verify", "1").exit_code == 2  # nobody signed how it was made
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_retrain_signs_the_policy_first_then_what_it_made_and_what_the_gate_found(
+    root: Path, tmp_path: Path, prefect_server: dict[str, str]
+) -> None:
+    signs = {**prefect_server, FOLDER: str(tmp_path / "private")}
+    try:
+        said = mammoflow(root, "retrain", "--force", extra_env=signs).stdout
+    finally:
+        git(root, "tag", "-d", "model/v3")
+    assert "evidence signed: mammoflow verify 3" in said
+    lines, _ = read_lines(read_ledger(root))
+    assert [describe(line) for line in lines[:3]] == [
+        "policy",
+        "provenance of version 3",
+        "evaluation of version 3",
+    ]
+    assert lines[0].digest == lines[1].policy == lines[2].policy
+    verified = run("verify", "3")
+    assert verified.exit_code == 0, verified.output

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
+from flows.evidence.bom import BOM
 from flows.snapshots.snapshot import FILES, Snapshot, read_tag
-from flows.tracking.registry import MODEL
+from flows.tracking.registry import MODEL, read_artifact
 from tests.support.small_project import Retrained, all_runs, command, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)
@@ -50,6 +51,23 @@ def test_every_stage_runs_and_the_console_tells_what_and_where(registered: Retra
     assert "outputs/report/index.html" in registered.said
     assert "auroc" in registered.said
     assert (registered.root / "outputs/report/index.html").stat().st_size > 10_000
+
+
+def test_without_a_key_a_version_is_unsigned_and_has_a_bill_of_materials(
+    registered: Retrained,
+) -> None:
+    assert "evidence unsigned: there is no key" in registered.said
+    text = read_artifact(parent_run(registered.root, "1").info.run_id, BOM)
+    assert text is not None
+    (workflow,) = json.loads(text)["formulation"][0]["workflows"]
+    assert [task["name"] for task in workflow["tasks"]] == STAGES
+    card = json.loads(text)["metadata"]["component"]["modelCard"]
+    scores = card["quantitativeAnalysis"]["performanceMetrics"]
+    metrics = json.loads((registered.root / "outputs/evaluate/metrics.json").read_text())
+    auroc = next(x for x in scores if (x["type"], x["slice"]) == ("auroc", "test women, by breast"))
+    assert float(auroc["value"]) == metrics["test"]["breast"]["auroc"]["value"]
+    assert [x for x in scores if x["slice"].startswith("density ")]
+    assert str(registered.root) not in text
 
 
 def test_progress_of_a_stage_reaches_the_console(registered: Retrained) -> None:

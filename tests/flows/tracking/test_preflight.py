@@ -24,7 +24,7 @@ COMMANDS = [
     ("publish", "1"),
     ("up",),
 ]
-LOOKS = [("audits", "1"), ("aliases",)]
+LOOKS = [("audits", "1"), ("aliases",), ("verify", "1"), ("evidence", "sign", "1")]
 
 
 @pytest.fixture

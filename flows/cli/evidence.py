@@ -1,0 +1,142 @@
+"""The commands of signed evidence: verify, keys new, keys withdraw, evidence sign, evidence export.
+
+mammoflow verify --help
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
+from flows.cli.console import check_writable, one_sentence, say
+from flows.tracking import preflight
+from mammo.base.errors import UserError
+
+app = typer.Typer()
+keys = typer.Typer(no_args_is_help=True, help="Make keys, list them, or withdraw one.")
+evidence = typer.Typer(no_args_is_help=True, help="Sign a version, or export its evidence.")
+
+
+@app.command()
+def verify(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
+    trust: Annotated[
+        list[str] | None, typer.Option(help="Id of a key that you trust; all of keys/ without it.")
+    ] = None,
+) -> None:
+    """Verify the signed evidence of a model version: signatures, chain, model, policy before look.
+
+    Exits with 0 if it holds, 1 if something is wrong, 2 if the version is unsigned.
+    """
+    with one_sentence(status=2):
+        preflight.check_clone(Path.cwd())
+        preflight.check_registry()
+    from flows.evidence.export import verify_version
+    from flows.tracking.find_version import find_version
+
+    with one_sentence(status=2):
+        report = verify_version(Path.cwd(), find_version(version), trust or ())
+    for line in (*report.lines, *(f"note: {note}" for note in report.notes)):
+        say(line)
+    for sentence in report.wrong:
+        say(f"wrong: {sentence}")
+    say(report.sentence)
+    raise typer.Exit(report.status)
+
+
+@keys.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Of the key: build-server, or whose it is.")],
+    role: Annotated[str, typer.Option(help="What it may sign: builder, approver or auditor.")],
+) -> None:
+    """Make an Ed25519 key: the private half outside the clone, the public half in keys/."""
+    from flows.evidence.keys import ask_passphrase, make_key
+
+    with one_sentence():
+        preflight.check_clone(Path.cwd())
+        passphrase = ask_passphrase(confirm=True, what=f"the new key {name}, or nothing")
+        made, private = make_key(Path.cwd(), name, role, passphrase)
+    kept = "encrypted" if passphrase else "not encrypted"
+    say(f"private  {private} ({kept}): never commit it, never send it")
+    say(f'public   keys/{name}.json: `git add keys && git commit -m "keys: {name}"`')
+    say(f"id       {made.keyid}: tell it those who will verify, by another way than git")
+
+
+@keys.command("list")
+def list_all() -> None:
+    """List the public keys of keys/."""
+    from flows.evidence.keys import describe_key, list_keys
+
+    with one_sentence():
+        preflight.check_clone(Path.cwd())
+        found = list_keys(Path.cwd())
+    for key in found:
+        say(describe_key(key))
+    if not found:
+        typer.echo("keys/ has no key: nothing is signed")
+
+
+@keys.command("withdraw")
+def withdraw(
+    name: Annotated[str, typer.Argument(help="Of the key.")],
+    since: Annotated[
+        datetime | None, typer.Option(help="From when on, in UTC; from now on without it.")
+    ] = None,
+) -> None:
+    """Withdraw a public key: what it signs from that time on does not count."""
+    from flows.evidence.keys import describe_key, withdraw_key
+
+    with one_sentence():
+        preflight.check_clone(Path.cwd())
+        when = since.replace(tzinfo=UTC) if since is not None else datetime.now(UTC)
+        found = withdraw_key(Path.cwd(), name, when)
+    say(f'{describe_key(found)}: `git commit -m "keys: {name} withdrawn" keys`')
+
+
+@evidence.command("sign")
+def sign(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
+) -> None:
+    """Sign a version that was registered unsigned; the signature says that it was later."""
+    with one_sentence(status=2):
+        preflight.check_clone(Path.cwd())
+        preflight.check_registry()
+    from flows.evidence.signing import publish_ledger, sign_version
+    from flows.tracking.find_version import find_version
+
+    with one_sentence():
+        found = find_version(version)
+        line = sign_version(Path.cwd(), found, later=True)
+        if line is None:
+            raise UserError(
+                "there is no key of the role builder: `mammoflow keys new NAME --role builder`, or "
+                "name its file by MAMMOFLOW_KEY"
+            )
+        say(f"version {found.version} is signed: {line.name}, later than it was registered")
+        if fault := publish_ledger(Path.cwd()):
+            say(fault, err=True)
+
+
+@evidence.command("export")
+def export(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write the evidence of a version into a folder, with a verifier that needs nothing else."""
+    with one_sentence(status=2):
+        preflight.check_clone(Path.cwd())
+        check_writable(folder)
+        preflight.check_registry()
+    from flows.evidence.export import export as export_version
+    from flows.tracking.find_version import find_version
+
+    with one_sentence():
+        found = find_version(version)
+        export_version(Path.cwd(), found, folder)
+    say(f"verify it by `python {folder}/verify.py`, anywhere: it needs `cryptography` and no more")
+
+
+app.add_typer(keys, name="keys")
+app.add_typer(evidence, name="evidence")

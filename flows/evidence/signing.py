@@ -1,0 +1,274 @@
+"""What flows sign, where a key of the role that it needs is there; else nothing happens.
+
+Each function adds one line to the ledger, and returns it, or None where nobody signs.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
+
+from flows.evidence import statements
+from flows.evidence.bom import BOM, keep_bom, read_locked_packages_of
+from flows.evidence.keys import find_owner
+from flows.evidence.ledger import add, publish_ledger, read_lines_for_adding
+from flows.evidence.verify import (
+    EVALUATION,
+    LATER,
+    POLICY,
+    PROVENANCE,
+    ROLES,
+    SUMMARY,
+    WITH_BUILD,
+    Line,
+    digest_of_model,
+    hash_folder,
+)
+from flows.pipeline.lock_and_cache import out_of
+from flows.processes.run_git import file_at, listed
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking.registry import (
+    ENVIRONMENT_ARTIFACT,
+    FAULTS,
+    MODEL,
+    environment_of,
+    is_absent,
+    read_artifact,
+    run_of,
+    snapshot_of,
+)
+from mammo.base.errors import UserError
+from mammo.base.settings import WEIGHTS, Policy, load_params
+
+if TYPE_CHECKING:
+    from mammo.assurance.promotion_rule import Decision
+
+__all__ = [
+    "copy_model",
+    "describe_materials",
+    "publish_ledger",
+    "sign_audit",
+    "sign_decision",
+    "sign_evaluation",
+    "sign_policy",
+    "sign_version",
+]
+
+
+def sign_policy(root: Path, policy: Policy) -> Line | None:
+    """Sign a policy, before anything is looked at; a policy that is in force is not signed again.
+
+    Raises:
+        UserError: if there is a key that cannot be used.
+    """
+    owner = find_owner(root, *ROLES[POLICY])
+    if owner is None:
+        return None
+    digest = statements.hash_policy(policy)
+    lines = [line for line in read_lines_for_adding(root) if line.kind == POLICY]
+    if lines and list(lines[-1].subject.values()) == [digest]:
+        return lines[-1]
+    said = statements.describe_policy(policy)
+    line = add(root, owner, POLICY, {"policy": digest}, said, version=None)
+    publish_ledger(root)  # no version has this line yet, so other clones find it nowhere else
+    return line
+
+
+def describe_materials(root: Path, version: ModelVersion) -> None:
+    """Put the bill of materials of a version among the artifacts of its run, signed or not."""
+    keep_bom(root, version, _hash_model(version))
+
+
+def sign_version(root: Path, version: ModelVersion, *, later: bool = False) -> Line | None:
+    """Sign the provenance of a version.
+
+    Args:
+        root: the clone.
+        version: registered.
+        later: it was registered before, unsigned.
+
+    Raises:
+        UserError: if it was signed before, its records cannot be read, or a key cannot be used.
+    """
+    owner = find_owner(root, *ROLES[PROVENANCE])
+    if owner is None:
+        return None
+    number, lines = int(version.version), read_lines_for_adding(root)
+    if _find(lines, PROVENANCE, number) is not None:
+        raise UserError(f"version {number} has a signed provenance already")
+    snapshot, text = snapshot_of(version), read_artifact(run_of(version), ENVIRONMENT_ARTIFACT)
+    environment = environment_of(version)
+    files = _hash_model(version)
+    policy = next((line for line in reversed(lines) if line.kind == POLICY), None)
+    said = statements.describe_build(
+        snapshot,
+        locked_packages=read_locked_packages_of(root, snapshot),
+        weights=_read_weights(root, snapshot),
+        environment=(text, environment) if text is not None and environment is not None else None,
+        run=MlflowClient().get_run(run_of(version)),
+        builder=owner.key.name,
+        kept={BOM: statements.hash_text(keep_bom(root, version, files))},
+    )
+    return add(
+        root,
+        owner,
+        PROVENANCE,
+        files,
+        said,
+        version=number,
+        policy=policy.digest if policy is not None and not later else None,
+        signed=LATER if later else WITH_BUILD,
+    )
+
+
+def sign_evaluation(
+    root: Path,
+    version: ModelVersion,
+    champion: int | None,
+    policy: Policy,
+    decision: "Decision",
+    verdict: str,
+) -> Line | None:
+    """Sign what the gate found, with the policy that was signed before it looked."""
+    owner = find_owner(root, *ROLES[EVALUATION])
+    if owner is None:
+        return None
+    lines, snapshot = read_lines_for_adding(root), snapshot_of(version)
+    made, digest = _find(lines, PROVENANCE, int(version.version)), statements.hash_policy(policy)
+    in_force = [line for line in lines if made is not None and line.digest == made.policy]
+    if not in_force or list(in_force[0].subject.values()) != [digest]:
+        signed = sign_policy(root, policy)  # another one than when the version was made
+        in_force = [signed] if signed is not None else []
+        lines = read_lines_for_adding(root)
+    women = statements.hash_test_women(snapshot)
+    looks = [line.predicate.get("look") for line in lines if line.kind == EVALUATION]
+    earlier = [look for look in looks if isinstance(look, Mapping) and look["test_women"] == women]
+    look = {"number": len(earlier) + 1, "test_women": women}
+    return add(
+        root,
+        owner,
+        EVALUATION,
+        _name_model(version, lines),
+        statements.describe_evaluation(decision, verdict, champion, policy, look),
+        version=int(version.version),
+        policy=in_force[0].digest if in_force else None,
+    )
+
+
+def sign_decision(
+    root: Path, kind: str, version: ModelVersion, who: str, why: str, move: Sequence[int | None]
+) -> Line | None:
+    """Sign a promotion, refusal, approval or rollback.
+
+    Args:
+        root: the clone.
+        kind: one of these words.
+        version: that it is about: the one that became champion, or was refused.
+        who: decided.
+        why: the reason.
+        move: the champion before, and after it.
+    """
+    owner = find_owner(root, *ROLES[kind])
+    if owner is None:
+        return None
+    number, lines = int(version.version), read_lines_for_adding(root)
+    judged = _find(lines, EVALUATION, number)
+    seen = (judged.digest, judged.predicate.get("look")) if judged is not None else None
+    if kind == "promotion" and judged is None:
+        return None  # nobody signed the numbers that it rests on
+    before, now = move
+    said = statements.describe_decision(who, why, before, now, seen)
+    return add(root, owner, kind, _name_model(version, lines), said, version=number)
+
+
+def sign_audit(
+    root: Path,
+    version: ModelVersion,
+    *,
+    date: str,
+    passed: bool,
+    verdict: str,
+    standard: str,
+    report: str,
+) -> Line | None:
+    """Sign the verdict of an audit with the auditor's key.
+
+    Args:
+        root: the auditor's clone.
+        version: that was audited.
+        date: of the audit, ISO 8601, UTC.
+        passed: whether it ended with status 0.
+        verdict: its words.
+        standard: bit for bit, equivalence, or nothing.
+        report: SHA-256 of its audit.json.
+    """
+    owner = find_owner(root, *ROLES[SUMMARY])
+    if owner is None:
+        return None
+    number, lines = int(version.version), read_lines_for_adding(root)
+    made = _find(lines, PROVENANCE, number)
+    said = statements.describe_audit(
+        owner.key.name,
+        version=number,
+        date=date,
+        passed=passed,
+        verdict=verdict,
+        standard=standard,
+        bounds=load_params(root / "params.yaml").audit.model_dump(mode="json"),
+        report=report,
+        inputs=[made.digest] if made is not None else [],
+    )
+    return add(root, owner, SUMMARY, _name_model(version, lines), said, version=number)
+
+
+def copy_model(version: ModelVersion, folder: Path) -> Path:
+    """Copy the registered model of a version into a folder; nothing of it is run.
+
+    Raises:
+        UserError: if MLflow has no such model.
+    """
+    uri = f"models:/{MODEL}/{version.version}"
+    try:
+        model = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except (*FAULTS, OSError) as error:
+        if isinstance(error, FAULTS) and not is_absent(error):
+            raise  # MLflow does not answer: this says nothing about the model
+        raise UserError(
+            f"the registered model of version {version.version} cannot be read: {error}"
+        ) from None
+    # MLflow writes it while it copies.
+    (model / REGISTERED_MODEL_META_FILE_NAME).unlink(missing_ok=True)
+    return model
+
+
+def _read_weights(root: Path, snapshot: Snapshot) -> dict[str, str]:
+    """The first weights of a snapshot's commit: path and DVC's hash of each."""
+    there = listed(root, "ls-tree", "-z", "--name-only", snapshot.commit, "--", f"{WEIGHTS}/")
+    texts = {x: file_at(root, snapshot.commit, x) for x in there if x.endswith(".dvc")}
+    outs = (out_of(text, name) for name, text in texts.items())
+    return {f"{WEIGHTS}/{path}": md5 for path, md5 in outs}
+
+
+def _name_model(version: ModelVersion, lines: Sequence[Line]) -> dict[str, str]:
+    """The subject of a line about a model: its name and one digest of all its files."""
+    made = _find(lines, PROVENANCE, int(version.version))
+    name = f"{MODEL} version {version.version}"
+    if made is not None:
+        return {name: digest_of_model(made.subject)}
+    return {name: digest_of_model(_hash_model(version))}
+
+
+def _hash_model(version: ModelVersion) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        return hash_folder(copy_model(version, Path(scratch)))
+
+
+def _find(lines: Sequence[Line], kind: str, version: int) -> Line | None:
+    """The last line of a kind about a version."""
+    found = (line for line in reversed(lines) if (line.kind, line.version) == (kind, version))
+    return next(found, None)

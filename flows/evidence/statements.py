@@ -1,0 +1,234 @@
+"""What is attested: the predicates of provenance, policy, evaluation, decision and audit verdict.
+
+Pure functions: the same records give the same predicate. Times are those of the records; no clock,
+no path and no name of a machine is in any of them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from mlflow.entities import Run
+
+from flows.evidence.verify import canonical, sha256
+from flows.pipeline.lock_and_cache import data_out, outs_of, read_lock
+from flows.snapshots.environment import Environment
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking.registry import MODEL
+from mammo.base.settings import Policy
+
+if TYPE_CHECKING:
+    from mammo.assurance.promotion_rule import Decision
+
+BUILD_TYPE = "urn:mammoflow:retrain:v1"
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of a text as UTF-8, as hex."""
+    return sha256(text.encode())
+
+
+def hash_policy(policy: Policy) -> str:
+    """The digest of a policy: SHA-256 of its canonical JSON."""
+    return sha256(canonical(policy.model_dump(mode="json")))
+
+
+def hash_test_women(snapshot: Snapshot) -> str:
+    """A digest that two snapshots share if their test women are the same: of data and split."""
+    split = yaml.safe_load(snapshot.files["params.yaml"])["split"]
+    return sha256(canonical({"data": data_out(snapshot)[1], "split": split}))
+
+
+def describe_build(
+    snapshot: Snapshot,
+    *,
+    locked_packages: str | None,
+    weights: Mapping[str, str],
+    environment: tuple[str, Environment] | None,
+    run: Run,
+    builder: str,
+    kept: Mapping[str, str],
+) -> dict[str, Any]:
+    """The provenance of a version, as SLSA's version 1 has it.
+
+    Args:
+        snapshot: that the version was made from.
+        locked_packages: the text of the commit's requirements.lock, if it has one.
+        weights: the first weights, by path, with DVC's hashes.
+        environment: that it was made in, and its text in MLflow; None if it was not recorded.
+        run: of the retrain.
+        builder: the name of the key that signs.
+        kept: further files with their SHA-256, by their names in an export.
+    """
+    files = dict(snapshot.files)
+    if locked_packages is not None:
+        files["requirements.lock"] = locked_packages
+    data, data_hash = data_out(snapshot)
+    by_dvc = {data: data_hash, **weights}
+    hashes = {name: hash_text(text) for name, text in sorted(files.items())}
+    made = {"environment.json": hash_text(environment[0])} if environment is not None else {}
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {
+                "model": MODEL,
+                "params": yaml.safe_load(snapshot.files["params.yaml"]),
+                "snapshot": snapshot.digest,
+            },
+            "internalParameters": {
+                "environment": None
+                if environment is None
+                else environment[1].model_dump(mode="json", exclude={"packages"})
+            },
+            "resolvedDependencies": [
+                {"name": "commit", "digest": {"gitCommit": snapshot.commit}},
+                *({"name": name, "digest": {"sha256": found}} for name, found in hashes.items()),
+                *_name_objects(by_dvc),
+            ],
+        },
+        "runDetails": {
+            "builder": {"id": f"urn:mammoflow:builder:{builder}"},
+            "metadata": {
+                "invocationId": run.info.run_id,
+                "startedOn": _time(run.info.start_time),
+                "finishedOn": _time(run.info.end_time),
+            },
+            "byproducts": [
+                *(
+                    {"name": name, "digest": {"sha256": digest}}
+                    for name, digest in sorted({**made, **kept}.items())
+                ),
+                *_name_objects(outs_of(read_lock(snapshot))),
+            ],
+        },
+    }
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """A policy, word for word."""
+    return {"policy": policy.model_dump(mode="json")}
+
+
+def describe_evaluation(
+    decision: "Decision", verdict: str, champion: int | None, policy: Policy, look: dict[str, Any]
+) -> dict[str, Any]:
+    """What the gate found: each condition with its numbers.
+
+    Args:
+        decision: of the gate.
+        verdict: its word.
+        champion: the version that it was compared with, if there was one.
+        policy: the conditions.
+        look: which look it was, at which test women.
+    """
+    return {
+        "verdict": verdict,
+        "champion": champion,
+        "policy_sha256": hash_policy(policy),
+        "look": look,
+        "cases": {
+            "women": decision.women,
+            "breasts": decision.breasts,
+            "positives": decision.positives,
+        },
+        "conditions": [_without_nan(asdict(reason)) for reason in decision.reasons],
+        "not_judged": list(decision.not_judged),
+        "resamples_skipped": decision.resamples_skipped,
+    }
+
+
+def describe_decision(
+    who: str, why: str, before: int | None, now: int | None, evaluation: tuple[str, Any] | None
+) -> dict[str, Any]:
+    """A promotion, refusal, approval or rollback.
+
+    Args:
+        who: decided: a person by git's identity, or the gate.
+        why: the reason.
+        before: the champion before.
+        now: the champion after it.
+        evaluation: the digest of the line with the gate's numbers, and its look; None if there is
+            none that is signed.
+    """
+    return {
+        "who": who,
+        "why": why,
+        "from": before,
+        "to": now,
+        "evaluation": evaluation[0] if evaluation is not None else None,
+        "look": evaluation[1] if evaluation is not None else None,
+    }
+
+
+def describe_audit(
+    auditor: str,
+    *,
+    version: int,
+    date: str,
+    passed: bool,
+    verdict: str,
+    standard: str,
+    bounds: Mapping[str, Any],
+    report: str,
+    inputs: Sequence[str],
+) -> dict[str, Any]:
+    """An audit's verdict, as SLSA's verification summary has it.
+
+    Args:
+        auditor: the name of the key that signs.
+        version: that was audited.
+        date: of the audit.
+        passed: whether the audit ended with status 0.
+        verdict: its words.
+        standard: bit for bit, equivalence, or nothing.
+        bounds: of the comparison where bytes may differ.
+        report: SHA-256 of its audit.json.
+        inputs: digests of the provenance that it is about.
+    """
+    level = "MAMMOFLOW_" + verdict.upper().replace(",", "").replace("-", "_").replace(" ", "_")
+    return {
+        "verifier": {"id": f"urn:mammoflow:auditor:{auditor}"},
+        "timeVerified": _write_time(datetime.fromisoformat(date)),
+        "resourceUri": f"urn:mammoflow:model:{MODEL}:{version}",
+        "policy": {
+            "uri": "urn:mammoflow:audit:v1",
+            "digest": {"sha256": sha256(canonical(dict(bounds)))},
+        },
+        "inputAttestations": [{"digest": {"sha256": digest}} for digest in inputs],
+        "verificationResult": "PASSED" if passed else "FAILED",
+        "verifiedLevels": [level] if passed else [],
+        "mammoflow_audit": {"verdict": verdict, "standard": standard, "report_sha256": report},
+    }
+
+
+def _name_objects(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What DVC keeps: files by their MD5, folders by that of their list."""
+    return [
+        {
+            "name": path,
+            "digest": {"dvcDir" if md5.endswith(".dir") else "md5": md5.removesuffix(".dir")},
+        }
+        for path, md5 in sorted(hashes.items())
+    ]
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return _write_time(datetime.fromtimestamp(milliseconds // 1000, UTC))
+
+
+def _write_time(when: datetime) -> str:
+    """A time as in-toto wants it: UTC, with a Z."""
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _without_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with None where a score is not defined: JSON has no other word for it."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in numbers.items()
+    }

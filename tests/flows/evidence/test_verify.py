@@ -1,0 +1,370 @@
+"""Whatever is changed in an export, the verifier says so, in a true sentence.
+
+It runs in a bare environment, too: Python and `cryptography`, without the project.
+"""
+
+import json
+import shutil
+import subprocess
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cryptography
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner
+
+from flows.evidence.keys import Owner
+from flows.evidence.ledger import seal
+from flows.evidence.statements import describe_policy, hash_policy
+from flows.evidence.verify import POSITION, PublicKey, Report, read_key, read_line, verify
+from tests.support.judged import policy
+from tests.support.signed_project import payload_of, renew_manifest, rewrite, with_payload
+from tests.support.tampering import flip_a_byte
+
+LEDGER, OWN = "ledger.intoto.jsonl", "attestations/v2.intoto.jsonl"
+WEIGHTS = "model/artifacts/predictor/weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has `cryptography`, and what that needs, and nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, symlinks=True)
+    (target,) = folder.glob("lib/python*/site-packages")
+    there = Path(cryptography.__file__).parents[1]
+    for name in ("cryptography*", "cffi*", "_cffi_backend*", "pycparser*"):
+        for path in there.glob(name):
+            (target / path.name).symlink_to(path)
+    return folder / "bin" / "python"
+
+
+def run(bare: Path, export: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [str(bare), "-I", str(export / "verify.py"), *more]
+    return subprocess.run(command, cwd="/", env={}, capture_output=True, text=True)
+
+
+def owner(signed: Path, name: str) -> Owner:
+    pem = (signed / "private" / f"{name}.pem").read_bytes()
+    key = load_pem_private_key(pem, None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return Owner(read_key(signed / "project" / "keys" / f"{name}.json"), CryptoSigner(key))
+
+
+def in_both(export: Path, change: Callable[[list[str]], list[str]]) -> Report:
+    """Change the ledger and the version's own file alike, and verify with a manifest that fits."""
+    for name in (LEDGER, OWN):
+        rewrite(export / name, change)
+    renew_manifest(export)
+    return verify(export)
+
+
+def assert_says(report: Report, *sentences: str) -> None:
+    assert report.status == 1
+    for sentence in sentences:
+        assert any(sentence in said for said in report.wrong), report.wrong
+
+
+def test_an_untouched_export_holds_where_the_project_is_not(bare: Path, signed: Path) -> None:
+    assert subprocess.run([bare, "-Ic", "import mlflow"], capture_output=True).returncode == 1
+    result = run(bare, signed / "export")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "The signed evidence of version 2 holds."
+    assert [line.split("  ")[2].split(", by ")[0] for line in (x.strip() for x in lines[:-1])] == [
+        "policy",
+        "provenance of version 1",
+        "evaluation of version 1",
+        "promotion of version 1",
+        "policy",
+        "provenance of version 2",
+        "evaluation of version 2",
+        "refusal of version 2",
+        "approval of version 2",
+        "audit verdict of version 2",
+        "rollback of version 1",
+    ]
+    assert ", by lab (auditor), key " in lines[9]
+
+
+def test_a_changed_model_is_found_where_the_project_is_not(bare: Path, copy: Path) -> None:
+    flip_a_byte(copy / WEIGHTS, -1)
+    result = run(bare, copy)
+    assert result.returncode == 1
+    assert f"{WEIGHTS} of the export was changed" in result.stdout
+    assert "does not hold" in result.stdout.splitlines()[-1]
+
+
+def test_a_changed_byte_of_any_file_is_found(signed: Path, copy: Path) -> None:
+    names = [x.relative_to(copy).as_posix() for x in sorted(copy.rglob("*")) if x.is_file()]
+    assert {"verify.py", "manifest.json", LEDGER, OWN, WEIGHTS, "keys/lab.json"} <= set(names)
+    for name in names:
+        flip_a_byte(copy / name, len((copy / name).read_bytes()) // 2)
+        report = verify(copy)
+        assert report.status == 1, name
+        assert any(name in sentence or "manifest.json" in sentence for sentence in report.wrong)
+        shutil.copyfile(signed / "export" / name, copy / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (WEIGHTS, "the model has other bytes than line 6 (provenance of version 2) names"),
+        ("snapshot/params.yaml", "params.yaml is not the file that line 6"),
+        ("snapshot/dvc.lock", "dvc.lock is not the file that line 6"),
+        ("snapshot/requirements.lock", "requirements.lock is not the file that line 6"),
+        ("environment.json", "environment.json is not the file that line 6"),
+        ("bom.cdx.json", "bom.cdx.json is not the file that line 6"),
+        ("keys/lab.json", "lab.json in keys/"),
+        (OWN, "attestations/v2.intoto.jsonl has 1 lines that the ledger has not"),
+    ],
+)
+def test_a_changed_file_is_found_though_the_manifest_was_made_to_fit(
+    copy: Path, name: str, sentence: str
+) -> None:
+    flip_a_byte(copy / name, len((copy / name).read_bytes()) // 2)
+    renew_manifest(copy)
+    assert_says(verify(copy), sentence)
+
+
+def test_a_file_that_was_added_or_taken_away_is_found(copy: Path) -> None:
+    (copy / "model" / "code" / "more.py").write_text("")
+    (copy / WEIGHTS).unlink()
+    assert_says(verify(copy), f"the export lacks {WEIGHTS}", "the export holds model/code/more.py")
+    renew_manifest(copy)
+    assert_says(
+        verify(copy),
+        "the model lacks what line 6 (provenance of version 2) names: artifacts/predictor/weights",
+        "the model holds what line 6 (provenance of version 2) does not name: code/more.py",
+    )
+
+
+def test_a_line_that_was_taken_out_is_found(copy: Path) -> None:
+    gone = (copy / LEDGER).read_text().splitlines()[8]  # the approval
+    report = in_both(copy, lambda lines: [line for line in lines if line != gone])
+    assert_says(report, "line 9 was taken out of the ledger")
+
+
+def test_the_last_lines_cannot_be_taken_out_while_somebody_knows_the_last(copy: Path) -> None:
+    report = in_both(copy, lambda lines: lines[:-1] if len(lines) > 6 else lines)
+    assert_says(report, "line 11, the last that the registry names, was taken out of the ledger")
+
+
+def test_a_line_that_is_there_twice_is_found(copy: Path) -> None:
+    report = in_both(copy, lambda lines: [*lines[:2], lines[1], *lines[2:]])
+    assert_says(
+        report, "is there twice", "v2.intoto.jsonl has line 6 (provenance of version 2) twice"
+    )
+
+
+def test_lines_in_another_order_are_found(copy: Path) -> None:
+    report = in_both(copy, lambda lines: [lines[1], lines[0], *lines[2:]])
+    assert_says(
+        report, "stands after", "the lines of attestations/v2.intoto.jsonl were put in another"
+    )
+    assert not [sentence for sentence in report.wrong if "taken out" in sentence]
+
+
+def test_a_line_of_the_version_that_its_own_file_lacks_is_found(copy: Path) -> None:
+    rewrite(copy / OWN, lambda lines: lines[:-1])
+    renew_manifest(copy)
+    assert_says(verify(copy), "attestations/v2.intoto.jsonl lacks line 10 (audit verdict")
+
+
+def test_what_a_line_says_cannot_be_changed(copy: Path) -> None:
+    def change(statement: dict[str, Any]) -> None:
+        statement["predicate"]["why"] = "another reason"
+
+    old = (copy / LEDGER).read_text().splitlines()[8]
+    new = with_payload(old, change)
+    report = in_both(copy, lambda lines: [new if line == old else line for line in lines])
+    assert_says(
+        report,
+        "line 9 (approval of version 2) was changed: the signature of the key anna",
+        "line 10 (audit verdict of version 2) follows another line than the 9 that is there",
+    )
+
+
+def test_a_line_of_a_key_that_is_not_in_keys_is_found(copy: Path) -> None:
+    stranger = CryptoSigner.generate_ed25519()
+    fake = Owner(PublicKey("x", "approver", stranger.public_key.keyid, ""), stranger)
+    old = (copy / LEDGER).read_text().splitlines()[8]
+    said = payload_of(old)
+    subject = {part["name"]: part["digest"]["sha256"] for part in said["subject"]}
+    new = seal(fake, "approval", subject, {**said["predicate"], "why": "forged"})
+    report = in_both(copy, lambda lines: [new if line == old else line for line in lines])
+    keyid = stranger.public_key.keyid[:16]
+    assert_says(
+        report, f"line 9 (approval of version 2) is signed by the key {keyid}, which is not"
+    )
+
+
+def test_a_key_that_the_reader_does_not_trust_is_found_though_it_is_in_keys(
+    copy: Path, signed: Path, bare: Path
+) -> None:
+    ids = [read_key(path).keyid for path in sorted((copy / "keys").glob("*.json"))]
+    assert verify(copy, trusted=ids).status == 0
+    report = verify(copy, trusted=ids[1:])  # anna's is left out
+    assert_says(report, "is signed by the key anna", "which you did not name as trusted")
+    given = [word for keyid in ids[1:] for word in ("--trust", keyid)]
+    assert run(bare, copy, *given).returncode == 1
+    assert run(bare, copy, "--keys", str(signed / "project" / "keys")).returncode == 0
+    assert run(bare, copy, "--trust", "abc").returncode == 2
+
+
+def withdraw(export: Path, name: str, when: str) -> None:
+    path = export / "keys" / f"{name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "withdrawn": when}))
+    renew_manifest(export)
+
+
+def test_what_a_key_signed_after_it_was_withdrawn_does_not_count(copy: Path) -> None:
+    withdraw(copy, "lab", "2020-01-01T00:00:00+00:00")
+    assert_says(verify(copy), "(auditor, ", "which was withdrawn from 2020-01-01T00:00:00+00:00 on")
+
+
+def test_what_a_key_signed_before_it_was_withdrawn_counts(copy: Path) -> None:
+    withdraw(copy, "lab", "2999-01-01T00:00:00+00:00")
+    assert verify(copy).status == 0
+
+
+def append(export: Path, signed: Path, who: str, kind: str, **changes: Any) -> Report:
+    """Add a line that a holder of a key made, with a position of their own."""
+    last = read_line((export / LEDGER).read_text().splitlines()[-1])
+    position = {**last.predicate[POSITION], "line": last.number + 1, "previous": last.digest}
+    position |= {"version": None, "policy": None, **changes.pop("position", {})}
+    said = {**changes.pop("predicate", {}), POSITION: position}
+    new = seal(owner(signed, who), kind, changes.pop("subject", {"policy": "0" * 64}), said)
+    rewrite(export / LEDGER, lambda lines: [*lines, new])
+    if position["version"] == 2:
+        rewrite(export / OWN, lambda lines: [*lines, new])
+    renew_manifest(export)
+    return verify(export)
+
+
+def test_a_policy_that_is_dated_back_is_found(copy: Path, signed: Path) -> None:
+    easy = policy(sensitivity_floor=0.0)
+    report = append(
+        copy,
+        signed,
+        "server",
+        "urn:mammoflow:policy:v1",
+        subject={"policy": hash_policy(easy)},
+        predicate=describe_policy(easy),
+        position={"date": "2020-01-01T00:00:00+00:00"},
+    )
+    assert_says(report, "line 12 (policy) is dated 2020-01-01T00:00:00+00:00, earlier than line 11")
+
+
+def test_a_policy_that_was_put_in_before_the_look_is_found(copy: Path, signed: Path) -> None:
+    """By the builder's own key, in the place of the one that was there."""
+    easy = policy(sensitivity_floor=0.0, confidence=0.5)
+    old = (copy / LEDGER).read_text().splitlines()[4]
+    position = read_line(old).predicate[POSITION]
+    said = {**describe_policy(easy), POSITION: position}
+    kind = "urn:mammoflow:policy:v1"
+    new = seal(owner(signed, "server"), kind, {"policy": hash_policy(easy)}, said)
+    report = in_both(copy, lambda lines: [new if line == old else line for line in lines])
+    assert_says(
+        report,
+        "line 6 (provenance of version 2) follows another line than the 5 that is there",
+        "line 7 (evaluation of version 2) names no policy that is in the ledger",
+    )
+
+
+def test_an_evaluation_by_a_policy_that_was_signed_after_the_model_was_made_is_found(
+    copy: Path, signed: Path
+) -> None:
+    easy = policy(confidence=0.5)
+    append(
+        copy,
+        signed,
+        "server",
+        "urn:mammoflow:policy:v1",
+        subject={"policy": hash_policy(easy)},
+        predicate=describe_policy(easy),
+    )
+    lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
+    judged = lines[6]
+    rewrite(copy / OWN, lambda own: [*own, lines[-1].raw])
+    report = append(
+        copy,
+        signed,
+        "server",
+        "urn:mammoflow:evaluation:v1",
+        subject=judged.subject,
+        predicate={**judged.predicate, "policy_sha256": hash_policy(easy), "verdict": "promote"},
+        position={"version": 2, "policy": lines[-1].digest},
+    )
+    assert_says(
+        report,
+        "line 12 (policy) was signed after line 6 (provenance of version 2): version 2 had been "
+        "looked at before its policy was fixed",
+        "line 13 (evaluation of version 2) says to promote, though one of its conditions failed",
+    )
+
+
+def test_an_evaluation_by_an_older_policy_than_the_one_in_force_is_found(
+    copy: Path, signed: Path
+) -> None:
+    """Else one could sign many policies, and take whichever suits."""
+    lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
+    judged, older = lines[6], lines[0]
+    rewrite(copy / OWN, lambda own: [older.raw, *own])
+    report = append(
+        copy,
+        signed,
+        "server",
+        "urn:mammoflow:evaluation:v1",
+        subject=judged.subject,
+        predicate={**judged.predicate, "policy_sha256": older.subject["policy"]},
+        position={"version": 2, "policy": older.digest},
+    )
+    assert report.wrong == [
+        "line 12 (evaluation of version 2) rests on line 1 (policy), which was not the policy in "
+        "force when version 2 was made"
+    ]
+
+
+def test_a_promotion_that_the_gate_did_not_decide_is_found(copy: Path, signed: Path) -> None:
+    lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
+    refused = {"evaluation": lines[6].digest, "from": 1, "to": 2, "who": "x", "why": "y"}
+    more: dict[str, Any] = {"subject": lines[6].subject, "position": {"version": 2}}
+    report = append(copy, signed, "server", "promotion", predicate=refused, **more)
+    assert_says(
+        report, "rests on line 7 (evaluation of version 2), whose verdict is not to promote"
+    )
+
+
+def test_a_key_signs_only_what_its_role_may_sign(copy: Path, signed: Path) -> None:
+    fake = owner(signed, "server")
+    fake = Owner(PublicKey(fake.key.name, "approver", fake.key.keyid, ""), fake.signer)
+    last = read_line((copy / LEDGER).read_text().splitlines()[-1])
+    position = {**last.predicate[POSITION], "line": 12, "previous": last.digest}
+    said = {**last.predicate, "why": "by the builder", POSITION: position}
+    new = seal(fake, "rollback", last.subject, said)
+    rewrite(copy / LEDGER, lambda lines: [*lines, new])
+    renew_manifest(copy)
+    assert_says(
+        verify(copy), "is signed by the key server (builder, ", "but needs a key of approver"
+    )
+
+
+def test_text_that_is_no_line_is_found(copy: Path) -> None:
+    rewrite(copy / LEDGER, lambda lines: [*lines, "[1, 2]", lines[0].replace(",", ", ", 1)])
+    renew_manifest(copy)
+    assert_says(
+        verify(copy),
+        "row 12 of the ledger is no attestation (",
+        "row 13 of the ledger is not written as it was signed",
+    )
+
+
+def test_a_folder_that_is_no_export_is_said(tmp_path: Path, bare: Path, signed: Path) -> None:
+    assert_says(verify(tmp_path), "manifest.json of the export cannot be read")
+    result = run(bare, signed / "export", str(tmp_path))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
