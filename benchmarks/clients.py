@@ -59,7 +59,7 @@ def main(requests: Annotated[int, typer.Option(help="Of all clients.")] = 1000) 
         folder = write_untrained_predictor(Path(scratch) / "predictor")
         with serving(folder) as ours:
             other = compare(
-                "mammoflow serve",
+                "our service",
                 lambda dicom: ours.post(dicom, query="?heatmap=1")[1],
                 dicoms,
                 requests,
@@ -86,7 +86,7 @@ def main(requests: Annotated[int, typer.Option(help="Of all clients.")] = 1000) 
                 return bytes(answer.read())
 
         with server(f"{url}/health", *command, env=environment()):
-            other += compare("mlflow models serve", invoke, dicoms, requests)
+            other += compare("MLflow's server", invoke, dicoms, requests)
     sys.exit(min(other, 1))
 
 
