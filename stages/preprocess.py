@@ -24,7 +24,6 @@ from mammo.base.processor import available_cores
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
 from mammo.compute.dask_map import map_over_dask, scheduler_address
-from mammo.compute.result_store import Store, open_store
 from mammo.compute.worker_pool import Failure
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
 from mammo.intake.cached_prepare import LIBRARIES
@@ -37,6 +36,7 @@ from mammo.intake.examine import (
     reject_copies,
     reject_failure,
 )
+from mammo.kept.result_store import Store, open_store
 from stages.runner import run_stage
 
 DATA = Path("data")

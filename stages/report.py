@@ -34,6 +34,7 @@ ORIGIN_NAMES = {
     "auprc_trapezoid": "auPR, trapezoidal",
     "f2_at_half": "F2 at 0.5",
 }
+NO_STAGES = {"prediction_pool", "audit", "policy"}  # settings on which no stage depends
 GALLERY = {
     "true_positive": "Cancers found, the surest first",
     "false_positive": "False alarms, the surest first",
@@ -69,7 +70,7 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
         "gallery_titles": GALLERY,
         "game": _json(outputs / "explain/metrics.json")["pointing_game"],
         # Where stages run is no part of a model, and this stage does not depend on it.
-        "params": params.model_dump(mode="json", exclude={"prediction_pool"}),
+        "params": params.model_dump(mode="json", exclude=NO_STAGES),
         **{
             f"{stage}_metrics": flatten(_json(outputs / stage / "metrics.json"))
             for stage in ("preprocess", "train_detector", "crop_rois", "train_classifier")

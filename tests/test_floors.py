@@ -2,12 +2,15 @@
 
 import ast
 import importlib.metadata
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mammo.base.settings import Params
+from stages.report import NO_STAGES
 from tests.imports import FLOORS, ROOT, closure, deps_of, imports_of, room_graph, room_of
 
 MAY_IMPORT = {"mammo": {"mammo"}, "stages": {"stages", "mammo"}, "flows": {"flows", "mammo"}}
@@ -17,9 +20,8 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 GROUND_UP = {
     "mammo": (
         ("base", "reporting"),
-        ("outs", "data", "imaging", "compute", "evaluation"),
-        ("dicom", "learning", "assurance"),
-        ("detector", "classifier"),
+        ("outs", "data", "imaging", "compute", "evaluation", "learning"),
+        ("dicom", "kept", "assurance", "detector", "classifier"),
         ("intake", "detector_training", "cropping", "classifier_training", "explanation"),
         ("tuning", "serving", "datasets"),
         ("datasets/phantom", "dicom_results"),
@@ -150,6 +152,17 @@ def test_rooms_that_a_stage_enters_have_no_folders_in_them() -> None:
     """A dep is a folder with all that lies below it."""
     entered = {room for name in STAGES for room in deps_of(name) if not room.endswith(".py")}
     assert not [room for room in entered if [*(ROOT / room).glob("*/__init__.py")]]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_reads_only_the_settings_that_it_declares(name: str) -> None:
+    """Or it would not run again when one of the others changes, and an audit would tell."""
+    sources = [ROOT / "stages" / f"{name}.py", *(ROOT / "stages").glob(f"{name}.*.j2")]
+    read = {found for path in sources for found in re.findall(r"\bparams\.(\w+)", path.read_text())}
+    declared = {str(setting).split(".")[0] for setting in STAGES[name]["params"]}
+    if name == "report":
+        assert declared == set(Params.model_fields) - NO_STAGES  # it shows all of them
+    assert read - {"model_dump", "items"} <= declared
 
 
 @pytest.mark.parametrize("name", STAGES)

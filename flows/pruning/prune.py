@@ -30,7 +30,7 @@ from flows.snapshots.snapshot import lock_snapshots, snapshots_folder
 from flows.tracking.addresses import locate_registry
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
-from mammo.compute.result_store import open_store
+from mammo.kept.result_store import open_store
 
 LONG_LOG, END_OF_LOG = 10_000_000, 1_000_000  # bytes
 

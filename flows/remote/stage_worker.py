@@ -24,7 +24,7 @@ from flows.snapshots.snapshot import Snapshot, materialise
 from flows.tracking.arithmetic import try_to_measure
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
-from mammo.compute.result_store import FOLDER as STORE
+from mammo.kept.result_store import FOLDER as STORE
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 

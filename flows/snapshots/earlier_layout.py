@@ -1,4 +1,4 @@
-"""The names that modules had in commits from before the rooms.
+"""The names that modules had in earlier commits, such as those from before the rooms.
 
 The gate scores with a version's own code, and the audit measures and compares with it, however old
 the version is.
@@ -7,9 +7,9 @@ the version is.
 from pathlib import Path
 
 _EARLIER = {
-    "flows.tracking.served_model": "flows.serving",
-    "mammo.learning.fingerprint": "mammo.fingerprint",
-    "mammo.serving.score_files": "mammo.scoring",
+    "flows.tracking.served_model": ("flows.serving",),
+    "mammo.assurance.fingerprint": ("mammo.learning.fingerprint", "mammo.fingerprint"),
+    "mammo.serving.score_files": ("mammo.scoring",),
 }
 
 
@@ -23,7 +23,7 @@ def find_module(folder: Path, module: str) -> str | None:
     Returns:
         None if the snapshot is older than the module.
     """
-    names = (module, _EARLIER[module])
+    names = (module, *_EARLIER[module])
     return next((name for name in names if (folder / file_of(name)).is_file()), None)
 
 

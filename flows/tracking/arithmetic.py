@@ -24,7 +24,7 @@ Arithmetic = Mapping[str, str]
 
 
 def measure(folder: Path) -> dict[str, str]:
-    """The arithmetic of this machine: see `mammo.learning.fingerprint`.
+    """The arithmetic of this machine: see `mammo.assurance.fingerprint`.
 
     In a process of its own, with the pins and threads of the project's own stages.
 
@@ -37,7 +37,7 @@ def measure(folder: Path) -> dict[str, str]:
     Raises:
         CommandError: if it cannot be computed, with the last lines that the process printed.
     """
-    module = find_module(folder, "mammo.learning.fingerprint")
+    module = find_module(folder, "mammo.assurance.fingerprint")
     if module is None:
         return {}
     command = [sys.executable, "-m", module]

@@ -32,8 +32,8 @@ from mammo.classifier.predict import predict_logits
 from mammo.classifier_training.picture_file import map_pictures
 from mammo.data.splits import BREAST
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
-from mammo.learning import checkpoint
-from mammo.learning.checkpoint import Checkpoint, add_prefix, select_prefix
+from mammo.kept import checkpoint
+from mammo.kept.checkpoint import Checkpoint, add_prefix, select_prefix
 from mammo.learning.device import choose_device
 
 WARM_UP = 0.1  # of all steps

@@ -1,7 +1,7 @@
 """The pictures of a large set, decoded once: one file, which is mapped into memory.
 
 The trials of a tuning, the training after it, and the next retrain on the same images share the
-file. It lies in `pictures/` of the store of results (`mammo.compute.result_store`), and like what
+file. It lies in `pictures/` of the store of results (`mammo.kept.result_store`), and like what
 is there it may be deleted at any time. Its name is a hash of all that it follows from: the images'
 contents, the size, the source and libraries of this module. MAMMOFLOW_PICTURES_GIB says how much
 all these files may take; with MAMMOFLOW_STORE=off there are none.
@@ -23,7 +23,7 @@ from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 from mammo.base.progress import say
 from mammo.classifier.picture import Gray, load_picture
-from mammo.compute.result_store import Store, hash_of, open_store
+from mammo.kept.result_store import Store, hash_of, open_store
 from mammo.outs.gray_images import read_file
 
 LIBRARIES = ("numpy", "opencv-python-headless")

@@ -1,6 +1,6 @@
-"""Work on many items: in processes of their own, over a Dask cluster, and kept from run to run.
+"""Work on many items: in processes of their own, or over a Dask cluster.
 
 It may import `base`.
 """
 
-__all__ = ["dask_map", "result_store", "worker_pool"]
+__all__ = ["dask_map", "worker_pool"]

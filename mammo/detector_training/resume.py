@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mammo.learning.checkpoint import Checkpoint, add_prefix, collect_state, restore, select_prefix
+from mammo.kept.checkpoint import Checkpoint, add_prefix, collect_state, restore, select_prefix
 
 
 def collect_trainer_state(trainer: Any) -> Checkpoint:

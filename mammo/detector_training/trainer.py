@@ -39,8 +39,8 @@ from mammo.detector.ultralytics_adapter import (
 from mammo.detector_training.resume import collect_trainer_state, restore_trainer
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
-from mammo.learning import checkpoint
-from mammo.learning.checkpoint import Checkpoint, select_prefix
+from mammo.kept import checkpoint
+from mammo.kept.checkpoint import Checkpoint, select_prefix
 from mammo.learning.device import choose_device
 from mammo.outs.gray_images import read_gray
 from mammo.outs.weights import read_weights

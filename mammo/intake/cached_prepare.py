@@ -14,7 +14,6 @@ import numpy as np
 
 from mammo.base.code_version import code_version, key_of
 from mammo.base.settings import Preprocess
-from mammo.compute.result_store import Store, hash_of
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import Description
@@ -22,6 +21,7 @@ from mammo.dicom.reader import read_patient
 from mammo.imaging.geometry import Placement
 from mammo.imaging.png import encode_png
 from mammo.intake.prepare import Prepared, prepare
+from mammo.kept.result_store import Store, hash_of
 
 LIBRARIES = ("imagecodecs", "numba", "numpy", "opencv-python-headless", "pillow", "pydicom")
 """The libraries that decode, scale and compress."""

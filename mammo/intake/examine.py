@@ -16,13 +16,13 @@ import pandas as pd
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Preprocess
-from mammo.compute.result_store import Store
 from mammo.compute.worker_pool import Failure, WorkerPool
 from mammo.data.tables import IMAGES, image_file, image_files
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import Description
 from mammo.intake.cached_prepare import prepare_cached
 from mammo.intake.prepare import Prepared
+from mammo.kept.result_store import Store
 
 SECONDS = 300.0
 """Seconds that a file may take: 300 times what the largest mammogram takes on an idle machine,

@@ -1,6 +1,6 @@
-"""What networks share: the device, checkpoints, and the fingerprint of a machine's arithmetic.
+"""What every network shares: the device that it computes on.
 
-It may import `base` and `imaging`.
+It may import `base`.
 """
 
-__all__ = ["checkpoint", "device"]
+__all__ = ["device"]

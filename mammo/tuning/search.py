@@ -36,7 +36,7 @@ from mammo.classifier_training.fit import (
     fit,
     rank,
 )
-from mammo.learning.checkpoint import describe_machine, hash_inputs
+from mammo.kept.checkpoint import describe_machine, hash_inputs
 from mammo.learning.device import choose_device
 
 HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from mammo.assurance.fingerprint import BFLOAT16, OTHERS, TORCH, compute_fingerprint
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier, load_params
@@ -22,9 +23,8 @@ from mammo.classifier_training import fit as fitting
 from mammo.classifier_training.fit import Examples, Fit, Scores, fit, gather, keep_pictures
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import compute_heatmap
-from mammo.learning.checkpoint import describe_machine
+from mammo.kept.checkpoint import describe_machine
 from mammo.learning.device import choose_device
-from mammo.learning.fingerprint import BFLOAT16, OTHERS, TORCH, compute_fingerprint
 from mammo.serving.predictor import load_predictor
 from tests.support.cards import needs_a_card
 from tests.support.half_ellipses import SETTINGS, examples, half_ellipse

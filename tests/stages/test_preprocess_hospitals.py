@@ -11,7 +11,6 @@ import pytest
 from pydicom import uid
 
 from mammo.base.atomic_files import read_json
-from mammo.compute.result_store import Store
 from mammo.compute.worker_pool import WorkerPool
 from mammo.dicom import header
 from mammo.dicom.header import Description
@@ -19,6 +18,7 @@ from mammo.dicom.reader import read_mammogram
 from mammo.imaging import breast_mask
 from mammo.intake import examine, prepare
 from mammo.intake.examine import Outcome, ProgramError, find_doubtful_patients
+from mammo.kept.result_store import Store
 from stages import preprocess
 from tests.support.contents import contents
 from tests.support.dicoms import PERSON, half_breast, plain

@@ -10,12 +10,12 @@ import pytest
 from mammo.base.atomic_files import read_json
 from mammo.base.determinism import pin
 from mammo.base.settings import Crop, Params, Preprocess
-from mammo.compute.result_store import Store
 from mammo.cropping import cached_crop
 from mammo.cropping.find_breast import Roi, find_roi
 from mammo.detector.detector import Detector, build_detector, save_detector
 from mammo.intake import cached_prepare
 from mammo.intake.prepare import Prepared, prepare
+from mammo.kept.result_store import Store
 from stages import crop_rois, preprocess
 from tests.support.contents import contents
 from tests.support.dicoms import half_breast, jpeg_2000, plain

@@ -62,13 +62,15 @@ def test_dvc_knows_a_room_by_its_files_and_not_by_what_python_leaves_there(tmp_p
 def test_an_older_commit_is_asked_by_the_names_that_it_knows(tmp_path: Path) -> None:
     for new, old in (
         ("mammo.serving.score_files", "mammo.scoring"),
-        ("mammo.learning.fingerprint", "mammo.fingerprint"),
+        ("mammo.assurance.fingerprint", "mammo.fingerprint"),
+        ("mammo.assurance.fingerprint", "mammo.learning.fingerprint"),
         ("flows.tracking.served_model", "flows.serving"),
     ):
         assert (ROOT / file_of(new)).is_file()
-        assert find_module(tmp_path, new) is None
+        folder = tmp_path / old
+        assert find_module(folder, new) is None
         for name in (old, new):
-            file = tmp_path / file_of(name)
+            file = folder / file_of(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-            assert find_module(tmp_path, new) == name
+            assert find_module(folder, new) == name

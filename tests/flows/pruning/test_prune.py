@@ -45,7 +45,7 @@ from flows.snapshots.snapshot import (
 from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
 from mammo.base.errors import UserError
-from mammo.compute.result_store import Store
+from mammo.kept.result_store import Store
 from tests.support.small_project import store
 from tests.support.toys import make_toy, run, until
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mammo.base.errors import UserError
-from mammo.learning import checkpoint
+from mammo.kept import checkpoint
 from mammo.learning.device import choose_device, describe_device, find_cuda_versions
 
 

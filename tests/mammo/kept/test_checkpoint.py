@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mammo.base.code_version import code_version
-from mammo.learning.checkpoint import hash_inputs
+from mammo.kept.checkpoint import hash_inputs
 from tests.imports import ROOT
 
 FIT = "mammo.classifier_training.fit"
@@ -17,7 +17,7 @@ FIT = "mammo.classifier_training.fit"
     [
         ("mammo/classifier_training/fit.py", True),
         ("mammo/classifier/network.py", True),
-        ("mammo/learning/checkpoint.py", True),
+        ("mammo/kept/checkpoint.py", True),
         ("mammo/pins.py", True),
         ("mammo/detector/detector.py", False),
         ("mammo/dicom/reader.py", False),

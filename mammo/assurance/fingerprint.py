@@ -1,7 +1,7 @@
 """A fingerprint of a machine's arithmetic: one hash for each family of kernels that a stage uses.
 
-    python -m mammo.learning.fingerprint          # as JSON, with the pins and threads of the stages
-    mammoflow fingerprint                # as a table
+    python -m mammo.assurance.fingerprint  # as JSON, with the pins and threads of the stages
+    mammoflow fingerprint                  # as a table
 
 Two machines with the same fingerprint can be expected to train the same model, bit for bit; where a
 family differs, its name says why they do not. Inputs are random whole numbers, divided: every

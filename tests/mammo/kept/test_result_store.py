@@ -11,8 +11,8 @@ import pytest
 
 from mammo.base.code_version import _BESIDE, code_version, key_of
 from mammo.base.errors import UserError
-from mammo.compute import result_store
-from mammo.compute.result_store import SHARDS, Store, hash_of, open_store
+from mammo.kept import result_store
+from mammo.kept.result_store import SHARDS, Store, hash_of, open_store
 from tests.imports import ROOT, closure, module_path
 
 
@@ -65,7 +65,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from mammo.base.code_version import key_of
-from mammo.compute.result_store import Store
+from mammo.kept.result_store import Store
 store = Store(Path(sys.argv[1]), 2**30)
 print("ready", flush=True)
 number = 0

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from mammo.assurance.fingerprint import OTHERS, TORCH, compute_fingerprint
 from mammo.base.settings import load_params
-from mammo.learning.fingerprint import OTHERS, TORCH, compute_fingerprint
 from tests.imports import ROOT
 
 
@@ -18,7 +18,7 @@ def with_two_threads() -> dict[str, str]:
 
 
 def test_it_is_the_same_in_another_process(with_two_threads: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "mammo.learning.fingerprint"]
+    command = [sys.executable, "-m", "mammo.assurance.fingerprint"]
     env = {**os.environ, "OMP_THREAD_LIMIT": "1"}  # or with fewer threads than it is told to take
     said = subprocess.run(
         command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
@@ -52,7 +52,7 @@ os.environ.pop("NPY_DISABLE_CPU_FEATURES", None)
 import numpy, json
 from mammo.base import determinism
 determinism.check_pins = lambda: None
-from mammo.learning.fingerprint import compute_fingerprint
+from mammo.assurance.fingerprint import compute_fingerprint
 print(json.dumps(compute_fingerprint(2)))
 """
     command = [sys.executable, "-c", script]

@@ -1,0 +1,6 @@
+"""What outlives a run, under a key of all that decides it: results of images, states of trainings.
+
+It may import `base` and `learning`.
+"""
+
+__all__ = ["checkpoint", "result_store"]
