@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ import flows  # noqa: F401  (its environment must be set before Prefect and MLfl
 from flows.cli.console import check_writable, one_sentence, say
 from flows.processes.checked import printable
 from flows.tracking import preflight
+from mammo.base.errors import UserError
 
 app = typer.Typer()
 
@@ -42,6 +43,13 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Report(StrEnum):
+    """The report that `--dicom` writes: a Mammography CAD SR, or what most viewers show."""
+
+    cad = "cad"
+    tid_1500 = "1500"
+
+
 @app.command()
 def predict(
     paths: Annotated[
@@ -52,6 +60,12 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="A folder for heatmaps and one exam.json an exam.")
     ] = None,
+    dicom: Annotated[
+        Path | None, typer.Option(help="A folder for a DICOM SR an exam, and pictures for viewers.")
+    ] = None,
+    report: Annotated[
+        Report, typer.Option("--sr", help="cad: Mammography CAD SR; 1500: what viewers show.")
+    ] = Report.cad,
     form: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.table,
     identified: Annotated[
         bool, typer.Option("--identified", help="With the ids of the headers, not hashes of them.")
@@ -59,11 +73,13 @@ def predict(
 ) -> None:
     """Say what a registered model finds in mammograms. Research use only. Not a medical device.
 
-    Exits with 1 if a file could not be read, with 2 if nothing could begin.
+    Exits with 1 if a file could not be read or an exam not be reported, with 2 if nothing could
+    begin.
     """
     with one_sentence(status=2):
-        if out is not None:
-            check_writable(out)
+        for folder in (out, dicom):
+            if folder is not None:
+                check_writable(folder)
         preflight.check_registry()
         listing = _list_files(paths)
     from flows.serving.load import load_version, pin_for
@@ -71,13 +87,20 @@ def predict(
     with one_sentence(status=2):
         loaded = load_version(model)
         pin_for(loaded)
+        point = loaded.predictor.operating_point
+        if dicom is not None and point is None:
+            raise UserError(
+                f"version {loaded.model.version} was registered without an operating point, so "
+                f"that a report could not say whether there is a finding: name a later one by "
+                f"--model, or leave --dicom out"
+            )
 
     from mammo.base.processor import available_cores
     from mammo.serving.exam_files import write_exam, write_heatmap
     from mammo.serving.exams import Unread, examine_files
     from mammo.serving.finding import group_exams
 
-    heatmap: Any = "facts" if out is None else "picture"
+    heatmap: Any = "facts" if out is None and dicom is None else "picture"
     found = examine_files(loaded.predictor, listing.files, available_cores(), heatmap)
     images, unread, drawn = [], [], set()
     with one_sentence():
@@ -88,19 +111,35 @@ def predict(
             if out is not None and one.heatmap is not None:
                 write_heatmap(out, one)
                 drawn.add(one.number)
-            images.append(replace(one, heatmap=None))  # thousands of them would fill the memory
-        predictor = loaded.predictor
-        aggregate = predictor.params.evaluate.aggregate
-        exams = group_exams(images, loaded.model, predictor.operating_point, aggregate)
+            # Thousands of them would fill the memory; a report shows those of suspicious views.
+            shown = dicom is not None and point is not None and one.probability >= point.threshold
+            images.append(one if shown else replace(one, heatmap=None))
+        aggregate = loaded.predictor.params.evaluate.aggregate
+        exams = group_exams(images, loaded.model, point, aggregate)
         if out is not None:
             for exam in exams:
                 write_exam(out, exam, identified, drawn)
+    unreported = [] if dicom is None else list(_report(exams, dicom, report))
     _PRINT[form](exams, identified)
+    for sentence in unreported:
+        say(f"not reported: {sentence}", err=True)
     for file in unread:
         say(f"cannot be read: {file.source}: {file.reason}", err=True)
     if listing.left_out:
         say(f"{listing.left_out} files in the folders are no DICOM files: left out", err=True)
-    raise typer.Exit(1 if unread else 0)
+    raise typer.Exit(1 if unread or unreported else 0)
+
+
+def _report(exams: Sequence[Any], folder: Path, report: Report) -> Iterator[str]:
+    """Write the results of each exam as DICOM files; yield why one of them has none."""
+    from mammo.dicom_results import write_results
+
+    for exam in exams:
+        sources = {image.number: Path(image.source) for image in exam.images}
+        try:
+            write_results(exam, sources, folder, report.value)
+        except UserError as error:
+            yield str(error)
 
 
 def _list_files(paths: Sequence[str]) -> Any:
@@ -109,7 +148,6 @@ def _list_files(paths: Sequence[str]) -> Any:
     Raises:
         UserError: there are none, or a path does not exist.
     """
-    from mammo.base.errors import UserError
     from mammo.serving.intake import list_files
 
     named: list[str] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jsonschema
 import mlflow
+import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -88,6 +89,31 @@ def test_a_folder_is_predicted_and_written_and_a_bad_file_named(root: Path, tmp_
             for image in breast["images"]:
                 assert (out / exam["exam"] / image.pop("heatmap")).is_file()
         assert written == exam
+
+
+@pytest.mark.parametrize(
+    ("report", "name"),
+    [("cad", "mammography-cad-sr.dcm"), ("1500", "measurement-report-sr.dcm")],
+)
+def test_each_exam_is_reported_as_dicom_in_its_own_study(
+    root: Path, tmp_path: Path, report: str, name: str
+) -> None:
+    woman = min((root / "data/train_images").iterdir())
+    source = pydicom.dcmread(next(woman.glob("*.dcm")), stop_before_pixels=True)
+    predict(str(woman), "--dicom", str(tmp_path / "sr"), "--sr", report)
+    [exam] = (tmp_path / "sr").iterdir()
+    written = {file.name: pydicom.dcmread(file) for file in exam.iterdir()}
+    assert written[name].StudyInstanceUID == source.StudyInstanceUID
+    captures = [one for file, one in written.items() if file.startswith("capture-")]
+    assert len(captures) == 4  # every breast is positive, and every view suspicious
+    heat = captures[0].pixel_array.astype(int)
+    assert (heat[..., 0] != heat[..., 2]).any()  # it is coloured
+
+
+def test_no_report_is_made_of_a_version_that_decides_nothing(tmp_path: Path) -> None:
+    result = predict("data", "--model", "1", "--dicom", str(tmp_path / "sr"), status=2)
+    assert "version 1 was registered without an operating point" in result.stderr
+    assert not (tmp_path / "sr").exists()
 
 
 def test_a_list_on_stdin_becomes_rows_of_a_table_for_programs(root: Path) -> None:
