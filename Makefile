@@ -30,17 +30,18 @@ hook: .git  ## let each commit begin with `make check`
 EMULATED := tests/test_processors.py tests/mammo/test_portable_operators.py
 
 # Five groups at once; each of pytest's looks only where its tests are (tests/conftest.py makes
-# sure). The tests of whole projects build on each other and use one core, those of flows/ often wait
-# for servers, and those under emulated processors and other Pythons give way to the others.
+# sure). The tests of whole projects build on each other, use one core and take the longest, so the
+# others give way to them.
 REST := "not whole and not processors"
 test: env  ## environment, all tests and checks
 	@$(LINT)
 	@rm -f build/coverage*; mkdir -p build
 	@pytest -m whole tests/flows > build/whole.txt 2>&1 & whole=$$!; \
-		coverage run -p -m pytest -m $(REST) tests/flows > build/flows.txt 2>&1 & flows=$$!; \
-		nice -n 4 pytest -rs -m processors $(EMULATED) > build/processors.txt 2>&1 & processors=$$!; \
-		nice -n 4 python -m tests.pythons > build/pythons.txt 2>&1 & pythons=$$!; \
-		coverage run -p -m pytest -m $(REST) --ignore tests/flows; rest=$$?; \
+		nice -n 3 coverage run -p -m pytest -m $(REST) tests/flows > build/flows.txt 2>&1 & \
+		flows=$$!; \
+		nice -n 8 pytest -rs -m processors $(EMULATED) > build/processors.txt 2>&1 & processors=$$!; \
+		nice -n 8 python -m tests.pythons > build/pythons.txt 2>&1 & pythons=$$!; \
+		nice -n 5 coverage run -p -m pytest -m $(REST) --ignore tests/flows; rest=$$?; \
 		echo "flows:"; wait $$flows; flows=$$?; cat build/flows.txt; \
 		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; \
 		echo "other processors:"; wait $$processors; processors=$$?; cat build/processors.txt; \

@@ -2,7 +2,8 @@
 
 By itself, ultralytics writes its settings to the home folder, looks for an internet connection,
 starts runs with any experiment tracker that is installed, and prints. All that is switched off
-before its first import, and its settings go to a folder that is removed when the process ends.
+before its first import, and its settings go to a folder that is removed when the process ends. It
+also replaces a function of Pillow, which gets its own back.
 """
 
 import atexit
@@ -18,7 +19,11 @@ os.environ.update(
     YOLO_CONFIG_DIR=_CONFIG, YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false"
 )
 
+import PIL.Image  # noqa: E402
 import torch  # noqa: E402
+
+_open_image = PIL.Image.open
+
 import ultralytics.utils  # noqa: E402
 import ultralytics.utils.loss  # noqa: E402
 import ultralytics.utils.tal  # noqa: E402
@@ -29,6 +34,10 @@ from ultralytics.utils import torch_utils  # noqa: E402
 from ultralytics.utils.metrics import bbox_iou  # noqa: E402
 from ultralytics.utils.nms import non_max_suppression  # noqa: E402
 from ultralytics.utils.tal import TaskAlignedAssigner  # noqa: E402
+
+# ultralytics puts a function in its place that, for each file that Pillow does not know, tries to
+# install a package, and ends with another error than Pillow's.
+PIL.Image.open = _open_image
 
 __all__ = [
     "DetectionModel",

@@ -12,7 +12,7 @@ import pytest
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
-from stages.report import flatten, number, run, score_names
+from stages.report import NO_STAGES, flatten, number, run, score_names
 
 TEMPLATE = Path("stages/report.html.j2")
 SCORES = list(score_names(load_params()))
@@ -239,10 +239,10 @@ def test_every_picture_of_the_gallery_is_inside_with_its_caption(page: str, outp
     assert "image false_positive-1, L CC 0.700" in text  # no game, no verdict
 
 
-def test_every_setting_is_shown_but_where_stages_run(page: str, params: Params) -> None:
+def test_every_setting_is_shown_that_a_stage_depends_on(page: str, params: Params) -> None:
     text = _text(page)
     assert "prediction pool" not in text
-    for name in flatten(params.model_dump(exclude={"prediction_pool"})):
+    for name in flatten(params.model_dump(exclude=NO_STAGES)):
         assert name.split(", ")[-1].replace("_", " ") in text
 
 

@@ -1,10 +1,13 @@
 """That ultralytics keeps to itself."""
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
+import pytest
 import torch
 
 from mammo.detector.ultralytics_adapter import portable_iou
@@ -57,3 +60,10 @@ def test_the_portable_iou_is_the_originals_but_for_rounding() -> None:
         found.append((overlap.detach(), one.grad.clone()))
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
     assert torch.equal(portable_iou(one, other, xywh=False), bbox_iou(one, other, xywh=False))
+
+
+def test_pillow_keeps_its_own_way_to_open_files() -> None:
+    """Or damaged JPEG 2000 would end, after a try to install a package, with an ImportError."""
+    assert PIL.Image.open.__module__ == "PIL.Image"
+    with pytest.raises(PIL.UnidentifiedImageError):
+        PIL.Image.open(io.BytesIO(b"no picture"))
