@@ -3,6 +3,7 @@
 The preprocess stage and `mammoflow data check` ask the same questions here, in the same way.
 """
 
+import errno
 import hashlib
 import re
 from collections import defaultdict
@@ -238,9 +239,11 @@ def find_files_without_row(data: Path, rows: pd.DataFrame) -> list[Path]:
 def _refuse_links_out(path: Path, data: Path) -> None:
     """What lies elsewhere may change without DVC's notice. DVC's own links may stay."""
     try:
-        target = path.resolve()
-    except (OSError, RuntimeError):  # a loop
-        raise UnreadableDicom("the file is a symbolic link that leads nowhere") from None
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # `resolve` lets it pass from Python 3.13 on
+            raise UnreadableDicom("the file is a symbolic link that leads nowhere") from None
+    target = path.resolve()
     inside = target.is_relative_to(data.resolve()) or _IN_DVC_CACHE.search(target.as_posix())
     if not inside:
         raise UnreadableDicom(

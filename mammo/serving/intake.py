@@ -3,6 +3,7 @@
 What a worker process runs is here, so nothing that imports torch is.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,8 @@ def _follow_directory(path: Path) -> list[Path]:
     files = []
     for parts in listed:
         file = path.parent.joinpath(*parts)
-        if not file.resolve().is_relative_to(folder):
+        # Not `resolve`: before Python 3.13 it raises RuntimeError for a link that leads to itself.
+        if not Path(os.path.realpath(file)).is_relative_to(folder):
             raise UserError(f"{path}: it names a file outside its folder, which is not read")
         files.append(file)
     return files

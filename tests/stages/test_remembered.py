@@ -104,14 +104,15 @@ def test_other_pixels_or_settings_or_code_are_other_images(
 ) -> None:
     path = data / "train_images/30/0000.dcm"
     first = cached_prepare.prepare_cached(path, tiny().preprocess, store)
-    assert cached_prepare.prepare_cached(path, tiny().preprocess, store) == first
+    # As text: an image of no pixels is equal to none from Python 3.13 on.
+    assert repr(cached_prepare.prepare_cached(path, tiny().preprocess, store)) == repr(first)
     lenient = tiny(max_reject_fraction=0.9).preprocess  # no matter for an image
-    assert cached_prepare.prepare_cached(path, lenient, store) == first
+    assert repr(cached_prepare.prepare_cached(path, lenient, store)) == repr(first)
     assert len(prepared) == 1
     smaller = tiny(long_side=64).preprocess
     assert cached_prepare.prepare_cached(path, smaller, store).png != first.png
     monkeypatch.setattr(cached_prepare, "code_version", lambda *_: "another")
-    assert cached_prepare.prepare_cached(path, tiny().preprocess, store) == first
+    assert repr(cached_prepare.prepare_cached(path, tiny().preprocess, store)) == repr(first)
     assert len(prepared) == 3
     path.write_bytes(plain(half_breast(180, 150)))
     assert cached_prepare.prepare_cached(path, tiny().preprocess, store).png != first.png
