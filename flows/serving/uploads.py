@@ -66,7 +66,7 @@ async def discard_rest(request: Request, limits: Limits) -> None:
     Else the connection would be reset while the client still sends, and it would never see why. As
     much is read as a good body may have; a client that waits to be asked for its body is not asked.
     """
-    if request.headers.get("expect"):
+    if request.headers.get("expect") or getattr(request.state, "has_ended", False):
         return
     left = limits.bytes
     with suppress(TimeoutError, ClientDisconnect):
@@ -91,6 +91,8 @@ def _limit(request: Request, limits: Limits) -> Request:
     async def receive() -> Event:
         nonlocal received
         event = await request.receive()
+        # After the last part, the next event comes when the client goes away.
+        request.state.has_ended = not event.get("more_body", False)
         received += len(event.get("body", b""))
         if received > limits.bytes:
             raise _too_large(limits)

@@ -41,7 +41,7 @@ from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses, registry, runs
-from flows.tracking.register import NETWORKS, SERVING, register
+from flows.tracking.register import NETWORKS, SCORES, SERVING, register
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
@@ -97,6 +97,7 @@ def make_project(root: Path) -> None:
         "data.dvc": DATA,
         "data/train.csv": "patient_id,image_id,cancer\n1,1,0\n",
         **{f"{part}/{name}": FIRST for part in NETWORKS.values() for name in NETWORK_FILES},
+        **dict.fromkeys(SCORES.values(), "{}"),
     }
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
