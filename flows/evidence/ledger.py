@@ -7,9 +7,7 @@ changes, while verdicts and promotions come later. And a branch only grows: git 
 otherwise.
 """
 
-import fcntl
 import functools
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +35,7 @@ from flows.evidence.verify import (
     sha256,
     split_lines,
 )
+from flows.processes.folder_lock import TEMPORARY, hold_lock
 from flows.processes.run_git import fetch, git, listed, remotes, succeeds
 from flows.publishing.publish import git_remote
 from flows.snapshots.snapshot import committer_of
@@ -317,12 +316,9 @@ def _as_text(raws: Iterable[str]) -> str:
 
 @contextmanager
 def _hold(root: Path) -> Iterator[None]:
-    """Hold the ledger's lock in this clone; the system releases it however the process ends."""
-    folder = root / ".dvc" / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / "evidence.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    """Hold the ledger's lock in this clone."""
+    (root / TEMPORARY).mkdir(parents=True, exist_ok=True)
+    file = root / TEMPORARY / "evidence.lock"
+    file.touch()
+    with hold_lock(file):
         yield
-    finally:
-        os.close(handle)

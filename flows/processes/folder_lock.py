@@ -1,4 +1,4 @@
-"""The lock of a project's folder: one retrain at a time, and no gc beside it."""
+"""Locks between processes, and that of a project's folder: one retrain, and no gc beside it."""
 
 import fcntl
 import os
@@ -9,6 +9,25 @@ from pathlib import Path
 from mammo.base.errors import UserError
 
 TEMPORARY = Path(".dvc/tmp")  # DVC's own, out of git's sight
+
+
+@contextmanager
+def hold_lock(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold the lock of a file or folder, which must exist; however the process ends, it is free.
+
+    Args:
+        path: what is locked.
+        how: as fcntl.flock takes it; without LOCK_NB it waits.
+
+    Raises:
+        BlockingIOError: another process holds it, and `how` says not to wait.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ from flows.serving.desk import Desk, Found
 from flows.serving.measures import Measures
 from flows.serving.openapi import PREDICT, describe
 from flows.serving.uploads import Limits, discard_rest, receive_files
-from mammo.serving.finding import NOTICE, ExamFinding, to_document
+from mammo.serving.finding import NOTICE, ExamFinding, describe_model, to_document
 
 QUEUE = 32
 """Requests at most that are being answered, or wait; the next one is asked to come again."""
@@ -119,11 +118,10 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
 
     @app.get("/version", summary="Which model answers.")
     async def version() -> dict[str, Any]:
-        point = desk.loaded.predictor.operating_point
+        loaded = desk.loaded
         return {
             "notice": NOTICE,
-            "model": asdict(desk.loaded.model),
-            "operating_point": None if point is None else asdict(point),
+            **describe_model(loaded.model, loaded.predictor.operating_point),
         }
 
     @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from dvc.repo import Repo
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from flows.processes.checked import Commit, faults
+from flows.processes.folder_lock import hold_lock
 from flows.processes.run_dvc import SETTINGS
 from flows.processes.run_git import file_at, git, listed, succeeds
 from mammo.base.atomic_files import write_text
@@ -211,7 +211,7 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
             code on its way.
     """
     _require_form(snapshot)
-    with _hold_lock(snapshots_folder(root), fcntl.LOCK_SH):
+    with hold_lock(snapshots_folder(root), fcntl.LOCK_SH):
         yield from _materialised(root, snapshot)
 
 
@@ -254,24 +254,13 @@ def lock_snapshots(root: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_hold_lock(snapshots_folder(root), fcntl.LOCK_EX | fcntl.LOCK_NB))
+            stack.enter_context(hold_lock(snapshots_folder(root), fcntl.LOCK_EX | fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(
                 f"somebody is at work with a snapshot in {snapshots_folder(root)} (an audit, the "
                 f"gate or a worker's stage): wait until it has ended, then run this again"
             ) from None
         yield
-
-
-@contextlib.contextmanager
-def _hold_lock(folder: Path, how: int) -> Iterator[None]:
-    """Hold a folder's lock; the system releases it however the process ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, how)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _require_form(snapshot: Snapshot) -> None:

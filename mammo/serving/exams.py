@@ -88,11 +88,7 @@ def find_in(
         number=number,
         source=source,
         identity=read.identity,
-        laterality="L"
-        if description.laterality == "L"
-        else "R"
-        if description.laterality
-        else None,
+        laterality=description.laterality,
         view=description.view,
         rows=placement.stored_height,
         columns=placement.stored_width,

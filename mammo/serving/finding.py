@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -198,6 +198,14 @@ def _hash(*parts: str | None) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
+def describe_model(model: Model, point: OperatingPoint | None) -> dict[str, Any]:
+    """The model and its operating point as JSON, as each document holds them."""
+    return {
+        "model": asdict(model),
+        "operating_point": None if point is None else asdict(point),
+    }
+
+
 def to_document(
     exam: ExamFinding, identified: bool = False, heatmaps: Mapping[int, str] | None = None
 ) -> dict[str, Any]:
@@ -211,21 +219,11 @@ def to_document(
     texts = heatmaps or {}
     first = exam.images[0].identity
     ids = {"study_uid": first.study, "patient_id": first.patient} if identified else {}
-    point = exam.operating_point
     return {
         "notice": NOTICE,
         "exam": exam.key,
         **ids,
-        "model": {
-            "name": exam.model.name,
-            "version": exam.model.version,
-            "snapshot": exam.model.snapshot,
-            "commit": exam.model.commit,
-            "code": exam.model.code,
-        },
-        "operating_point": None
-        if point is None
-        else {"threshold": point.threshold, "beta": point.beta, "chosen_on": point.chosen_on},
+        **describe_model(exam.model, exam.operating_point),
         "aggregate": exam.aggregate,
         "probability": exam.probability,
         "decision": exam.decision,

@@ -108,7 +108,7 @@ def list_files(paths: Iterable[Path]) -> Listing:
         else:
             files = [path]
         for file in files:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(_resolve(file), file)
     return Listing(tuple(found.values()), left_out)
 
 
@@ -142,12 +142,16 @@ def _follow_directory(path: Path) -> list[Path]:
         listed = list_directory(path)
     except UnreadableDicom as error:
         raise UserError(f"{path}: {error.reason}") from None
-    folder = path.parent.resolve()
+    folder = _resolve(path.parent)
     files = []
     for parts in listed:
         file = path.parent.joinpath(*parts)
-        # Not `resolve`: before Python 3.13 it raises RuntimeError for a link that leads to itself.
-        if not Path(os.path.realpath(file)).is_relative_to(folder):
+        if not _resolve(file).is_relative_to(folder):
             raise UserError(f"{path}: it names a file outside its folder, which is not read")
         files.append(file)
     return files
+
+
+def _resolve(path: Path) -> Path:
+    """Where a path leads. `Path.resolve` raises at a link to itself, before Python 3.13."""
+    return Path(os.path.realpath(path))

@@ -83,6 +83,15 @@ def test_a_dicomdir_names_a_missing_file_and_others_none(tmp_path: Path) -> None
         list_files([broken])
 
 
+def test_a_dicomdir_may_name_a_link_that_leads_to_itself(tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "medium" / "DICOMDIR", "1")
+    (tmp_path / "medium" / "1").symlink_to("1")
+    (loop,) = list_files([directory]).files
+    found = read(loop, SETTINGS)
+    assert isinstance(found, Refusal)
+    assert "the file cannot be opened" in found.reason
+
+
 def test_what_is_read_knows_its_ids(tmp_path: Path) -> None:
     content = phantom_dicom_bytes(seed=1)
     header = pydicom.dcmread(write(tmp_path / "a.dcm", content))
