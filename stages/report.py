@@ -69,7 +69,6 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
         "gallery": _gallery(outputs),
         "gallery_titles": GALLERY,
         "game": _json(outputs / "explain/metrics.json")["pointing_game"],
-        # Where stages run is no part of a model, and this stage does not depend on it.
         "params": params.model_dump(mode="json", exclude=NO_STAGES),
         **{
             f"{stage}_metrics": flatten(_json(outputs / stage / "metrics.json"))

@@ -109,8 +109,8 @@ class Workers(Generic[Item, Result]):
 
     def result(self, item: Item, future: "ProcessFuture[Result]") -> Result | Failure:
         """Wait for the result of an item that was handed over."""
-        deaths = 0
-        while deaths < 2:
+        died = False
+        while True:
             try:
                 result = future.result()
             except TimeoutError as error:
@@ -118,7 +118,9 @@ class Workers(Generic[Item, Result]):
                     raise
                 return Failure("hung")
             except ProcessExpired:
-                deaths += 1
+                if died:
+                    return Failure("crashed")
+                died = True
                 future = self.submit(item)
             except (BrokenProcessPool, CancelledError):
                 # As when the machine kills a worker that has no item: nobody's fault.
@@ -126,8 +128,6 @@ class Workers(Generic[Item, Result]):
             else:
                 self._useful = True
                 return result
-        future.cancel()
-        return Failure("crashed")
 
     def stop(self) -> None:
         """End the processes; items without a result have none."""
