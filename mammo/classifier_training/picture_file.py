@@ -19,11 +19,10 @@ import numpy as np
 
 from mammo.base.atomic_files import partial_path
 from mammo.base.code_version import code_version, key_of
-from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 from mammo.base.progress import say
 from mammo.classifier.picture import Gray, load_picture
-from mammo.kept.result_store import Store, hash_of, open_store
+from mammo.kept.result_store import Store, hash_of, open_store, read_limit
 from mammo.outs.gray_images import read_file
 
 LIBRARIES = ("numpy", "opencv-python-headless")
@@ -47,7 +46,8 @@ def map_pictures(rois: Sequence[Path], height: int, width: int) -> tuple[str, Gr
     store = open_store()
     if store is None:
         return None
-    limit, size = _read_limit(), len(rois) * (height * width + _DIGEST)
+    limit = read_limit("MAMMOFLOW_PICTURES_GIB", GIB)
+    size = len(rois) * (height * width + _DIGEST)
     if size > limit:
         say(
             f"{len(rois)} pictures of {height} x {width} take {size / 2**30:.0f} GiB, more than"
@@ -70,16 +70,6 @@ def map_pictures(rois: Sequence[Path], height: int, width: int) -> tuple[str, Gr
         say(f"{path.parent}: pictures cannot be kept there ({error.strerror}); going on without")
         return None
     return None if found is None else (key, found)
-
-
-def _read_limit() -> int:
-    size = os.environ.get("MAMMOFLOW_PICTURES_GIB") or str(GIB)
-    try:
-        return int(float(size) * 2**30)
-    except (ValueError, OverflowError):
-        raise UserError(
-            f"MAMMOFLOW_PICTURES_GIB: {size!r} is no size; give a number of GiB"
-        ) from None
 
 
 def _digest(path: Path, store: Store) -> str:

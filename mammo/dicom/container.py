@@ -6,17 +6,18 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.values import read_value_or_none
+from mammo.dicom.values import PARSING, read_value_or_none
 
 MAX_BYTES = 2**29
 """Of a file, packed or unpacked: twice the pixels of the largest image that is read."""
@@ -54,6 +55,28 @@ def open_content(source: Path | BinaryIO | bytes) -> Iterator[Content]:
             if error.errno not in _OF_THE_DISK:
                 raise
             raise UnreadableDicom(f"the file cannot be read ({error.strerror})") from None
+
+
+def read_elements(content: Content, keywords: Sequence[str], **options: Any) -> pydicom.Dataset:
+    """Parse a DICOM file's header, and of its elements only those that are asked for.
+
+    Args:
+        content: as `open_content` yields it.
+        keywords: of the elements.
+        options: of `pydicom.dcmread`.
+
+    Raises:
+        UnreadableDicom: it is no DICOM file, or its header is damaged.
+    """
+    content.seek(0)
+    if content.read(132)[128:] != b"DICM":
+        raise UnreadableDicom("it is not a DICOM file")
+    content.seek(0)
+    tags: list[Any] = [Tag(keyword) for keyword in keywords]
+    try:
+        return pydicom.dcmread(cast(BinaryIO, content), specific_tags=tags, **options)
+    except PARSING:
+        raise UnreadableDicom("its header is damaged") from None
 
 
 def _with_preamble(content: Content) -> Content:

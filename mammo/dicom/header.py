@@ -7,19 +7,17 @@ file, and thousands of elements that nobody asked for cost no memory.
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.tag import Tag
 
-from mammo.dicom.container import Content, find_pixel_data, is_deflated
+from mammo.dicom.container import Content, find_pixel_data, is_deflated, read_elements
 from mammo.dicom.display import MAX_VALUE, VoiLut, read_voi_lut
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.object_type import is_generated_2d, is_secondary_capture, refuse_other_objects
 from mammo.dicom.values import (
-    PARSING,
     find_holder,
     has_value,
     read_integer,
@@ -53,8 +51,6 @@ _READ = [
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """The only elements of a file that are read."""
-
-_READ_TAGS = [Tag(keyword) for keyword in _READ]
 
 _LARGE = 2**20
 """Bytes from which on an element is left in the file. Lookup tables have less."""
@@ -121,7 +117,9 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     Raises:
         UnreadableDicom: it is no DICOM file, is cut short, or describes something else.
     """
-    dataset = _parse(content, specific_tags=_READ_TAGS)
+    # What was unpacked is not in the file, so it cannot be left there.
+    large = None if is_deflated(content) else _LARGE
+    dataset = read_elements(content, _READ, defer_size=large)
     refuse_other_objects(dataset)
     _refuse_other_images(dataset, content)
     header = _read_grey_facts(dataset)
@@ -135,21 +133,8 @@ def read_patient_hash(content: Content) -> str | None:
     Raises:
         UnreadableDicom: as `read_header`.
     """
-    dataset = _parse(content, specific_tags=[Tag("PatientID")], stop_before_pixels=True)
+    dataset = read_elements(content, ["PatientID"], stop_before_pixels=True)
     return _hash_element(dataset, "PatientID")
-
-
-def _parse(content: Content, **options: Any) -> pydicom.Dataset:
-    content.seek(0)
-    if content.read(132)[128:] != b"DICM":
-        raise UnreadableDicom("it is not a DICOM file")
-    # What was unpacked is not in the file, so it cannot be left there.
-    large = None if is_deflated(content) else _LARGE
-    content.seek(0)
-    try:
-        return pydicom.dcmread(cast(BinaryIO, content), defer_size=large, **options)
-    except PARSING:
-        raise UnreadableDicom("its header is damaged") from None
 
 
 def _refuse_other_pixels(header: Header) -> None:

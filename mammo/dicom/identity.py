@@ -3,18 +3,14 @@
 Nothing that trains a model reads them.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import pydicom
-from pydicom.tag import Tag
 
-from mammo.dicom.container import open_content
+from mammo.dicom.container import open_content, read_elements
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.values import PARSING, first_of, read_items, read_text, read_value_or_none
+from mammo.dicom.values import first_of, read_items, read_text, read_value_or_none
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,8 @@ def read_identity(source: Path | bytes) -> Identity:
     Raises:
         UnreadableDicom: it is no DICOM file, or its header is damaged.
     """
-    with _parse(source, list(_KEYWORDS.values())) as dataset:
+    with open_content(source) as content:
+        dataset = read_elements(content, list(_KEYWORDS.values()), stop_before_pixels=True)
         return Identity(**{name: _text(dataset, word) for name, word in _KEYWORDS.items()})
 
 
@@ -58,8 +55,9 @@ def list_directory(path: Path) -> list[tuple[str, ...]]:
     Raises:
         UnreadableDicom: it is no DICOM file, its header is damaged, or it lists no images.
     """
-    with _parse(path, ["DirectoryRecordSequence"]) as dataset:
-        files = []
+    files = []
+    with open_content(path) as content:
+        dataset = read_elements(content, ["DirectoryRecordSequence"])
         for record in read_items(dataset, "DirectoryRecordSequence"):
             named = read_value_or_none(record, "ReferencedFileID")
             if read_text(record, "DirectoryRecordType") == "IMAGE" and named is not None:
@@ -68,24 +66,6 @@ def list_directory(path: Path) -> list[tuple[str, ...]]:
     if not files:
         raise UnreadableDicom("it lists no images", str(path))
     return files
-
-
-@contextmanager
-def _parse(source: Path | bytes, keywords: list[str]) -> Iterator[pydicom.Dataset]:
-    """A header's elements, while its file is open."""
-    with open_content(source) as content:
-        content.seek(0)
-        if content.read(132)[128:] != b"DICM":
-            raise UnreadableDicom("it is not a DICOM file")
-        content.seek(0)
-        try:
-            yield pydicom.dcmread(
-                cast(BinaryIO, content),
-                stop_before_pixels=True,
-                specific_tags=[Tag(word) for word in keywords],
-            )
-        except PARSING:
-            raise UnreadableDicom("its header is damaged") from None
 
 
 def _text(dataset: pydicom.Dataset, keyword: str) -> str | None:

@@ -117,12 +117,25 @@ def open_store() -> Store | None:
     where = os.environ.get("MAMMOFLOW_STORE") or str(FOLDER)
     if where == "off":
         return None
-    size = os.environ.get("MAMMOFLOW_STORE_GIB") or str(GIB)
-    try:
-        limit = int(float(size) * 2**30)
-    except (ValueError, OverflowError):
-        raise UserError(f"MAMMOFLOW_STORE_GIB: {size!r} is no size; give a number of GiB") from None
+    limit = read_limit("MAMMOFLOW_STORE_GIB", GIB)
     return Store(Path(where).resolve(), limit)  # also for a worker in another folder
+
+
+def read_limit(variable: str, default: float) -> int:
+    """Bytes that a folder may take: an environment variable's GiB.
+
+    Args:
+        variable: its name.
+        default: in GiB, if it is not set or empty.
+
+    Raises:
+        UserError: it is no size.
+    """
+    size = os.environ.get(variable) or str(default)
+    try:
+        return int(float(size) * 2**30)
+    except (ValueError, OverflowError):
+        raise UserError(f"{variable}: {size!r} is no size; give a number of GiB") from None
 
 
 def hash_of(path: Path, store: Store | None) -> tuple[str, bytes | None]:
