@@ -1,6 +1,6 @@
 """The service in a process of its own, over a predictor's folder instead of a registry.
 
-python -m tests.support.serving FOLDER PORT [QUEUE]
+python -m tests.support.serving FOLDER PORT QUEUE BYTES
 """
 
 import subprocess
@@ -65,10 +65,11 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, queue: int = QUEUE) -> Iterator[Server]:
+def serving(folder: Path, queue: int = QUEUE, body: int = BYTES) -> Iterator[Server]:
     """The service over a predictor's folder, in a process of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.support.serving", str(folder), f"{port}", f"{queue}"]
+    command = [sys.executable, "-m", "tests.support.serving", str(folder)]
+    command += map(str, (port, queue, body))
     process = subprocess.Popen(command, cwd=ROOT, env=environment())
     server = Server(f"http://127.0.0.1:{port}", process)
     try:
@@ -109,8 +110,9 @@ def main() -> None:
     from flows.serving.service import make_app
     from flows.serving.uploads import Limits
 
-    folder, port, queue = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    app = make_app(Desk(load_folder(folder, 1), workers=2), Limits(BYTES, FILES, 20), queue)
+    folder = Path(sys.argv[1])
+    port, queue, body = map(int, sys.argv[2:])
+    app = make_app(Desk(load_folder(folder, 1), workers=2), Limits(body, FILES, 20), queue)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
