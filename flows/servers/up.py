@@ -140,6 +140,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _environment(root: Path) -> dict[str, str]:
     """The environment of servers and workers: this one, and where the clone and its code are."""
     return {
+        # For some minutes: a server that is busy for one answers 503, and that ends no run.
+        "PREFECT_CLIENT_MAX_RETRIES": "8",
         **os.environ,
         CLONE: str(root),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
