@@ -35,7 +35,7 @@ RESULTS, HEADERS = "results", "headers"
 """In the folder of a study that is to send."""
 
 _INCOMING = "incoming"
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _LONGEST = 64  # characters of a UID (PS3.5 9.1)
 
 
