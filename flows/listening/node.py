@@ -228,10 +228,10 @@ def _bound_pieces(event: Event) -> None:
     assert connection is not None
     read = connection.recv
 
-    def recv(count: int) -> bytearray:
-        if count > LONGEST_PDU:
+    def recv(nr_bytes: int) -> bytearray:
+        if nr_bytes > LONGEST_PDU:
             raise OSError("a piece that is too long")
-        return read(count)
+        return read(nr_bytes)
 
     connection.recv = recv  # type: ignore[method-assign]
 

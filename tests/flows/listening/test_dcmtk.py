@@ -85,7 +85,7 @@ def test_a_study_by_storescu_comes_back_as_reports_to_storescp(
             to = ["-aec", "MAMMOFLOW", "127.0.0.1", f"{ours}"]
             assert subprocess.run([str(ECHO), "-aet", "MODALITY", *to]).returncode == 0
             assert subprocess.run([str(ECHO), "-aet", "STRANGER", *to]).returncode != 0
-            for woman in women:
+            for woman in (women[0], women[1][:1]):
                 offered = OFFER[pydicom.dcmread(woman[0]).file_meta.TransferSyntaxUID]
                 sent = [str(STORE), "-R", offered, "-aet", "MODALITY", *to, *map(str, woman)]
                 assert subprocess.run(sent).returncode == 0
@@ -93,6 +93,6 @@ def test_a_study_by_storescu_comes_back_as_reports_to_storescp(
         send_waiting(settings, spool, journal, Pauses(), over)
     written = [pydicom.dcmread(file) for file in folder.iterdir()]
     reports = [one for one in written if one.Modality == "SR"]
-    assert sorted(len(references(report)) for report in reports) == [4, 4]
-    assert len([one for one in written if one.Modality == "OT"]) == 8
+    assert sorted(len(references(report)) for report in reports) == [1, 4]
+    assert len([one for one in written if one.Modality == "OT"]) == 5
     assert journal_of(tmp_path / "spool")[-1]["step"] == "answered"

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -43,8 +44,8 @@ def open_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Spool,
         yield found
 
 
-def image(number: int = 1, **tags: object) -> Dataset:
-    ids = {
+def image(number: int = 1, **tags: Any) -> Dataset:
+    ids: dict[str, Any] = {
         "SOPClassUID": MG,
         "SOPInstanceUID": f"2.25.{number}",
         "StudyInstanceUID": "2.25.77",
