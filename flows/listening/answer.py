@@ -59,7 +59,7 @@ def answer(
     """
     folder, earlier = spool.place("predicting", study), spool.place("answered", study)
     record = read_record(earlier / FILE)
-    files = [file for file in images_in(folder) if file.stem not in record.images]
+    files = [file for file in images_in(folder) if not record.has_read(file.stem)]
     if not files:
         spool.drop(study)
         return

@@ -5,7 +5,7 @@ the same object, byte for byte, with the same UID.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class UnreachableError(Exception):
     """The receiver takes nothing at all at the moment; says why."""
 
 
-def send(files: Sequence[Path], title: str, to: Address) -> dict[Path, str | None]:
+def send(files: Sequence[Path], title: str, to: Address) -> Iterator[tuple[Path, str | None]]:
     """Send objects over one association.
 
     Args:
@@ -68,8 +68,8 @@ def send(files: Sequence[Path], title: str, to: Address) -> dict[Path, str | Non
         title: our AE title.
         to: whom to.
 
-    Returns:
-        For each file None if it was stored, or why it was not.
+    Yields:
+        Each file as soon as it is answered to: with None if it was stored, or why it was not.
 
     Raises:
         UnreachableError: there is no association.
@@ -87,7 +87,8 @@ def send(files: Sequence[Path], title: str, to: Address) -> dict[Path, str | Non
         how = "rejects the association" if association.is_rejected else "does not answer"
         raise UnreachableError(f"{to} {how}")
     try:
-        return {file: _send_one(association, file) for file in files}
+        for file in files:
+            yield file, _send_one(association, file)
     finally:
         if association.is_established:
             association.release()

@@ -33,6 +33,11 @@ class Record:
     reports: Mapping[str, tuple[Model, Report]] = field(default_factory=dict)
     """The last report on each exam, by its key. A study has one exam, unless patients share it."""
 
+    def has_read(self, uid: str) -> bool:
+        """Whether an image was looked at. One that could not be read may be tried again."""
+        seen = self.images.get(uid)
+        return seen is not None and seen.finding is not None
+
     @property
     def last_number(self) -> int:
         """The highest number of its images; 0 if there is none."""

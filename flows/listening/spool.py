@@ -79,7 +79,7 @@ class Spool:
             content: a DICOM file.
 
         Returns:
-            False if it was there before: it is taken once.
+            False if it was there before, or was looked at: it is taken once.
 
         Raises:
             SpoolFullError: there is no room for it.
@@ -107,7 +107,7 @@ class Spool:
         return True
 
     def find_quiet(self, now: float, seconds: float) -> list[str]:
-        """The studies to which nothing came for so long, and that do not wait to be sent.
+        """The studies to which nothing came for so long, and that are not on their way already.
 
         Of the time before the start nothing counts: senders could not send then.
         """
@@ -115,6 +115,7 @@ class Spool:
             study
             for study in self.studies("collecting")
             if not self.place("sending", study).exists()
+            and not self.place("predicting", study).exists()
             and abs(now - max(self._opened, newest(self.place("collecting", study)))) >= seconds
         ]
 
@@ -166,10 +167,13 @@ class Spool:
     def set_aside(self, study: str) -> None:
         """Put a study away at which the program failed, so that it does not fail for ever."""
         source, target = self.place("predicting", study), self.place("failed", study)
-        target.mkdir(exist_ok=True)
-        for image in images_in(source):
-            image.replace(target / image.name)
-        source.rmdir()
+        with self._lock:
+            if not target.exists():
+                source.rename(target)
+                return
+            for image in images_in(source):
+                image.replace(target / image.name)
+            source.rmdir()
 
     def forget(self, before: float) -> list[str]:
         """Remove what is kept of studies that were answered before a time; their UIDs."""
@@ -206,7 +210,7 @@ class Spool:
         if any((self.place(state, study) / f"{instance}.dcm").exists() for state in holders):
             return True
         records = (self.place("sending", study) / FILE, self.place("answered", study) / FILE)
-        return any(file.exists() and instance in read_record(file).images for file in records)
+        return any(read_record(file).has_read(instance) for file in records)
 
     def _write(self, content: bytes) -> Path:
         """Write a file among the unfinished, to the disk itself."""

@@ -4,6 +4,7 @@ They talk through the spool alone: what is to be done next is read from it, afte
 other time.
 """
 
+import logging
 import signal
 import threading
 import time
@@ -18,9 +19,12 @@ from flows.listening.journal import Journal
 from flows.listening.node import listening
 from flows.listening.spool import RESULTS, STATES, Spool, open_spool
 from flows.processes.words import Say
+from mammo.base.errors import UserError
 from mammo.dicom_results import Kind
 
 JOURNAL = "audit.jsonl"
+
+log = logging.getLogger(__name__)
 
 LOOK = 0.5
 """Seconds between two looks at the spool."""
@@ -105,10 +109,14 @@ def _work(
 
 
 def _repeat(over: threading.Event, job: Callable[[], object]) -> None:
-    """Do a job again and again; what it fails with ends the node, and is raised there."""
+    """Do a job again and again; what it fails with ends the node, but for a disk that is full."""
     try:
         while not over.is_set():
-            job()
+            try:
+                job()
+            except OSError as error:
+                log.error("the spool cannot be used at the moment (%s)", error.strerror)
+                over.wait(SHORTEST)
             over.wait(LOOK)
     finally:
         over.set()
@@ -140,9 +148,10 @@ def _answer(
 ) -> None:
     try:
         answer(study, reader, settings.kind, spool, journal, over.is_set)
-    except OSError as error:
-        # Of the disk, most likely: it is tried again, and the study stays where it is.
-        journal.add("delayed", study=journal.name_study(study), reason=str(error.strerror))
+    except (OSError, UserError) as error:
+        # Of the disk or of the machine: it is tried again, and the study stays where it is.
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        journal.add("delayed", study=journal.name_study(study), reason=reason)
         over.wait(settings.pause)
     except Exception as error:  # noqa: BLE001  (one study must not stop the others)
         spool.set_aside(study)
@@ -168,21 +177,23 @@ def send_waiting(
             continue
         name = journal.name_study(study)
         files = sorted((spool.place("sending", study) / RESULTS).rglob("*.dcm"))
+        reasons = set()
         try:
-            sent = send(files, settings.title, settings.to) if files else {}
+            for file, reason in send(files, settings.title, settings.to) if files else ():
+                if reason is None:
+                    file.unlink()
+                    journal.add("sent", study=name, result=file.stem)
+                else:
+                    reasons.add(reason)
         except UnreachableError as error:
             pause = pauses.lengthen(_RECEIVER, now)
             journal.add("not sent", study=name, reason=str(error), again_in=pause)
             return
         pauses.end(_RECEIVER)
-        for file, reason in sent.items():
-            if reason is None:
-                file.unlink()
-                journal.add("sent", study=name, result=file.stem)
-        reasons = sorted({reason for reason in sent.values() if reason is not None})
         if reasons:
             pause = pauses.lengthen(study, now)
-            journal.add("not sent", study=name, reason="; ".join(reasons), again_in=pause)
+            told = "; ".join(sorted(reasons))
+            journal.add("not sent", study=name, reason=told, again_in=pause)
             continue
         pauses.end(study)
         spool.finish(study)

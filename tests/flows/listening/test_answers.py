@@ -172,9 +172,34 @@ def test_an_image_that_cannot_be_read_costs_itself(
     assert references(report) == uids(women[0][1:])
     (told,) = [line for line in journal_of(node.spool.folder) if line["step"] == "unread"]
     assert told["reason"] == "it is damaged"
-    node.take(*women[0])  # none of them is looked at again
+    node.reader = READER
+    node.take(*women[0])  # that one is tried again, the others are not
     node.look()
-    assert node.steps().count("complete") == 1
+    node.send()
+    assert [line["images"] for line in journal_of(node.spool.folder) if "images" in line] == [
+        *(4, 3),
+        *(1, 4),
+    ]
+    assert references(receiver.reports()[1]) == uids(women[0])
+
+
+def test_a_full_disk_keeps_a_study_where_it_is(
+    node: Node, women: list[list[Path]], receiver: Receiver
+) -> None:
+    def run_out(files: Sequence[Path]) -> Iterator[ImageFinding]:
+        raise OSError(28, "No space left on device")
+
+    node.settings = replace(node.settings, pause=0.0)
+    node.reader = replace(READER, examine=run_out)
+    node.take(*women[0][:2])
+    node.look()
+    node.take(*women[0][2:])
+    node.look()
+    assert node.steps() == ["complete", "delayed", "delayed"]
+    node.reader = READER
+    node.look()
+    node.send()
+    assert len(receiver.reports()) == 1
 
 
 def test_a_study_at_which_the_program_fails_is_put_aside_and_stops_no_other(
