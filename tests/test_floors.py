@@ -35,7 +35,7 @@ GROUND_UP = {
         ("evidence",),
         ("audit", "servers", "pruning"),
         ("promotion", "serving"),
-        ("retraining",),
+        ("retraining", "listening"),
         ("cli",),
     ),
 }

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import uuid
+from collections.abc import Sequence as Many
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -41,6 +42,16 @@ class Moment:
 
     date: str  # YYYYMMDD
     time: str  # HHMMSS, or with a fraction
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written, as another one refers to it."""
+
+    sop_class: str
+    instance: str
+    series: str
+    study: str
 
 
 def find_moment(exam: Exam, made: datetime | None) -> Moment:
@@ -165,6 +176,25 @@ def refer_to(film: Film) -> Dataset:
     reference.ReferencedSOPClassUID = film.sop_class
     reference.ReferencedSOPInstanceUID = film.instance
     return reference
+
+
+def name_predecessors(report: Dataset, predecessors: Many[Report]) -> None:
+    """Refer to the reports whose content this one holds as well (PS3.3 C.17.2, table C.17-3)."""
+    if not predecessors:
+        return
+    studies = []
+    for earlier in predecessors:
+        document = Dataset()
+        document.ReferencedSOPClassUID = earlier.sop_class
+        document.ReferencedSOPInstanceUID = earlier.instance
+        series = Dataset()
+        series.ReferencedSOPSequence = Sequence([document])
+        series.SeriesInstanceUID = earlier.series
+        study = Dataset()
+        study.ReferencedSeriesSequence = Sequence([series])
+        study.StudyInstanceUID = earlier.study
+        studies.append(study)
+    report.PredecessorDocumentsSequence = Sequence(studies)
 
 
 def finish(dataset: Dataset) -> bytes:

@@ -5,6 +5,7 @@ types 1 and 2). Of an image: what the image library and the picture need. All ot
 the source: names of institutions, devices and persons, descriptions, comments, private elements.
 """
 
+import io
 import math
 import re
 import unicodedata
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import cast
 
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian
 
 from mammo.base.errors import UserError
 from mammo.dicom.container import open_content
@@ -108,6 +110,26 @@ def read_exam(finding: ExamFinding, sources: Mapping[int, Path | bytes]) -> Exam
         study = study or _read_study(header, name_of(image))
     assert study is not None  # an exam has an image
     return Exam(finding, study, tuple(films.values()))
+
+
+def strip_pixels(source: Path) -> bytes:
+    """A film's header as a file, with what `read_exam` reads of it and nothing else.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    silence()
+    header = _read_header(source, "image")
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = header.get("SOPClassUID", "")
+    header.file_meta.MediaStorageSOPInstanceUID = header.get("SOPInstanceUID", "")
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    stream = io.BytesIO()
+    try:
+        pydicom.dcmwrite(stream, header, enforce_file_format=True)
+    except PARSING:
+        raise UserError("image: its header is damaged: no report can refer to it") from None
+    return stream.getvalue()
 
 
 def name_of(image: ImageFinding) -> str:

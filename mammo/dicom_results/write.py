@@ -1,6 +1,6 @@
 """Write an exam's results as DICOM files: a report, and a picture of each suspicious view."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -10,13 +10,16 @@ from mammo.base.atomic_files import fresh_folder, write_bytes
 from mammo.base.errors import UserError
 from mammo.dicom_results.cad_report import build_cad_report
 from mammo.dicom_results.capture import SERIES_NUMBERS, build_capture
-from mammo.dicom_results.objects import Moment, find_moment, finish
+from mammo.dicom_results.objects import Moment, Report, find_moment, finish, name_predecessors
 from mammo.dicom_results.source import Exam, read_exam
 from mammo.dicom_results.suspicion import list_positive
 from mammo.serving.finding import ExamFinding, OperatingPoint
 
 Kind = Literal["cad", "1500"]
 """The report: a Mammography CAD SR (TID 4000), or a Comprehensive SR (TID 1500)."""
+
+REPORTS: dict[Kind, str] = {"cad": "mammography-cad-sr.dcm", "1500": "measurement-report-sr.dcm"}
+"""The name of the report's file."""
 
 
 def write_results(
@@ -25,6 +28,8 @@ def write_results(
     folder: Path,
     kind: Kind = "cad",
     made: datetime | None = None,
+    predecessors: Sequence[Report] = (),
+    pictured: Collection[int] | None = None,
 ) -> Path:
     """Write the results of an exam into a folder of its own.
 
@@ -37,6 +42,9 @@ def write_results(
         folder: where the exam's folder goes; its name is the exam's key.
         kind: of the report.
         made: when the results were made, in the clinic's time; without it, the study's own date.
+        predecessors: earlier reports on the exam, whose content this one holds as well.
+        pictured: the numbers of the images that may have a picture; the others' sources may lack
+            their pixels. Without it, all may.
 
     Returns:
         The exam's folder.
@@ -55,24 +63,35 @@ def write_results(
     moment = find_moment(exam, made)
     target = folder / finding.key
     with fresh_folder(target) as partial:
-        for name, content in _make(exam, point, kind, moment):
+        for name, content in _make(exam, point, kind, moment, predecessors, pictured):
             write_bytes(partial / name, content)
     return target
 
 
-def _make(exam: Exam, point: OperatingPoint, kind: Kind, moment: Moment) -> list[tuple[str, bytes]]:
+def _make(
+    exam: Exam,
+    point: OperatingPoint,
+    kind: Kind,
+    moment: Moment,
+    predecessors: Sequence[Report],
+    pictured: Collection[int] | None,
+) -> list[tuple[str, bytes]]:
     """The files, by name."""
     if kind == "cad":
-        files = [("mammography-cad-sr.dcm", finish(build_cad_report(exam, point, moment)))]
+        report = build_cad_report(exam, point, moment)
     else:
         # highdicom takes two seconds to import.
         from mammo.dicom_results.measurement_report import build_measurement_report
 
-        files = [("measurement-report-sr.dcm", finish(build_measurement_report(exam, moment)))]
+        report = build_measurement_report(exam, moment)
+    name_predecessors(report, predecessors)
+    files = [(REPORTS[kind], finish(report))]
     numbers = {side: count(1) for side in SERIES_NUMBERS}
     for film in [film for films in list_positive(exam) for film in films]:
         image = film.finding
         number = next(numbers[image.laterality])
+        if pictured is not None and image.number not in pictured:
+            continue
         name = "-".join(filter(None, ("capture", image.laterality, image.view, f"{number}")))
         capture = build_capture(exam, film, point, moment, number)
         files.append((f"{name}.dcm", finish(capture)))

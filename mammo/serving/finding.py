@@ -96,14 +96,14 @@ class ImageFinding:
     def key(self) -> str:
         """A hash of the SOPInstanceUID: the image's name in files, 16 hexadecimal digits."""
         instance = self.identity.instance
-        return _hash("image", instance, "" if instance else f"{self.number}")
+        return hash_ids("image", instance, "" if instance else f"{self.number}")
 
     @property
     def exam(self) -> str:
         """The key of the exam that it belongs to."""
         study, patient = self.identity.study, self.identity.patient
         alone = f"{self.number}" if study is None and patient is None else ""
-        return _hash("exam", study, patient, alone)
+        return hash_ids("exam", study, patient, alone)
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,10 @@ def _decide(probability: float, point: OperatingPoint | None) -> Decision | None
     return "positive" if probability >= point.threshold else "negative"
 
 
-def _hash(*parts: str | None) -> str:
-    """16 hexadecimal digits that tell other parts apart, and not what they are.
+def hash_ids(*parts: str | None) -> str:
+    """A name for ids that does not say them.
+
+    It is 16 hexadecimal digits, which tell other parts apart, and not what they are.
 
     A PatientID is often a short number, which can be found by trying all: no hash is of it alone.
     """

@@ -24,8 +24,9 @@ from mammo.datasets.phantom.draw import write_phantoms
 from mammo.serving.finding import NOTICE, read_schema
 from tests.imports import ROOT
 from tests.support.learning import write_untrained_predictor
+from tests.support.listening import is_stored, journal_of, receiving, store, wait_until
 from tests.support.serving import Server
-from tests.support.small_project import store
+from tests.support.small_project import store as open_registry
 from tests.support.toys import environment, free_port
 
 THRESHOLD = 1e-6  # every breast is positive
@@ -35,7 +36,7 @@ THRESHOLD = 1e-6  # every breast is positive
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with two versions: 1 from before there was an operating point, 2 is champion."""
     root = tmp_path_factory.mktemp("registry")
-    client = store(root)
+    client = open_registry(root)
     for version in (1, 2):
         predictor = write_untrained_predictor(root / f"predictor{version}")
         if version == 2:
@@ -59,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store(root)
+    open_registry(root)
     monkeypatch.chdir(root)
 
 
@@ -154,7 +155,7 @@ def test_what_cannot_begin_is_one_sentence(arguments: tuple[str, ...], words: st
 
 
 def test_a_new_champion_is_taken_up_without_losing_a_request(root: Path) -> None:
-    client = store(root)
+    client = open_registry(root)
     client.set_registered_model_alias(MODEL, "champion", "1")
     port = free_port()
     command = [sys.executable, "-m", "flows.cli", "serve", "--follow", "--port", f"{port}"]
@@ -184,6 +185,50 @@ def test_a_new_champion_is_taken_up_without_losing_a_request(root: Path) -> None
     finally:
         process.terminate()
         assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+def test_a_study_that_is_sent_to_the_node_comes_back_as_a_report(
+    root: Path, tmp_path: Path
+) -> None:
+    woman = min((root / "data/train_images").iterdir())
+    datasets = [pydicom.dcmread(file) for file in sorted(woman.glob("*.dcm"))]
+    with receiving() as receiver:
+        port, spool = free_port(), tmp_path / "spool"
+        command = [sys.executable, "-m", "flows.cli", "listen", str(spool), "--port", f"{port}"]
+        command += ["--return", str(receiver.address), "--calling", "MODALITY", "--quiet", "1"]
+        process = subprocess.Popen(command, cwd=root, env=environment(), stdout=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            assert b"MAMMOFLOW listens at 127.0.0.1" in process.stdout.readline()
+            assert all(map(is_stored, store(port, datasets)))
+            wait_until(lambda: list(spool.glob("answered/*")))
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+        (report,) = receiver.reports()
+        assert report.StudyInstanceUID == datasets[0].StudyInstanceUID
+        steps = [line["step"] for line in journal_of(spool)]
+        assert steps[:6] == ["started", *["received"] * 4, "complete"]
+        assert steps[6:] == ["predicted", *["sent"] * 5, "answered", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--return", "pacs"), "name the node as HOST:PORT:AE"),
+        (("--return", "pacs:104:A\\B"), "is no AE title"),
+        (("--return", "pacs:104:PACS", "--disk", "20"), "name a size such as 500M"),
+        (("--return", "pacs:104:PACS", "--model", "1"), "without an operating point"),
+    ],
+)
+def test_a_node_that_cannot_begin_is_one_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    result = CliRunner().invoke(app, ["listen", str(tmp_path / "spool"), *arguments])
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "spool").exists()
 
 
 def test_what_cannot_be_served_is_one_sentence() -> None:

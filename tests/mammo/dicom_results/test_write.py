@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.dicom_results import Kind, write_results
+from mammo.dicom_results import REPORTS, Kind, Report, strip_pixels, write_results
 from mammo.serving.finding import ExamFinding, Model
 from tests.imports import ROOT
 from tests.support.findings import make_finding, sources_of
@@ -144,3 +144,39 @@ def test_sources_may_be_contents(views: list[Path], tmp_path: Path) -> None:
     results = write_results(exam, contents, tmp_path / "contents")
     found = {path.name: path.read_bytes() for path in results.iterdir()}
     assert found == written(exam, tmp_path / "paths")
+
+
+def test_a_later_report_names_the_one_whose_content_it_holds(
+    views: list[Path], tmp_path: Path
+) -> None:
+    exam = make_finding(views, [0.1] * 4)
+    earlier = Report("1.2.840.10008.5.1.4.1.1.88.50", "2.25.1", "2.25.2", "2.25.3")
+    for kind in KINDS:
+        folder = write_results(exam, sources_of(exam), tmp_path, kind, predecessors=[earlier])
+        (study,) = pydicom.dcmread(folder / REPORTS[kind]).PredecessorDocumentsSequence
+        (series,) = study.ReferencedSeriesSequence
+        (document,) = series.ReferencedSOPSequence
+        assert study.StudyInstanceUID == "2.25.3"
+        assert series.SeriesInstanceUID == "2.25.2"
+        assert document.ReferencedSOPClassUID == earlier.sop_class
+        assert document.ReferencedSOPInstanceUID == "2.25.1"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_can_be_made_of_headers_whose_pixels_are_gone(
+    views: list[Path], tmp_path: Path, kind: Kind
+) -> None:
+    exam = make_finding(views, [0.9] * 4)
+    whole = write_results(exam, sources_of(exam), tmp_path / "whole", kind)
+    stripped: dict[int, Path | bytes] = {
+        number: strip_pixels(Path(str(path))) for number, path in sources_of(exam).items()
+    }
+    assert all(len(header) < 3000 for header in stripped.values() if isinstance(header, bytes))
+    bare = write_results(exam, stripped, tmp_path / "bare", kind, pictured=())
+    assert [file.name for file in bare.iterdir()] == [REPORTS[kind]]
+    assert (bare / REPORTS[kind]).read_bytes() == (whole / REPORTS[kind]).read_bytes()
+    last = exam.images[-1].number
+    some = write_results(exam, sources_of(exam), tmp_path / "some", kind, pictured={last})
+    names = {file.name for file in some.iterdir()}
+    assert len(names) == 2
+    assert names < {file.name for file in whole.iterdir()}  # with the number that it had

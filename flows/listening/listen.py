@@ -1,0 +1,55 @@
+"""A registered model as a DICOM node. Research use only. Not a medical device."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flows.listening.answer import Reader
+from flows.listening.deliver import parse_address
+from flows.listening.work import Settings, work
+from flows.processes.words import Say
+from flows.serving.load import Loaded, load_version, pin_for
+from mammo.base.errors import UserError
+from mammo.base.processor import available_cores
+from mammo.serving.exams import Unread, examine_files
+from mammo.serving.finding import ImageFinding
+
+__all__ = ["Settings", "listen", "parse_address"]
+
+
+def listen(reference: str, settings: Settings, say: Say) -> None:
+    """Answer the studies that come by C-STORE until SIGINT or SIGTERM.
+
+    Args:
+        reference: the version.
+        settings: of the node.
+        say: what tells the address, once it is listened at.
+
+    Raises:
+        UserError: the version cannot be loaded or decides nothing, the spool cannot be used, or the
+            address not be listened at.
+    """
+    loaded = load_version(reference)
+    # For the thread that looks at images: it starts later.
+    pin_for(loaded)
+    work(make_reader(loaded), settings, say)
+
+
+def make_reader(loaded: Loaded) -> Reader:
+    """A loaded model as the node asks it: files are read in processes of their own.
+
+    Raises:
+        UserError: it decides nothing, so that no report could be made.
+    """
+    predictor = loaded.predictor
+    if predictor.operating_point is None:
+        raise UserError(
+            f"version {loaded.model.version} was registered without an operating point, so that a "
+            f"report could not say whether there is a finding: name a later one by --model"
+        )
+
+    def examine(files: Sequence[Path]) -> Iterator[ImageFinding | Unread]:
+        return examine_files(predictor, files, available_cores(), "picture")
+
+    return Reader(
+        examine, loaded.model, predictor.operating_point, predictor.params.evaluate.aggregate
+    )
