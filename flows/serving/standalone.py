@@ -27,7 +27,7 @@ from mammo.portable.predictor import load_portable
 from mammo.serving.predictor import load_predictor
 
 CLOSE = 1e-5
-"""How far the answers may be from torch's: of a probability, and of the heat, which is in [0, 1]."""
+"""How far probabilities and heat, which are in [0, 1], may be from torch's."""
 
 PHANTOMS = 4
 """Drawn films for which both are asked."""
@@ -40,11 +40,13 @@ REQUIREMENTS = (
     "onnxruntime",
     "opencv-python-headless",
     "pandas",
+    "pandera",
     "pebble",
     "pillow",
     "pydantic",
     "pydicom",
     "pyyaml",
+    "rich",
 )
 """What a prediction imports. OpenCV once, as the build that needs nothing of the system."""
 
