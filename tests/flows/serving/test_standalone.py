@@ -31,7 +31,7 @@ print(repr(float(found["probability"][0])), found["error"][1], "torch" in sys.mo
 def test_its_requirements_are_what_it_imports_and_nothing_else() -> None:
     modules = closure(ROOT / "mammo/portable/predictor.py")
     modules |= closure(ROOT / "mammo/serving/intake.py")
-    imported: set[str] = {"mlflow"}
+    imported: set[str] = set()
     for path in modules:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -41,8 +41,8 @@ def test_its_requirements_are_what_it_imports_and_nothing_else() -> None:
     theirs = importlib.metadata.packages_distributions()
     foreign = imported - set(sys.stdlib_module_names) - {"mammo"}
     named = {theirs[name][0].lower() for name in foreign if name in theirs}
-    comes_along = {"pydantic_core", "mlflow-skinny"}
-    assert named - comes_along == set(REQUIREMENTS) - ({"mlflow"} - named)
+    # pydantic brings its core; served_model.py, which is no part of mammo, imports MLflow.
+    assert named - {"pydantic_core"} == set(REQUIREMENTS) - {"mlflow"}
     assert [name for name in REQUIREMENTS if "opencv" in name] == ["opencv-python-headless"]
 
 
