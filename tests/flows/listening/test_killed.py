@@ -72,7 +72,7 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(
         kill += EVERY
 
 
-@pytest.mark.parametrize("step", ["received", "complete", "predicted", "sent", "answered"])
+@pytest.mark.parametrize("step", ["received", "complete", "predicted", "sent"])
 def test_a_node_that_is_killed_at_a_step_goes_on_from_there(
     zygote: Zygote, women: list[list[Path]], receiver: Receiver, tmp_path: Path, step: str
 ) -> None:

