@@ -108,7 +108,7 @@ def _export(module: nn.Module, shape: tuple[int, int], outputs: list[str]) -> by
         torch.onnx.export(
             module.eval(),
             (torch.zeros(1, *shape, dtype=torch.uint8),),
-            stream,
+            stream,  # type: ignore[arg-type]  # a file, too
             input_names=["pictures"],
             output_names=outputs,
             opset_version=OPSET,
