@@ -26,10 +26,9 @@ from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, rea
 from mammo.explanation.grad_cam import (
     compute_chance,
     compute_heatmap,
-    draw_overlay,
-    find_peak,
     hits_lesion,
 )
+from mammo.explanation.overlay import draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.png import encode_png

@@ -20,7 +20,8 @@ from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, load_params
 from mammo.data.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
-from mammo.detector.detector import Detection, save_detector
+from mammo.detector.detection import Detection
+from mammo.detector.detector import save_detector
 from mammo.detector_training.trainer import Example, train_detector
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box, Placement

@@ -24,7 +24,8 @@ GROUND_UP = {
         ("dicom", "kept", "assurance", "detector", "classifier"),
         ("intake", "detector_training", "cropping", "classifier_training", "explanation"),
         ("tuning", "serving", "datasets"),
-        ("datasets/phantom", "dicom_results"),
+        ("datasets/phantom", "dicom_results", "portable"),
+        ("exporting",),
     ),
     "flows": (
         ("processes",),

@@ -14,6 +14,7 @@ from flows.cli import (
     auditing,
     data,
     evidence,
+    exporting,
     listening,
     params,
     predicting,
@@ -26,7 +27,16 @@ from flows.processes.checked import ModelName, checked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # In the order of the help.
-for module in (retraining, auditing, evidence, services, promotion, predicting, listening):
+for module in (
+    retraining,
+    auditing,
+    evidence,
+    services,
+    promotion,
+    predicting,
+    listening,
+    exporting,
+):
     app.add_typer(module.app)
 app.add_typer(data.app, name="data")
 app.add_typer(params.app, name="params")

@@ -3,4 +3,4 @@
 It may import `audit` and what that stands on.
 """
 
-__all__ = ["load", "serve"]
+__all__ = ["load", "serve", "standalone"]

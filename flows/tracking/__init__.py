@@ -12,4 +12,5 @@ __all__ = [
     "register",
     "registry",
     "runs",
+    "served_model",
 ]

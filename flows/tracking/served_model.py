@@ -14,6 +14,7 @@ import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 if TYPE_CHECKING:
+    from mammo.portable.predictor import PortablePredictor
     from mammo.serving.predictor import Predictor
 
 _COLUMNS = ["probability", "x1", "y1", "x2", "y2", "found_by", "heatmap", "error"]
@@ -22,14 +23,20 @@ _COLUMNS = ["probability", "x1", "y1", "x2", "y2", "found_by", "heatmap", "error
 class MammogramClassifier(PythonModel):
     """Predicts from DICOM files: one row for each, in the column `dicom`, as bytes or as a path."""
 
-    predictor: Predictor
+    predictor: Predictor | PortablePredictor
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load detector and classifier."""
         # Here, since it imports torch for seconds: MLflow runs this file to register a model, too.
-        from mammo.serving.predictor import load_predictor
+        folder = Path(context.artifacts["predictor"])
+        if (folder / "portable.json").exists():  # `mammoflow export` wrote it: no torch is here
+            from mammo.portable.predictor import load_portable
 
-        self.predictor = load_predictor(Path(context.artifacts["predictor"]))
+            self.predictor = load_portable(folder)
+        else:
+            from mammo.serving.predictor import load_predictor
+
+            self.predictor = load_predictor(folder)
 
     def predict(
         self,

@@ -1,13 +1,14 @@
 """Where the breast is: the region of interest that the classifier sees, and its cutting out."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from mammo.base.settings import Crop
-from mammo.detector.detector import Detector
+from mammo.detector.detection import Detection
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 
@@ -23,7 +24,15 @@ class Roi:
     confidence: float | None  # of the detector, in [0, 1]; None if it was not the one
 
 
-def find_roi(detector: Detector, image: np.ndarray, settings: Crop) -> Roi:
+class Finder(Protocol):
+    """A detector, whatever computes it."""
+
+    def find(self, images: Sequence[np.ndarray]) -> list[Detection | None]:
+        """The best box in each image (uint8, HxW), or None where there is none."""
+        ...
+
+
+def find_roi(detector: Finder, image: np.ndarray, settings: Crop) -> Roi:
     """Find the breast in a preprocessed image (uint8, HxW).
 
     By the detector if it is sure enough, else by the breast mask, else the whole image: a

@@ -3,4 +3,4 @@
 It may import `base`, `outs`, `imaging` and `learning`.
 """
 
-__all__ = ["detector", "ultralytics_adapter"]
+__all__ = ["detection", "detector", "ultralytics_adapter"]

@@ -14,22 +14,12 @@ import torch
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Positive, Section
+from mammo.detector.detection import LOWEST_CONFIDENCE, Detection, box_in_image
 from mammo.detector.ultralytics_adapter import DetectionModel, non_max_suppression
 from mammo.imaging.fitting import fit_in_frame
-from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.geometry import Box
 from mammo.learning.device import choose_device
 from mammo.outs.networks import read_architecture, read_network, write_network
-
-LOWEST_CONFIDENCE = 0.001
-"""Detections below this are not reported: ultralytics' own bound when it computes mAP."""
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A box in pixels of the image searched, and the network's confidence in it, in [0, 1]."""
-
-    box: Box
-    confidence: float
 
 
 class _Architecture(Section):
@@ -65,16 +55,6 @@ class Detector:
         x1, y1, x2, y2, confidence = best[0, :5].double().cpu().tolist()
         box = box_in_image(Box(x1, y1, x2, y2), placement)
         return Detection(box, confidence) if box.area > 0 else None
-
-
-def box_in_square(box: Box, placement: Placement) -> Box:
-    """A box of an image, in pixels of the square that `fit_in_frame` put the image into."""
-    return placement.to_image(box).clip(placement.width, placement.height)
-
-
-def box_in_image(box: Box, placement: Placement) -> Box:
-    """A box of a square, in pixels of the image in it: the inverse of `box_in_square`."""
-    return placement.to_stored(box.clip(placement.width, placement.height))
 
 
 def build_detector(architecture: str, image_size: int) -> Detector:

@@ -24,9 +24,9 @@ from mammo.base.determinism import use_deterministic_kernels
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Detector as Settings
+from mammo.detector.detection import box_in_square
 from mammo.detector.detector import (
     Detector,
-    box_in_square,
     build_detector,
     build_network,
 )

@@ -3,4 +3,4 @@
 It may import `classifier`, `imaging` and what these stand on.
 """
 
-__all__ = ["grad_cam"]
+__all__ = ["grad_cam", "overlay"]

@@ -3,4 +3,4 @@
 It may import every room but those of training.
 """
 
-__all__ = ["exam_files", "exams", "finding", "intake", "predictor"]
+__all__ = ["exam_files", "exams", "finding", "heat_map", "intake", "look", "predictor"]

@@ -7,13 +7,14 @@ from typing import Literal
 
 from mammo.base.code_version import code_version
 from mammo.cropping.cached_crop import LIBRARIES as LOOKING
-from mammo.explanation.grad_cam import find_peak
+from mammo.explanation.overlay import find_peak
 from mammo.imaging.geometry import Box, Placement
 from mammo.intake.cached_prepare import LIBRARIES as READING
 from mammo.serving.finding import ImageFinding, Peak, Point, Region
-from mammo.serving.heat import REGION_SHARE, outline_region
+from mammo.serving.heat_map import REGION_SHARE, outline_region
 from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
-from mammo.serving.predictor import Look, Predictor, draw_heatmap
+from mammo.serving.look import Look, draw_heatmap
+from mammo.serving.predictor import Predictor
 
 Heatmap = Literal["none", "facts", "picture"]
 """What is wanted of the heat: nothing, its peak and region, or also a picture of it."""

@@ -1,49 +1,25 @@
 """The whole chain: a DICOM file in; probability of cancer, breast box and heatmap out."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from mammo.base.errors import UserError
 from mammo.base.settings import Classifier, Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.classifier.predict import predict
-from mammo.cropping.find_breast import FoundBy, cut, find_roi
+from mammo.cropping.find_breast import cut, find_roi
 from mammo.detector.detector import Detector, load_detector
-from mammo.explanation import grad_cam
-from mammo.imaging.geometry import Box
-from mammo.imaging.png import encode_png
 from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.finding import OperatingPoint
-from mammo.serving.heat import Heat, score_and_explain, watch_feature_map
-
-EVALUATION = Path("evaluate") / "metrics.json"
-"""In a predictor's folder: the scores of the stage evaluate, whose threshold is the model's."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the networks say of a prepared image."""
-
-    probability: float  # of the target, in [0, 1]
-    box: Box  # of the breast, in whole pixels of the prepared image
-    found_by: FoundBy
-    breast: NDArray[np.uint8]  # (h, w): that part of the image
-    heat: Heat | None  # (h, w) in [0, 1]: Grad-CAM of it; None if it was not asked for
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one image."""
-
-    probability: float  # of the target, in [0, 1]
-    box: Box  # of the breast, in stored coordinates
-    found_by: FoundBy
-    heatmap: bytes | None  # PNG: the breast, turned to the left, under Grad-CAM's heat
+from mammo.serving.heat import score_and_explain, watch_feature_map
+from mammo.serving.look import (
+    EVALUATION,
+    Look,
+    Prediction,
+    draw_heatmap,
+    read_operating_point,
+)
 
 
 @dataclass(frozen=True)
@@ -94,13 +70,6 @@ class Predictor:
         return Look(probability, roi.box, roi.found_by, breast, None)
 
 
-def draw_heatmap(look: Look) -> bytes | None:
-    """Draw the breast under the heat, as a PNG; None if there is no heat."""
-    if look.heat is None:
-        return None
-    return encode_png(grad_cam.draw_overlay(look.breast, look.heat))
-
-
 def load_predictor(folder: Path) -> Predictor:
     """Load a predictor from a folder: params.yaml, and detector/ and classifier/ from their stages.
 
@@ -110,24 +79,7 @@ def load_predictor(folder: Path) -> Predictor:
         UserError: if a file is missing, damaged or does not fit the others.
     """
     params = load_params(folder / "params.yaml")
-    point = _read_operating_point(folder / EVALUATION, params)
+    point = read_operating_point(folder / EVALUATION, params)
     classifier, settings = load_classifier(folder / "classifier")
     watch_feature_map(classifier)
     return Predictor(params, load_detector(folder / "detector"), classifier, settings, point)
-
-
-def _read_operating_point(file: Path, params: Params) -> OperatingPoint | None:
-    """The threshold of the breasts, as the stage evaluate chose it.
-
-    Raises:
-        UserError: if the file holds none.
-    """
-    if not file.exists():
-        return None
-    try:
-        threshold = json.loads(file.read_text(encoding="utf-8"))["threshold"]["breast"]
-        if isinstance(threshold, float) and 0 <= threshold <= 1:
-            return OperatingPoint(threshold, params.evaluate.beta)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{file}: it holds no threshold of the breasts; run the stage evaluate again")

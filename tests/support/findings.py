@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mammo.base.settings import Preprocess
 from mammo.dicom.identity import read_identity
-from mammo.explanation.grad_cam import draw_overlay
+from mammo.explanation.overlay import draw_overlay
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from mammo.imaging.png import encode_png

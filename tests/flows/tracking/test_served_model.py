@@ -16,7 +16,8 @@ from mlflow.pyfunc import scoring_server
 
 from flows.tracking.register import SIGNATURE
 from mammo.datasets.phantom.draw import phantom_dicom_bytes
-from mammo.serving.predictor import Prediction, load_predictor
+from mammo.serving.look import Prediction
+from mammo.serving.predictor import load_predictor
 from tests.imports import ROOT
 from tests.support.learning import write_untrained_predictor
 from tests.support.toys import environment, free_port, server

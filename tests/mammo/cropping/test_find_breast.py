@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mammo.base.settings import Crop
 from mammo.cropping.find_breast import cut, find_roi
-from mammo.detector.detector import Detection, Detector
+from mammo.detector.detection import Detection
+from mammo.detector.detector import Detector
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from tests.support.half_ellipses import half_ellipse

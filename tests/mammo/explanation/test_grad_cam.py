@@ -17,10 +17,9 @@ from mammo.explanation import grad_cam
 from mammo.explanation.grad_cam import (
     compute_chance,
     compute_heatmap,
-    draw_overlay,
-    find_peak,
     hits_lesion,
 )
+from mammo.explanation.overlay import draw_overlay, find_peak
 from mammo.imaging.geometry import Box
 
 

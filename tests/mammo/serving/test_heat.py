@@ -14,7 +14,8 @@ from mammo.base.settings import Classifier, load_params
 from mammo.classifier.network import build_classifier
 from mammo.classifier.predict import predict
 from mammo.explanation.grad_cam import compute_heatmap
-from mammo.serving.heat import outline_region, score_and_explain, watch_feature_map
+from mammo.serving.heat import score_and_explain, watch_feature_map
+from mammo.serving.heat_map import outline_region
 
 Gray = NDArray[np.uint8]
 

@@ -1,0 +1,120 @@
+"""A registered version as a folder that needs neither torch nor this project: an MLflow model.
+
+Its networks are ONNX, so that its environment is small. The registered version stays as it is: its
+files are what the gate scores and an audit compares.
+"""
+
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import yaml
+from mlflow.models.model import MLMODEL_FILE_NAME
+
+import mammo
+from flows.audit.integrity import read_model
+from flows.tracking import served_model
+from flows.tracking.find_version import find_version
+from flows.tracking.register import SIGNATURE
+from mammo.base.atomic_files import fresh_folder
+from mammo.base.errors import UserError
+from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.exporting.export import export_predictor
+from mammo.intake.prepare import prepare
+from mammo.portable.predictor import load_portable
+from mammo.serving.predictor import load_predictor
+
+CLOSE = 1e-5
+"""How far probabilities and heat, which are in [0, 1], may be from torch's."""
+
+PHANTOMS = 4
+"""Drawn films for which both are asked."""
+
+REQUIREMENTS = (
+    "imagecodecs",
+    "mlflow",
+    "numba",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pandas",
+    "pandera",
+    "pebble",
+    "pillow",
+    "pydantic",
+    "pydicom",
+    "pyyaml",
+    "rich",
+)
+"""What a prediction imports. OpenCV once, as the build that needs nothing of the system."""
+
+
+def export_version(reference: str, folder: Path) -> float:
+    """Write a version as an MLflow model whose networks ONNX Runtime computes.
+
+    Args:
+        reference: `3`, `champion` or `@champion`.
+        folder: appears whole; must not be there yet.
+
+    Returns:
+        How far its answers are from the version's own at most, for some phantoms.
+
+    Raises:
+        UserError: there is no such version, it has no formula for the heat, its answers differ by
+            more than `CLOSE`, or the folder is there.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: it is there already: name a new folder")
+    version = find_version(reference)
+    with tempfile.TemporaryDirectory() as scratch:
+        source = read_model(version, Path(scratch) / "registered").predictor
+        portable = Path(scratch) / "predictor"
+        export_predictor(source, portable)
+        apart = measure_distance(source, portable)
+        if apart > CLOSE:
+            raise UserError(
+                f"version {version.version}: ONNX Runtime's answers differ from torch's by "
+                f"{apart:.1g}, which is more than rounding: it is not exported"
+            )
+        with fresh_folder(folder) as partial:
+            partial.rmdir()  # MLflow makes it
+            save_portable(portable, partial)
+    return apart
+
+
+def save_portable(portable: Path, target: Path) -> None:
+    """Save what `export_predictor` wrote as an MLflow model."""
+    mlflow.pyfunc.save_model(
+        path=str(target),
+        python_model=str(Path(str(served_model.__file__))),
+        artifacts={"predictor": str(portable)},
+        code_paths=[str(Path(str(mammo.__file__)).parent)],
+        signature=SIGNATURE,
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+    )
+    # MLflow records paths of this machine, and never uses them.
+    file = target / MLMODEL_FILE_NAME
+    described = yaml.safe_load(file.read_text())
+    flavor = described["flavors"]["python_function"]
+    for name, part in flavor["artifacts"].items():
+        part["uri"] = name
+    flavor["model_code_path"] = Path(str(served_model.__file__)).name
+    file.write_text(yaml.safe_dump(described))
+
+
+def measure_distance(source: Path, portable: Path) -> float:
+    """How far probabilities, boxes and heat are apart at most, for some phantoms."""
+    ours, theirs = load_predictor(source), load_portable(portable)
+    apart = 0.0
+    for seed in range(PHANTOMS):
+        prepared = prepare(phantom_dicom_bytes(seed=seed), ours.params.preprocess)
+        expected, found = ours.look_at(prepared), theirs.look_at(prepared)
+        if (expected.box, expected.found_by) != (found.box, found.found_by):
+            return float("inf")
+        assert expected.heat is not None
+        assert found.heat is not None
+        heat = float(np.abs(expected.heat - found.heat).max())
+        apart = max(apart, abs(expected.probability - found.probability), heat)
+    return apart

@@ -1,0 +1,65 @@
+"""What a predictor says of an image, whatever computes it: nothing here imports torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.base.errors import UserError
+from mammo.base.settings import Params
+from mammo.cropping.find_breast import FoundBy
+from mammo.explanation.overlay import draw_overlay
+from mammo.imaging.geometry import Box
+from mammo.imaging.png import encode_png
+from mammo.serving.finding import OperatingPoint
+from mammo.serving.heat_map import Heat
+
+EVALUATION = Path("evaluate") / "metrics.json"
+"""In a predictor's folder: the scores of the stage evaluate, whose threshold is the model's."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the networks say of a prepared image."""
+
+    probability: float  # of the target, in [0, 1]
+    box: Box  # of the breast, in whole pixels of the prepared image
+    found_by: FoundBy
+    breast: NDArray[np.uint8]  # (h, w): that part of the image
+    heat: Heat | None  # (h, w) in [0, 1]: Grad-CAM of it; None if it was not asked for
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one image."""
+
+    probability: float  # of the target, in [0, 1]
+    box: Box  # of the breast, in stored coordinates
+    found_by: FoundBy
+    heatmap: bytes | None  # PNG: the breast, turned to the left, under Grad-CAM's heat
+
+
+def draw_heatmap(look: Look) -> bytes | None:
+    """Draw the breast under the heat, as a PNG; None if there is no heat."""
+    if look.heat is None:
+        return None
+    return encode_png(draw_overlay(look.breast, look.heat))
+
+
+def read_operating_point(file: Path, params: Params) -> OperatingPoint | None:
+    """The threshold of the breasts, as the stage evaluate chose it.
+
+    Raises:
+        UserError: if the file holds none.
+    """
+    if not file.exists():
+        return None
+    try:
+        threshold = json.loads(file.read_text(encoding="utf-8"))["threshold"]["breast"]
+        if isinstance(threshold, float) and 0 <= threshold <= 1:
+            return OperatingPoint(threshold, params.evaluate.beta)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{file}: it holds no threshold of the breasts; run the stage evaluate again")
