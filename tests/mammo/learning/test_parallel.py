@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mammo.base.errors import UserError
 from mammo.learning import parallel
@@ -68,10 +69,6 @@ def test_each_process_needs_a_gpu_of_its_own_if_there_are_any(
     [
         ("is killed", r"process 1 of 2 \(counted from 0\) was killed by SIGKILL, so .* run the st"),
         ("says a sentence", r"^film\.png: cannot be read$"),
-        (
-            "fails",
-            r"process 1 of 2 \(counted from 0\) ended with status 1 \(MemoryError: no mem",
-        ),
     ],
 )
 def test_a_process_that_is_lost_ends_all_with_a_sentence(
@@ -81,6 +78,19 @@ def test_a_process_that_is_lost_ends_all_with_a_sentence(
     with pytest.raises(UserError, match=sentence):
         run_together(MODULE, [fate, str(tmp_path)], 2, 1)
     assert all(gone(int((tmp_path / name).read_text())) for name in "01")
+
+
+def test_what_a_process_said_of_its_failure_is_told(tmp_path: Path) -> None:
+    said = tmp_path / "error.json"
+    said.write_text(
+        '{"message": {"message": "MemoryError: no room", "extraInfo": {"timestamp": 1}}}'
+    )
+    failures = {
+        0: ProcessFailure(0, 11, -signal.SIGTERM, str(tmp_path / "none.json")),
+        1: ProcessFailure(1, 12, 1, str(said)),
+    }
+    told = parallel._describe_failures(failures, 2)
+    assert told.startswith("process 1 of 2 (counted from 0) ended with status 1 (MemoryError: no r")
 
 
 ALONE = f"""
