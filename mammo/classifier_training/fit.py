@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
@@ -422,6 +421,9 @@ def dump_examples(*sets: Examples) -> Iterator[bytes]:
 
 def score(examples: Examples, logits: NDArray[np.float64]) -> Scores:
     """Mean cross-entropy per image; auROC and average precision per breast, by its highest view."""
+    # When an epoch has ended: with SciPy it takes a second, and a training can begin without.
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     breasts = (
         pd.DataFrame({"target": examples.targets, "logit": logits}).groupby(examples.breasts).max()
     )

@@ -23,7 +23,6 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.base.atomic_files import read_json, write_json
 from mammo.base.determinism import stage_seed
@@ -216,6 +215,8 @@ def open_shared_study(
     Raises:
         UserError: if the database cannot be reached.
     """
+    from sqlalchemy.exc import SQLAlchemyError  # not for a search without a database: half a second
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
@@ -240,6 +241,8 @@ def open_shared_study(
 
 def _open_database(storage: str) -> RDBStorage:
     """Open a database for shared studies; an empty one gets its tables."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     attempts = 3
     while True:
         attempts -= 1
