@@ -68,7 +68,7 @@ NETWORKS = (  # backbone, height, width, batch
     ("resnet50", 1024, 512, 32),
     ("efficientnet_lite0", 768, 512, 32),
 )
-SMALL = 12  # a rehearsal's sides are those of NETWORKS by this, and its batches 4
+SMALL = 24  # a rehearsal's sides are those of NETWORKS divided by this, and its batches are of 4
 
 PEAKS = {  # of dense bfloat16 products, 10^12 operations a second: the makers' data sheets
     "A100": 312, "H100 PCIe": 756, "H100": 989, "H200": 989, "GH200": 989, "B200": 2250,
@@ -110,7 +110,7 @@ def main() -> None:
             left = BUDGET - STAGES_TAKE - (time.perf_counter() - start)
             share = left / (len(NETWORKS) - number)
             if not card:
-                height, width, batch = height // SMALL, width // SMALL, 4
+                height, width, batch = max(64, height // SMALL), max(32, width // SMALL), 4
             name = f"{backbone}, {height} x {width}, batch {batch}"
             changes = {"backbone": backbone, "image_height": height, "image_width": width}
             settings = load_params(ROOT / "recipes" / "rsna.yaml").classifier.model_copy(
@@ -149,8 +149,11 @@ def describe_machine(device: torch.device) -> Precision:
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11):
         print("this torch is older than 2.11, which the project is made for")
     if device.type == "cpu":
-        print("no card: a rehearsal at small sizes; its speeds say nothing of a GPU's")
-        return "bfloat16"
+        print(
+            "no card: a rehearsal at small sizes, in float32 since a CPU is slow in bfloat16; its"
+            " speeds say nothing of a GPU's"
+        )
+        return "float32"
     print(", ".join(f"{name} {value}" for name, value in describe_device(device).items()))
     if find_peak(device) is None:
         print("the bfloat16 peak of this card is not known here: no share of it is given")
@@ -270,15 +273,15 @@ def run_bare_loop(settings: Classifier, device: torch.device) -> float:
 
 def time_steps(step: Callable[[], None], device: torch.device) -> float:
     """How many steps a second, after some that warm up; a GPU is waited for every fourth step."""
-    seconds = BARE if device.type == "cuda" else BARE / 5
-    for _ in range(3):
+    seconds, together = (BARE, 4) if device.type == "cuda" else (BARE / 5, 1)
+    for _ in range(together):
         step()
     wait(device)
     start, steps = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        for _ in range(4):
+        for _ in range(together):
             step()
-        steps += 4
+        steps += together
         wait(device)
     return steps / (time.perf_counter() - start)
 
