@@ -57,7 +57,8 @@ from tests.support.tiny_pipeline import STAGES, prepare
 
 Precision = Literal["float32", "bfloat16"]
 
-BUDGET = 240.0  # seconds of the whole
+BUDGET = 240.0  # seconds of the whole, on a GPU
+REHEARSAL = 1800.0  # on a CPU, which may be busy
 BARE, EPOCH = 5.0, 5.0  # seconds that a bare loop, and an epoch of `fit`, are to take
 EPOCHS = 3  # of which the first is apart
 FILES = 192  # different pictures; more are wanted by taking them again
@@ -98,6 +99,7 @@ def main() -> None:
     device = choose_device()
     card = device.type == "cuda"
     pin(1, available_cores())
+    budget = BUDGET if card else REHEARSAL
     precision = describe_machine(device)
     print(
         f"{'':36}{'fit':>9}{'1st epoch':>11}{'bare':>9}{'fit/bare':>10}{'predict':>9}{'GiB':>7}"
@@ -107,7 +109,7 @@ def main() -> None:
         os.environ["MAMMOFLOW_STORE"] = str(Path(scratch) / "store")
         inputs.CACHE_BYTES = 0  # as a large set: from a file that is mapped
         for number, (backbone, height, width, batch) in enumerate(NETWORKS):
-            left = BUDGET - STAGES_TAKE - (time.perf_counter() - start)
+            left = budget - STAGES_TAKE - (time.perf_counter() - start)
             share = left / (len(NETWORKS) - number)
             if not card:
                 height, width, batch = max(64, height // SMALL), max(32, width // SMALL), 4
@@ -132,7 +134,7 @@ def main() -> None:
                 print(f"{name:36} took longer than its {share:.0f} s", flush=True)
             if card:
                 torch.cuda.empty_cache()
-        left = BUDGET - 15 - (time.perf_counter() - start)
+        left = budget - 15 - (time.perf_counter() - start)
         print(compare_stages(Path(scratch), left), flush=True)
     print(compare_with_cpu(device))
     print(f"{time.perf_counter() - start:.0f} s in all")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,9 @@ from mammo.learning.device import VARIABLE, count_cards, is_chosen_by_hand
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+_PATIENCE = timedelta(days=1)
+"""For other processes, such as one that decodes pictures for all: torchrun notices a lost one."""
 
 _LOOK = 1.0  # seconds between two looks whether the process that started this one still lives
 
@@ -128,7 +132,7 @@ def join_others() -> Iterator[Part]:
     on_cards = not os.environ.get(VARIABLE) and count_cards() > 0
     if on_cards:
         os.environ[VARIABLE] = f"cuda:{os.environ['LOCAL_RANK']}"
-    dist.init_process_group("nccl" if on_cards else "gloo")
+    dist.init_process_group("nccl" if on_cards else "gloo", timeout=_PATIENCE)
     try:
         yield Part(index, count)
     finally:

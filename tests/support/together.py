@@ -19,7 +19,9 @@ from mammo.learning.parallel import Part, join_others, run_part
 def run_in_processes(count: int, work: Callable[..., None], *arguments: object) -> list[int | None]:
     """Call `work(*arguments, part)` in several processes that have joined; how each ended."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.stage_runs"])
+    # What each would import for itself, as it begins to train and when it scores.
+    late = ["torch._dynamo", "sklearn.metrics"]
+    context.set_forkserver_preload(["tests.support.stage_runs", *late])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
