@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from mammo.base.atomic_files import fresh_folder, write_csv, write_json
 from mammo.base.determinism import pin, stage_seed
@@ -130,6 +129,8 @@ def _write_plots(breasts: pd.DataFrame, threshold: float, out: Path) -> None:
 
     The curves' end points belong to no probability: their threshold is empty.
     """
+    from sklearn.metrics import precision_recall_curve, roc_curve  # takes a second, with SciPy
+
     target, probability = breasts["target"], breasts["probability"]
     fpr, tpr, at = roc_curve(target, probability)
     roc = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": np.where(np.isinf(at), np.nan, at)})

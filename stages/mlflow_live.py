@@ -34,11 +34,14 @@ def open_stage_log() -> Log:
 
 
 @contextmanager
-def open_trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
+def open_trial_runs(
+    at_once: int = 1,
+) -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
     """Yield a function that opens a run for a trial, nested under the one of the environment.
 
     It takes the trial's number and what it tries, and returns what logs the scores of its epochs.
-    A run ends when the next one begins. A trial that MLflow did not open a run for has no curves.
+    A run ends when the next one begins, or the next but `at_once - 1`, where so many trials run at
+    once. A trial that MLflow did not open a run for has no curves.
     """
     parent = os.environ.get("MLFLOW_RUN_ID")
     if not parent:
@@ -50,15 +53,16 @@ def open_trial_runs() -> Iterator[Callable[[int, Mapping[str, Any]], Log]]:
     current: list[str] = []
     ended: list[tuple[str, str]] = []  # runs and their status that MLflow does not know yet
 
-    def close(status: str) -> None:
-        ended.extend((run, status) for run in current)
-        current.clear()
+    def close(status: str, kept: int = 0) -> None:
+        done = current[: max(0, len(current) - kept)]
+        ended.extend((run, status) for run in done)
+        del current[: len(done)]
         for run in list(ended):
             if mlflow.ask("the end of a trial", partial(_end, *run)):
                 ended.remove(run)
 
     def open_run(number: int, choice: Mapping[str, Any]) -> Log:
-        close("FINISHED")
+        close("FINISHED", at_once - 1)
         params = [Param(name, str(value)) for name, value in choice.items()]
 
         def start(client: "MlflowClient") -> str:

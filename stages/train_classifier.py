@@ -5,8 +5,15 @@
 Writes weights.safetensors and architecture.json (together a classifier), history.csv (one row an
 epoch) and metrics.json. With MLFLOW_RUN_ID set, MLflow shows the curves live. If it is interrupted,
 it goes on from its checkpoint the next time, to the same bytes.
+
+With `classifier.processes` above 1, this process starts as many under torchrun, each with
+
+    python -m stages.train_classifier OUT CHECKPOINTS
+
+The first of them writes to OUT, which becomes the stage's folder when all have succeeded.
 """
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +22,18 @@ from pydantic import ValidationError
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
 from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
+from mammo.base.progress import say
 from mammo.base.settings import Classifier, Params, Space, load_params
 from mammo.classifier.network import check_weights, save_classifier
 from mammo.classifier_training.fit import find_trainable, fit, read_examples
+from mammo.learning.parallel import (
+    WHOLE,
+    Part,
+    check_cards,
+    join_others,
+    run_part,
+    run_together,
+)
 from stages.device import announce_device
 from stages.mlflow_live import open_stage_log
 from stages.runner import checkpoint_folder, run_stage
@@ -37,6 +53,7 @@ def run(
     best_params: Path,
     out: Path,
     checkpoints: Path | None = None,
+    part: Part = WHOLE,
 ) -> None:
     """Train, and write the classifier, its history and its metrics to `out`.
 
@@ -48,12 +65,16 @@ def run(
         best_params: what tune_classifier found.
         out: an existing folder.
         checkpoints: a folder to go on from, if training is interrupted.
+        part: which one this is of the processes that train together; the first one alone writes.
     """
     check_weights(params.classifier)
     settings = apply_best_params(params.classifier, best_params)
     train, validation = read_examples(settings, manifest, split, crops)
     seed = stage_seed(params.seed, "train_classifier")
-    result = fit(settings, train, validation, seed, open_stage_log(), checkpoints)
+    log = open_stage_log() if part.is_first else None
+    result = fit(settings, train, validation, seed, log, checkpoints, part)
+    if not part.is_first:
+        return
     save_classifier(result.model, settings, out)
     history = pd.DataFrame(result.history)
     write_csv(out / "history.csv", history)
@@ -99,11 +120,36 @@ def apply_best_params(settings: Classifier, best_params: Path) -> Classifier:
 def main() -> None:
     """Run the stage in the current folder."""
     params = load_params()
-    pin(stage_seed(params.seed, "train_classifier"), params.threads)
-    announce_device(OUT.name, params)
+    processes = params.classifier.processes
+    if processes > 1:
+        check_cards(processes)
+        check_weights(params.classifier)
+        say(f"{OUT.name}: {processes} processes train together")
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
-        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, BEST_PARAMS, out, checkpoints)
+        if processes > 1:
+            folders = [str(out), str(checkpoints)]
+            run_together(f"stages.{OUT.name}", folders, processes, params.threads)
+        else:
+            _run_here(params, out, checkpoints, WHOLE)
+
+
+def train_part() -> None:
+    """Do one process's part of the training, in the current folder."""
+    out, checkpoints = map(Path, sys.argv[1:])
+    params = load_params()
+    with join_others() as part:
+        _run_here(params, out, checkpoints, part)
+
+
+def _run_here(params: Params, out: Path, checkpoints: Path, part: Part) -> None:
+    """Run the stage, or one process's part of it, on the project's folders."""
+    pin(stage_seed(params.seed, OUT.name), params.threads)
+    announce_device(OUT.name, params)
+    run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, BEST_PARAMS, out, checkpoints, part)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    if len(sys.argv) > 1:
+        run_part(train_part)
+    else:
+        run_stage(main)

@@ -9,11 +9,14 @@ With OPTUNA_STORAGE set to a database, such as postgresql://mammo@server/optuna,
 runs this on the same inputs does a share of one search, and all write the same. best_params.json
 then says that the search was shared: a search of one process can be repeated, a shared one cannot.
 
-If the search of one process is interrupted, it goes on after its last complete trial, to the same
-bytes.
+If another search is interrupted, it goes on after its last complete round of trials, to the same
+bytes. A round, of `tune.at_once` trials, is spread over the GPUs of the machine, which changes no
+byte.
 """
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mammo.base.atomic_files import fresh_folder, write_csv, write_json
@@ -21,6 +24,7 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
+from mammo.learning.device import list_cards
 from mammo.tuning.search import find_best_params, tabulate_trials, tune, tune_shared
 from stages.device import announce_device
 from stages.mlflow_live import open_trial_runs
@@ -40,6 +44,7 @@ def run(
     out: Path,
     storage: str = "",
     checkpoints: Path | None = None,
+    cards: Sequence[str] = (),
 ) -> None:
     """Search, and write best_params.json and trials.csv to `out`.
 
@@ -50,15 +55,20 @@ def run(
         crops: folder of crop_rois.
         out: an existing folder.
         storage: address of the database of a shared search; see `mammo.tuning.search.tune_shared`.
-        checkpoints: a folder to go on from, if the search of one process is interrupted.
+        checkpoints: a folder to go on from, if a search that is not shared is interrupted.
+        cards: GPUs to spread trials over; see `mammo.tuning.search.tune`.
     """
     settings = params.classifier
     check_weights(settings)
-    train, validation = read_examples(settings, manifest, split, crops)
+    read = partial(read_examples, settings, manifest, split, crops)
+    train, validation = read()
     seed = stage_seed(params.seed, "tune_classifier")
-    with open_trial_runs() as watch:
+    with open_trial_runs(1 if storage else params.tune.at_once) as watch:
         search = (settings, params.tune, train, validation, seed, watch)
-        study = tune_shared(*search, storage) if storage else tune(*search, checkpoints)
+        if storage:
+            study = tune_shared(*search, storage)
+        else:
+            study = tune(*search, checkpoints, cards, read)
     write_csv(out / "trials.csv", tabulate_trials(study))
     how = {"search": "shared by several workers"} if storage else {}
     write_json(out / "best_params.json", find_best_params(study) | how)
@@ -71,7 +81,7 @@ def main() -> None:
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
     announce_device(OUT.name, params)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
-        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, out, storage, checkpoints)
+        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, out, storage, checkpoints, list_cards())
 
 
 if __name__ == "__main__":

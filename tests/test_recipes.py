@@ -55,6 +55,8 @@ def spoiled(tmp_path: Path, change: object) -> Path:
         (lambda c: c["detector"].update(image_size=250), "detector.image_size = 250"),
         (lambda c: c["tune"]["space"].update(dropout=[0.5, 0.1]), "run from low to high"),
         (lambda c: c.update(seed=float("nan")), "seed"),
+        (lambda c: c["classifier"].update(processes=3), "classifier: batch_size = 8 cannot be sh"),
+        (lambda c: c["tune"].update(at_once=0), "tune.at_once = 0"),
         (lambda c: c["policy"].update(approve="maybe"), "policy.approve = 'maybe'"),
         (lambda c: c["policy"]["auroc"].update(test="equality"), "policy.auroc.test = 'equality'"),
         (lambda c: c["policy"]["subgroups"].update(by=["site"]), "policy.subgroups.by.0 = 'site'"),
@@ -64,6 +66,27 @@ def test_a_slip_is_named(tmp_path: Path, change: object, complaint: str) -> None
     path = spoiled(tmp_path, change)
     with pytest.raises(UserError, match=rf"recipe\.yaml.*{complaint}"):
         load_params(path)
+
+
+def test_what_may_be_left_out_is_one_and_is_written_only_where_it_is_another(
+    tmp_path: Path,
+) -> None:
+    whole = load_params(ROOT / "params.yaml")
+
+    def leave_out(content: dict[str, dict[str, object]]) -> None:
+        del content["classifier"]["processes"], content["tune"]["at_once"]
+
+    assert load_params(spoiled(tmp_path, leave_out)) == whole
+    written = whole.model_dump(mode="json")
+    assert "processes" not in written["classifier"]
+    assert "at_once" not in written["tune"]
+    assert written["tune"]["epochs"] == whole.tune.epochs
+
+    def change(content: dict[str, dict[str, object]]) -> None:
+        content["classifier"]["processes"] = content["tune"]["at_once"] = 4
+
+    written = load_params(spoiled(tmp_path, change)).model_dump(mode="json")
+    assert written["classifier"]["processes"] == written["tune"]["at_once"] == 4
 
 
 def test_every_slip_is_told_at_once(tmp_path: Path) -> None:

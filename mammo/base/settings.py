@@ -1,15 +1,24 @@
 """params.yaml as typed, validated objects.
 
 Every key is required and an unknown key is an error: what a model was made with stands in one file
-and nowhere else. `recipes/*.yaml` are whole files of the same form.
+and nowhere else. Two keys may be left out, and are then 1: classifier.processes and tune.at_once.
+`recipes/*.yaml` are whole files of the same form.
 """
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from mammo.base.errors import UserError
@@ -29,6 +38,21 @@ class Section(BaseModel):
     """A group of settings: immutable, strict about keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_may_be_left_out(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Write no setting that has its default: what was made before there was one stays as it is.
+
+        Keys of checkpoints, architecture.json and the report are made of this.
+        """
+        fields, written = type(self).model_fields, serialize(self)
+        return {
+            name: value
+            for name, value in written.items()
+            if fields[name].is_required() or getattr(self, name) != fields[name].default
+        }
 
 
 class Preprocess(Section):
@@ -101,7 +125,10 @@ class Classifier(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     backbone_rate: Annotated[float, Field(gt=0, le=1)]  # learning rate of the backbone, relative
     weight_decay: Annotated[float, Field(ge=0)]
-    batch_size: Positive
+    batch_size: Positive  # of all processes together
+    # That train together, each on a GPU of its own or all on the CPU: train_classifier alone. Their
+    # number decides how gradients are summed, hence the bits.
+    processes: Positive = 1
     epochs: Positive
     patience: Positive  # epochs without improvement before training stops
     select_by: Literal["auroc", "average_precision", "loss"]  # on validation
@@ -111,6 +138,15 @@ class Classifier(Section):
     balance: Literal["none", "upsample", "weight"]  # of positives
     balance_factor: Annotated[float, Field(gt=0)]  # times over
     augment: Augment
+
+    @model_validator(mode="after")
+    def _share_out_batches_evenly(self) -> "Classifier":
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size = {self.batch_size} cannot be shared out evenly among processes ="
+                f" {self.processes}: change one of them"
+            )
+        return self
 
 
 class Space(Section):
@@ -134,6 +170,9 @@ class Tune(Section):
 
     trials: Positive
     epochs: Positive  # of each trial
+    # Trials that know nothing of each other, so that as many GPUs may run them. It decides what is
+    # proposed and pruned; on how many GPUs they run does not.
+    at_once: Positive = 1
     pruning: bool  # stop a trial that is worse than the median so far
     space: Space
 
@@ -268,6 +307,8 @@ def _describe(fault: ErrorDetails) -> str:
         return f"{key} is not a known setting"
     if fault["type"] == "missing":
         return f"{key} is missing"
+    if fault["type"] == "value_error" and isinstance(fault["input"], dict) and fault["loc"]:
+        return f"{key}: {fault['ctx']['error']}"  # a rule about settings of one section
     if not fault["loc"]:  # a rule about several settings names them itself
         return str(fault["ctx"]["error"]) if "ctx" in fault else f"the file: {fault['msg']}"
     return f"{key} = {fault['input']!r}: {fault['msg']}"

@@ -25,10 +25,13 @@ from mammo.classifier.changes import Change, draw_change, render, render_batch
 from mammo.classifier.picture import Gray, Roi, load_picture
 from mammo.data.splits import target_of
 from mammo.imaging.fitting import fit_in_frame
+from mammo.learning.parallel import WHOLE, Part
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CACHE_BYTES = 2**30  # sets of images that take less stay in memory, at the network's size
+Counted = tuple[int, int]
+"""How many pictures of this process's part of a batch count, and how many the whole batch has."""
 _LONG = 100  # batches: more of them show their progress
 
 
@@ -184,49 +187,95 @@ def repeat_positives(
 
 
 def build_loader(
-    dataset: "Pictures | Epoch | UnchangedEpoch", settings: Classifier, device: torch.device
+    dataset: "Pictures | Epoch | UnchangedEpoch",
+    batch_size: int,
+    device: torch.device,
+    places: Sequence[int] | None = None,
+    processes: int = 1,
 ) -> DataLoader[Any]:
     """Load batches in the dataset's order, in worker processes if that helps.
 
     Pictures that are in memory need none. For a GPU, nor do those of a file that is mapped: this
     process has time while the card computes. On a CPU it has not.
+
+    Args:
+        dataset: what to load.
+        batch_size: of this process.
+        device: that the batches are for.
+        places: in the dataset, to be loaded in this order. None: all.
+        processes: that load from the same cores.
     """
     pictures = dataset if isinstance(dataset, Pictures) else dataset.pictures
     at_hand = pictures.cache is not None and (pictures.key is None or device.type == "cuda")
     return DataLoader(
         dataset,
-        batch_size=settings.batch_size,
-        num_workers=0 if at_hand else available_cores(),
+        batch_size=batch_size,
+        sampler=places,
+        num_workers=0 if at_hand else max(1, available_cores() // processes),
         generator=torch.Generator(),  # without it, it would draw from the one of dropout
         pin_memory=device.type == "cuda",  # so that copies need not be waited for
     )
 
 
 def load_epoch(
-    epoch: Epoch, settings: Classifier, device: torch.device, title: str
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of an epoch on a device: pictures, changed, (N, H, W) uint8; targets, (N,).
+    epoch: Epoch, settings: Classifier, device: torch.device, title: str, part: Part = WHOLE
+) -> Iterator[tuple[Tensor, Tensor, Counted]]:
+    """Yield the batches of an epoch, or this process's part of them.
 
     On a CPU the pictures are changed as they are loaded; on a GPU, there, a batch at a time.
+
+    Args:
+        epoch: what to load.
+        settings: of the classifier.
+        device: where the batches go.
+        title: of the progress that a long epoch shows.
+        part: of each batch, that this process learns from.
+
+    Yields:
+        Pictures, changed, (N, H, W) uint8; targets, (N,); and what of the batch counts.
     """
-    if device.type == "cpu":
-        yield from track_batches(build_loader(epoch, settings, device), title)
-    else:
-        yield from load_and_change(epoch, settings, device, title)
+    places: list[int] | None = None
+    counted: list[Counted] = []
+    if part.count > 1:
+        places, counted = part.split_batches(len(epoch), settings.batch_size)
+        title = title if part.is_first else ""
+    load = load_and_render if device.type == "cpu" else load_and_change
+    loaded = load(epoch, settings.batch_size // part.count, device, title, places, part.count)
+    for number, (pictures, targets) in enumerate(loaded):
+        whole = len(targets), len(targets)
+        yield pictures, targets, whole if places is None else counted[number]
+
+
+def load_and_render(
+    epoch: Epoch,
+    batch_size: int,
+    device: torch.device,
+    title: str,
+    places: Sequence[int] | None = None,
+    processes: int = 1,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pictures and targets as `load_epoch`, changed by OpenCV as they are loaded."""
+    yield from track_batches(build_loader(epoch, batch_size, device, places, processes), title)
 
 
 def load_and_change(
-    epoch: Epoch, settings: Classifier, device: torch.device, title: str
+    epoch: Epoch,
+    batch_size: int,
+    device: torch.device,
+    title: str,
+    places: Sequence[int] | None = None,
+    processes: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what `load_epoch` yields, but for rounding, changed on the device, whichever it is.
+    """Yield what `load_and_render` yields, but for rounding, changed on the device.
 
     On a CPU this takes thirty times as long as OpenCV does.
     """
-    for batch in track_batches(build_loader(UnchangedEpoch(epoch), settings, device), title):
+    loader = build_loader(UnchangedEpoch(epoch), batch_size, device, places, processes)
+    for batch in track_batches(loader, title):
         pictures, changes, targets = (part.to(device, non_blocking=True) for part in batch)
         yield render_batch(pictures, changes), targets
 
 
 def track_batches(data: DataLoader[Any], title: str) -> Iterable[Any]:
-    """The batches of a loader; if there are many of them, their progress is shown."""
-    return track(data, title, len(data)) if len(data) > _LONG else data
+    """The batches of a loader; if there are many of them, and a title, their progress is shown."""
+    return track(data, title, len(data)) if title and len(data) > _LONG else data

@@ -262,13 +262,17 @@ def _build_torchvision(name: str, imagenet: bool) -> nn.Module:
 
 
 def _probe(backbone: nn.Module, settings: Settings) -> tuple[int, str]:
-    """Find the number of features and the name of the last feature map, with an empty image.
+    """Find the number of features and the name of the last feature map, with a black image.
+
+    It is computed, on the CPU. A tensor without data ("meta") would do, but for it torch imports
+    its compiler, which takes longer than the image, and which a network in use needs for nothing
+    else.
 
     The last feature map is the output, (1, C, h, w), of the last module to finish that runs only
     once: Grad-CAM could not tell apart the outputs of a module that runs several times. Modules
     that pool to a fixed size do not count, nor does any output after pooling.
     """
-    model = copy.deepcopy(backbone).to("meta").eval()  # shapes only: nothing is computed
+    model = copy.deepcopy(backbone).eval()
     runs: Counter[str] = Counter()
     maps: list[str] = []
 
@@ -287,7 +291,7 @@ def _probe(backbone: nn.Module, settings: Settings) -> tuple[int, str]:
     size = settings.image_height, settings.image_width
     try:
         with torch.no_grad():
-            output = model(torch.empty(1, 3, *size, device="meta"))
+            output = model(torch.zeros(1, 3, *size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"classifier.backbone = {settings.backbone!r} cannot take images of {size[0]} x"

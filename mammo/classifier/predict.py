@@ -10,6 +10,7 @@ from torch import nn
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import Pictures, build_loader, normalise, track_batches
 from mammo.classifier.picture import Roi
+from mammo.learning.parallel import WHOLE, Part, gather_parts
 
 
 def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:
@@ -34,11 +35,25 @@ def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArra
     return torch.from_numpy(logits).sigmoid().numpy()
 
 
-def predict_logits(model: nn.Module, pictures: Pictures, settings: Settings) -> NDArray[np.float64]:
-    """The logit of each picture, (N,)."""
+def predict_logits(
+    model: nn.Module, pictures: Pictures, settings: Settings, part: Part = WHOLE
+) -> NDArray[np.float64]:
+    """The logit of each picture, (N,).
+
+    Args:
+        model: is switched to eval mode.
+        pictures: N of them.
+        settings: those the model was made with.
+        part: of the batches, which several processes with the same model share out. Each predicts
+            whole batches, so the logits are those of one process.
+    """
     device = next(model.parameters()).device
     model.eval()
-    batches = track_batches(build_loader(pictures, settings, device), "predict")
+    size = settings.batch_size
+    places = None if part.count == 1 else part.take_batches(len(pictures), size)
+    loader = build_loader(pictures, size, device, places, part.count)
+    batches = track_batches(loader, "predict" if part.is_first else "")
     with torch.inference_mode():  # the logits stay where they are: a GPU works on meanwhile
         logits = [model(normalise(batch.to(device, non_blocking=True))) for batch in batches]
-    return torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
+    found = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
+    return found if places is None else gather_parts(places, found, len(pictures), device)

@@ -4,6 +4,10 @@ After each epoch the network scores the validation women, per breast: the maximu
 as the evaluation does. With `classifier.average`, an average of the network's weights over the
 steps is scored and kept. The best epoch by `classifier.select_by` is kept. With a folder for
 checkpoints, a training that was interrupted goes on after its last complete epoch.
+
+Several processes can train one network (`mammo.learning.parallel`): each takes its part of every
+batch, and PyTorch's DistributedDataParallel averages their gradients, so that all take the same
+step. They share out the validation pictures as well, and all know the same scores.
 """
 
 import copy
@@ -17,17 +21,25 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mammo.base.determinism import stage_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
-from mammo.classifier.inputs import Epoch, Pictures, label_rois, load_epoch, normalise
-from mammo.classifier.network import Classifier, build_classifier
+from mammo.classifier.inputs import (
+    Counted,
+    Epoch,
+    Pictures,
+    label_rois,
+    load_epoch,
+    normalise,
+)
+from mammo.classifier.network import BATCH_NORMS, Classifier, build_classifier
 from mammo.classifier.predict import predict_logits
 from mammo.classifier_training.picture_file import map_pictures
 from mammo.data.splits import BREAST
@@ -35,6 +47,7 @@ from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.kept import checkpoint
 from mammo.kept.checkpoint import Checkpoint, add_prefix, select_prefix
 from mammo.learning.device import choose_device
+from mammo.learning.parallel import WHOLE, Part, sum_parts
 
 WARM_UP = 0.1  # of all steps
 
@@ -132,6 +145,7 @@ def fit(
     seed: int,
     on_epoch: Callable[[Scores], None] | None = None,
     checkpoints: Path | None = None,
+    part: Part = WHOLE,
 ) -> Fit:
     """Train a network: AdamW, the backbone at its own rate, a warm-up and then half a cosine.
 
@@ -148,13 +162,16 @@ def fit(
         checkpoints: a folder for the state after each epoch. Without it, a training that was
             interrupted starts again; the result is the same. Once the result is safe, the folder
             is of no use.
+        part: which one this is of several processes that train together, each with the same
+            arguments. All have the same result; the first one alone writes checkpoints.
 
     Raises:
         TrainingDivergedError: if the loss is not a number any more.
-        UserError: as `build_classifier`.
+        UserError: as `build_classifier`; or if several processes are to train a network whose
+            batch norm learns.
     """
     torch.manual_seed(seed)
-    state = _start(settings)
+    state = _start(settings, part)
     save = None
     if checkpoints is not None:
         save = _resume(state, train, validation, seed, checkpoints)
@@ -172,11 +189,13 @@ def fit(
             say(f"no better for {settings.patience} epochs: training stops")
             break
         data = Epoch(train.pictures, train.targets, settings, seed, epoch)
-        loaded = load_epoch(data, settings, state.device, _name_epoch(epoch, settings))
+        if part.count > 1:
+            _start_epoch_together(state, seed, epoch)
+        loaded = load_epoch(data, settings, state.device, _name_epoch(epoch, settings), part)
         train_loss = _train_epoch(state, loaded, schedule)
         scores = _score_epoch(state, validation, epoch, train_loss)
         _record(state, scores)
-        if save is not None:
+        if save is not None and part.is_first:
             save()
         if on_epoch is not None:
             on_epoch(scores)
@@ -195,6 +214,8 @@ class _State:
     history: list[Scores]
     best_epoch: int  # counted from 1; 0 before the first epoch
     best_weights: dict[str, Tensor]
+    part: Part  # of several processes
+    learner: nn.Module  # the model; of several processes, inside what averages their gradients
 
     @property
     def scored_model(self) -> Classifier:
@@ -207,9 +228,11 @@ class _State:
         return next(self.model.parameters()).device
 
 
-def _start(settings: Settings) -> _State:
+def _start(settings: Settings, part: Part) -> _State:
     """Build the network, on the device that `choose_device` chooses, and its optimizer."""
     model = build_classifier(settings).to(choose_device())
+    if part.count > 1:
+        _require_frozen_batch_norm(model, settings, part)
     rate = settings.learning_rate
     groups = [
         {"params": find_trainable(model.backbone), "lr": rate * settings.backbone_rate},
@@ -222,7 +245,41 @@ def _start(settings: Settings) -> _State:
         fused=True,
     )
     average = copy.deepcopy(model) if settings.average else None
-    return _State(settings, model, optimizer, average, [], 0, {})
+    return _State(settings, model, optimizer, average, [], 0, {}, part, model)
+
+
+def _require_frozen_batch_norm(model: Classifier, settings: Settings, part: Part) -> None:
+    """Refuse a batch norm that learns: its statistics would be those of a part of the batch.
+
+    They would differ from process to process. torch's own remedy, SyncBatchNorm, works on GPUs
+    only.
+    """
+    if any(isinstance(m, BATCH_NORMS) and m.training for m in model.train().modules()):
+        raise UserError(
+            f"classifier.processes = {part.count}, but a batch norm of {settings.backbone} learns,"
+            " and each process would see a part of the batch only: set"
+            " classifier.freeze_batch_norm to true, or processes to 1, or choose a backbone"
+            " without batch norm, such as convnext_tiny"
+        )
+
+
+def _start_epoch_together(state: _State, seed: int, epoch: int) -> None:
+    """Make an epoch of several processes start from (seed, epoch, process), as its pictures do.
+
+    Each process draws its own dropout, and a training that goes on draws the same. What averages
+    gradients is made anew: it sorts them after its first step, which may decide how they are added.
+
+    Raises:
+        UserError: the processes do not go on after the same epoch.
+    """
+    done = len(state.history)
+    if sum_parts([done], state.device) != [done * state.part.count]:
+        raise UserError(
+            "the processes of a training did not find the same checkpoint: run the stage again"
+        )
+    torch.manual_seed(stage_seed(seed, f"epoch {epoch}, process {state.part.index}"))
+    cards = None if state.device.type == "cpu" else [state.device]
+    state.learner = DistributedDataParallel(state.model, device_ids=cards)
 
 
 def _resume(
@@ -265,7 +322,7 @@ def _build_schedule(optimizer: torch.optim.Optimizer, steps: int, done: int) -> 
 
 
 def _train_epoch(
-    state: _State, batches: Iterable[tuple[Tensor, Tensor]], schedule: LambdaLR
+    state: _State, batches: Iterable[tuple[Tensor, Tensor, Counted]], schedule: LambdaLR
 ) -> float:
     """Take one step for each batch; return the mean loss of an image."""
     settings, device = state.settings, state.device
@@ -276,17 +333,22 @@ def _train_epoch(
     # GPU.
     total, images = torch.zeros((), dtype=torch.float64, device=device), 0
     first = not state.history
-    for pictures, targets in batches:
+    for pictures, targets, (counted, in_all) in batches:
         state.optimizer.zero_grad()
-        loss = loss_of(state.model(normalise(pictures)), targets)
-        loss.backward()
+        loss = loss_of(state.learner(normalise(pictures)), targets)
+        # Averaged over the processes, this is the gradient of the mean over the batch of all.
+        factor = counted * state.part.count / in_all
+        (loss if factor == 1 else loss * factor).backward()
         state.optimizer.step()
         schedule.step()
         if state.average is not None:
             update_average(state.average, state.model, 0.0 if first else settings.average)
         first = False
-        total += loss.detach().double() * len(targets)
-        images += len(targets)
+        total += loss.detach().double() * counted
+        images += counted
+    if state.part.count > 1:
+        all_losses, all_images = sum_parts([total.item(), images], device)
+        return all_losses / all_images
     return total.item() / images
 
 
@@ -318,7 +380,7 @@ def _score_epoch(state: _State, validation: Examples, epoch: int, train_loss: fl
     Raises:
         TrainingDivergedError: if the epoch's loss or a logit is not finite.
     """
-    logits = predict_logits(state.scored_model, validation.pictures, state.settings)
+    logits = predict_logits(state.scored_model, validation.pictures, state.settings, state.part)
     if not (math.isfinite(train_loss) and np.isfinite(logits).all()):
         raise TrainingDivergedError(
             f"training diverged in epoch {epoch} with the learning rate "
@@ -359,6 +421,9 @@ def dump_examples(*sets: Examples) -> Iterator[bytes]:
 
 def score(examples: Examples, logits: NDArray[np.float64]) -> Scores:
     """Mean cross-entropy per image; auROC and average precision per breast, by its highest view."""
+    # When an epoch has ended: with SciPy it takes a second, and a training can begin without.
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     breasts = (
         pd.DataFrame({"target": examples.targets, "logit": logits}).groupby(examples.breasts).max()
     )

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import auc, fbeta_score, precision_recall_curve, roc_auc_score
 
 from mammo.base.settings import Evaluate
 
@@ -191,6 +190,8 @@ def compute_origin_scores(images: pd.DataFrame) -> dict[str, float]:
     """
     breasts = group_by_breast(images, "max")
     target, probability = breasts["target"], breasts["probability"]
+    from sklearn.metrics import auc, fbeta_score, precision_recall_curve, roc_auc_score
+
     precision, recall, _ = precision_recall_curve(target, probability)
     return {
         "auroc": float(roc_auc_score(target, probability)),

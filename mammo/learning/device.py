@@ -30,7 +30,7 @@ def choose_device() -> torch.device:
     Raises:
         UserError: MAMMOFLOW_DEVICE names no device, or a card that is not there.
     """
-    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cards = count_cards()
     wanted = os.environ.get(VARIABLE) or ("cuda" if cards else "cpu")
     form = _FORM.fullmatch(wanted)
     if form is None:
@@ -51,6 +51,23 @@ def choose_device() -> torch.device:
     use_deterministic_kernels()
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def count_cards() -> int:
+    """How many GPUs torch sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def list_cards() -> list[str]:
+    """The GPUs that work may be spread over, each as CUDA_VISIBLE_DEVICES names it.
+
+    None if there is no GPU, or if MAMMOFLOW_DEVICE names one device for everything.
+    """
+    if is_chosen_by_hand():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named else [str(number) for number in range(count_cards())]
+    return [name.strip() for name in names[: count_cards()]]
 
 
 def is_chosen_by_hand() -> bool:

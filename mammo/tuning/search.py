@@ -2,13 +2,16 @@
 
 In a search of one process, each trial's sampler is seeded from the seed and the trial's number, so
 a run of thirty trials proposes the same as two runs of fifteen, and a search that was interrupted
-can go on after its last complete trial. Instead, several workers can share one search in a
-database: what is proposed then depends on which worker is faster.
+can go on after its last complete trial. With `tune.at_once`, trials come in rounds of so many,
+which know the results of earlier rounds only: they are the same on one GPU, on several and on none.
+Instead, several workers can share one search in a database: what is proposed then depends on which
+worker is faster.
 """
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,6 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.base.atomic_files import read_json, write_json
 from mammo.base.determinism import stage_seed
@@ -28,23 +30,19 @@ from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier, Space, Tune
 from mammo.classifier.network import build_classifier
-from mammo.classifier_training.fit import (
-    Examples,
-    Scores,
-    TrainingDivergedError,
-    dump_examples,
-    fit,
-    rank,
-)
+from mammo.classifier_training.fit import Examples, Scores, TrainingDivergedError, dump_examples
 from mammo.kept.checkpoint import describe_machine, hash_inputs
 from mammo.learning.device import choose_device
+from mammo.tuning.cards import Outcome, Read, Trial, Workers, start_workers, train_trial
 
 HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
 UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
 
 Choice = dict[str, Any]
 Report = Callable[[Scores], None]
+Attempt = tuple[int, Choice, Report]
 Objective = Callable[[int, Choice, Report], float]
+RunRound = Callable[[Sequence[Attempt]], list[Outcome]]
 Watch = Callable[[int, Choice], Report]
 
 
@@ -75,34 +73,87 @@ def propose(trial: optuna.Trial, space: Space) -> Choice:
 
 def search(
     study: optuna.Study,
-    objective: Objective,
+    run_round: RunRound,
     space: Space,
     select_by: str,
     trials: int,
     seed: int,
     keep: Callable[[optuna.Study], None] | None = None,
+    at_once: int = 1,
 ) -> None:
     """Run trials until the study holds `trials` of them.
 
     Args:
         study: from `create_study`; the trials that it already holds count.
-        objective: takes (trial number, choice, report) and returns the trial's value. It calls
-            report with the scores of each epoch; report raises `optuna.TrialPruned` if the trial
-            is not worth going on.
+        run_round: runs a round of trials, such as `in_turn`. It calls a trial's report with the
+            scores of each epoch; report raises `optuna.TrialPruned` if the trial is not worth going
+            on.
         space: to choose from.
         select_by: which of an epoch's scores is compared.
         trials: how many in all.
         seed: the study's.
-        keep: called after each trial.
+        keep: called after each round.
+        at_once: trials in a round. What is proposed, and pruned, follows from earlier rounds only.
     """
-    run = _build_runner(objective, space, select_by)
-    for number in range(len(study.trials), trials):
-        study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
-        study.optimize(run, n_trials=1, catch=(TrainingDivergedError,))
-        trial = study.trials[number]
-        say(f"trial {number}: {trial.state.name.lower()}, value {trial.value}, {trial.params}")
+    while len(study.trials) < trials:
+        first = len(study.trials)
+        asked: list[optuna.Trial] = []
+        wanted: list[Attempt] = []
+        for number in range(first, min(first + at_once, trials)):
+            study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
+            asked.append(study.ask())
+            choice = propose(asked[-1], space)
+            wanted.append((number, choice, _build_report(asked[-1], select_by)))
+        for trial, outcome in zip(asked, run_round(wanted), strict=True):
+            _tell(study, trial, outcome)
+        for ended in study.trials[first:]:
+            state = ended.state.name.lower()
+            say(f"trial {ended.number}: {state}, value {ended.value}, {ended.params}")
         if keep is not None:
             keep(study)
+
+
+def in_turn(objective: Objective) -> RunRound:
+    """Run the trials of a round in this process, one after the other.
+
+    Args:
+        objective: takes (trial number, choice, report) and returns the trial's value.
+    """
+
+    def run(attempt: Attempt) -> Outcome:
+        try:
+            return Outcome(objective(*attempt))
+        except (optuna.TrialPruned, TrainingDivergedError) as error:
+            return Outcome(None, error)
+
+    return lambda wanted: [run(attempt) for attempt in wanted]
+
+
+def _build_report(trial: optuna.Trial, select_by: str) -> Report:
+    """Build the function that hears of a trial's epochs."""
+
+    def report(scores: Scores) -> None:
+        trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    return report
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
+    """Tell a study how a trial has ended.
+
+    Raises:
+        Exception: the one that ended it, if it is to end the search.
+    """
+    if outcome.error is None:
+        study.tell(trial, outcome.value)
+    elif isinstance(outcome.error, optuna.TrialPruned):
+        study.tell(trial, state=TrialState.PRUNED)
+    elif isinstance(outcome.error, TrainingDivergedError):
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        raise outcome.error
 
 
 def save_trials(study: optuna.Study, path: Path) -> None:
@@ -164,6 +215,8 @@ def open_shared_study(
     Raises:
         UserError: if the database cannot be reached.
     """
+    from sqlalchemy.exc import SQLAlchemyError  # not for a search without a database: half a second
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
@@ -188,6 +241,8 @@ def open_shared_study(
 
 def _open_database(storage: str) -> RDBStorage:
     """Open a database for shared studies; an empty one gets its tables."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     attempts = 3
     while True:
         attempts -= 1
@@ -269,11 +324,7 @@ def _build_runner(
     """Build the function that Optuna calls for each trial."""
 
     def run(trial: optuna.Trial) -> float:
-        def report(scores: Scores) -> None:
-            trial.report(scores[f"validation_{select_by}"], step=int(scores["epoch"]))
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
+        report = _build_report(trial, select_by)
         return objective(trial.number, propose(trial, space), report)
 
     return run
@@ -287,8 +338,10 @@ def tune(
     seed: int,
     watch: Watch | None = None,
     checkpoints: Path | None = None,
+    cards: Sequence[str] = (),
+    read: Read | None = None,
 ) -> optuna.Study:
-    """Search in this process, with trainings of `tune.epochs` epochs.
+    """Search with trainings of `tune.epochs` epochs, in this process or on several GPUs.
 
     Every training has the same seed, so that only what is tried makes trials differ. A trial's
     value is that of its best epoch.
@@ -304,13 +357,57 @@ def tune(
         checkpoints: a folder for the trials that have ended. Without it, a search that was
             interrupted starts again; the result is the same. Once the result is safe, the folder
             is of no use.
+        cards: GPUs, as CUDA_VISIBLE_DEVICES names them. With two or more, and as many trials at
+            once, each GPU has a process of its own. That changes nothing in the result, if the GPUs
+            are of one kind.
+        read: reads the same examples in such a process: see `cards.start_workers`.
+
+    Raises:
+        UserError: a process on a GPU was lost.
     """
-    objective = _build_objective(classifier, settings, train, validation, seed, watch)
     study = create_study(classifier.select_by, settings.pruning)
-    wanted = (settings.space, classifier.select_by, settings.trials, seed)
-    if checkpoints is None:
-        search(study, objective, *wanted)
-        return study
+    keep = None
+    if checkpoints is not None:
+        path = _name_trials(classifier, settings, train, validation, seed, checkpoints)
+        load_trials(path, study)
+        keep = partial(save_trials, path=path)
+    chosen = cards[: settings.at_once]
+    spread = read is not None and len(chosen) > 1 and len(study.trials) < settings.trials
+    with start_workers(chosen, read) if read and spread else nullcontext() as workers:
+        plan = partial(_plan_trial, classifier, settings, seed, watch)
+        if workers is None:
+            run_round = in_turn(lambda *wanted: train_trial(plan(*wanted), train, validation))
+        else:
+            say(f"tuning on {len(chosen)} GPUs, {settings.at_once} trials in a round")
+            run_round = partial(_train_on_workers, workers, plan)
+        search(
+            study,
+            run_round,
+            settings.space,
+            classifier.select_by,
+            settings.trials,
+            seed,
+            keep,
+            settings.at_once,
+        )
+    return study
+
+
+def _train_on_workers(
+    workers: Workers, plan: Callable[[int, Choice, Report], Trial], wanted: Sequence[Attempt]
+) -> list[Outcome]:
+    return workers.train([plan(*attempt) for attempt in wanted])
+
+
+def _name_trials(
+    classifier: Classifier,
+    settings: Tune,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    checkpoints: Path,
+) -> Path:
+    """Name the file of a search's trials by a hash of all that decides it."""
     torch.manual_seed(stage_seed(seed, "fit"))
     weights = build_classifier(classifier).state_dict()
     facts = [
@@ -318,10 +415,7 @@ def tune(
         describe_machine(choose_device()) | {"optuna": optuna.__version__},
     ]
     name = hash_inputs(__name__, facts, dump_examples(train, validation), weights)
-    path = checkpoints / f"{name}.json"
-    load_trials(path, study)
-    search(study, objective, *wanted, partial(save_trials, path=path))
-    return study
+    return checkpoints / f"{name}.json"
 
 
 def tune_shared(
@@ -351,7 +445,11 @@ def tune_shared(
     facts = _describe_search(classifier, settings, seed)
     name = f"mammoflow-{hash_inputs(__name__, facts, dump_examples(train, validation), {})[:32]}"
     study, database = open_shared_study(storage, name, classifier.select_by, settings.pruning)
-    objective = _build_objective(classifier, settings, train, validation, seed, watch)
+
+    def objective(number: int, choice: Choice, report: Report) -> float:
+        trial = _plan_trial(classifier, settings, seed, watch, number, choice, report)
+        return train_trial(trial, train, validation)
+
     share(study, database, objective, settings.space, classifier.select_by, settings.trials)
     return study
 
@@ -361,31 +459,26 @@ def _describe_search(classifier: Classifier, settings: Tune, seed: int) -> list[
     return [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
 
 
-def _build_objective(
+def _plan_trial(
     classifier: Classifier,
     settings: Tune,
-    train: Examples,
-    validation: Examples,
     seed: int,
     watch: Watch | None,
-) -> Objective:
-    """Build the function that trains one trial."""
+    number: int,
+    choice: Choice,
+    report: Report,
+) -> Trial:
+    """Plan the training of one trial, and say that it begins."""
+    say(f"trial {number} of {settings.trials}: {choice}")
+    listener = None if watch is None else watch(number, choice)
 
-    def objective(number: int, choice: Choice, report: Report) -> float:
-        say(f"trial {number} of {settings.trials}: {choice}")
-        listener = None if watch is None else watch(number, choice)
+    def on_epoch(scores: Scores) -> None:
+        if listener is not None:
+            listener(scores)
+        report(scores)
 
-        def on_epoch(scores: Scores) -> None:
-            if listener is not None:
-                listener(scores)
-            report(scores)
-
-        tried = classifier.model_copy(update={**choice, "epochs": settings.epochs})
-        result = fit(tried, train, validation, stage_seed(seed, "fit"), on_epoch)
-        best = max(result.history, key=lambda scores: rank(scores, tried))
-        return best[f"validation_{tried.select_by}"]
-
-    return objective
+    tried = classifier.model_copy(update={**choice, "epochs": settings.epochs})
+    return Trial(number, tried, stage_seed(seed, "fit"), on_epoch)
 
 
 def tabulate_trials(study: optuna.Study) -> pd.DataFrame:

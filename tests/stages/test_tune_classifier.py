@@ -9,7 +9,7 @@ import pytest
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.classifier_training.fit import Fit, fit
-from mammo.tuning import search
+from mammo.tuning import cards
 from tests.support.contents import contents
 from tests.support.killed import run_killed
 from tests.support.learnable import tiny_params, write_outputs
@@ -67,7 +67,7 @@ KILLED = """
 import os
 import sys
 from pathlib import Path
-from mammo.tuning import search
+from mammo.tuning import cards
 from tests.stages.test_tune_classifier import LONGER
 from tests.support.stage_runs import tune
 
@@ -78,7 +78,7 @@ def fit(*arguments):
     return usual(*arguments)
 
 trained = []
-usual, search.fit = search.fit, fit
+usual, cards.fit = cards.fit, fit
 outputs, out, checkpoints = map(Path, sys.argv[1:])
 tune(LONGER, outputs, out, checkpoints=checkpoints)
 """
@@ -103,7 +103,7 @@ def test_killed_in_the_middle_it_goes_on_after_its_last_trial_to_the_same_bytes(
         trained.append(arguments)
         return fit(*arguments)
 
-    monkeypatch.setattr(search, "fit", counted)
+    monkeypatch.setattr(cards, "fit", counted)
     capsys.readouterr()
     assert tune(LONGER, outputs, tmp_path / "resumed", "", checkpoints) == undisturbed
     assert "going on after trial 3" in capsys.readouterr().out

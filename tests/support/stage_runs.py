@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mammo.base.determinism import pin
 from mammo.base.settings import Params
+from mammo.learning.parallel import WHOLE, Part
 from stages import train_classifier, tune_classifier
 from tests.support.contents import contents
 
@@ -11,7 +12,11 @@ BEST = {"head_width": 6, "dropout": 0.2, "learning_rate": 0.002, "value": 0.9}
 
 
 def train(
-    params: Params, outputs: Path, out: Path, checkpoints: Path | None = None
+    params: Params,
+    outputs: Path,
+    out: Path,
+    checkpoints: Path | None = None,
+    part: Part = WHOLE,
 ) -> dict[str, bytes]:
     """Train in a new folder; what is in it then."""
     out.mkdir()
@@ -24,6 +29,7 @@ def train(
         outputs / "best_params.json",
         out,
         checkpoints,
+        part,
     )
     return contents(out)
 

@@ -88,7 +88,9 @@ def batches(wanted: Classifier, seed: int, epoch: int) -> list[torch.Tensor]:
     pictures = Pictures([roi(number) for number in range(7)], wanted)
     return [
         tensor
-        for batch in build_loader(Epoch(pictures, TARGETS, wanted, seed, epoch), wanted, CPU)
+        for batch in build_loader(
+            Epoch(pictures, TARGETS, wanted, seed, epoch), wanted.batch_size, CPU
+        )
         for tensor in batch
     ]
 
@@ -120,9 +122,12 @@ def test_changed_on_the_device_pictures_are_what_they_are_when_changed_as_they_l
     pictures = Pictures([roi(number) for number in range(7)], wanted)
     epoch = Epoch(pictures, TARGETS, wanted, 5, 1)
     both = zip(
-        load_epoch(epoch, wanted, CPU, ""), load_and_change(epoch, wanted, CPU, ""), strict=True
+        load_epoch(epoch, wanted, CPU, ""),
+        load_and_change(epoch, wanted.batch_size, CPU, ""),
+        strict=True,
     )
-    for (one, targets), (other, same_targets) in both:
+    for (one, targets, counted), (other, same_targets) in both:
+        assert counted == (len(one), len(one))
         assert torch.equal(targets, same_targets)
         apart = one.int() - other.int()
         assert apart.abs().max() <= 2

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
+from mammo.tuning.cards import Outcome
 from mammo.tuning.search import (
     UNPRUNED_TRIALS,
+    Attempt,
     Choice,
     Report,
     create_study,
     find_best_params,
+    in_turn,
     load_trials,
     open_shared_study,
     save_trials,
@@ -58,7 +62,7 @@ def smooth(number: int, choice: Choice, report: Report) -> float:
 def searched(*stops: int, seed: int = 3, pruning: bool = True) -> pd.DataFrame:
     study = create_study("auroc", pruning)
     for trials in stops:
-        search(study, smooth, SPACE, "auroc", trials, seed)
+        search(study, in_turn(smooth), SPACE, "auroc", trials, seed)
     return tabulate_trials(study)
 
 
@@ -78,16 +82,53 @@ def test_cut_short_anywhere_the_search_proposes_the_same_and_prunes_the_same(
     for ended in (0, 1, 7, 19, 20):
         path = tmp_path / f"{ended}.json"
         study = create_study("auroc", True)
-        search(study, smooth, SPACE, "auroc", ended, 3, partial(save_trials, path=path))
+        search(study, in_turn(smooth), SPACE, "auroc", ended, 3, partial(save_trials, path=path))
         resumed = create_study("auroc", True)
         load_trials(path, resumed)
         assert len(resumed.trials) == ended
-        search(resumed, smooth, SPACE, "auroc", 20, 3)
+        search(resumed, in_turn(smooth), SPACE, "auroc", 20, 3)
         pd.testing.assert_frame_equal(tabulate_trials(resumed), at_once, check_exact=True)
         assert (
             find_best_params(resumed)["value"]
             == at_once.loc[at_once["state"] == "complete", "value"].max()
         )
+
+
+def in_any_order(wanted: Sequence[Attempt]) -> list[Outcome]:
+    """Run a round as several GPUs might: the last trial ends first, and epochs alternate."""
+    outcomes: dict[int, Outcome] = {}
+    for epoch in (1, 2):
+        for number, choice, report in reversed(wanted):
+            value = quality(choice) - (epoch == 1)
+            try:
+                if number not in outcomes:
+                    report({"epoch": epoch, "validation_auroc": value})
+            except optuna.TrialPruned as error:
+                outcomes[number] = Outcome(None, error)
+    return [outcomes.get(number, Outcome(quality(choice))) for number, choice, _ in wanted]
+
+
+def test_a_round_proposes_and_prunes_the_same_whoever_runs_it_and_however_it_is_cut_short(
+    tmp_path: Path,
+) -> None:
+    tables = []
+    for run_round, stops in (
+        (in_turn(smooth), [20]),
+        (in_any_order, [20]),
+        (in_any_order, [8, 20]),
+    ):
+        study, path = create_study("auroc", True), tmp_path / "trials.json"
+        keep = partial(save_trials, path=path)
+        for trials in stops:
+            if trials != stops[0]:
+                study = create_study("auroc", True)
+                load_trials(path, study)
+            search(study, run_round, SPACE, "auroc", trials, 3, keep, at_once=4)
+        tables.append(tabulate_trials(study))
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], check_exact=True)
+    assert set(tables[0]["state"]) == {"complete", "pruned"}
+    assert not tables[0].equals(searched(20))
 
 
 def test_trials_that_diverged_are_kept_too(tmp_path: Path) -> None:
@@ -98,7 +139,7 @@ def test_trials_that_diverged_are_kept_too(tmp_path: Path) -> None:
         return 0.5
 
     study, resumed = create_study("auroc", True), create_study("auroc", True)
-    search(study, objective, SPACE, "auroc", 3, 1)
+    search(study, in_turn(objective), SPACE, "auroc", 3, 1)
     save_trials(study, tmp_path / "trials.json")
     load_trials(tmp_path / "trials.json", resumed)
     pd.testing.assert_frame_equal(
@@ -112,7 +153,15 @@ def test_a_disk_that_is_full_ends_no_search(
 ) -> None:
     (tmp_path / "file").touch()
     study = create_study("auroc", True)
-    search(study, smooth, SPACE, "auroc", 2, 3, lambda s: save_trials(s, tmp_path / "file/x.json"))
+    search(
+        study,
+        in_turn(smooth),
+        SPACE,
+        "auroc",
+        2,
+        3,
+        lambda s: save_trials(s, tmp_path / "file/x.json"),
+    )
     assert len(study.trials) == 2
     assert "the trials could not be kept in" in capsys.readouterr().out
 
@@ -129,7 +178,7 @@ def test_proposals_lie_in_the_space_and_get_better() -> None:
 
 def test_trials_below_the_median_are_pruned_and_never_the_best() -> None:
     study = create_study("auroc", True)
-    search(study, smooth, SPACE, "auroc", 20, 3)
+    search(study, in_turn(smooth), SPACE, "auroc", 20, 3)
     table = tabulate_trials(study)
     pruned = table[table["state"] == "pruned"]
     assert 0 < len(pruned) < 20
@@ -146,7 +195,7 @@ def test_a_loss_is_minimised() -> None:
     def objective(number: int, choice: Choice, report: Report) -> float:
         return float(choice["dropout"])
 
-    search(study, objective, SPACE, "loss", 5, 1)
+    search(study, in_turn(objective), SPACE, "loss", 5, 1)
     table = tabulate_trials(study)
     assert find_best_params(study)["dropout"] == table["dropout"].min()
 
@@ -158,7 +207,7 @@ def test_a_trial_that_diverges_does_not_end_the_search() -> None:
         return 0.5
 
     study = create_study("auroc", True)
-    search(study, objective, SPACE, "auroc", 3, 1)
+    search(study, in_turn(objective), SPACE, "auroc", 3, 1)
     table = tabulate_trials(study)
     assert list(table["state"]) == ["fail", "complete", "fail"]
     assert table["value"].isna().tolist() == [True, False, True]
@@ -170,7 +219,7 @@ def test_no_finished_trial_is_a_clear_error() -> None:
         raise TrainingDivergedError("too fast")
 
     study = create_study("auroc", True)
-    search(study, objective, SPACE, "auroc", 2, 1)
+    search(study, in_turn(objective), SPACE, "auroc", 2, 1)
     with pytest.raises(UserError, match=r"tune\.space\.learning_rate"):
         find_best_params(study)
 
@@ -180,7 +229,7 @@ def test_other_errors_do_end_it() -> None:
         raise UserError("the image is gone")
 
     with pytest.raises(UserError, match="gone"):
-        search(create_study("auroc", True), objective, SPACE, "auroc", 2, 1)
+        search(create_study("auroc", True), in_turn(objective), SPACE, "auroc", 2, 1)
 
 
 def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
@@ -299,5 +348,5 @@ def test_who_loses_the_race_for_the_tables_tries_again(
 
 def test_of_equals_the_first_is_the_best() -> None:
     study = create_study("auroc", False)
-    search(study, lambda number, choice, report: 0.5, SPACE, "auroc", 3, 1)
+    search(study, in_turn(lambda number, choice, report: 0.5), SPACE, "auroc", 3, 1)
     assert find_best_params(study)["dropout"] == study.trials[0].params["dropout"]
