@@ -81,7 +81,7 @@ def describe_build(
             "internalParameters": {
                 "environment": None
                 if environment is None
-                else environment[1].model_dump(mode="json", exclude={"packages"})
+                else environment[1].model_dump(mode="json", exclude={"packages", "licences"})
             },
             "resolvedDependencies": [
                 {"name": "commit", "digest": {"gitCommit": snapshot.commit}},
