@@ -140,6 +140,19 @@ def describe_evaluation(
     }
 
 
+def describe_documents(
+    snapshot: Snapshot | None, to_be_written: Mapping[str, int]
+) -> dict[str, Any]:
+    """Which documents there are, and of what.
+
+    Args:
+        snapshot: of the version, if it has one.
+        to_be_written: for each document, how many passages its provider has not written.
+    """
+    digest = snapshot.digest if snapshot is not None else None
+    return {"snapshot": digest, "to_be_written_by_the_provider": dict(to_be_written)}
+
+
 def describe_decision(
     who: str, why: str, before: int | None, now: int | None, evaluation: tuple[str, Any] | None
 ) -> dict[str, Any]:
