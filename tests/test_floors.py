@@ -34,7 +34,7 @@ GROUND_UP = {
         ("publishing", "remote"),
         ("evidence",),
         ("audit", "servers", "pruning"),
-        ("promotion", "serving"),
+        ("promotion", "serving", "documents"),
         ("retraining",),
         ("cli",),
     ),

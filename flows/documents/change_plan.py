@@ -14,8 +14,6 @@ from flows.snapshots.snapshot import Snapshot
 
 PLAN, PARAMS = "plan.yaml", "params.yaml"
 
-_LOWER = {"low": "from", "high": "to"}
-
 
 @dataclass(frozen=True)
 class ChangePlan:
@@ -73,7 +71,7 @@ def _name_values(rule: Any) -> str:
         return "any value" if rule == "any" else str(rule)
     if "values" in rule:
         return "one of " + ", ".join(str(value) for value in rule["values"])
-    return " ".join(f"{_LOWER.get(key, key)} {value}" for key, value in rule.items())
+    return f"from {rule.get('low')} to {rule.get('high')}"
 
 
 def _name_data(rule: Any) -> str:

@@ -18,6 +18,7 @@ CURVES = {
     "precision-recall": "outputs/evaluate/precision_recall.csv",
 }
 BINS = 10
+DRAWN_FROM = 5  # breasts of a bin: the share of fewer is hardly one
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ def draw_pictures(
         breasts = _read(cache, outs[BREASTS])
         breasts = breasts[breasts["split"] == "test"]
         bins = share_out(breasts)
+        filled = [one for one in bins if one.breasts >= DRAWN_FROM]
         drawings["calibration"] = figures.draw_unit_curve(
-            [one.probability for one in bins],
-            [one.positives / one.breasts for one in bins],
+            [one.probability for one in filled],
+            [one.positives / one.breasts for one in filled],
             False,
             ("mean probability", "share of positive breasts"),
             ((0, 0), (1, 1)),

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from flows.documents.facts import Estimate, Facts, Source
 from flows.documents.passages import ASKED
+from flows.tracking.runs import flatten
 
 TEMPLATES = Path(__file__).parent
 
@@ -53,6 +54,11 @@ class _Draft:
     mentioned: list[str] = field(default_factory=list)  # passages that the provider wrote
 
     def cite(self, *keys: str) -> str:
+        """As `list_sources`, in brackets."""
+        links = self.list_sources(*keys)
+        return f"({links})" if links else ""
+
+    def list_sources(self, *keys: str) -> str:
         """The numbers of sources, as links to their list; nothing for what is not recorded."""
         numbers = []
         for key in keys:
@@ -62,8 +68,7 @@ class _Draft:
             if source not in self.cited:
                 self.cited.append(source)
             numbers.append(self.cited.index(source) + 1)
-        links = ", ".join(f"[S{number}](#sources)" for number in dict.fromkeys(numbers))
-        return f"({links})" if links else ""
+        return ", ".join(f"[S{number}](#sources)" for number in dict.fromkeys(numbers))
 
     def provider(self, key: str) -> str:
         """A passage of the provider, or what is to be written in its place."""
@@ -109,17 +114,32 @@ def _write(name: str, facts: Facts) -> tuple[str, int]:
         "whole": format_whole,
         "code": lambda value: f"`{str(value).replace('`', '')}`",
     }
-    engine.globals |= {"cite": draft.cite, "provider": draft.provider, "facts": facts}
+    engine.globals |= {
+        "facts": facts,
+        "settings": _list_settings(facts),
+        "cite": draft.cite,
+        "sources": draft.list_sources,
+        "provider": draft.provider,
+    }
     body = engine.get_template(f"{name}.md.j2").render()
     frame = engine.get_template("frame.md.j2").render(
         title=TITLES[name],
         body=body.strip(),
         asked=list(dict.fromkeys(draft.asked)),
         written=list(dict.fromkeys(draft.mentioned)),
-        sources=draft.cited,
+        cited=draft.cited,
     )
     text = re.sub(r"\n{3,}", "\n\n", frame).strip() + "\n"
     return re.sub(r"[ \t]+\n", "\n", text), len(dict.fromkeys(draft.asked))
+
+
+def _list_settings(facts: Facts) -> dict[str, str]:
+    """The settings that make a model, by their dotted names, as they are written in params.yaml."""
+    used = {name: x for name, x in facts.settings.items() if name not in ("audit", "policy")}
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in flatten(used).items()
+    }
 
 
 def make_page(text: str, pictures: Mapping[str, str]) -> str:
@@ -149,7 +169,7 @@ def make_page(text: str, pictures: Mapping[str, str]) -> str:
             opening.attrSet("id", anchor)
             if opening.tag == "h2":
                 contents.append((anchor, inside.content))
-    body = parser.renderer.render(tokens, parser.options, {})
+    head, end, body = parser.renderer.render(tokens, parser.options, {}).partition("</h1>")
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -160,7 +180,8 @@ def make_page(text: str, pictures: Mapping[str, str]) -> str:
     return engine.get_template("page.html.j2").render(
         title=tokens[1].content,
         contents=contents,
-        body=Markup(body),  # noqa: S704  (markdown-it's own, without the text's HTML)
+        head=Markup(head + end),  # noqa: S704  (markdown-it's own, without the text's HTML)
+        body=Markup(body),  # noqa: S704
     )
 
 

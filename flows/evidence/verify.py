@@ -546,6 +546,7 @@ def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[st
     file = folder / "attestations" / f"v{report.version}.intoto.jsonl"
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     report.wrong += check_version_file(ledger, report.version, text)
+    _verify_documents(report, own, folder / PAPERS)
     made = [line for line in own if line.kind == PROVENANCE]
     if not made:
         report.notes.append(
@@ -558,12 +559,6 @@ def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[st
         model = hash_folder(folder / MODEL)
         report.wrong += [*check_model(made[0], model), *check_kept_files(made[0], folder)]
         report.wrong += check_statements(ledger, report.version)
-        papers = hash_folder(folder / PAPERS)
-        written = [line for line in own if line.kind == DOCUMENTS]
-        if written:
-            report.wrong += check_documents(written[-1], papers)
-        elif papers:
-            report.notes.append(f"nobody signed the documents of version {report.version}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         report.wrong.append(f"a statement of version {report.version} lacks a part ({error!r})")
     if made[0].predicate[POSITION].get("signed") == LATER:
@@ -572,6 +567,20 @@ def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[st
             f"then, and not that it was so before"
         )
     return report
+
+
+def _verify_documents(report: Report, own: Sequence[Line], folder: Path) -> None:
+    """Add to a report what is wrong with the documents of the version."""
+    written = [line for line in own if line.kind == DOCUMENTS]
+    try:
+        files = hash_folder(folder)
+    except ValueError as error:
+        report.wrong.append(f"{PAPERS}/ of the export cannot be read: {error}")
+        return
+    if written:
+        report.wrong += check_documents(written[-1], files)
+    elif files:
+        report.notes.append(f"nobody signed the documents of version {report.version}")
 
 
 def verify_ledger(
