@@ -5,6 +5,7 @@ digests. A passage that only the provider can write is asked for where it belong
 the top. HTML is made from the Markdown; it needs nothing beside it and prints on A4.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,6 @@ class _Draft:
     facts: Facts
     cited: list[Source] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    mentioned: list[str] = field(default_factory=list)  # passages that the provider wrote
 
     def cite(self, *keys: str) -> str:
         """As `list_sources`, in brackets."""
@@ -74,7 +74,6 @@ class _Draft:
         """A passage of the provider, or what is to be written in its place."""
         question = ASKED[key]
         if key in self.facts.passages:
-            self.mentioned.append(key)
             return (
                 f"{self.facts.passages[key]}\n\n*Written by the provider* {self.cite('provider')}"
             )
@@ -98,10 +97,33 @@ def write_papers(facts: Facts) -> Papers:
 
 def _write(name: str, facts: Facts) -> tuple[str, int]:
     """A document as Markdown, and the number of passages to be written by the provider."""
-    draft = _Draft(facts)
-    # It is Markdown; the way from that to HTML lets no HTML through.
-    engine = jinja2.Environment(  # noqa: S701
+    draft, engine = _Draft(facts), _make_engine()
+    given: dict[str, Any] = {
+        "facts": facts,
+        "settings": _list_settings(facts),
+        "cite": draft.cite,
+        "sources": draft.list_sources,
+        "provider": draft.provider,
+    }
+    body = engine.get_template(f"{name}.md.j2").render(given)
+    frame = engine.get_template("frame.md.j2").render(
+        facts=facts,
+        title=TITLES[name],
+        body=body.strip(),
+        asked=list(dict.fromkeys(draft.asked)),
+        cited=draft.cited,
+    )
+    text = re.sub(r"\n{3,}", "\n\n", frame).strip() + "\n"
+    return re.sub(r"[ \t]+\n", "\n", text), len(dict.fromkeys(draft.asked))
+
+
+@functools.cache
+def _make_engine() -> jinja2.Environment:
+    """What fills the templates."""
+    engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
+        # Not Markdown: the way from that to HTML lets no HTML of a text through.
+        autoescape=jinja2.select_autoescape(["html.j2"], default=False),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -114,23 +136,7 @@ def _write(name: str, facts: Facts) -> tuple[str, int]:
         "whole": format_whole,
         "code": lambda value: f"`{str(value).replace('`', '')}`",
     }
-    engine.globals |= {
-        "facts": facts,
-        "settings": _list_settings(facts),
-        "cite": draft.cite,
-        "sources": draft.list_sources,
-        "provider": draft.provider,
-    }
-    body = engine.get_template(f"{name}.md.j2").render()
-    frame = engine.get_template("frame.md.j2").render(
-        title=TITLES[name],
-        body=body.strip(),
-        asked=list(dict.fromkeys(draft.asked)),
-        written=list(dict.fromkeys(draft.mentioned)),
-        cited=draft.cited,
-    )
-    text = re.sub(r"\n{3,}", "\n\n", frame).strip() + "\n"
-    return re.sub(r"[ \t]+\n", "\n", text), len(dict.fromkeys(draft.asked))
+    return engine
 
 
 def _list_settings(facts: Facts) -> dict[str, str]:
@@ -170,18 +176,15 @@ def make_page(text: str, pictures: Mapping[str, str]) -> str:
             if opening.tag == "h2":
                 contents.append((anchor, inside.content))
     head, end, body = parser.renderer.render(tokens, parser.options, {}).partition("</h1>")
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return engine.get_template("page.html.j2").render(
-        title=tokens[1].content,
-        contents=contents,
-        head=Markup(head + end),  # noqa: S704  (markdown-it's own, without the text's HTML)
-        body=Markup(body),  # noqa: S704
+    return (
+        _make_engine()
+        .get_template("page.html.j2")
+        .render(
+            title=tokens[1].content,
+            contents=contents,
+            head=Markup(head + end),  # noqa: S704  (markdown-it's own, without the text's HTML)
+            body=Markup(body),  # noqa: S704
+        )
     )
 
 
