@@ -350,7 +350,21 @@ def _read_bom(run: str, sources: dict[str, Source], missing: list[str]) -> dict[
         missing.append(f"{BOM}: the bill of materials")
         return {}
     sources["bom"] = _of_text(BOM, text)
-    return dict(json.loads(text))
+    return dict(_parse(text, BOM))
+
+
+def _parse(text: str, name: str) -> Any:
+    """A record as JSON.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(
+            f"{name} of the version in MLflow is no JSON ({error}): somebody changed it"
+        ) from None
 
 
 def _read_groups(
@@ -431,13 +445,13 @@ def _read_gate(
     folder = f"gates/{date.partition('+')[0].replace(':', '')}"
     if (text := read_artifact(run, f"{folder}/decision.json")) is not None:
         sources["conditions"] = _of_text(f"{folder}/decision.json", text)
-        table = json.loads(text)
+        table = _parse(text, f"{folder}/decision.json")
         rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         fields = Condition.__dataclass_fields__
         conditions = [
             Condition(**{name: _without_nan(row.get(name)) for name in fields}) for row in rows
         ]
-    look = json.loads(tags.get("gate_look", "{}"))
+    look = _parse(tags.get("gate_look", "{}"), "the tag gate_look")
     return Gate(date, tags["gate_verdict"], tags.get("gate_against", ""), tuple(conditions), look)
 
 

@@ -428,6 +428,12 @@ def test_facts_that_are_missing_are_named(project: Path, tmp_path: Path) -> None
     assert "numpy" in [package.name for package in found.packages]
 
 
+def test_a_record_that_somebody_changed_is_said(root: Path) -> None:
+    MlflowClient().set_model_version_tag(MODEL, "2", "gate_look", "look 2")
+    with pytest.raises(UserError, match="the tag gate_look of the version in MLflow is no JSON"):
+        gather(root, get_version(2))
+
+
 def test_the_plan_of_a_version_is_its_change_control_plan(facts: Facts) -> None:
     snapshot = Snapshot("0" * 40, {"plan.yaml": yaml.safe_dump(PLAN)})
     text = write_papers(replace(facts, plan=read_change_plan(snapshot))).files[
