@@ -74,6 +74,7 @@ def test_a_version_has_documents_that_know_what_the_gate_said(registered: Retrai
     papers = read_folder(parent_run(registered.root, "1").info.run_id, "documents")
     assert len(papers) == 9
     assert "the gate said **promote**" in papers["model-card.md"]
+    assert "| sensitivity at 90 % specificity | a floor |" in papers["model-card.md"]
     assert "**Not recorded of this version:**" not in papers["technical-documentation.md"]
     assert not any(str(registered.root) in text for text in papers.values())
 
