@@ -35,7 +35,7 @@ GROUND_UP = {
         ("publishing", "remote"),
         ("evidence",),
         ("audit", "servers", "pruning"),
-        ("promotion", "serving"),
+        ("promotion", "serving", "documents"),
         ("retraining", "listening"),
         ("cli",),
     ),

@@ -1,4 +1,4 @@
-"""The commands of signed evidence: verify, keys new, keys withdraw, evidence sign, evidence export.
+"""The commands of evidence: verify, documents, keys new, keys withdraw, evidence sign and export.
 
 mammoflow verify --help
 """
@@ -44,6 +44,38 @@ def verify(
         say(f"wrong: {sentence}")
     say(report.sentence)
     raise typer.Exit(report.status)
+
+
+@app.command()
+def documents(
+    version: Annotated[str, typer.Argument(help="3, or mammogram-classifier@champion.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder; without it they are kept in MLflow.")
+    ] = None,
+) -> None:
+    """Write the documents of a model version: model card, technical documentation, change plan."""
+    with one_sentence(status=2):
+        preflight.check_clone(Path.cwd())
+        if out is not None:
+            check_writable(out)
+        preflight.check_registry()
+    from flows.documents.keep import keep_documents, make_documents, write_documents
+    from flows.evidence.signing import publish_ledger
+    from flows.tracking.find_version import find_version
+
+    with one_sentence():
+        found = find_version(version)
+        if out is not None:
+            papers = make_documents(Path.cwd(), found)
+            write_documents(papers, out)
+        else:
+            papers = keep_documents(Path.cwd(), found)
+            if fault := publish_ledger(Path.cwd()):
+                say(fault, err=True)
+    where = str(out) if out is not None else f"documents/ of the run {found.run_id} in MLflow"
+    for name, number in papers.to_be_written.items():
+        say(f"{name}  to be written by the provider: {number} passages")
+    say(f"they lie in {where}; a provider's own passages belong into documents/provider.yaml")
 
 
 @keys.command("new")
@@ -129,12 +161,14 @@ def export(
         preflight.check_clone(Path.cwd())
         check_writable(folder)
         preflight.check_registry()
+    from flows.documents.keep import has_documents, make_documents
     from flows.evidence.export import export as export_version
     from flows.tracking.find_version import find_version
 
     with one_sentence():
         found = find_version(version)
-        export_version(Path.cwd(), found, folder)
+        made = {} if has_documents(found) else make_documents(Path.cwd(), found).files
+        export_version(Path.cwd(), found, folder, made)
     say(f"verify it by `python {folder}/verify.py`, anywhere: it needs `cryptography` and no more")
 
 

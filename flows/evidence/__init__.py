@@ -3,4 +3,4 @@
 It may import `publishing` and what that stands on.
 """
 
-__all__ = ["export", "keys", "signing"]
+__all__ = ["bom", "export", "keys", "ledger", "signing", "statements", "verify"]

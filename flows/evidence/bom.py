@@ -22,7 +22,13 @@ from flows.evidence.verify import canonical
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
 from flows.processes.run_git import file_at, listed
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking.registry import MODEL, read_artifact, run_of, snapshot_of
+from flows.tracking.registry import (
+    MODEL,
+    environment_of,
+    read_artifact,
+    run_of,
+    snapshot_of,
+)
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
 
@@ -49,7 +55,10 @@ def keep_bom(root: Path, version: ModelVersion, model: Mapping[str, str]) -> str
     snapshot, client = snapshot_of(version), MlflowClient()
     groups = measure_subgroups(snapshot, open_cache(root))
     packages = read_locked_packages_of(root, snapshot)
-    text = make_bom(snapshot, packages, model, client.get_run(run).data.metrics, groups)
+    environment = environment_of(version)
+    licences = environment.licences if environment is not None else {}
+    metrics = client.get_run(run).data.metrics
+    text = make_bom(snapshot, packages, model, metrics, groups, licences)
     client.log_text(run, text, BOM)
     return text
 
@@ -68,6 +77,7 @@ def make_bom(
     model: Mapping[str, str],
     metrics: Mapping[str, float],
     subgroups: Sequence[Json],
+    licences: Mapping[str, str],
 ) -> str:
     """The bill of materials as canonical JSON.
 
@@ -77,6 +87,7 @@ def make_bom(
         model: SHA-256 of each file of the model.
         metrics: of the version's run, by MLflow's names.
         subgroups: performance metrics, as `measure_subgroups` gives them.
+        licences: of packages, by their names, as the environment of the version recorded them.
 
     Raises:
         UserError: if the document does not fit CycloneDX's schema.
@@ -86,7 +97,7 @@ def make_bom(
 
     stages = read_lock(snapshot)
     data, data_hash = data_out(snapshot)
-    packages = list(_name_packages(locked_packages or ""))
+    packages = list(_name_packages(locked_packages or "", licences))
     weights = [
         {
             "type": "file",
@@ -237,8 +248,8 @@ def _count_cases(metrics: Mapping[str, float], data_hash: str) -> list[Json]:
     return [{"name": name, "value": value} for name, value in sorted(found.items())]
 
 
-def _name_packages(text: str) -> Iterator[Json]:
-    """The packages of a requirements.lock, each with the hashes of its files."""
+def _name_packages(text: str, licences: Mapping[str, str]) -> Iterator[Json]:
+    """The packages of a requirements.lock, each with the hashes of its files and its licence."""
     for entry in re.split(r"\n(?=\S)", text):
         pin = re.match(r"([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*([^\\\n]*))?", entry)
         if pin is None:
@@ -256,6 +267,8 @@ def _name_packages(text: str) -> Iterator[Json]:
                 for digest in sorted(set(re.findall(r"--hash=sha256:([0-9a-f]{64})", entry)))
             ],
         }
+        if name in licences:
+            found["licenses"] = [{"license": {"name": licences[name]}}]
         if pin[3] and pin[3].strip():
             found["properties"] = [{"name": "python:marker", "value": pin[3].strip()}]
         yield found

@@ -6,7 +6,7 @@ python evidence-of-3/verify.py
 
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
@@ -16,25 +16,29 @@ from flows.evidence.bom import BOM, read_locked_packages_of
 from flows.evidence.keys import PUBLIC
 from flows.evidence.ledger import file_of_version, read_head, read_ledger
 from flows.evidence.signing import copy_model
-from flows.evidence.verify import LEDGER, MANIFEST, SNAPSHOT, Report, hash_folder
+from flows.evidence.verify import LEDGER, MANIFEST, PAPERS, SNAPSHOT, Report, hash_folder
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
     MODEL,
     find_snapshot,
     read_artifact,
+    read_folder,
     run_of,
 )
 from mammo.base.atomic_files import fresh_folder, write_json, write_text
 from mammo.base.errors import UserError
 
 
-def export(root: Path, version: ModelVersion, folder: Path) -> None:
-    """Write the evidence of a version into a folder: ledger, keys, records, model, verifier.
+def export(
+    root: Path, version: ModelVersion, folder: Path, documents: Mapping[str, str] | None = None
+) -> None:
+    """Write the evidence of a version: ledger, keys, records, documents, model, verifier.
 
     Args:
         root: the clone, whose `keys/` goes with it.
         version: signed or not.
         folder: must not exist yet, or be empty.
+        documents: the texts to take, by name, if none were kept with the version.
 
     Raises:
         UserError: if there is something in the folder, or the version's records cannot be read.
@@ -42,7 +46,7 @@ def export(root: Path, version: ModelVersion, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: there is something in it already; name a new folder")
     with fresh_folder(folder) as new:
-        _write(root, version, new)
+        _write(root, version, new, documents or {})
 
 
 def verify_version(root: Path, version: ModelVersion, trusted: Collection[str]) -> Report:
@@ -56,11 +60,11 @@ def verify_version(root: Path, version: ModelVersion, trusted: Collection[str]) 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "export"
         folder.mkdir()
-        _write(root, version, folder)
+        _write(root, version, folder, {})
         return verify.verify(folder, trusted=trusted)
 
 
-def _write(root: Path, version: ModelVersion, folder: Path) -> None:
+def _write(root: Path, version: ModelVersion, folder: Path, documents: Mapping[str, str]) -> None:
     number, run = int(version.version), run_of(version)
     snapshot = find_snapshot(version)
     raws, head = read_ledger(root), read_head()
@@ -68,6 +72,8 @@ def _write(root: Path, version: ModelVersion, folder: Path) -> None:
     texts = {LEDGER: "".join(f"{raw}\n" for raw in raws), own: read_artifact(run, own)}
     for name in (ENVIRONMENT_ARTIFACT, BOM):
         texts[name] = read_artifact(run, name)
+    papers = read_folder(run, PAPERS) or documents
+    texts |= {f"{PAPERS}/{name}": text for name, text in papers.items()}
     if snapshot is not None:
         texts |= {f"{SNAPSHOT}/{name}": text for name, text in snapshot.files.items()}
         texts[f"{SNAPSHOT}/requirements.lock"] = read_locked_packages_of(root, snapshot)

@@ -18,6 +18,7 @@ from flows.evidence.bom import BOM, keep_bom, read_locked_packages_of
 from flows.evidence.keys import find_owner
 from flows.evidence.ledger import add, publish_ledger, read_lines_for_adding
 from flows.evidence.verify import (
+    DOCUMENTS,
     EVALUATION,
     LATER,
     POLICY,
@@ -51,9 +52,11 @@ if TYPE_CHECKING:
 __all__ = [
     "copy_model",
     "describe_materials",
+    "find_signed_documents",
     "publish_ledger",
     "sign_audit",
     "sign_decision",
+    "sign_documents",
     "sign_evaluation",
     "sign_policy",
     "sign_version",
@@ -158,6 +161,40 @@ def sign_evaluation(
         version=int(version.version),
         policy=in_force[0].digest if in_force else None,
     )
+
+
+def find_signed_documents(root: Path, version: ModelVersion) -> Line | None:
+    """The last line about the documents of a version, or None if nobody signed them."""
+    return _find(read_lines_for_adding(root), DOCUMENTS, int(version.version))
+
+
+def sign_documents(
+    root: Path,
+    version: ModelVersion,
+    files: Mapping[str, str],
+    snapshot: Snapshot | None,
+    to_be_written: Mapping[str, int],
+) -> Line | None:
+    """Sign the documents of a version; those that are signed already are not signed again.
+
+    Args:
+        root: the clone.
+        version: that they are about.
+        files: SHA-256 of each, by its name.
+        snapshot: of the version, if it has one.
+        to_be_written: for each document, how many passages its provider has not written.
+
+    Raises:
+        UserError: if there is a key that cannot be used.
+    """
+    owner = find_owner(root, *ROLES[DOCUMENTS])
+    if owner is None:
+        return None
+    last = find_signed_documents(root, version)
+    if last is not None and dict(last.subject) == dict(files):
+        return last
+    said = statements.describe_documents(snapshot, to_be_written)
+    return add(root, owner, DOCUMENTS, files, said, version=int(version.version))
 
 
 def sign_decision(

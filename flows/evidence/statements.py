@@ -81,7 +81,7 @@ def describe_build(
             "internalParameters": {
                 "environment": None
                 if environment is None
-                else environment[1].model_dump(mode="json", exclude={"packages"})
+                else environment[1].model_dump(mode="json", exclude={"packages", "licences"})
             },
             "resolvedDependencies": [
                 {"name": "commit", "digest": {"gitCommit": snapshot.commit}},
@@ -138,6 +138,19 @@ def describe_evaluation(
         "not_judged": list(decision.not_judged),
         "resamples_skipped": decision.resamples_skipped,
     }
+
+
+def describe_documents(
+    snapshot: Snapshot | None, to_be_written: Mapping[str, int]
+) -> dict[str, Any]:
+    """Which documents there are, and of what.
+
+    Args:
+        snapshot: of the version, if it has one.
+        to_be_written: for each document, how many passages its provider has not written.
+    """
+    digest = snapshot.digest if snapshot is not None else None
+    return {"snapshot": digest, "to_be_written_by_the_provider": dict(to_be_written)}
 
 
 def describe_decision(

@@ -35,6 +35,7 @@ SUMMARY = "https://slsa.dev/verification_summary/v1"
 POLICY = "urn:mammoflow:policy:v1"
 EVALUATION = "urn:mammoflow:evaluation:v1"
 DECISION = "urn:mammoflow:decision:v1"
+DOCUMENTS = "urn:mammoflow:documents:v1"
 
 DECISIONS = ("promotion", "refusal", "approval", "rollback")
 
@@ -47,6 +48,7 @@ ROLES: Mapping[str, Sequence[str]] = {
     "approval": ("approver",),
     "rollback": ("approver",),
     SUMMARY: ("auditor",),
+    DOCUMENTS: ("builder", "approver"),
 }
 """Whose keys may sign what; a decision by its kind."""
 
@@ -54,6 +56,7 @@ POSITION = "mammoflow_ledger"
 """The field of each predicate that says where the line stands in the ledger."""
 
 LEDGER, MANIFEST, MODEL, SNAPSHOT = "ledger.intoto.jsonl", "manifest.json", "model", "snapshot"
+PAPERS = "documents"
 """The names of an export's parts."""
 
 WITH_BUILD, LATER = "with the build", "later"
@@ -273,6 +276,7 @@ def describe(line: Line) -> str:
         POLICY: "policy",
         EVALUATION: "evaluation",
         SUMMARY: "audit verdict",
+        DOCUMENTS: "documents",
     }
     what = kinds.get(line.kind, line.kind)
     return what if line.version is None else f"{what} of version {line.version}"
@@ -393,17 +397,33 @@ def check_model(provenance: Line, files: Mapping[str, str]) -> Iterator[str]:
         provenance: the line.
         files: SHA-256 of each file, by its path in the model's folder.
     """
-    signed = provenance.subject
+    yield from _compare_with_line(provenance, files, "the model has", "lacks", "holds")
+
+
+def check_documents(documents: Line, files: Mapping[str, str]) -> Iterator[str]:
+    """Find files of the documents that are not the ones that their line names.
+
+    Args:
+        documents: the last such line about the version: who renews documents signs them anew.
+        files: SHA-256 of each file, by its path in the documents' folder.
+    """
+    yield from _compare_with_line(documents, files, "the documents have", "lack", "hold")
+
+
+def _compare_with_line(
+    line: Line, files: Mapping[str, str], has: str, lacks: str, holds: str
+) -> Iterator[str]:
+    signed, who = line.subject, has.rpartition(" ")[0]
     shared = sorted(signed.keys() & files.keys())
     other = [name for name in shared if signed[name] != files[name]]
     for names, what in (
-        (other, "the model has other bytes than {} names"),
-        (sorted(signed.keys() - files.keys()), "the model lacks what {} names"),
-        (sorted(files.keys() - signed.keys()), "the model holds what {} does not name"),
+        (other, f"{has} other bytes than {{}} names"),
+        (sorted(signed.keys() - files.keys()), f"{who} {lacks} what {{}} names"),
+        (sorted(files.keys() - signed.keys()), f"{who} {holds} what {{}} does not name"),
     ):
         if names:
             more = f" and {len(names) - 3} more files" if len(names) > 3 else ""
-            yield f"{what.format(provenance.name)}: {', '.join(names[:3])}{more}"
+            yield f"{what.format(line.name)}: {', '.join(names[:3])}{more}"
 
 
 def check_statements(ledger: Sequence[Line], version: int) -> Iterator[str]:
@@ -416,7 +436,8 @@ def check_statements(ledger: Sequence[Line], version: int) -> Iterator[str]:
     if made:
         model = digest_of_model(made[0].subject)
         for line in own:
-            if line.kind != PROVENANCE and list(line.subject.values()) != [model]:
+            about_model = line.kind not in (PROVENANCE, DOCUMENTS)
+            if about_model and list(line.subject.values()) != [model]:
                 yield f"{line.name} is about another model than {made[0].name}"
     for line in own:
         if line.kind == EVALUATION:
@@ -525,6 +546,7 @@ def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[st
     file = folder / "attestations" / f"v{report.version}.intoto.jsonl"
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     report.wrong += check_version_file(ledger, report.version, text)
+    _verify_documents(report, own, folder / PAPERS)
     made = [line for line in own if line.kind == PROVENANCE]
     if not made:
         report.notes.append(
@@ -545,6 +567,20 @@ def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[st
             f"then, and not that it was so before"
         )
     return report
+
+
+def _verify_documents(report: Report, own: Sequence[Line], folder: Path) -> None:
+    """Add to a report what is wrong with the documents of the version."""
+    written = [line for line in own if line.kind == DOCUMENTS]
+    try:
+        files = hash_folder(folder)
+    except ValueError as error:
+        report.wrong.append(f"{PAPERS}/ of the export cannot be read: {error}")
+        return
+    if written:
+        report.wrong += check_documents(written[-1], files)
+    elif files:
+        report.notes.append(f"nobody signed the documents of version {report.version}")
 
 
 def verify_ledger(

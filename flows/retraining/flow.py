@@ -17,7 +17,14 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.evidence.signing import describe_materials, sign_policy, sign_version
+from flows.documents.keep import has_documents, keep_documents
+from flows.documents.passages import read_passages
+from flows.evidence.signing import (
+    describe_materials,
+    publish_ledger,
+    sign_policy,
+    sign_version,
+)
 from flows.notify import notify, notify_failure
 from flows.pipeline.ensure_data import ensure_data
 from flows.pipeline.first_weights import ensure_weights
@@ -125,6 +132,7 @@ def _prepare_folder(root: Path) -> str:
         UserError, CommandError: if something is wrong that the user can mend.
     """
     say = get_run_logger().info
+    read_passages(root)  # what is wrong with them is said before hours of work
     experiment = registry.open_store(root)
     check_next_tag(root)
     repair_dvc(root, say)
@@ -164,6 +172,8 @@ def _finish_earlier_version(job: _Job, latest: ModelVersion) -> Summary:
     say, version = get_run_logger().info, int(latest.version)
     say(f"Nothing changed since {registry.MODEL} version {version}.")
     gate = run_gate(job.root, latest, job.policy) if needs_gate(latest) else None
+    if gate is not None or not has_documents(latest):
+        _write_documents(job.root, version)
     return Summary(
         outcomes=(),
         metrics=_read_metrics(job),
@@ -217,6 +227,7 @@ def _publish_and_judge(job: _Job, made: Summary) -> Summary:
         f"MLflow run {made.run}\n{describe_publication(publications[0])}",
     )
     gate = run_gate(job.root, registry.get_version(made.version), job.policy)
+    _write_documents(job.root, made.version)
     summary = replace(
         made,
         alias=registry.CHAMPION if gate.outcome == "promoted" else made.alias,
@@ -230,6 +241,13 @@ def _publish_and_judge(job: _Job, made: Summary) -> Summary:
         description=f"{registry.MODEL} version {summary.version}",
     )
     return summary
+
+
+def _write_documents(root: Path, version: int) -> None:
+    """Write and sign the documents of a version, once the gate has judged it."""
+    keep_documents(root, registry.get_version(version))
+    if fault := publish_ledger(root):
+        get_run_logger().warning(fault)
 
 
 def _load_policy(root: Path) -> Policy:

@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from packaging.requirements import Requirement
@@ -21,6 +21,8 @@ from mammo.base.processor import available_cores, processor_name, read_cpuinfo
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_SPINCOUNT")
 # Instruction sets that numerical libraries choose their kernels by.
 CPU_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd")
+LONGEST_LICENCE = 64  # characters of a name; what is longer is the licence itself
+_LICENCE_FIELDS = ("License-Expression", "Classifier", "License")
 # These run the pipeline and change no byte of an out.
 _ORCHESTRATION = {"prefect", "fastapi", "dvc", "mlflow", "typer", "rich"}
 
@@ -39,6 +41,7 @@ class Environment(BaseModel):
     gpus: tuple[str, ...]  # name and driver
     cuda: Mapping[str, str] = {}  # versions of CUDA and cuDNN, if there is a GPU
     packages: Mapping[str, str]  # canonical names and versions
+    licences: Mapping[str, str] = {}  # of the packages that name one; nothing if not recorded
     arithmetic: Mapping[str, str] = {}  # `arithmetic.measure`; nothing if it was not recorded
     # Of the machines that ran a stage for this one, by the stage's name.
     elsewhere: Mapping[str, Mapping[str, str]] = {}
@@ -68,6 +71,7 @@ def describe_environment() -> Environment:
         gpus=tuple(gpus),
         cuda=_find_cuda() if gpus else {},
         packages=dict(sorted((n, v) for n, v in _list_installed())),
+        licences=dict(sorted(_list_licences())),
     )
 
 
@@ -133,6 +137,35 @@ def _list_installed() -> Iterator[tuple[str, str]]:
         name = canonicalize_name(distribution.metadata["Name"])
         if name != "mammoflow":  # its version is the commit
             yield name, distribution.version
+
+
+def _list_licences() -> Iterator[tuple[str, str]]:
+    """What each installed package says of its licence, in few words."""
+    for distribution in metadata.distributions():
+        said = distribution.metadata
+        licence = name_licence({name: said.get_all(name) or [] for name in _LICENCE_FIELDS})
+        if licence is not None:
+            yield canonicalize_name(said["Name"]), licence
+
+
+def name_licence(said: Mapping[str, Sequence[str]]) -> str | None:
+    """A package's licence as its metadata name it; None if they do not.
+
+    An expression of PEP 639 counts before classifiers, and those before the old free field, which
+    may hold the whole text of a licence: of that only a short first line is taken.
+
+    Args:
+        said: the values of each of `_LICENCE_FIELDS`.
+    """
+    expressions, classifiers, texts = (said.get(name, []) for name in _LICENCE_FIELDS)
+    if expressions:
+        return expressions[0]
+    parts = [x.split(" :: ") for x in classifiers]
+    named = sorted({x[-1] for x in parts if x[0] == "License" and len(x) > 2})
+    if named:
+        return ", ".join(named)
+    first = next(iter("".join(texts).strip().splitlines()), "").strip()
+    return first if 0 < len(first) <= LONGEST_LICENCE and first != "UNKNOWN" else None
 
 
 def _find_packages_moving_bits() -> set[str]:

@@ -82,6 +82,7 @@ _NOT_FOR_SERVING = {
     "optuna",
     "scikit-learn",
     "jinja2",
+    "markdown-it-py",
     "typer",
 }
 

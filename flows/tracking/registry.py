@@ -153,6 +153,21 @@ def read_artifact(run: str, path: str) -> str | None:
     return None
 
 
+def read_folder(run: str, path: str) -> dict[str, str]:
+    """The texts in a folder among the artifacts of a run, by their names.
+
+    Folders in it are not looked into. Empty if there is no such run or folder.
+    """
+    try:
+        listed = MlflowClient().list_artifacts(run, path)
+    except MlflowException as error:
+        if is_absent(error):
+            return {}
+        raise
+    texts = {x.path: read_artifact(run, x.path) for x in listed if not x.is_dir}
+    return {Path(name).name: text for name, text in texts.items() if text is not None}
+
+
 def list_versions() -> list[ModelVersion]:
     """Every version of the model, the newest first."""
     found = MlflowClient().search_model_versions(f"name = '{MODEL}'")

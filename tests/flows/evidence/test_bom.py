@@ -25,6 +25,8 @@ METRICS = {
     "preprocess/images": 440.0,
 }
 
+LICENCES = {"numpy": "BSD-3-Clause", "not-in-the-lock": "MIT"}
+
 
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
@@ -36,7 +38,8 @@ def snapshot() -> Snapshot:
 def text(snapshot: Snapshot) -> str:
     lock = (ROOT / "requirements.lock").read_text()
     group = {"type": "auroc", "value": "0.8", "slice": "density A: 10 breasts, 3 positive"}
-    return make_bom(snapshot, lock, {WEIGHTS: "a" * 64, "MLmodel": "b" * 64}, METRICS, [group])
+    model = {WEIGHTS: "a" * 64, "MLmodel": "b" * 64}
+    return make_bom(snapshot, lock, model, METRICS, [group], LICENCES)
 
 
 def test_it_names_each_package_of_the_lock_with_its_hashes(text: str) -> None:
@@ -47,6 +50,12 @@ def test_it_names_each_package_of_the_lock_with_its_hashes(text: str) -> None:
     hashes = sum(len(package["hashes"]) for package in packages)
     assert hashes == lock.count("--hash=sha256:")
     assert len({package["bom-ref"] for package in packages}) == len(packages)
+
+
+def test_a_package_has_its_licence_where_the_environment_recorded_one(text: str) -> None:
+    parts = json.loads(text)["components"]
+    named = {x["name"]: x["licenses"] for x in parts if "licenses" in x}
+    assert named == {"numpy": [{"license": {"name": "BSD-3-Clause"}}]}
 
 
 def test_the_model_has_a_card_with_metrics_intervals_and_groups(text: str) -> None:
@@ -94,15 +103,16 @@ def test_the_same_records_give_the_same_bytes(text: str, snapshot: Snapshot) -> 
     again = json.loads(text)["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]
     group = again["performanceMetrics"][1:]
     lock = (ROOT / "requirements.lock").read_text()
+    reordered = dict(reversed(METRICS.items()))
     model = {"MLmodel": "c" * 64, WEIGHTS: "a" * 64}  # MLflow writes the time into MLmodel
-    assert make_bom(snapshot, lock, model, dict(reversed(METRICS.items())), group) == text
+    assert make_bom(snapshot, lock, model, reordered, group, LICENCES) == text
 
 
 def test_what_does_not_fit_the_schema_is_refused(snapshot: Snapshot) -> None:
     with pytest.raises(
         UserError, match=r"bom\.cdx\.json does not fit the schema of CycloneDX 1\.6"
     ):
-        make_bom(snapshot, None, {}, {}, [{"type": 1}])
+        make_bom(snapshot, None, {}, {}, [{"type": 1}], {})
 
 
 def test_groups_are_measured_with_intervals_and_name_no_woman(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 
 from flows.evidence.bom import BOM
 from flows.snapshots.snapshot import FILES, Snapshot, read_tag
-from flows.tracking.registry import MODEL, read_artifact
+from flows.tracking.registry import MODEL, read_artifact, read_folder
 from tests.support.small_project import Retrained, all_runs, command, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)
@@ -68,6 +68,15 @@ def test_without_a_key_a_version_is_unsigned_and_has_a_bill_of_materials(
     assert float(auroc["value"]) == metrics["test"]["breast"]["auroc"]["value"]
     assert [x for x in scores if x["slice"].startswith("density ")]
     assert str(registered.root) not in text
+
+
+def test_a_version_has_documents_that_know_what_the_gate_said(registered: Retrained) -> None:
+    papers = read_folder(parent_run(registered.root, "1").info.run_id, "documents")
+    assert len(papers) == 9
+    assert "the gate said **promote**" in papers["model-card.md"]
+    assert "| sensitivity at 90 % specificity | a floor |" in papers["model-card.md"]
+    assert "**Not recorded of this version:**" not in papers["technical-documentation.md"]
+    assert not any(str(registered.root) in text for text in papers.values())
 
 
 def test_progress_of_a_stage_reaches_the_console(registered: Retrained) -> None:

@@ -10,6 +10,7 @@ from flows.snapshots.environment import (
     Environment,
     compare,
     describe_environment,
+    name_licence,
     read_locked_packages,
 )
 from tests.imports import ROOT
@@ -95,3 +96,21 @@ def test_a_lock_file_is_read_by_canonical_names() -> None:
         "# comment\nTyping_Extensions==4.1 \\\n    --hash=sha256:0\nfoo.bar==2 ; python_version\n"
     )
     assert read_locked_packages(text) == {"typing-extensions": "4.1", "foo-bar": "2"}
+
+
+@pytest.mark.parametrize(
+    ("said", "licence"),
+    [
+        ({"License-Expression": "MIT", "License": "something else"}, "MIT"),
+        ({"Classifier": "License :: OSI Approved :: BSD License", "License": "x"}, "BSD License"),
+        ({"Classifier": "License :: OSI Approved", "License": "Apache-2.0"}, "Apache-2.0"),
+        ({"License": "ISC\n\nPermission is hereby granted ..."}, "ISC"),
+        ({"License": "Permission to use, copy, modify " * 9}, None),
+        ({"License": "UNKNOWN"}, None),
+        ({}, None),
+    ],
+)
+def test_a_licence_is_named_in_few_words_or_not_at_all(
+    said: dict[str, str], licence: str | None
+) -> None:
+    assert name_licence({name: [value] for name, value in said.items()}) == licence

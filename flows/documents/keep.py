@@ -1,0 +1,80 @@
+"""The documents of a version, kept with its run in MLflow and signed, or written into a folder.
+
+mammoflow documents 3
+mammoflow documents 3 --out papers
+"""
+
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.documents.facts import gather
+from flows.documents.render import Papers, write_papers
+from flows.evidence.keys import find_owner
+from flows.evidence.signing import find_signed_documents, sign_documents
+from flows.evidence.statements import hash_text
+from flows.evidence.verify import DOCUMENTS, PAPERS, ROLES
+from flows.tracking.registry import find_snapshot, read_folder, run_of
+from mammo.base.atomic_files import fresh_folder, write_text
+from mammo.base.errors import UserError
+
+
+def make_documents(root: Path, version: ModelVersion) -> Papers:
+    """The documents of a version, by what is recorded of it now.
+
+    Raises:
+        UserError: as `gather`.
+    """
+    return write_papers(gather(root, version))
+
+
+def keep_documents(root: Path, version: ModelVersion) -> Papers:
+    """Write the documents of a version among the artifacts of its run, in place of earlier ones.
+
+    They are signed, where there is a key of the role builder or approver.
+
+    Raises:
+        UserError: as `gather`; or if earlier ones are signed, and there is no key to sign these.
+    """
+    papers, run, number = make_documents(root, version), run_of(version), version.version
+    kept = read_folder(run, PAPERS)
+    if lost := sorted(kept.keys() - papers.files.keys()):
+        raise UserError(
+            f"the documents of version {number} would lose {', '.join(lost)}, since DVC's cache "
+            f"lacks here what they were made from: run this where it is whole"
+        )
+    if kept != papers.files:
+        signed = find_signed_documents(root, version)
+        if signed is not None and find_owner(root, *ROLES[DOCUMENTS]) is None:
+            raise UserError(
+                f"{signed.name} would no longer fit: who renews signed documents needs a key of "
+                f"the role builder or approver; `mammoflow documents {number} --out DIR` writes "
+                f"them into a folder instead"
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, text in papers.files.items():
+                write_text(Path(scratch) / name, text)
+            MlflowClient().log_artifacts(run, scratch, PAPERS)
+    hashes = {name: hash_text(text) for name, text in papers.files.items()}
+    sign_documents(root, version, hashes, find_snapshot(version), papers.to_be_written)
+    return papers
+
+
+def has_documents(version: ModelVersion) -> bool:
+    """Whether documents were kept with a version."""
+    return bool(MlflowClient().list_artifacts(run_of(version), PAPERS))
+
+
+def write_documents(papers: Papers, folder: Path) -> None:
+    """Write documents into a folder.
+
+    Raises:
+        UserError: if there is something in the folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: there is something in it already; name a new folder")
+    with fresh_folder(folder) as new:
+        for name, text in papers.files.items():
+            write_text(new / name, text)
