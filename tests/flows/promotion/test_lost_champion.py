@@ -47,13 +47,13 @@ def root(one_version: Path, tmp_path: Path) -> Path:
 
 
 def approve(root: Path, how: str) -> None:
-    params = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(
-        params.replace("approve: manual", f"approve: {how}").replace(
+    plan = (root / "plan.yaml").read_text()
+    (root / "plan.yaml").write_text(
+        plan.replace("approve: manual", f"approve: {how}").replace(
             "approve: automatic", f"approve: {how}"
         )
     )
-    assert f"approve: {how}" in (root / "params.yaml").read_text()
+    assert f"approve: {how}" in (root / "plan.yaml").read_text()
     run(root, "git", "commit", "-qam", f"approve: {how}", "--allow-empty")
 
 

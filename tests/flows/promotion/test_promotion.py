@@ -65,12 +65,12 @@ def root(original: Path, prefect_here: None, monkeypatch: pytest.MonkeyPatch) ->
     """The copy, to promote in; registry, settings and git's identity are put back afterwards."""
     monkeypatch.chdir(original)
     store(original)
-    params = (original / "params.yaml").read_text()
+    plan = (original / "plan.yaml").read_text()
     with closing(database(original)) as live, closing(sqlite3.connect(":memory:")) as kept:
         live.backup(kept)
         yield original
         kept.backup(live)
-    (original / "params.yaml").write_text(params)
+    (original / "plan.yaml").write_text(plan)
 
 
 @pytest.fixture
@@ -112,9 +112,9 @@ def said_by_tasks(caplog: pytest.LogCaptureFixture) -> str:
 
 
 def set_policy(root: Path, **changes: object) -> None:
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    params["policy"].update(changes)
-    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    plan = yaml.safe_load((root / "plan.yaml").read_text())
+    plan["policy"].update(changes)
+    (root / "plan.yaml").write_text(yaml.safe_dump(plan))
 
 
 def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path) -> None:
