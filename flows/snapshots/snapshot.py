@@ -169,6 +169,8 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
         for name, text in sorted(snapshot.files.items()):
             blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
             git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
+        if absent := [name for name in FILES if name not in snapshot.files]:
+            git(root, "update-index", "--force-remove", "--", *absent, env=index)
         tree = git(root, "write-tree", env=index)
     identity = committer_of(root)
     commit = git(

@@ -101,7 +101,7 @@ def look_at(root: Path, weights: str, data: str, **settings: object) -> Look:
 
 def test_the_same_model_on_the_same_women_is_one_look_however_often(root: Path) -> None:
     first = look_at(root, "a", table(30))
-    assert (first.set, first.number, first.error) == (1, 1, pytest.approx(0.05))
+    assert (first.set, first.number) == (1, 1)
     assert first.confidence == pytest.approx(0.95)
     assert look_at(root, "a", table(30)) == first
     # What no predictor reads makes no other model, nor does a name for the workers' pool.
