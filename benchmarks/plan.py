@@ -120,7 +120,7 @@ class Model:
         deviation = float(np.sqrt(((self.parts - other.parts) ** 2).sum()))
         beyond = (self.auroc - other.auroc - limit) - norm.isf(error) * deviation
         if deviation > 0 and abs(beyond) > FAR * deviation:
-            return beyond > 0
+            return bool(beyond > 0)
         return self.bound_over(other, error) >= limit
 
 
@@ -191,11 +191,11 @@ def check_against_the_gate(plan: Plan, pairs: int) -> float:
         one, other = (Model(cohort, found) for found in scores)
         error = plan.looks.error_of(1)
         confidence, ours = 1 - error, other.bound_over(one, error)
-        tables = [cohort.table.assign(probability=found) for found in scores]
+        before, after = (cohort.table.assign(probability=found) for found in scores)
         margins = plan.reference
         for reason, margin in (
-            (decide(*tables, policy, confidence).reasons[1], policy.auroc.margin),
-            (hold_against(*tables, margins, 1, policy, confidence)[1], margins.auroc),
+            (decide(before, after, policy, confidence).reasons[1], policy.auroc.margin),
+            (hold_against(before, after, margins, 1, policy, confidence)[1], margins.auroc),
         ):
             assert reason.check == "auroc"
             assert reason.bound is not None

@@ -1,12 +1,10 @@
 """A look is counted once, before the scores, and none is given that the plan does not allow."""
 
-import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -25,42 +23,17 @@ from flows.snapshots.snapshot import Snapshot, capture
 from flows.tracking import registry
 from mammo.assurance.plan import Looks
 from mammo.base.errors import UserError
-from mammo.data.tables import TRAIN
 from tests.imports import ROOT
+from tests.support.cached_data import put_data, table
 from tests.support.signed_project import make_repository
 from tests.support.small_project import store
-from tests.support.tampering import put_into_cache
 
 PLAN = Looks(number=3, error=0.15, spend="equal", renew=0.5)
-
-
-def table(women: int, sick: int = 3) -> str:
-    """A train.csv of women with two breasts, the left one of every few with cancer."""
-    rows = [
-        {
-            **dict.fromkeys(TRAIN.columns, 0),
-            "patient_id": f"w{woman:03d}",
-            "image_id": f"{woman}{side}",
-            "laterality": side,
-            "view": "CC",
-            "age": 50,
-            "cancer": int(woman % sick == 0 and side == "L"),
-        }
-        for woman in range(women)
-        for side in "LR"
-    ]
-    return pd.DataFrame(rows).to_csv(index=False)
 
 
 def snapshot_of(root: Path, weights: str, data: str, **settings: object) -> Snapshot:
     """A snapshot whose networks and data are these, with the data's table in DVC's cache."""
     found = capture(root)
-    md5 = put_into_cache(root, data.encode())
-    listing = json.dumps([{"md5": md5, "relpath": "train.csv"}])
-    folder = put_into_cache(root, listing.encode())
-    cached = root / ".dvc/cache/files/md5" / folder[:2] / folder[2:]
-    cached.rename(cached.with_name(cached.name + ".dir"))
-    outs = [{"path": "data", "md5": f"{folder}.dir", "size": 1}]
     lock = yaml.safe_load(found.files["dvc.lock"])
     path = "outputs/train_classifier/weights.safetensors"
     name = hash_files({"x": weights.ljust(32, "0")}).removesuffix(".dir")
@@ -68,7 +41,7 @@ def snapshot_of(root: Path, weights: str, data: str, **settings: object) -> Snap
     params = {**yaml.safe_load(found.files["params.yaml"]), **settings}
     files = {
         "dvc.lock": yaml.safe_dump(lock),
-        "data.dvc": yaml.safe_dump({"outs": outs}),
+        "data.dvc": put_data(root, {"train.csv": data}),
         "params.yaml": yaml.safe_dump(params),
     }
     return Snapshot(found.commit, {**found.files, **files})
