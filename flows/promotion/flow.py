@@ -114,6 +114,8 @@ def _look_and_judge(
     Raises:
         NoAnswerError: if git's remote does not answer: that is no verdict.
     """
+    from flows.promotion.rescoring import read_snapshot  # it imports scikit-learn
+
     say, known = get_run_logger().info, int(champion.version) if champion is not None else None
     try:
         reference = find_reference(plan.reference) if champion is not None else None
@@ -124,7 +126,7 @@ def _look_and_judge(
                 said += f" since version {reference.version}"
             sentence = f"{said}: {'; '.join(outside)}: {_advise(version)}"
             return record_uncompared(version, known, "outside the plan", plan, sentence)
-        look = take(root, registry.snapshot_of(version), plan.looks, say)
+        look = take(root, read_snapshot(root, version), plan.looks, say)
     except NoLookLeftError as error:
         return record_uncompared(version, known, "no look left", plan, str(error))
     except NoAnswerError:

@@ -30,7 +30,7 @@ from flows.pipeline.lock_and_cache import (
 )
 from flows.processes.follow import bare_environment, follow
 from flows.processes.words import Say, shorten_list
-from flows.promotion.networks import predict_alike
+from flows.promotion.networks import PREDICTIONS_OUT, predict_alike
 from flows.promotion.women import fetch_outs, read_test_images
 from flows.publishing.publish import fetch_tag
 from flows.snapshots.earlier_layout import find_module
@@ -43,7 +43,6 @@ from mammo.base.errors import UserError
 from mammo.data import tables
 from mammo.evaluation.metrics import group_by_breast
 
-PREDICTIONS_OUT = "outputs/evaluate/predictions.csv"
 SPLIT_OUT = "outputs/split/split.csv"
 
 
@@ -94,7 +93,7 @@ def compare(
         CommandError: if the champion fails.
     """
     cache = open_cache(root)
-    then, now = _snapshot(root, champion), _snapshot(root, challenger)
+    then, now = read_snapshot(root, champion), read_snapshot(root, challenger)
     _bring(root, then, cache, [SPLIT_OUT], say)
     images = _read_scores(root, now, cache, say)
     split = tables.read_table(_out(cache, then, SPLIT_OUT), tables.SPLIT)
@@ -129,7 +128,7 @@ def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -
     Raises:
         UserError: if they cannot be had; the sentence says why.
     """
-    cache, now = open_cache(root), _snapshot(root, version)
+    cache, now = open_cache(root), read_snapshot(root, version)
     images = _read_scores(root, now, cache, say)
     mine = images["probability"]
     counted, _ = count_unread(mine, mine, count)
@@ -171,7 +170,7 @@ def _aggregate(snapshot: Snapshot) -> Literal["max", "mean"]:
     return found
 
 
-def _snapshot(root: Path, version: ModelVersion) -> Snapshot:
+def read_snapshot(root: Path, version: ModelVersion) -> Snapshot:
     """The snapshot of a version, if registry, run and git agree on it, as an audit demands.
 
     Raises:

@@ -18,7 +18,6 @@ from flows.publishing.publish import fetch_objects
 from flows.snapshots.snapshot import Snapshot, materialise
 from mammo.base.errors import UserError
 from mammo.base.settings import Split
-from mammo.data import tables
 from mammo.data.splits import BREAST, split_of, target_of
 
 TABLE = "train.csv"
@@ -38,6 +37,8 @@ def read_test_images(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> 
     Raises:
         UserError: if neither the cache nor the remote has the table, or there are no test women.
     """
+    from mammo.data import tables  # it imports pandera: a second that most commands save
+
     settings = yaml.safe_load(snapshot.files["params.yaml"])
     rows = tables.read_table(_find_table(root, snapshot, cache, say), tables.TRAIN)
     shares = Split.model_validate(settings["split"])

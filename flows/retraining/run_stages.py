@@ -16,7 +16,7 @@ from flows.pipeline.graph import Outcome, Stage, repro, worth_showing
 from flows.processes.follow import CommandError, stop_all
 from flows.promotion import budget
 from flows.promotion.budget import NoLookLeftError
-from flows.promotion.rescoring import PREDICTIONS_OUT
+from flows.promotion.networks import PREDICTIONS_OUT
 from flows.remote.child_runs import cancel_children
 from flows.remote.remote_stage import run_in_pool
 from flows.snapshots.snapshot import capture

@@ -133,7 +133,12 @@ def test_groups_are_measured_with_intervals_and_name_no_woman(tmp_path: Path) ->
         low, high = float(interval["lowerBound"]), float(interval["upperBound"])
         assert 0 < low < float(metric["value"]) < high <= 1
     assert "w00" not in json.dumps(found)
-    assert measure_subgroups(Snapshot("0" * 40, files), Cache(tmp_path / "empty")) == []
+    # A version from before there was a plan has its policy, and with it the groups, in params.yaml.
+    params = yaml.safe_load(files["params.yaml"])
+    params["policy"] = yaml.safe_load(files.pop("plan.yaml"))["policy"]
+    earlier = Snapshot("0" * 40, {**files, "params.yaml": yaml.safe_dump(params)})
+    assert measure_subgroups(earlier, cache) == found
+    assert measure_subgroups(earlier, Cache(tmp_path / "empty")) == []
 
 
 def test_it_lies_with_the_run_and_is_signed_with_the_version(root: Path, signed: Path) -> None:

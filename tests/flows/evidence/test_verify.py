@@ -329,6 +329,27 @@ def test_an_evaluation_by_an_older_policy_than_the_one_in_force_is_found(
     ]
 
 
+def test_a_look_that_the_plan_does_not_allow_is_found(copy: Path, signed: Path) -> None:
+    lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
+    judged = lines[6]
+    look = {**judged.predicate["look"], "number": 6, "error": 0.5}
+    report = append(
+        copy,
+        signed,
+        "server",
+        "urn:mammoflow:evaluation:v1",
+        subject=judged.subject,
+        predicate={**judged.predicate, "look": look},
+        position={"version": 2, "policy": judged.policy},
+    )
+    assert report.wrong == [
+        "line 12 (evaluation of version 2) is look 6 at its test women, and line 5 (policy) allows "
+        "5",
+        "line 12 (evaluation of version 2) spends an error of 0.5, and line 5 (policy) allows 0.25 "
+        "for all looks",
+    ]
+
+
 def test_a_promotion_that_the_gate_did_not_decide_is_found(copy: Path, signed: Path) -> None:
     lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
     refused = {"evaluation": lines[6].digest, "from": 1, "to": 2, "who": "x", "why": "y"}
