@@ -33,7 +33,7 @@ def find_reference(plan: Reference) -> ModelVersion | None:
     The first one is the first champion whose snapshot has a plan, and that was not rolled back.
 
     Raises:
-        UserError: if it was deleted, so that nobody can be held against it.
+        UserError: if it was deleted or cannot be read, so that nobody can be held against it.
     """
     if plan.version != "first":
         found = registry.find(plan.version)
@@ -55,7 +55,13 @@ def find_reference(plan: Reference) -> ModelVersion | None:
                 f"the version that challengers are held against under reference.version of {FILE}"
             )
         snapshot = registry.find_snapshot(version)
-        if snapshot is not None and FILE in snapshot.files:
+        if snapshot is None:
+            raise UserError(
+                f"the snapshot of version {number} cannot be read from MLflow, and nobody can tell "
+                f"whether it is what challengers are held against: name a version under "
+                f"reference.version of {FILE}"
+            )
+        if FILE in snapshot.files:
             return version
     return None
 
