@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
-from mammo.assurance.paired import compute_areas
+from mammo.assurance.paired import compute_areas, find_tail
 from mammo.assurance.promotion_rule import Decision, Reason, add_groups, decide
 from mammo.evaluation.metrics import measure
 from tests.support.judged import policy, women
@@ -124,6 +125,21 @@ def test_the_bound_is_below_the_difference_and_falls_with_confidence() -> None:
         for level in (0.5, 0.9, 0.99)
     ]
     assert bounds == sorted(bounds, reverse=True)  # type: ignore[type-var]
+
+
+def test_the_fewer_cases_the_further_out_is_the_bound_that_errs_as_often_as_it_says() -> None:
+    tails = []
+    for number in (2, 20, 200, 20_000):
+        names = pd.Series([f"w{woman}" for woman in range(2 * number)])
+        target = np.array([1, 0] * number)
+        tails.append(find_tail(names, target, 0.025))
+    assert tails == sorted(tails)
+    # Student's t of one degree of freedom at 0.025 is -12.706, times the root of 2.
+    assert tails[0] == pytest.approx(norm.cdf(-12.706 * 2**0.5), rel=1e-2)
+    assert tails[-1] == pytest.approx(0.025, rel=1e-3)
+    # A woman counts once, however many breasts she has; and one woman tells nothing.
+    twice = pd.Series(["a", "a", "b", "b"])
+    assert find_tail(twice, np.array([1, 0, 0, 0]), 0.025) == 0
 
 
 def test_women_are_drawn_for_both_models_together() -> None:
