@@ -27,7 +27,7 @@ import pandas as pd
 import typer
 from scipy.stats import norm
 
-from mammo.assurance.paired import find_tail, resample_women, round_probabilities
+from mammo.assurance.paired import find_bound, find_tail, resample_women, round_probabilities
 from mammo.assurance.plan import Looks, Plan, load_plan
 from mammo.assurance.promotion_rule import decide, hold_against
 from mammo.evaluation.metrics import Floats
@@ -116,17 +116,20 @@ class Model:
         pairs = ((sick @ self._wins) * healthy).sum(axis=1, dtype=np.float64)
         return np.asarray(pairs / self.cohort.pairs)
 
-    def bound_over(self, other: "Model", tail: float) -> float:
+    def bound_over(self, other: "Model", tail: float, plain: bool = False) -> float:
         """The lower bound of this model's auROC less the other's, by the draws."""
-        return float(np.quantile(self.areas - other.areas, tail))
+        draws = self.areas - other.areas
+        if plain:  # the percentile, as it was
+            return float(np.quantile(draws, tail))
+        return find_bound(self.auroc - other.auroc, draws, tail)
 
-    def keeps(self, other: "Model", limit: float, tail: float) -> bool:
+    def keeps(self, other: "Model", limit: float, tail: float, plain: bool = False) -> bool:
         """Whether that bound is at least a limit."""
         deviation = float(np.sqrt(((self.parts - other.parts) ** 2).sum()))
         beyond = (self.auroc - other.auroc - limit) - norm.isf(tail) * deviation
         if deviation > 0 and abs(beyond) > FAR * deviation:
             return bool(beyond > 0)
-        return self.bound_over(other, tail) >= limit
+        return self.bound_over(other, tail, plain) >= limit
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def walk(row: Row, rule: Rule, steps: Sequence[float], relative: bool) -> list[f
             break
         truth = (champions[-1] if relative else AUROC) + step
         challenger = row.model(truth)
-        if not challenger.keeps(now, rule.limit, tail):
+        if not challenger.keeps(now, rule.limit, tail, rule.looks is None):
             continue
         held = rule.reference is not None and now is not first
         if held and not challenger.keeps(first, -float(rule.reference or 0), tail):

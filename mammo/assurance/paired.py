@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from mammo.evaluation.metrics import Floats, Ints
 
@@ -69,6 +69,24 @@ def find_tail(women: "pd.Series[str]", target: Ints, error: float) -> float:
     if count < 2:
         return 0.0
     return float(ndtr(np.sqrt(count / (count - 1)) * stdtrit(count - 1, error)))
+
+
+def find_bound(estimate: float, draws: Floats, tail: float) -> float:
+    """The lower one-sided bound of a difference: the lower of two.
+
+    One is the quantile of the draws. The other takes their standard deviation, so many times as the
+    tail is of the normal distribution: where the draws are skewed, one of both errs too often.
+
+    Args:
+        estimate: the difference itself.
+        draws: (R,) the difference in each resample.
+        tail: as `find_tail` gives it.
+    """
+    quantile = float(np.quantile(draws, tail))
+    deviation = float(np.std(draws))
+    if tail == 0 or deviation == 0:
+        return quantile
+    return min(quantile, estimate + float(ndtri(tail)) * deviation)
 
 
 def compute_areas(target: Ints, probability: Floats, weights: Floats) -> Floats:

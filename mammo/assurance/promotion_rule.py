@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mammo.assurance.paired import (
     compute_areas,
+    find_bound,
     find_tail,
     resample_women,
     round_probabilities,
@@ -80,7 +81,7 @@ def decide(
     """Compare a challenger with the champion.
 
     Average precision and auROC: the women are resampled with replacement, the same draw for both
-    models, and the lower one-sided bound of the difference, an expanded percentile (`find_tail`),
+    models, and the lower one-sided bound of the difference, the lower of two (`find_bound`),
     is compared with the margin (non-inferiority as in Piaggio et al., JAMA 2012). The floor of
     sensitivity, the loss in a group and calibration are compared with the scores themselves.
     Probabilities that differ by rounding only are ties.
@@ -101,7 +102,7 @@ def decide(
     tail = _find_tail(new, confidence)
     reasons = []  # of all the women
     for area, draws in zip(AREAS, differences, strict=True):
-        bound = float(np.quantile(draws, tail))
+        bound = find_bound(after[area] - before[area], draws, tail)
         rule: Margin = getattr(policy, area)
         reasons.append(_check_area(area, before[area], after[area], bound, rule, confidence))
     reasons.append(_check_floor(before[SENSITIVITY], after[SENSITIVITY], policy))
@@ -151,7 +152,7 @@ def hold_against(
     before, after, tail = _measure(old), _measure(new), _find_tail(new, confidence)
     reasons = []
     for area, draws in zip(AREAS, _resample_differences(old, new, policy.bootstrap), strict=True):
-        bound = float(np.quantile(draws, tail))
+        bound = find_bound(after[area] - before[area], draws, tail)
         rule = Margin(test="non-inferiority", margin=getattr(margins, area))
         found = _check_area(area, before[area], after[area], bound, rule, confidence)
         said = f"against the reference, version {version}: {found.sentence}"
