@@ -75,7 +75,8 @@ def find_bound(estimate: float, draws: Floats, tail: float) -> float:
     """The lower one-sided bound of a difference: the lower of two.
 
     One is the quantile of the draws. The other takes their standard deviation, so many times as the
-    tail is of the normal distribution: where the draws are skewed, one of both errs too often.
+    tail is of the normal distribution: where the draws are skewed, one of both errs too often. That
+    one is at least the lowest draw: what is better in each of them is never called worse.
 
     Args:
         estimate: the difference itself.
@@ -86,7 +87,7 @@ def find_bound(estimate: float, draws: Floats, tail: float) -> float:
     deviation = float(np.std(draws))
     if tail == 0 or deviation == 0:
         return quantile
-    return min(quantile, estimate + float(ndtri(tail)) * deviation)
+    return min(quantile, max(float(draws.min()), estimate + float(ndtri(tail)) * deviation))
 
 
 def compute_areas(target: Ints, probability: Floats, weights: Floats) -> Floats:
