@@ -34,7 +34,7 @@ ORIGIN_NAMES = {
     "auprc_trapezoid": "auPR, trapezoidal",
     "f2_at_half": "F2 at 0.5",
 }
-NO_STAGES = {"prediction_pool", "audit", "policy"}  # settings on which no stage depends
+NO_STAGES = {"prediction_pool", "audit"}  # settings on which no stage depends
 GALLERY = {
     "true_positive": "Cancers found, the surest first",
     "false_positive": "False alarms, the surest first",

@@ -1,15 +1,38 @@
-"""params.yaml and every recipe are whole and right; a slip is named by its key."""
+"""params.yaml, plan.yaml and every recipe are whole and right; a slip is named by its key."""
 
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from flows.cli.app import app
+from mammo.assurance.plan import load_plan
 from mammo.base.errors import UserError
-from mammo.base.settings import load_params
+from mammo.base.settings import load_params, parse_params
 from tests.imports import ROOT
 
 RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
+
+
+PLANS = [ROOT / "plan.yaml", *sorted((ROOT / "recipes" / "plans").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
+def test_a_plan_is_whole_and_permits_every_change_until_somebody_wants_less(path: Path) -> None:
+    assert load_plan(path).changes.permit_everything
+
+
+def test_every_recipe_has_a_plan_which_comes_into_use_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {path.name for path in PLANS[1:]} == {path.name for path in RECIPES[1:]}
+    monkeypatch.chdir(tmp_path)
+    recipe = ROOT / "recipes" / "rsna.yaml"
+    assert CliRunner().invoke(app, ["params", "use", str(recipe)]).exit_code == 0
+    assert (tmp_path / "params.yaml").read_text() == recipe.read_text()
+    assert (tmp_path / "plan.yaml").read_text() == (recipe.parent / "plans/rsna.yaml").read_text()
+    assert CliRunner().invoke(app, ["params", "check", "plan.yaml"]).exit_code == 0
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
@@ -57,9 +80,7 @@ def spoiled(tmp_path: Path, change: object) -> Path:
         (lambda c: c.update(seed=float("nan")), "seed"),
         (lambda c: c["classifier"].update(processes=3), "classifier: batch_size = 8 cannot be sh"),
         (lambda c: c["tune"].update(at_once=0), "tune.at_once = 0"),
-        (lambda c: c["policy"].update(approve="maybe"), "policy.approve = 'maybe'"),
-        (lambda c: c["policy"]["auroc"].update(test="equality"), "policy.auroc.test = 'equality'"),
-        (lambda c: c["policy"]["subgroups"].update(by=["site"]), "policy.subgroups.by.0 = 'site'"),
+        (lambda c: c.update(policy={}), "policy stands in plan.yaml now"),
     ],
 )
 def test_a_slip_is_named(tmp_path: Path, change: object, complaint: str) -> None:
@@ -87,6 +108,15 @@ def test_what_may_be_left_out_is_one_and_is_written_only_where_it_is_another(
 
     written = load_params(spoiled(tmp_path, change)).model_dump(mode="json")
     assert written["classifier"]["processes"] == written["tune"]["at_once"] == 4
+
+
+def test_the_settings_of_an_earlier_version_are_read_with_their_policy(tmp_path: Path) -> None:
+    path = spoiled(tmp_path, lambda c: c.update(policy={"approve": "manual"}))
+    now = load_params(ROOT / "params.yaml")
+    assert load_params(path, registered=True) == parse_params(path.read_text()) == now
+    path = spoiled(tmp_path, lambda c: c.update(policy={}, colour="red"))
+    with pytest.raises(UserError, match="colour is not a known setting"):
+        load_params(path, registered=True)
 
 
 def test_every_slip_is_told_at_once(tmp_path: Path) -> None:

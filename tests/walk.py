@@ -55,8 +55,11 @@ path = Path("params.yaml")
 params = yaml.safe_load(path.read_text())
 for section, changes in SMALL.items():
     params[section].update(changes)
-params["policy"].update(bootstrap=200, sensitivity_floor=0.0)
 path.write_text(yaml.safe_dump(params, sort_keys=False))
+path = Path("plan.yaml")
+plan = yaml.safe_load(path.read_text())
+plan["policy"].update(bootstrap=200, sensitivity_floor=0.0)
+path.write_text(yaml.safe_dump(plan, sort_keys=False))
 write_phantoms(Path("data"), women=24, seed=5, long_side=256)
 """
 ASK = """

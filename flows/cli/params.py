@@ -1,4 +1,4 @@
-"""The commands about settings: params check, params use.
+"""The commands about settings and plans: params check, params use.
 
 mammoflow params --help
 """
@@ -10,20 +10,24 @@ import typer
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import one_sentence
+from mammo.assurance.plan import FILE, load_plan
 from mammo.base.atomic_files import write_text
 from mammo.base.settings import load_params
+
+PLANS = "plans"
+"""The folder beside the recipes with the plan of each."""
 
 app = typer.Typer(no_args_is_help=True, help="Check settings, or put a recipe into use.")
 
 
 @app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(help="params.yaml or recipes.")],
+    files: Annotated[list[Path], typer.Argument(help="params.yaml, plan.yaml or recipes.")],
 ) -> None:
     """Check settings against their types; an unknown or mistyped key is an error."""
     with one_sentence():
         for file in files:
-            load_params(file)
+            (load_plan if _is_plan(file) else load_params)(file)
             typer.echo(f"{file}: good")
 
 
@@ -31,8 +35,17 @@ def check(
 def use(
     recipe: Annotated[Path, typer.Argument(help="For instance recipes/rsna.yaml.")],
 ) -> None:
-    """Check a recipe and make it params.yaml."""
+    """Check a recipe and make it params.yaml; a plan of its name in plans/ becomes plan.yaml."""
+    plan = recipe.parent / PLANS / recipe.name
     with one_sentence():
         load_params(recipe)
+        if plan.exists():
+            load_plan(plan)
+            write_text(Path(FILE), plan.read_text())
+            typer.echo(f"{FILE} is now {plan}")
         write_text(Path("params.yaml"), recipe.read_text())
         typer.echo(f"params.yaml is now {recipe}")
+
+
+def _is_plan(file: Path) -> bool:
+    return file.name == FILE or file.parent.name == PLANS

@@ -1,4 +1,4 @@
-"""The commands about who is champion: promote, rollback, aliases.
+"""The commands about who is champion: promote, rollback, aliases, looks.
 
 mammoflow promote --help
 """
@@ -17,6 +17,7 @@ from flows.cli.console import one_sentence, result_of, without_traceback
 from flows.processes.checked import printable
 from flows.processes.reach import require_prefect
 from flows.tracking import preflight
+from mammo.assurance.plan import FILE, load_plan
 
 app = typer.Typer()
 
@@ -96,6 +97,36 @@ def aliases() -> None:
         console.print(line, style="bold", highlight=False, markup=False)
 
 
+@app.command()
+def looks() -> None:
+    """List every look at the test women: which set, which model, when, and the error it spent."""
+    with one_sentence(status=2):
+        preflight.check_registry()
+    from flows.promotion.budget import list_looks
+    from flows.tracking.registry import MODEL
+
+    with one_sentence():
+        plan = load_plan(Path.cwd() / FILE).looks
+        found = list_looks(Path.cwd())
+    table = Table(title=f"Looks at the test women of {MODEL}", title_justify="left")
+    for name in ("set", "look", "when (UTC)", "women", "test women", "model", "error"):
+        table.add_column(name)
+    for look in found:
+        when = printable(look.date[:16].replace("T", " "))
+        numbers = (str(look.set), str(look.number), when, str(look.women))
+        digests = (printable(look.test_women[:12]), printable(look.model[:12]))
+        table.add_row(*numbers, *digests, f"{look.error:.4g}")
+    console = Console()
+    console.print(table)
+    own = [look for look in found if look.set == max(look.set for look in found)]
+    spent = sum(look.error for look in own)
+    console.print(
+        f"{len(own)} of {plan.number} looks at this set are taken, and {spent:.3g} of the error of "
+        f"{plan.error:.3g} is spent",
+        highlight=False,
+    )
+
+
 def _describe(move: Any) -> str:
     """From which version an alias went to which."""
     if move.kind == "taken away":
@@ -127,5 +158,5 @@ def show_promotion(found: Any) -> None:
         console.print(table)
     console.print(f"{MODEL} version {found.version}: {found.outcome}", style="bold")
     console.print(printable(found.sentence), highlight=False, markup=False)
-    if found.outcome in ("waits for approval", "not judged"):
+    if found.outcome in ("waits for approval", "outside the plan", "no look left", "not judged"):
         console.print(f'approve  mammoflow promote {found.version} --reason "..."', markup=False)

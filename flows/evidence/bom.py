@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from flows.evidence.verify import canonical
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
 from flows.processes.run_git import file_at, listed
+from flows.snapshots.earlier_layout import read_subgroups
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.registry import (
     MODEL,
@@ -30,7 +31,7 @@ from flows.tracking.registry import (
     snapshot_of,
 )
 from mammo.base.errors import UserError
-from mammo.base.settings import Params
+from mammo.base.settings import parse_params
 
 BOM = "bom.cdx.json"
 """Its name among the artifacts of a version's run, and in an export."""
@@ -165,7 +166,8 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
     from mammo.assurance.promotion_rule import add_groups
     from mammo.evaluation.metrics import evaluate
 
-    params = Params.model_validate(yaml.safe_load(snapshot.files["params.yaml"]))
+    params = parse_params(snapshot.files["params.yaml"])
+    subgroups = read_subgroups(snapshot)
     outs = {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
     wanted = [outs.get(BREASTS_OUT), outs.get(MANIFEST_OUT)]
     if any(md5 is None or cache.state(md5) != "good" for md5 in wanted):
@@ -174,14 +176,14 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
     breasts, images = (
         pd.read_csv(BytesIO(cache.path(str(md5)).read_bytes()), dtype=names) for md5 in wanted
     )
-    by = params.policy.subgroups.by
+    by = subgroups.by
     breasts = add_groups(breasts[breasts["split"] == "test"], images, by)
     found = []
     for column in by:
         for value in sorted(breasts[column].unique()):
             cases = breasts[breasts[column] == value]
             positives = int(cases["target"].sum())
-            if min(positives, len(cases) - positives) < params.policy.subgroups.positives:
+            if min(positives, len(cases) - positives) < subgroups.positives:
                 continue
             auroc = evaluate(cases, 0.5, params.evaluate, params.seed).scores["auroc"]
             where = f"{column} {value}: {len(cases)} breasts, {positives} positive"

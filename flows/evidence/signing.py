@@ -6,7 +6,7 @@ Each function adds one line to the ledger, and returns it, or None where nobody 
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -43,8 +43,9 @@ from flows.tracking.registry import (
     run_of,
     snapshot_of,
 )
+from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
-from mammo.base.settings import WEIGHTS, Policy, load_params
+from mammo.base.settings import WEIGHTS, load_params
 
 if TYPE_CHECKING:
     from mammo.assurance.promotion_rule import Decision
@@ -58,13 +59,13 @@ __all__ = [
     "sign_decision",
     "sign_documents",
     "sign_evaluation",
-    "sign_policy",
+    "sign_plan",
     "sign_version",
 ]
 
 
-def sign_policy(root: Path, policy: Policy) -> Line | None:
-    """Sign a policy, before anything is looked at; a policy that is in force is not signed again.
+def sign_plan(root: Path, plan: Plan) -> Line | None:
+    """Sign a plan, before anything is looked at; a plan that is in force is not signed again.
 
     Raises:
         UserError: if there is a key that cannot be used.
@@ -72,11 +73,11 @@ def sign_policy(root: Path, policy: Policy) -> Line | None:
     owner = find_owner(root, *ROLES[POLICY])
     if owner is None:
         return None
-    digest = statements.hash_policy(policy)
+    digest = statements.hash_plan(plan)
     lines = [line for line in read_lines_for_adding(root) if line.kind == POLICY]
     if lines and list(lines[-1].subject.values()) == [digest]:
         return lines[-1]
-    said = statements.describe_policy(policy)
+    said = statements.describe_plan(plan)
     line = add(root, owner, POLICY, {"policy": digest}, said, version=None)
     publish_ledger(root)  # no version has this line yet, so other clones find it nowhere else
     return line
@@ -133,31 +134,28 @@ def sign_evaluation(
     root: Path,
     version: ModelVersion,
     champion: int | None,
-    policy: Policy,
+    plan: Plan,
     decision: "Decision",
     verdict: str,
+    look: Mapping[str, Any],
 ) -> Line | None:
-    """Sign what the gate found, with the policy that was signed before it looked."""
+    """Sign what the gate found, with the plan that was signed before it looked."""
     owner = find_owner(root, *ROLES[EVALUATION])
     if owner is None:
         return None
-    lines, snapshot = read_lines_for_adding(root), snapshot_of(version)
-    made, digest = _find(lines, PROVENANCE, int(version.version)), statements.hash_policy(policy)
+    lines = read_lines_for_adding(root)
+    made, digest = _find(lines, PROVENANCE, int(version.version)), statements.hash_plan(plan)
     in_force = [line for line in lines if made is not None and line.digest == made.policy]
     if not in_force or list(in_force[0].subject.values()) != [digest]:
-        signed = sign_policy(root, policy)  # another one than when the version was made
+        signed = sign_plan(root, plan)  # another one than when the version was made
         in_force = [signed] if signed is not None else []
         lines = read_lines_for_adding(root)
-    women = statements.hash_test_women(snapshot)
-    looks = [line.predicate.get("look") for line in lines if line.kind == EVALUATION]
-    earlier = [look for look in looks if isinstance(look, Mapping) and look["test_women"] == women]
-    look = {"number": len(earlier) + 1, "test_women": women}
     return add(
         root,
         owner,
         EVALUATION,
         _name_model(version, lines),
-        statements.describe_evaluation(decision, verdict, champion, policy, look),
+        statements.describe_evaluation(decision, verdict, champion, plan, look),
         version=int(version.version),
         policy=in_force[0].digest if in_force else None,
     )
@@ -198,7 +196,13 @@ def sign_documents(
 
 
 def sign_decision(
-    root: Path, kind: str, version: ModelVersion, who: str, why: str, move: Sequence[int | None]
+    root: Path,
+    kind: str,
+    version: ModelVersion,
+    who: str,
+    why: str,
+    move: Sequence[int | None],
+    verdict: str | None = None,
 ) -> Line | None:
     """Sign a promotion, refusal, approval or rollback.
 
@@ -209,6 +213,7 @@ def sign_decision(
         who: decided.
         why: the reason.
         move: the champion before, and after it.
+        verdict: the gate's word, if it said one.
     """
     owner = find_owner(root, *ROLES[kind])
     if owner is None:
@@ -219,7 +224,7 @@ def sign_decision(
     if kind == "promotion" and judged is None:
         return None  # nobody signed the numbers that it rests on
     before, now = move
-    said = statements.describe_decision(who, why, before, now, seen)
+    said = statements.describe_decision(who, why, before, now, seen, verdict)
     return add(root, owner, kind, _name_model(version, lines), said, version=number)
 
 

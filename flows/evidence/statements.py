@@ -18,7 +18,7 @@ from flows.pipeline.lock_and_cache import data_out, outs_of, read_lock
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.registry import MODEL
-from mammo.base.settings import Policy
+from mammo.assurance.plan import Plan
 
 if TYPE_CHECKING:
     from mammo.assurance.promotion_rule import Decision
@@ -31,15 +31,9 @@ def hash_text(text: str) -> str:
     return sha256(text.encode())
 
 
-def hash_policy(policy: Policy) -> str:
-    """The digest of a policy: SHA-256 of its canonical JSON."""
-    return sha256(canonical(policy.model_dump(mode="json")))
-
-
-def hash_test_women(snapshot: Snapshot) -> str:
-    """A digest that two snapshots share if their test women are the same: of data and split."""
-    split = yaml.safe_load(snapshot.files["params.yaml"])["split"]
-    return sha256(canonical({"data": data_out(snapshot)[1], "split": split}))
+def hash_plan(plan: Plan) -> str:
+    """The digest of a plan: SHA-256 of its canonical JSON."""
+    return sha256(canonical(plan.model_dump(mode="json")))
 
 
 def describe_build(
@@ -107,13 +101,13 @@ def describe_build(
     }
 
 
-def describe_policy(policy: Policy) -> dict[str, Any]:
-    """A policy, word for word."""
-    return {"policy": policy.model_dump(mode="json")}
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """A plan, word for word. Its key is that of the first ledgers, when it was the policy alone."""
+    return {"policy": plan.model_dump(mode="json")}
 
 
 def describe_evaluation(
-    decision: "Decision", verdict: str, champion: int | None, policy: Policy, look: dict[str, Any]
+    decision: "Decision", verdict: str, champion: int | None, plan: Plan, look: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the gate found: each condition with its numbers.
 
@@ -121,14 +115,14 @@ def describe_evaluation(
         decision: of the gate.
         verdict: its word.
         champion: the version that it was compared with, if there was one.
-        policy: the conditions.
-        look: which look it was, at which test women.
+        plan: the conditions.
+        look: which look it was, at which test women, and the error that it spent.
     """
     return {
         "verdict": verdict,
         "champion": champion,
-        "policy_sha256": hash_policy(policy),
-        "look": look,
+        "policy_sha256": hash_plan(plan),
+        "look": dict(look),
         "cases": {
             "women": decision.women,
             "breasts": decision.breasts,
@@ -154,7 +148,12 @@ def describe_documents(
 
 
 def describe_decision(
-    who: str, why: str, before: int | None, now: int | None, evaluation: tuple[str, Any] | None
+    who: str,
+    why: str,
+    before: int | None,
+    now: int | None,
+    evaluation: tuple[str, Any] | None,
+    verdict: str | None,
 ) -> dict[str, Any]:
     """A promotion, refusal, approval or rollback.
 
@@ -165,9 +164,11 @@ def describe_decision(
         now: the champion after it.
         evaluation: the digest of the line with the gate's numbers, and its look; None if there is
             none that is signed.
+        verdict: the gate's word, if it said one.
     """
     return {
         "who": who,
+        "verdict": verdict,
         "why": why,
         "from": before,
         "to": now,

@@ -482,10 +482,29 @@ def _check_policy(
             else f"{evaluation.name} rests on {policy.name}, which was not the policy in force "
             f"when version {evaluation.version} was made"
         )
+    yield from _check_look(evaluation, policy)
     conditions = evaluation.predicate.get("conditions") or []
     passed = all(condition.get("passed") is True for condition in conditions)
     if evaluation.predicate.get("verdict") == "promote" and not passed:
         yield f"{evaluation.name} says to promote, though one of its conditions failed"
+
+
+def _check_look(evaluation: Line, plan: Line) -> Iterator[str]:
+    """Find where an evaluation is a look that its plan does not allow."""
+    look, said = evaluation.predicate.get("look"), plan.predicate.get("policy")
+    looks = said.get("looks") if isinstance(said, dict) else None
+    if not isinstance(look, dict) or not isinstance(looks, dict):
+        return  # from before there was a plan
+    if look["number"] > looks["number"]:
+        yield (
+            f"{evaluation.name} is look {look['number']} at its test women, and {plan.name} allows "
+            f"{looks['number']}"
+        )
+    if look.get("error", 0.0) > looks["error"]:
+        yield (
+            f"{evaluation.name} spends an error of {look['error']}, and {plan.name} allows "
+            f"{looks['error']} for all looks"
+        )
 
 
 def check_kept_files(provenance: Line, folder: Path) -> Iterator[str]:

@@ -46,6 +46,7 @@ class Stage:
     metrics: tuple[Path, ...]
     plots: tuple[Path, ...]
     pages: tuple[Path, ...]  # HTML files among the outs, made for people
+    outs: tuple[Path, ...]  # all of them
     trains: bool  # writes weights, which differ on a machine that computes differently
 
 
@@ -131,6 +132,7 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
         metrics=tuple(path for path, out in outs if out.metric),
         plots=tuple(path for path, out in outs if out.plot),
         pages=tuple(path for path, _ in outs if path.suffix == ".html"),
+        outs=tuple(path for path, _ in outs),
         trains=any(path.suffix == ".safetensors" for path, _ in outs),
     )
 

@@ -1,12 +1,12 @@
 """Promotion: a version is compared with the champion, and may become champion itself.
 
-    mammoflow promote 3                          # the gate decides, as `policy` in params.yaml says
+    mammoflow promote 3                          # the gate decides, as plan.yaml says
     mammoflow promote 3 --reason "..."           # you decide; the gate's verdict is recorded
 
 A retrain does the first of the two for each version that it registers.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,26 +20,46 @@ from flows.evidence.signing import (
     publish_ledger,
     sign_decision,
     sign_evaluation,
-    sign_policy,
+    sign_plan,
 )
 from flows.notify import notify, notify_failure
+from flows.processes.follow import CommandError
+from flows.processes.run_git import NoAnswerError
+from flows.promotion.budget import NoLookLeftError, take
+from flows.promotion.changes import find_outside, find_reference
 from flows.promotion.gate import (
     NO_CHAMPION,
     Verdict,
+    Word,
     find_verdict,
     judge,
     judge_first,
-    read_networks_of,
     record_uncompared,
 )
+from flows.promotion.networks import read_networks_of
 from flows.tracking import aliases, registry
 from flows.tracking.find_version import find_version
 from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL
+from mammo.assurance.plan import FILE, Plan, load_plan
 from mammo.base.errors import UserError
-from mammo.base.settings import Policy, load_params
 
-Outcome = Literal["promoted", "waits for approval", "refused", "not judged"]
+Outcome = Literal[
+    "promoted",
+    "waits for approval",
+    "refused",
+    "outside the plan",
+    "no look left",
+    "not judged",
+]
+
+_OUTCOMES: dict[Word, Outcome] = {
+    "promote": "promoted",
+    "refuse": "refused",
+    "outside the plan": "outside the plan",
+    "no look left": "no look left",
+    "cannot be judged": "not judged",
+}
 
 
 @dataclass(frozen=True)
@@ -54,42 +74,76 @@ class Promotion:
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
-def run_gate(root: Path, version: ModelVersion, policy: Policy) -> Promotion:
+def run_gate(root: Path, version: ModelVersion, plan: Plan) -> Promotion:
     """Let the gate judge a version, and promote it if the verdict and the policy allow that."""
     champion, absence = _find_champion()
-    number, say = int(version.version), get_run_logger().info
-    known = int(champion.version) if champion is not None else None
-    sign_policy(root, policy)  # before the look
+    number, known = int(version.version), int(champion.version) if champion is not None else None
+    sign_plan(root, plan)  # before the look
     objection = _find_objection(version)
     if objection is not None:
-        verdict = record_uncompared(version, known, "refuse", policy, objection)
-    elif champion is not None:
-        verdict = judge(root, champion, version, policy, say)
-    elif absence is None:
-        verdict = judge_first(root, version, policy, say)
-    else:
+        verdict = record_uncompared(version, known, "refuse", plan, objection)
+    elif champion is None and absence is not None:
         sentence = f"{absence}, so nothing can be compared: {_advise(version)}"
-        verdict = record_uncompared(version, None, "cannot be judged", policy, sentence)
-    _show_verdict(verdict)
-    _sign_numbers(root, version, verdict, policy)
-    if verdict.word == "cannot be judged":
-        outcome: Outcome = "not judged"
-    elif verdict.word == "refuse":
-        outcome = "refused"
-        who, move = aliases.AUTOMATIC, (verdict.champion, verdict.champion)
-        sign_decision(root, "refusal", version, who, verdict.sentence, move)
-    elif policy.approve == "manual" and champion is not None:
-        outcome = "waits for approval"
+        verdict = record_uncompared(version, None, "cannot be judged", plan, sentence)
     else:
-        outcome = "promoted"
-        try:
-            aliases.check_unmoved(number, verdict.champion)
-        except UserError as error:
-            return _announce(root, version, verdict.champion, "not judged", verdict, str(error))
-        who, move = aliases.AUTOMATIC, (verdict.champion, number)
-        aliases.make_champion(number, who, f"the gate: {verdict.sentence}")
-        sign_decision(root, "promotion", version, who, verdict.sentence, move)
+        verdict = _look_and_judge(root, champion, version, plan)
+    _show_verdict(verdict)
+    outcome = _OUTCOMES[verdict.word]
+    who, stays = aliases.AUTOMATIC, (verdict.champion, verdict.champion)
+    if verdict.word in ("refuse", "outside the plan", "no look left"):
+        sign_decision(root, "refusal", version, who, verdict.sentence, stays, verdict.word)
+    elif verdict.word == "promote":
+        if plan.policy.approve == "manual" and champion is not None:
+            outcome = "waits for approval"
+        else:
+            try:
+                aliases.check_unmoved(number, verdict.champion)
+            except UserError as error:
+                return _announce(root, version, verdict.champion, "not judged", verdict, str(error))
+            aliases.make_champion(number, who, f"the gate: {verdict.sentence}")
+            move = (verdict.champion, number)
+            sign_decision(root, "promotion", version, who, verdict.sentence, move, verdict.word)
     return _announce(root, version, verdict.champion, outcome, verdict, verdict.sentence)
+
+
+def _look_and_judge(
+    root: Path, champion: ModelVersion | None, version: ModelVersion, plan: Plan
+) -> Verdict:
+    """Find whether the plan permits a version and a look at it, then compare, record and sign.
+
+    Raises:
+        NoAnswerError: if git's remote does not answer: that is no verdict.
+    """
+    from flows.promotion.rescoring import read_snapshot  # it imports scikit-learn
+
+    say, known = get_run_logger().info, int(champion.version) if champion is not None else None
+    try:
+        reference = find_reference(plan.reference) if champion is not None else None
+        outside = find_outside(root, reference, version, plan.changes, say)
+        if outside:
+            said = f"{FILE} does not permit what changed"
+            if reference is not None:
+                said += f" since version {reference.version}"
+            sentence = f"{said}: {'; '.join(outside)}: {_advise(version)}"
+            return record_uncompared(version, known, "outside the plan", plan, sentence)
+        look = take(root, read_snapshot(root, version), plan.looks, say)
+    except NoLookLeftError as error:
+        return record_uncompared(version, known, "no look left", plan, str(error))
+    except NoAnswerError:
+        raise
+    except (UserError, CommandError) as error:
+        return record_uncompared(version, known, "cannot be judged", plan, str(error))
+    if champion is None:
+        verdict = judge_first(root, version, plan, look, say)
+    else:
+        verdict = judge(root, champion, reference, version, plan, look, say)
+    if verdict.decision is not None:
+        signed = sign_evaluation(
+            root, version, verdict.champion, plan, verdict.decision, verdict.word, asdict(look)
+        )
+        if signed is not None:
+            say(f"signed: {signed.name}")
+    return verdict
 
 
 def was_judged(version: ModelVersion) -> bool:
@@ -153,11 +207,11 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
     """
     root = Path.cwd()
     try:
-        policy = load_params(root / "params.yaml").policy
+        plan = load_plan(root / FILE)
         found = find_candidate(root, version, reason)
         if reason is None:
-            return run_gate(root, found, policy)
-        return _override(root, found, policy, aliases.check_reason(reason))
+            return run_gate(root, found, plan)
+        return _override(root, found, plan, aliases.check_reason(reason))
     except registry.EXPECTED as error:
         return Failed(message=registry.describe_error(error))
 
@@ -179,7 +233,7 @@ def find_candidate(root: Path, version: str, reason: str | None) -> ModelVersion
     return found
 
 
-def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) -> Promotion:
+def _override(root: Path, version: ModelVersion, plan: Plan, reason: str) -> Promotion:
     """Promote a version as a person decided; the gate judges it, too, but only for the record."""
     who, number = aliases.identify_person(root), int(version.version)
     now, (champion, _) = aliases.read_current().get(CHAMPION), _find_champion()
@@ -187,14 +241,14 @@ def _override(root: Path, version: ModelVersion, policy: Policy, reason: str) ->
     if champion is not None:
         verdict = find_verdict(version, int(champion.version))
         if verdict is None:
-            sign_policy(root, policy)  # before the look
-            verdict = judge(root, champion, version, policy, get_run_logger().info)
-            _sign_numbers(root, version, verdict, policy)
+            sign_plan(root, plan)  # before the look
+            verdict = _look_and_judge(root, champion, version, plan)
         _show_verdict(verdict)
     aliases.check_unmoved(number, now)
     aliases.make_champion(number, who, reason)
-    sign_decision(root, "approval", version, who, reason, (now, number))
-    gate = f" (the gate: {verdict.word})" if verdict is not None else ""
+    said = verdict.word if verdict is not None else None
+    sign_decision(root, "approval", version, who, reason, (now, number), said)
+    gate = f" (the gate: {said})" if said is not None else ""
     return _announce(root, version, now, "promoted", verdict, f"{who}: {reason}{gate}")
 
 
@@ -254,12 +308,6 @@ def _find_objection(version: ModelVersion) -> str | None:
 
 def _advise(version: ModelVersion) -> str:
     return f'decide yourself with `mammoflow promote {version.version} --reason "..."`'
-
-
-def _sign_numbers(root: Path, version: ModelVersion, verdict: Verdict, policy: Policy) -> None:
-    """Sign what the gate found, if it compared anything."""
-    if verdict.decision is not None:
-        sign_evaluation(root, version, verdict.champion, policy, verdict.decision, verdict.word)
 
 
 def _announce(

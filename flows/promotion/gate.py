@@ -5,6 +5,7 @@ decides. The verdict stands in the version's tags, its table and the predictions
 of the version's run.
 """
 
+import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -12,27 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.pipeline.lock_and_cache import outs_of, read_lock
 from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
 from flows.processes.words import Say
-from flows.snapshots.snapshot import Snapshot
-from flows.tracking.register import NETWORKS
-from flows.tracking.registry import MODEL, find_snapshot, run_of
-from mammo.base.atomic_files import NETWORK_FILES
+from flows.promotion.budget import Look
+from flows.tracking.registry import MODEL, run_of
+from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
-from mammo.base.settings import Policy
 
 if TYPE_CHECKING:
-    from mammo.assurance.promotion_rule import Decision
+    from mammo.assurance.promotion_rule import Decision, Reason
 
-Word = Literal["promote", "refuse", "cannot be judged"]
-
-_SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that a predictor reads
+Word = Literal["promote", "refuse", "outside the plan", "no look left", "cannot be judged"]
 
 PAGE = "gate.html"
 """The page of the last verdict, at the top of the artifacts of a version's run."""
@@ -53,48 +48,73 @@ class Verdict:
 
 
 def judge(
-    root: Path, champion: ModelVersion, challenger: ModelVersion, policy: Policy, say: Say
+    root: Path,
+    champion: ModelVersion,
+    reference: ModelVersion | None,
+    challenger: ModelVersion,
+    plan: Plan,
+    look: Look,
+    say: Say,
 ) -> Verdict:
     """Compare a version with the champion and record the verdict, whatever it is.
 
     Args:
         root: the project.
         champion: the version that serves.
+        reference: the plan's, if there is one: it is compared, too, unless it is the champion.
         challenger: the version that may become champion.
-        policy: the conditions.
+        plan: the conditions.
+        look: that was taken: its error is that of the bounds.
         say: gets a line for each step that takes long.
 
     Raises:
         NoAnswerError: if git's remote does not answer: that is no verdict.
     """
     # Here, since they import scikit-learn: a second that a retrain with nothing to do saves.
-    from flows.promotion.rescoring import predictions
-    from mammo.assurance.promotion_rule import decide
+    from flows.promotion.rescoring import compare
+    from mammo.assurance.promotion_rule import add_reasons, check_unread, decide, hold_against
 
-    pair = int(challenger.version), int(champion.version)
+    pair, policy = (int(challenger.version), int(champion.version)), plan.policy
     shared = ["patient_id", "laterality", "target", "probability"]
     try:
-        found = predictions(root, champion, challenger, policy.subgroups.by, say)
+        found = compare(root, champion, challenger, policy.subgroups.by, plan.unread.count, say)
         decision = decide(
             found.breasts.rename(columns={"champion": "probability"})[shared],
             found.breasts.rename(columns={"challenger": "probability"}),
             policy,
+            look.confidence,
         )
+        unread = found.unread_by_champion, found.unread_by_challenger
+        further = [check_unread(*unread, found.images, plan.unread.more)]
+        if reference is not None and reference.version not in (
+            champion.version,
+            challenger.version,
+        ):
+            held = compare(root, reference, challenger, (), plan.unread.count, say)
+            further += hold_against(
+                held.breasts.rename(columns={"champion": "probability"})[shared],
+                held.breasts.rename(columns={"challenger": "probability"})[shared],
+                plan.reference,
+                int(reference.version),
+                policy,
+                look.confidence,
+            )
+        decision = add_reasons(decision, further)
     except NoAnswerError:
         raise
     except (UserError, CommandError, ValueError) as error:
-        return _record(challenger, Verdict(*pair, "cannot be judged", str(error), None), policy)
-    sentence = _compose_sentence(decision, found.unreadable)
+        return _record(challenger, Verdict(*pair, "cannot be judged", str(error), None), plan, look)
+    sentence = _compose_sentence(decision, _name_unread(plan, found.images, *unread), look)
     if found.same:
         sentence = (
             f"its networks and settings are those of the champion, version {champion.version}, "
             f"byte for byte, so nothing was scored again: {sentence}"
         )
     verdict = Verdict(*pair, _word(decision), sentence, decision)
-    return _record(challenger, verdict, policy, found.breasts)
+    return _record(challenger, verdict, plan, look, found.breasts)
 
 
-def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> Verdict:
+def judge_first(root: Path, version: ModelVersion, plan: Plan, look: Look, say: Say) -> Verdict:
     """Compare a version with the policy's floors and record the verdict, if there is no champion.
 
     Raises:
@@ -105,52 +125,26 @@ def judge_first(root: Path, version: ModelVersion, policy: Policy, say: Say) -> 
 
     number = int(version.version)
     try:
-        breasts = own_predictions(root, version, say)
-        decision = check_floors(breasts, policy)
+        found = own_predictions(root, version, plan.unread.count, say)
+        decision = check_floors(found.breasts, plan.policy)
     except NoAnswerError:
         raise
     except (UserError, CommandError, ValueError) as error:
         sentence = f"there was no champion yet, and the floors cannot be checked: {error}"
         verdict = Verdict(number, None, "cannot be judged", sentence, None)
-        return _record(version, verdict, policy)
-    sentence = f"there was no champion yet: {_compose_sentence(decision, 0)}"
+        return _record(version, verdict, plan, look)
+    blind = _name_unread(plan, found.images, None, found.unread)
+    sentence = f"there was no champion yet: {_compose_sentence(decision, blind, look)}"
     verdict = Verdict(number, None, _word(decision), sentence, decision)
-    return _record(version, verdict, policy, breasts)
+    return _record(version, verdict, plan, look, found.breasts)
 
 
 def record_uncompared(
-    version: ModelVersion, champion: int | None, word: Word, policy: Policy, sentence: str
+    version: ModelVersion, champion: int | None, word: Word, plan: Plan, sentence: str
 ) -> Verdict:
     """Record a verdict that was reached without a comparison."""
     verdict = Verdict(int(version.version), champion, word, sentence, None)
-    return _record(version, verdict, policy)
-
-
-def read_networks(snapshot: Snapshot) -> dict[str, str]:
-    """The files of both networks and DVC's hashes of them, as a snapshot's dvc.lock names them."""
-    wanted = {f"{folder}/{name}" for folder in NETWORKS.values() for name in NETWORK_FILES}
-    outs = outs_of(read_lock(snapshot))
-    return {path: md5 for path, md5 in outs.items() if path in wanted}
-
-
-def read_networks_of(version: ModelVersion) -> dict[str, str]:
-    """The same of a registered version; empty if its records cannot be read."""
-    try:
-        snapshot = find_snapshot(version)
-        return read_networks(snapshot) if snapshot is not None else {}
-    except UserError:
-        return {}  # its records are damaged; `mammoflow audit` says how
-
-
-def predict_alike(one: Snapshot, other: Snapshot) -> bool:
-    """Whether two snapshots made the same predictor: same networks, and same settings for it."""
-    settings = [yaml.safe_load(snapshot.files["params.yaml"]) for snapshot in (one, other)]
-    used = [{key: found.get(key) for key in _SETTINGS} for found in settings]
-    return (
-        bool(read_networks(one))
-        and read_networks(one) == read_networks(other)
-        and used[0] == used[1]
-    )
+    return _record(version, verdict, plan)
 
 
 def find_verdict(challenger: ModelVersion, champion: int) -> Verdict | None:
@@ -166,25 +160,39 @@ def _word(decision: "Decision") -> Word:
     return "promote" if decision.promote else "refuse"
 
 
-def _compose_sentence(decision: "Decision", unreadable: int) -> str:
+def _compose_sentence(decision: "Decision", unread: str, look: Look) -> str:
     """The decision in one sentence, with the conditions that failed."""
     failures = "; ".join(reason.sentence for reason in decision.failures)
-    size = f"{decision.breasts} test breasts, {decision.positives} of them positive"
-    blind = f"; the champion could not read {unreadable} images" if unreadable else ""
+    size = (
+        f"{decision.breasts} test breasts, {decision.positives} of them positive{unread}; "
+        f"{look.sentence}"
+    )
     if failures:
-        return f"{failures} ({size}{blind})"
+        return f"{failures} ({size})"
     met = (
         "the policy's floor is met"
         if len(decision.reasons) == 1
         else (f"all {len(decision.reasons)} conditions of the policy are met")
     )
-    return f"{met} ({size}{blind})"
+    return f"{met} ({size})"
+
+
+def _name_unread(plan: Plan, images: int, champion: int | None, challenger: int) -> str:
+    """How many images were not read, and what they count; nothing if all were."""
+    if not (champion or challenger):
+        return ""
+    whose = [f"the challenger could not read {challenger}"]
+    if champion is not None:
+        whose.append(f"the champion {champion}")
+    counts = "counts as 0" if plan.unread.count == "lowest" else "is left out"
+    return f"; of {images} images {', '.join(whose)}, and each of these {counts} for both"
 
 
 def _record(
     challenger: ModelVersion,
     verdict: Verdict,
-    policy: Policy,
+    plan: Plan,
+    look: Look | None = None,
     breasts: pd.DataFrame | None = None,
 ) -> Verdict:
     """Write a verdict to the version's tags, its table and predictions to the run; return it."""
@@ -194,13 +202,16 @@ def _record(
         if name.startswith("gate"):
             client.delete_model_version_tag(MODEL, challenger.version, name)
     tags = {
-        "gate_policy": policy.model_dump_json(),
+        "gate_policy": plan.policy.model_dump_json(),
+        "gate_plan": json.dumps(plan.model_dump(mode="json", exclude={"policy"}), sort_keys=True),
         "gate_date": now.isoformat(timespec="seconds"),
         "gate_sentence": verdict.sentence[:5000],
     }
+    if look is not None:
+        tags["gate_look"] = json.dumps(asdict(look), sort_keys=True)
     if verdict.decision is not None:
         for reason in verdict.decision.reasons:
-            tags[_name_tag(reason.group, reason.check)] = (
+            tags[_name_tag(reason)] = (
                 f"{'passed' if reason.passed else 'failed'}: {reason.sentence}"
             )
         run, folder = run_of(challenger), f"gates/{now:%Y-%m-%dT%H%M%S}"
@@ -220,7 +231,9 @@ def _record(
 def _render_page(verdict: Verdict, table: pd.DataFrame) -> str:
     """A verdict as a page for MLflow."""
     against = "no champion" if verdict.champion is None else f"version {verdict.champion}"
-    shown = table[["check", "group", "champion", "challenger", "bound", "limit", "passed"]]
+    shown = table[
+        ["check", "group", "against", "champion", "challenger", "bound", "limit", "passed"]
+    ]
     return (
         f"<!doctype html><title>Gate</title>\n<h2>{MODEL} version {verdict.version} against "
         f"{against}: {verdict.word}</h2>\n<p>{escape(verdict.sentence)}</p>\n"
@@ -228,7 +241,9 @@ def _render_page(verdict: Verdict, table: pd.DataFrame) -> str:
     )
 
 
-def _name_tag(group: str | None, check: str) -> str:
+def _name_tag(reason: "Reason") -> str:
     """A tag's name for a reason: MLflow allows letters, digits and a few signs."""
-    text = f"gate.{check}" if group is None else f"gate.{check}.{group}"
+    against = f"version {reason.against}" if reason.against is not None else None
+    parts = ("gate", reason.check, reason.group, against)
+    text = ".".join(part for part in parts if part is not None)
     return "".join(sign if sign.isalnum() or sign in "_-. " else "_" for sign in text)[:250]

@@ -1,9 +1,11 @@
-"""What the gate compares: both models' predictions for the challenger's test women.
+"""What the gate compares: the models' predictions for the challenger's test women.
 
-The challenger's are outs of its snapshot, taken from DVC's cache by their hash, whatever lies in
-the working tree. The champion is scored again, on the DICOM files of the challenger's data: its
-registered predictor, by the code of its own commit, once the registered model was found to hold
-just these. That runs in a process of its own, which gets nothing of ours: no password, no token.
+The women are those of train.csv, with every image, read or not (`women`). The challenger's
+predictions are outs of its snapshot, taken from DVC's cache by their hash, whatever lies in the
+working tree. The champion, and the plan's reference, are scored again, on the DICOM files of the
+challenger's data: each by its registered predictor and the code of its own commit, once the
+registered model was found to hold just these. That runs in a process of its own, which gets nothing
+of ours: no password, no token.
 """
 
 import sys
@@ -28,88 +30,137 @@ from flows.pipeline.lock_and_cache import (
 )
 from flows.processes.follow import bare_environment, follow
 from flows.processes.words import Say, shorten_list
-from flows.promotion.gate import predict_alike
-from flows.publishing.publish import fetch_objects, fetch_tag
+from flows.promotion.networks import PREDICTIONS_OUT, predict_alike
+from flows.promotion.women import fetch_outs, read_test_images
+from flows.publishing.publish import fetch_tag
 from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import snapshot_of
-from mammo.assurance.promotion_rule import add_groups
+from mammo.assurance.promotion_rule import add_groups, count_unread
 from mammo.base.atomic_files import write_csv
 from mammo.base.errors import UserError
 from mammo.data import tables
 from mammo.evaluation.metrics import group_by_breast
 
-PREDICTIONS_OUT = "outputs/evaluate/predictions.csv"
-MANIFEST_OUT = "outputs/preprocess/manifest.csv"
 SPLIT_OUT = "outputs/split/split.csv"
+
+
+Count = Literal["lowest", "leave_out"]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What the gate compares."""
+    """Two models on the same women."""
 
     # patient_id, laterality, target, the groups, champion, challenger: a row a test breast
     breasts: pd.DataFrame
-    unreadable: int  # images that the champion could not read
+    images: int  # of the test women, read or not
+    unread_by_champion: int
+    unread_by_challenger: int
     same: bool  # both are the same predictor, so the champion was not scored again
 
 
-def predictions(
+@dataclass(frozen=True)
+class Own:
+    """A model on its own test women."""
+
+    breasts: pd.DataFrame  # patient_id, laterality, target, probability
+    images: int
+    unread: int
+
+
+def compare(
     root: Path,
     champion: ModelVersion,
     challenger: ModelVersion,
     groups: Sequence[str],
+    count: Count,
     say: Say,
 ) -> Compared:
     """The test breasts with both models' probabilities.
+
+    Args:
+        root: the project.
+        champion: or the plan's reference.
+        challenger: whose test women they are.
+        groups: of women, columns of train.csv.
+        count: what an image counts that one of both cannot read.
+        say: gets a line for each step that takes long.
 
     Raises:
         UserError: if they cannot be compared; the sentence says why.
         CommandError: if the champion fails.
     """
     cache = open_cache(root)
-    then, now = _snapshot(root, champion), _snapshot(root, challenger)
+    then, now = read_snapshot(root, champion), read_snapshot(root, challenger)
     _bring(root, then, cache, [SPLIT_OUT], say)
-    _bring(root, now, cache, [PREDICTIONS_OUT, MANIFEST_OUT], say)
-    images = _test_images(cache, now)
+    images = _read_scores(root, now, cache, say)
     split = tables.read_table(_out(cache, then, SPLIT_OUT), tables.SPLIT)
     _check_unseen(images, split, champion, challenger)
+    mine = images["probability"]
     if same := predict_alike(then, now):
         say(f"gate: version {challenger.version} has the networks of version {champion.version}")
-        scores = images["probability"]
+        scores = mine
     else:
         files = _dicom_files(root, now, cache, images, say)
         say(
-            f"gate: scoring the champion, version {champion.version}, on {len(images)} images of "
-            f"the {images['patient_id'].nunique()} test women of version {challenger.version}"
+            f"gate: scoring version {champion.version} on {len(images)} images of the "
+            f"{images['patient_id'].nunique()} test women of version {challenger.version}"
         )
         scores = _scored_by(root, champion, then, files, say)
-    # A picture that the champion cannot read raises no alarm.
-    unreadable = int(scores.isna().sum())
-    aggregate = _aggregate(now)
-    breasts = group_by_breast(images, aggregate)
-    old = group_by_breast(images.assign(probability=scores.fillna(0.0)), aggregate)
-    breasts = breasts.rename(columns={"probability": "challenger"}).drop(columns="split")
-    breasts["champion"] = old["probability"]
-    manifest = tables.read_table(_out(cache, now, MANIFEST_OUT), tables.MANIFEST)
-    return Compared(add_groups(breasts, manifest, groups), unreadable, same)
+    counted = dict(zip(("champion", "challenger"), count_unread(scores, mine, count), strict=True))
+    columns = [_group_read(images.assign(probability=x), now) for x in counted.values()]
+    breasts = columns[0].rename(columns={"probability": "champion"})
+    breasts["challenger"] = columns[1]["probability"]
+    return Compared(
+        add_groups(breasts, images, groups),
+        len(images),
+        int(scores.isna().sum()),
+        int(mine.isna().sum()),
+        same,
+    )
 
 
-def own_predictions(root: Path, version: ModelVersion, say: Say) -> pd.DataFrame:
-    """The test breasts with a version's own probabilities: rows of `tables.BREASTS`.
+def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -> Own:
+    """The test breasts with a version's own probabilities.
 
     Raises:
         UserError: if they cannot be had; the sentence says why.
     """
-    cache, now = open_cache(root), _snapshot(root, version)
-    _bring(root, now, cache, [PREDICTIONS_OUT], say)
-    return group_by_breast(_test_images(cache, now), _aggregate(now))
+    cache, now = open_cache(root), read_snapshot(root, version)
+    images = _read_scores(root, now, cache, say)
+    mine = images["probability"]
+    counted, _ = count_unread(mine, mine, count)
+    breasts = _group_read(images.assign(probability=counted), now)
+    return Own(breasts, len(images), int(mine.isna().sum()))
 
 
-def _test_images(cache: Cache, snapshot: Snapshot) -> pd.DataFrame:
-    images = tables.read_table(_out(cache, snapshot, PREDICTIONS_OUT), tables.PREDICTIONS)
-    return images[images["split"] == "test"].reset_index(drop=True)
+def _read_scores(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> pd.DataFrame:
+    """Every image of the test women, with the snapshot's own probability; NaN where it has none.
+
+    Raises:
+        UserError: if a table is neither here nor in the remote, or the two do not fit.
+    """
+    _bring(root, snapshot, cache, [PREDICTIONS_OUT], say)
+    images = read_test_images(root, snapshot, cache, say)
+    found = tables.read_table(_out(cache, snapshot, PREDICTIONS_OUT), tables.PREDICTIONS)
+    found = found[found["split"] == "test"]
+    strange = sorted(set(found["image_id"]) - set(images["image_id"]))
+    if strange:
+        raise UserError(
+            f"{PREDICTIONS_OUT} of commit {snapshot.commit[:12]} has {len(strange)} test images "
+            f"that the data do not have as such ({shorten_list(strange)})"
+        )
+    return images.merge(
+        found[["image_id", "probability"]], on="image_id", how="left", validate="one_to_one"
+    )
+
+
+def _group_read(images: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
+    """One row a breast that has an image with a value."""
+    read = images[images["probability"].notna()].assign(split="test")
+    return group_by_breast(read, _aggregate(snapshot)).drop(columns="split")
 
 
 def _aggregate(snapshot: Snapshot) -> Literal["max", "mean"]:
@@ -119,7 +170,7 @@ def _aggregate(snapshot: Snapshot) -> Literal["max", "mean"]:
     return found
 
 
-def _snapshot(root: Path, version: ModelVersion) -> Snapshot:
+def read_snapshot(root: Path, version: ModelVersion) -> Snapshot:
     """The snapshot of a version, if registry, run and git agree on it, as an audit demands.
 
     Raises:
@@ -168,7 +219,7 @@ def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], s
         )
     absent = [path for path in paths if cache.state(hashes[path]) == "missing"]
     if absent:
-        _fetch(root, snapshot, absent, say)
+        fetch_outs(root, snapshot, absent, say)
     for path in paths:
         state = cache.state(hashes[path])
         if state != "good":
@@ -176,12 +227,6 @@ def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], s
                 f"{path} of commit {snapshot.commit[:12]} is {state} in DVC's cache: run this where"
                 f" the cache is whole, or set a remote that has it"
             )
-
-
-def _fetch(root: Path, snapshot: Snapshot, targets: Sequence[str], say: Say) -> None:
-    """Get from the remote, if there is one; what stays missing is the caller's to say."""
-    with materialise(root, snapshot) as folder:
-        fetch_objects(folder, targets, say)
 
 
 def _check_unseen(
@@ -212,7 +257,7 @@ def _dicom_files(
     wanted = tables.image_files(images)
     files = _cached(cache, md5, wanted)
     if files is None:
-        _fetch(root, snapshot, [f"{name}.dvc"], say)
+        fetch_outs(root, snapshot, [f"{name}.dvc"], say)
         files = _cached(cache, md5, wanted)
     if files is None:
         raise UserError(

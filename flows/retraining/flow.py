@@ -22,7 +22,7 @@ from flows.documents.passages import read_passages
 from flows.evidence.signing import (
     describe_materials,
     publish_ledger,
-    sign_policy,
+    sign_plan,
     sign_version,
 )
 from flows.notify import notify, notify_failure
@@ -48,9 +48,10 @@ from flows.snapshots.snapshot import Snapshot, capture, snapshot_of_commit
 from flows.tracking import registry, runs
 from flows.tracking.arithmetic import describe_origin
 from flows.tracking.register import check_next_tag, git_tag, register
+from mammo.assurance.plan import FILE, Plan, load_plan
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.base.settings import Policy, load_params
+from mammo.base.settings import load_params
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class _Job:
     """What a retrain works on, after its checks and repairs."""
 
     root: Path  # the project
-    policy: Policy
+    plan: Plan
     experiment: str  # its id in MLflow
     before: Snapshot  # as the folder was before any stage ran
     trigger: str  # digest of the commit's own snapshot; empty if settings or data are not its own
@@ -103,12 +104,12 @@ def retrain(
     """
     root = Path.cwd()
     try:
-        policy = _load_policy(root)
+        plan = _load_plan(root)
         experiment = _prepare_folder(root)
         before = capture(root)
         if commit is not None and before.commit != commit:
             return Completed(message=f"the clone is past {commit} already, at {before.commit}")
-        job = _prepare_job(root, policy, experiment, before, pools)
+        job = _prepare_job(root, plan, experiment, before, pools)
         latest = registry.find_latest_version()
         if latest is not None and not force and _is_unchanged(root, before, latest):
             return _finish_earlier_version(job, latest)
@@ -142,7 +143,7 @@ def _prepare_folder(root: Path) -> str:
 
 
 def _prepare_job(
-    root: Path, policy: Policy, experiment: str, before: Snapshot, pools: tuple[str, ...]
+    root: Path, plan: Plan, experiment: str, before: Snapshot, pools: tuple[str, ...]
 ) -> _Job:
     """Read the pipeline, tag the flow run with its snapshot, and repair the registry.
 
@@ -160,7 +161,7 @@ def _prepare_job(
         raise RefusedError(str(error)) from None
     check_pools(root, stages, pools)
     repair_registry(root, experiment, get_run_logger().info)
-    return _Job(root, policy, experiment, before, trigger, stages, pools)
+    return _Job(root, plan, experiment, before, trigger, stages, pools)
 
 
 def _finish_earlier_version(job: _Job, latest: ModelVersion) -> Summary:
@@ -171,7 +172,7 @@ def _finish_earlier_version(job: _Job, latest: ModelVersion) -> Summary:
     """
     say, version = get_run_logger().info, int(latest.version)
     say(f"Nothing changed since {registry.MODEL} version {version}.")
-    gate = run_gate(job.root, latest, job.policy) if needs_gate(latest) else None
+    gate = run_gate(job.root, latest, job.plan) if needs_gate(latest) else None
     if gate is not None or not has_documents(latest):
         _write_documents(job.root, version)
     return Summary(
@@ -194,7 +195,7 @@ def _make_version(job: _Job) -> Summary:
         UserError: if the commit changed meanwhile, or the version cannot be registered.
     """
     root, before = job.root, job.before
-    sign_policy(root, job.policy)  # before a model is looked at, so before there is one
+    sign_plan(root, job.plan)  # before a model is looked at, so before there is one
     name = attempts.name_run(before.commit)
     tags = {"prefect_flow_run": flow_run.ui_url or str(flow_run.id)}
     run = runs.start_retrain(job.experiment, before, workspace_id(root), job.trigger, name, tags)
@@ -202,7 +203,7 @@ def _make_version(job: _Job) -> Summary:
         if (page := runs.page_of_run(job.experiment, run)) is not None:
             create_link_artifact(page, "MLflow run", key="mlflow", description=name)
         runs.log_params(run, before)
-        outcomes = run_pipeline(job.stages, root, job.experiment, run, job.pools)
+        outcomes = run_pipeline(job.stages, root, job.experiment, run, job.pools, job.plan.looks)
         after = capture(root)
         if after.commit != before.commit:
             raise UserError("the commit changed during the run: run `mammoflow retrain` again")
@@ -226,7 +227,7 @@ def _publish_and_judge(job: _Job, made: Summary) -> Summary:
         f"{registry.MODEL} version {made.version}: registered as {made.alias}",
         f"MLflow run {made.run}\n{describe_publication(publications[0])}",
     )
-    gate = run_gate(job.root, registry.get_version(made.version), job.policy)
+    gate = run_gate(job.root, registry.get_version(made.version), job.plan)
     _write_documents(job.root, made.version)
     summary = replace(
         made,
@@ -250,17 +251,20 @@ def _write_documents(root: Path, version: int) -> None:
         get_run_logger().warning(fault)
 
 
-def _load_policy(root: Path) -> Policy:
-    """The policy of params.yaml.
+def _load_plan(root: Path) -> Plan:
+    """The plan, once the settings are valid, too.
 
     Raises:
-        RefusedError: if the settings are not valid as they are committed.
-        UserError: if they are not valid, and not committed.
+        RefusedError: if one of both is not valid as it is committed.
+        UserError: if it is not valid, and not committed.
     """
+    name = "params.yaml"
     try:
-        return load_params(root / "params.yaml").policy
+        load_params(root / name)
+        name = FILE
+        return load_plan(root / name)
     except UserError as error:
-        if _is_as_committed(root, "params.yaml"):
+        if _is_as_committed(root, name):
             raise RefusedError(str(error)) from None
         raise
 
@@ -274,9 +278,8 @@ def _is_as_committed(root: Path, name: str) -> bool:
 
 def _has_inputs_of(now: Snapshot, committed: Snapshot) -> bool:
     """Whether settings and data are those of the commit; dvc.lock is what retrains write."""
-    return all(
-        now.files.get(name) == committed.files.get(name) for name in ("params.yaml", "data.dvc")
-    )
+    names = ("params.yaml", "plan.yaml", "data.dvc")
+    return all(now.files.get(name) == committed.files.get(name) for name in names)
 
 
 def _is_unchanged(root: Path, now: Snapshot, latest: ModelVersion) -> bool:

@@ -1,4 +1,8 @@
-"""The stages of dvc.yaml as Prefect tasks, in the order of DVC's graph."""
+"""The stages of dvc.yaml as Prefect tasks, in the order of DVC's graph.
+
+Right before the stage that scores the test women, its look is counted; without a look left, it does
+not run.
+"""
 
 import re
 from collections.abc import Sequence
@@ -10,9 +14,14 @@ from prefect.futures import PrefectFuture
 
 from flows.pipeline.graph import Outcome, Stage, repro, worth_showing
 from flows.processes.follow import CommandError, stop_all
+from flows.promotion import budget
+from flows.promotion.budget import NoLookLeftError
+from flows.promotion.networks import PREDICTIONS_OUT
 from flows.remote.child_runs import cancel_children
 from flows.remote.remote_stage import run_in_pool
+from flows.snapshots.snapshot import capture
 from flows.tracking import runs
+from mammo.assurance.plan import Looks
 
 
 class RefusedError(CommandError):
@@ -21,7 +30,12 @@ class RefusedError(CommandError):
 
 @task(cache_policy=NO_CACHE)  # DVC knows better what has to be done again
 def bring_up_to_date(
-    stage: Stage, root: Path, experiment: str, parent: str, elsewhere: bool = False
+    stage: Stage,
+    root: Path,
+    experiment: str,
+    parent: str,
+    elsewhere: bool = False,
+    looks: Looks | None = None,
 ) -> Outcome:
     """Bring one stage up to date and log to MLflow what dvc.yaml declares for it.
 
@@ -31,8 +45,14 @@ def bring_up_to_date(
         experiment: id of the experiment in MLflow.
         parent: id of the retrain's run.
         elsewhere: let a worker of the stage's pool run the stage, and not this process.
+        looks: what the plan says of looks at the test women; None if nobody counts them.
+
+    Raises:
+        NoLookLeftError: if the stage scores the test women, and the plan allows no further model.
     """
     logger = get_run_logger()
+    if looks is not None and Path(PREDICTIONS_OUT) in stage.outs:
+        budget.take(root, capture(root), looks, logger.info)
     run = runs.start_stage(experiment, parent, stage)
 
     def say(line: str) -> None:
@@ -49,7 +69,12 @@ def bring_up_to_date(
 
 
 def run_pipeline(
-    stages: list[Stage], root: Path, experiment: str, parent: str, pools: Sequence[str] = ()
+    stages: list[Stage],
+    root: Path,
+    experiment: str,
+    parent: str,
+    pools: Sequence[str] = (),
+    looks: Looks | None = None,
 ) -> list[Outcome]:
     """Run every stage as a Prefect task; stages that do not wait for each other run side by side.
 
@@ -59,9 +84,11 @@ def run_pipeline(
         experiment: id of the experiment in MLflow.
         parent: id of the retrain's run.
         pools: stages of these pools run through a worker, the others in this process.
+        looks: as `bring_up_to_date` takes them.
 
     Raises:
         RefusedError: if stages ended with an error of their own; it has their names and last lines.
+            Or if no look is left at the test women.
         CommandError: the same, if a stage was killed or the disk was full.
     """
     futures: dict[str, PrefectFuture[Outcome]] = {}
@@ -79,6 +106,7 @@ def run_pipeline(
                 experiment,
                 parent,
                 stage.meta.pool in pools,
+                looks,
                 return_state=False,
                 wait_for=[futures[name] for name in stage.upstream],
             )
@@ -99,13 +127,16 @@ def _collect_outcomes(futures: Sequence[PrefectFuture[Outcome]]) -> list[Outcome
         RefusedError, CommandError: as `run_pipeline`.
     """
     failures = [
-        str(future.state.result(raise_on_failure=False))
+        future.state.result(raise_on_failure=False)
         for future in futures
         if future.state.is_failed() or future.state.is_crashed()
     ]
     if failures:
-        all_own = all(_is_own_error(failure) for failure in failures)
-        raise (RefusedError if all_own else CommandError)("\n".join(failures))
+        all_own = all(
+            isinstance(failure, NoLookLeftError) or _is_own_error(str(failure))
+            for failure in failures
+        )
+        raise (RefusedError if all_own else CommandError)("\n".join(map(str, failures)))
     return [future.result() for future in futures]
 
 

@@ -1,10 +1,16 @@
-"""The names that modules had in earlier commits, such as those from before the rooms.
+"""What earlier commits had elsewhere: modules from before the rooms, the policy before the plan.
 
 The gate scores with a version's own code, and the audit measures and compares with it, however old
 the version is.
 """
 
 from pathlib import Path
+
+import yaml
+
+from flows.snapshots.snapshot import Snapshot
+from mammo.assurance.plan import FILE, Subgroups
+from mammo.base.settings import validate
 
 _EARLIER = {
     "flows.tracking.served_model": ("flows.serving",),
@@ -30,3 +36,14 @@ def find_module(folder: Path, module: str) -> str | None:
 def file_of(module: str) -> str:
     """The path of a module in the project's folder."""
     return f"{module.replace('.', '/')}.py"
+
+
+def read_subgroups(snapshot: Snapshot) -> Subgroups:
+    """The groups of women that the gate judged a version by: of its plan, or, before, its settings.
+
+    Raises:
+        UserError: if neither names them.
+    """
+    source = FILE if FILE in snapshot.files else "params.yaml"
+    policy = (yaml.safe_load(snapshot.files.get(source, "")) or {}).get("policy") or {}
+    return validate(Subgroups, policy.get("subgroups"), f"{source} of the version")

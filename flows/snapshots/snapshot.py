@@ -1,6 +1,7 @@
 """The snapshot: what defines a model.
 
-The git commit of the code (dvc.yaml included) and the text of params.yaml, data.dvc and dvc.lock.
+The git commit of the code (dvc.yaml included) and the text of params.yaml, plan.yaml, data.dvc and
+dvc.lock. No model comes of the plan: it says under what a version was judged.
 A registered version carries its snapshot's digest, and git the tag `model/v<N>`: a commit whose
 tree holds exactly the snapshot, so that checking it out and running `dvc repro` is all it takes.
 """
@@ -27,7 +28,7 @@ from flows.processes.run_git import file_at, git, listed, succeeds
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
-FILES = ("params.yaml", "data.dvc", "dvc.lock")
+FILES = ("params.yaml", "plan.yaml", "data.dvc", "dvc.lock")
 CODE = (
     *("mammo", "stages", "flows", "weights"),
     *("dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc"),
@@ -168,6 +169,8 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
         for name, text in sorted(snapshot.files.items()):
             blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
             git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
+        if absent := [name for name in FILES if name not in snapshot.files]:
+            git(root, "update-index", "--force-remove", "--", *absent, env=index)
         tree = git(root, "write-tree", env=index)
     identity = committer_of(root)
     commit = git(

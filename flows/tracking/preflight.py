@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from flows.processes.reach import CONNECT, require_server
 from flows.processes.run_git import succeeds
+from mammo.assurance.plan import FILE, load_plan
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 
@@ -24,10 +25,13 @@ def check_project(root: Path) -> Params:
     """The settings of the project in a folder.
 
     Raises:
-        UserError: if there is no project, git does not know it, or its settings are wrong.
+        UserError: if there is no project, git does not know it, or its settings or its plan are
+            wrong.
     """
     check_clone(root)
-    return load_params(root / "params.yaml")
+    params = load_params(root / "params.yaml")
+    load_plan(root / FILE)
+    return params
 
 
 def check_clone(root: Path) -> None:

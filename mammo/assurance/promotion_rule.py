@@ -1,23 +1,33 @@
 """The promotion gate: may a challenger take the champion's place?
 
 `decide` compares the predictions of two models for the same breasts of the same test women. It is a
-pure function: the same tables and the same policy give the same decision.
+pure function: the same tables, policy and confidence give the same decision. `hold_against` does
+so for a third model, the plan's reference, and `count_unread` says what an image counts that one of
+two models cannot read.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.assurance.paired import compute_areas, resample_women, round_probabilities
-from mammo.base.settings import Margin, Policy
+from mammo.assurance.paired import (
+    compute_areas,
+    find_bound,
+    find_tail,
+    resample_women,
+    round_probabilities,
+)
+from mammo.assurance.plan import Margin, Policy, Reference
 from mammo.data.splits import BREAST
 from mammo.evaluation.metrics import Floats, measure
 
 AREAS = ("average_precision", "auroc")
 SENSITIVITY = "sensitivity_at_90_specificity"
+UNREAD = "unread"
 UNKNOWN = "unknown"
 ONE_CLASS = "all test breasts are of one class"
 
@@ -38,11 +48,13 @@ class Reason:
     sentence: str
     breasts: int = 0  # that were compared
     positives: int = 0  # of them
+    against: int | None = None  # the reference's version, whose score stands in `champion` then
 
     @property
     def name(self) -> str:
         """The comparison, in words."""
-        return self.check.replace("_", " ") + (f", {self.group}" if self.group else "")
+        whom = f"against version {self.against}" if self.against is not None else None
+        return ", ".join(part for part in (self.check.replace("_", " "), self.group, whom) if part)
 
 
 @dataclass(frozen=True)
@@ -63,12 +75,14 @@ class Decision:
         return tuple(reason for reason in self.reasons if not reason.passed)
 
 
-def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> Decision:
+def decide(
+    champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy, confidence: float
+) -> Decision:
     """Compare a challenger with the champion.
 
     Average precision and auROC: the women are resampled with replacement, the same draw for both
-    models, and the lower one-sided percentile bound of the difference is compared with the margin
-    (Efron & Tibshirani 1993, ch. 13; non-inferiority as in Piaggio et al., JAMA 2012). The floor of
+    models, and the lower one-sided bound of the difference, the lower of two (`find_bound`),
+    is compared with the margin (non-inferiority as in Piaggio et al., JAMA 2012). The floor of
     sensitivity, the loss in a group and calibration are compared with the scores themselves.
     Probabilities that differ by rounding only are ties.
 
@@ -77,27 +91,20 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
         challenger: the same breasts with the same targets, in any order, and a column of text for
             each group of `policy.subgroups.by`: see `add_groups`.
         policy: the limits.
+        confidence: of the one-sided bounds: 1 less the error of the look (`plan.Looks`).
 
     Raises:
         ValueError: if the tables are not of the same breasts, or all are of one class.
     """
-    old, new = (
-        table.assign(probability=round_probabilities(table["probability"])).sort_values(
-            BREAST, ignore_index=True
-        )
-        for table in (champion, challenger)
-    )
-    columns = [*BREAST, "target"]
-    if not old[columns].equals(new[columns]) or new.duplicated(BREAST).any():
-        raise ValueError("champion and challenger were not scored on the same breasts")
-    if new["target"].nunique() != 2:
-        raise ValueError(ONE_CLASS)
+    old, new = _pair(champion, challenger)
     before, after = _measure(old), _measure(new)
     differences = _resample_differences(old, new, policy.bootstrap)
+    tail = _find_tail(new, confidence)
     reasons = []  # of all the women
     for area, draws in zip(AREAS, differences, strict=True):
-        bound = float(np.quantile(draws, 1 - policy.confidence))
-        reasons.append(_check_area(area, before[area], after[area], bound, policy))
+        bound = find_bound(after[area] - before[area], draws, tail)
+        rule: Margin = getattr(policy, area)
+        reasons.append(_check_area(area, before[area], after[area], bound, rule, confidence))
     reasons.append(_check_floor(before[SENSITIVITY], after[SENSITIVITY], policy))
     reasons.append(_check_calibration(before, after, policy))
     reasons = [_count_cases(reason, new) for reason in reasons]
@@ -118,6 +125,79 @@ def decide(champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy) -> 
         positives=int(new["target"].sum()),
         resamples_skipped=policy.bootstrap - differences.shape[1],
     )
+
+
+def hold_against(
+    reference: pd.DataFrame,
+    challenger: pd.DataFrame,
+    margins: Reference,
+    version: int,
+    policy: Policy,
+    confidence: float,
+) -> tuple[Reason, ...]:
+    """Compare a challenger with the plan's reference: what all steps together may have lost.
+
+    Args:
+        reference: its scores, as those of the champion for `decide`.
+        challenger: as for `decide`.
+        margins: how much average precision and auROC may be lower.
+        version: the reference's number.
+        policy: says how many resamples there are.
+        confidence: of the one-sided bounds.
+
+    Raises:
+        ValueError: as `decide`.
+    """
+    old, new = _pair(reference, challenger)
+    before, after, tail = _measure(old), _measure(new), _find_tail(new, confidence)
+    reasons = []
+    for area, draws in zip(AREAS, _resample_differences(old, new, policy.bootstrap), strict=True):
+        bound = find_bound(after[area] - before[area], draws, tail)
+        rule = Margin(test="non-inferiority", margin=getattr(margins, area))
+        found = _check_area(area, before[area], after[area], bound, rule, confidence)
+        said = f"against the reference, version {version}: {found.sentence}"
+        reasons.append(_count_cases(replace(found, against=version, sentence=said), new))
+    return tuple(reasons)
+
+
+def count_unread(
+    one: "pd.Series[float]", other: "pd.Series[float]", count: Literal["lowest", "leave_out"]
+) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """What an image counts that one of two models cannot read: the same for both.
+
+    Args:
+        one: the probability that a model gives each image; NaN where it cannot read it.
+        other: the same of the other model.
+        count: lowest: 0 for both, since what is not read raises no alarm. leave_out: no value for
+            either.
+    """
+    unread = one.isna() | other.isna()
+    value = 0.0 if count == "lowest" else np.nan
+    return one.mask(unread, value), other.mask(unread, value)
+
+
+def check_unread(champion: int, challenger: int, images: int, more: float) -> Reason:
+    """Compare how many images two models leave unread: what is not read is found by nobody.
+
+    Args:
+        champion: images that it cannot read.
+        challenger: the same.
+        images: of the test women, in all.
+        more: share of them that the challenger may leave unread beyond the champion.
+    """
+    beyond = (challenger - champion) / images
+    sentence = (
+        f"unread images {challenger} against {champion}, of {images}: that is {beyond:+.4f} of "
+        f"them, and at most {more:.4f} is allowed"
+    )
+    shares = champion / images, challenger / images
+    return Reason(UNREAD, None, *shares, None, more, beyond <= more, sentence)
+
+
+def add_reasons(decision: Decision, reasons: Sequence[Reason]) -> Decision:
+    """The decision with further conditions, which must pass, too."""
+    passed = decision.promote and all(reason.passed for reason in reasons)
+    return replace(decision, promote=passed, reasons=(*decision.reasons, *reasons))
 
 
 def check_floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
@@ -182,6 +262,31 @@ def _resample_differences(old: pd.DataFrame, new: pd.DataFrame, resamples: int) 
     )
 
 
+def _pair(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both models' breasts in the same order, their probabilities rounded.
+
+    Raises:
+        ValueError: as `decide`.
+    """
+    old, new = (
+        table.assign(probability=round_probabilities(table["probability"])).sort_values(
+            BREAST, ignore_index=True
+        )
+        for table in (one, other)
+    )
+    columns = [*BREAST, "target"]
+    if not old[columns].equals(new[columns]) or new.duplicated(BREAST).any():
+        raise ValueError("the two models were not scored on the same breasts")
+    if new["target"].nunique() != 2:
+        raise ValueError(ONE_CLASS)
+    return old, new
+
+
+def _find_tail(cases: pd.DataFrame, confidence: float) -> float:
+    target = cases["target"].to_numpy(dtype=np.int64)
+    return find_tail(cases["patient_id"], target, 1 - confidence)
+
+
 def _measure(cases: pd.DataFrame) -> dict[str, float]:
     """`metrics.measure` of unweighted cases, for the scores that need no threshold."""
     ranked = cases.sort_values("probability", ascending=False, kind="stable")
@@ -198,15 +303,16 @@ def _iterate_groups(
             yield f"{column} {value}", (breasts[column] == value).to_numpy()
 
 
-def _check_area(name: str, before: float, after: float, bound: float, policy: Policy) -> Reason:
-    rule: Margin = getattr(policy, name)
+def _check_area(
+    name: str, before: float, after: float, bound: float, rule: Margin, confidence: float
+) -> Reason:
     if rule.test == "superiority":
         limit, passed, must = rule.margin, bound > rule.margin, "must exceed"
     else:
         limit, passed, must = -rule.margin, bound >= -rule.margin, "may not be below"
     sentence = (
         f"{_name_score(name)} {after:.3f} against {before:.3f}: the difference is at least "
-        f"{bound:+.3f} ({policy.confidence:.0%} confidence) and {must} {limit:+.3f}"
+        f"{bound:+.3f} ({100 * confidence:.4g} % confidence) and {must} {limit:+.3f}"
     )
     return Reason(name, None, before, after, bound, limit, passed, sentence)
 

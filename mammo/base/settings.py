@@ -7,7 +7,7 @@ and nowhere else. Two keys may be left out, and are then 1: classifier.processes
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -31,6 +31,9 @@ TargetColumn = Literal["cancer", "biopsy", "invasive", "difficult_negative_case"
 WEIGHTS = "weights"
 """The folder of weights to start from. DVC tracks what is in it, so that a snapshot names them."""
 
+MOVED = {"policy": "plan.yaml"}
+"""Keys that params.yaml had in earlier versions, and the file that has them now."""
+
 _WEIGHTS_FILE = re.compile(WEIGHTS + r"/\w[\w.-]*\.safetensors")
 
 
@@ -53,6 +56,9 @@ class Section(BaseModel):
             for name, value in written.items()
             if fields[name].is_required() or getattr(self, name) != fields[name].default
         }
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Preprocess(Section):
@@ -213,41 +219,6 @@ class Audit(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
 
 
-class Margin(Section):
-    """A score that the challenger must keep (within `margin`), or better (by more than it)."""
-
-    test: Literal["non-inferiority", "superiority"]
-    margin: Fraction
-
-
-class Subgroups(Section):
-    """Groups of women none of whom may pay for a gain elsewhere."""
-
-    by: list[Literal["age", "density", "implant", "machine_id"]]  # age in bands of ten years
-    positives: Positive  # a group with fewer positive or fewer negative breasts is not judged
-    loss: Fraction  # the largest of auROC
-
-
-class Calibration(Section):
-    """How much worse the probabilities may fit the outcomes."""
-
-    score: Literal["brier", "calibration_error"]
-    margin: Fraction
-
-
-class Policy(Section):
-    """When a challenger replaces the champion. No stage depends on it."""
-
-    approve: Literal["automatic", "manual"]  # manual: `mammoflow promote 3 --reason "..."`
-    bootstrap: Annotated[int, Field(ge=100)]  # paired resamples of the women
-    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the one-sided bounds
-    average_precision: Margin
-    auroc: Margin
-    sensitivity_floor: Fraction  # at 90 % specificity
-    subgroups: Subgroups
-    calibration: Calibration
-
-
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -265,7 +236,6 @@ class Params(Section):
     evaluate: Evaluate
     explain: Explain
     audit: Audit
-    policy: Policy
 
     @model_validator(mode="after")
     def _keep_weights_where_dvc_tracks_them(self) -> "Params":
@@ -281,23 +251,63 @@ class Params(Section):
         return self
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
+def load_params(path: Path = Path("params.yaml"), *, registered: bool = False) -> Params:
     """Read and validate a params file.
+
+    Args:
+        path: of the file.
+        registered: it is of a registered version: keys of an earlier layout (`MOVED`) are accepted.
+
+    Raises:
+        UserError: naming the file and each key that is missing, unknown or out of range.
+    """
+    content = read_yaml(path)
+    moved = [key for key in MOVED if isinstance(content, dict) and key in content]
+    if moved and not registered:
+        raise UserError(f"{path}: {moved[0]} stands in {MOVED[moved[0]]} now: move it there")
+    return validate(Params, _without_moved(content), str(path))
+
+
+def parse_params(text: str) -> Params:
+    """The params.yaml of a registered version, whose keys may be of an earlier layout.
+
+    Raises:
+        UserError: naming each key that is missing, unknown or out of range.
+    """
+    return validate(Params, _without_moved(yaml.safe_load(text)), "params.yaml of the version")
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, not validated.
+
+    Raises:
+        UserError: if there is no such file, or it is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; run from the project's folder") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
+
+
+def validate(form: type[S], content: Any, name: str) -> S:
+    """The content of a file as an object.
 
     Raises:
         UserError: naming the file and each key that is missing, unknown or out of range.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; run from the project's folder") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
-    try:
-        return Params.model_validate(content)
+        return form.model_validate(content)
     except ValidationError as error:
         faults = "; ".join(_describe(fault) for fault in error.errors())
-        raise UserError(f"{path}: {faults}") from None
+        raise UserError(f"{name}: {faults}") from None
+
+
+def _without_moved(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {key: value for key, value in content.items() if key not in MOVED}
 
 
 def _describe(fault: ErrorDetails) -> str:

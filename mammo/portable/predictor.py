@@ -121,7 +121,7 @@ def load_portable(folder: Path) -> PortablePredictor:
     Raises:
         UserError: if a file is missing, damaged or does not fit the others.
     """
-    params = load_params(folder / "params.yaml")
+    params = load_params(folder / "params.yaml", registered=True)
     try:
         described = read_json(folder / DESCRIPTION)
         settings = Settings.model_validate(described["classifier"])

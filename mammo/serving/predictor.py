@@ -78,7 +78,7 @@ def load_predictor(folder: Path) -> Predictor:
     Raises:
         UserError: if a file is missing, damaged or does not fit the others.
     """
-    params = load_params(folder / "params.yaml")
+    params = load_params(folder / "params.yaml", registered=True)
     point = read_operating_point(folder / EVALUATION, params)
     classifier, settings = load_classifier(folder / "classifier")
     watch_feature_map(classifier)

@@ -1,9 +1,11 @@
-"""Scores of made-up women, and a policy to judge them by."""
+"""Scores of made-up women, and a policy and a plan to judge them by."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from mammo.base.settings import Policy
+from mammo.assurance.plan import Plan, Policy
 
 
 def policy(**changes: object) -> Policy:
@@ -11,7 +13,6 @@ def policy(**changes: object) -> Policy:
     values: dict[str, object] = {
         "approve": "automatic",
         "bootstrap": 200,
-        "confidence": 0.95,
         "average_precision": {"test": "non-inferiority", "margin": 0.0},
         "auroc": {"test": "non-inferiority", "margin": 0.0},
         "sensitivity_floor": 0.0,
@@ -19,6 +20,19 @@ def policy(**changes: object) -> Policy:
         "calibration": {"score": "brier", "margin": 0.0},
     }
     return Policy.model_validate({**values, **changes})
+
+
+def plan(looks: Mapping[str, object] | None = None, **of_policy: object) -> Plan:
+    """Everything may change, and all is judged by `policy`, at five looks of 95 % each."""
+    return Plan.model_validate(
+        {
+            "changes": {"params": "all", "data": "all", "code": "all"},
+            "policy": policy(**of_policy),
+            "unread": {"count": "lowest", "more": 0.0},
+            "looks": {"number": 5, "error": 0.25, "spend": "equal", "renew": 0.5, **(looks or {})},
+            "reference": {"version": "first", "average_precision": 1.0, "auroc": 1.0},
+        }
+    )
 
 
 def women(number: int, seed: int, shift: float = 1.5) -> pd.DataFrame:

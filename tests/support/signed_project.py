@@ -30,10 +30,10 @@ from flows.tracking.registry import (
     open_store,
     snapshot_tags,
 )
+from mammo.assurance.plan import Plan, load_plan
 from mammo.assurance.promotion_rule import check_floors, decide
-from mammo.base.settings import Policy, load_params
 from tests.imports import ROOT
-from tests.support.judged import policy, women
+from tests.support.judged import plan, women
 from tests.support.small_project import store
 
 LOCK = {
@@ -62,7 +62,8 @@ def make_repository(root: Path) -> None:
     Repo.init(str(root)).close()
     (root / "dvc.yaml").write_text("stages: {}\n")
     (root / ".gitignore").write_text("/mlruns/\n")
-    (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    for name in ("params.yaml", "plan.yaml"):
+        (root / name).write_bytes((ROOT / name).read_bytes())
     data = {"outs": [{"path": "data", "md5": "d" * 32 + ".dir", "size": 1}]}
     (root / "data.dvc").write_text(yaml.safe_dump(data))
     (root / "dvc.lock").write_text(yaml.safe_dump(LOCK))
@@ -99,25 +100,30 @@ def register(root: Path, text: str) -> ModelVersion:
     return get_version(number)
 
 
-def sign_first(root: Path, said: Policy) -> ModelVersion:
+def look(number: int) -> dict[str, Any]:
+    """A look as the gate records it."""
+    return {"set": 1, "number": number, "error": 0.05, "test_women": "d" * 64}
+
+
+def sign_first(root: Path, said: Plan) -> ModelVersion:
     """Register, sign, judge and promote a first version, as a retrain does."""
-    signing.sign_policy(root, said)
+    signing.sign_plan(root, said)
     version = register(root, "first")
     signing.sign_version(root, version)
-    decision = check_floors(women(30, seed=1), said)
-    signing.sign_evaluation(root, version, None, said, decision, "promote")
+    decision = check_floors(women(30, seed=1), said.policy)
+    signing.sign_evaluation(root, version, None, said, decision, "promote", look(1))
     aliases.make_champion(int(version.version), aliases.AUTOMATIC, "the gate: good")
     signing.sign_decision(root, "promotion", version, "mammoflow", "good", (None, 1))
     return version
 
 
-def sign_second(root: Path, said: Policy) -> ModelVersion:
+def sign_second(root: Path, said: Plan) -> ModelVersion:
     """The same of a second version: it is refused, approved by a person, and rolled back from."""
-    signing.sign_policy(root, said)
+    signing.sign_plan(root, said)
     version, first = register(root, "second"), get_version(1)
     signing.sign_version(root, version)
-    decision = decide(women(30, seed=1), women(30, seed=1, shift=0.5), said)
-    signing.sign_evaluation(root, version, 1, said, decision, "refuse")
+    decision = decide(women(30, seed=1), women(30, seed=1, shift=0.5), said.policy, 0.95)
+    signing.sign_evaluation(root, version, 1, said, decision, "refuse", look(2))
     signing.sign_decision(root, "refusal", version, "mammoflow", "worse", (1, 1))
     aliases.make_champion(2, WHO, "agreed")
     signing.sign_decision(root, "approval", version, WHO, "agreed", (1, 2))
@@ -141,8 +147,8 @@ def make_signed_project(root: Path) -> None:
     make_keys(root)
     git(root, "add", "keys")
     git(root, "commit", "-qm", "keys")
-    sign_first(root, load_params(root / "params.yaml").policy)
-    sign_second(root, policy())
+    sign_first(root, load_plan(root / "plan.yaml"))
+    sign_second(root, plan())
 
 
 def rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:

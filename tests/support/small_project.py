@@ -25,7 +25,6 @@ from tests.support.markers import plant
 
 TINY = {
     **SMALL,
-    "policy": {"approve": "manual", "bootstrap": 200, "sensitivity_floor": 0.0},
 }
 HISTORY = ("registered", "unchanged_again", "challenged", "leaking")
 """The project's states, by their fixtures, from the youngest to the oldest."""
@@ -91,6 +90,9 @@ def make_project(root: Path) -> None:
     for section, changes in TINY.items():
         params[section].update(changes)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    plan = yaml.safe_load((ROOT / "plan.yaml").read_text())
+    plan["policy"].update(approve="manual", bootstrap=200, sensitivity_floor=0.0)
+    (root / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     command(root, "git", "init", "-q", "-b", "main")
     command(root, "git", "config", "user.name", "Tester")
     command(root, "git", "config", "user.email", "tester@localhost")

@@ -41,9 +41,14 @@ DVC_YAML = """
 """
 PREDICTIONS = """
 patient_id,image_id,laterality,view,split,target,probability
-1,1,L,CC,test,1,0.9
-1,2,R,CC,test,0,0.1
+6,1,L,CC,test,1,0.9
+6,2,R,CC,test,0,0.1
 """
+TRAIN = """
+site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,density,machine_id,difficult_negative_case
+1,6,1,L,CC,50,1,1,1,,0,B,1,0
+1,6,2,R,CC,50,0,0,0,,0,B,1,0
+"""  # of a woman whom the hash of her id makes a test woman
 SLOW = """
     echo $$ > started
     while [ -e hold ]; do sleep 0.1; done
@@ -108,12 +113,13 @@ def make_toy(root: Path) -> None:
     for name, text in files.items():
         (root / name).write_text(textwrap.dedent(text))
     (root / "predictions.csv").write_text(PREDICTIONS.lstrip())
-    shutil.copy(ROOT / "params.yaml", root)
+    for name in ("params.yaml", "plan.yaml"):
+        shutil.copy(ROOT / name, root)
     (root / ".gitignore").write_text(
         "/outputs/\n/mlruns/\n/data/\n/started\n/hold*\n/limit\n/registering\n"
     )
     (root / "data").mkdir()
-    (root / "data" / "train.csv").write_text("patient_id,image_id,cancer\n1,1,0\n")
+    (root / "data" / "train.csv").write_text(TRAIN.lstrip())
     run(root, "git", "init", "-q", "-b", "main")
     run(root, "git", "config", "user.name", "Tester")
     run(root, "git", "config", "user.email", "tester@localhost")

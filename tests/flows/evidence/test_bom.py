@@ -15,7 +15,7 @@ from tests.imports import ROOT
 from tests.support.judged import women
 from tests.support.tampering import put_into_cache
 
-FILES = ("params.yaml", "data.dvc", "dvc.lock")
+FILES = ("params.yaml", "plan.yaml", "data.dvc", "dvc.lock")
 WEIGHTS = "artifacts/predictor/classifier/weights.safetensors"
 METRICS = {
     "evaluate/test.breast.auroc.value": 0.9,
@@ -127,7 +127,8 @@ def test_groups_are_measured_with_intervals_and_name_no_woman(tmp_path: Path) ->
         md5 = put_into_cache(tmp_path, table.to_csv(index=False).encode())
         outs.append({"path": path, "md5": md5})
     lock = {"schema": "2.0", "stages": {"evaluate": {"cmd": "x", "outs": outs}}}
-    files = {"params.yaml": (ROOT / "params.yaml").read_text(), "dvc.lock": yaml.safe_dump(lock)}
+    files = {name: (ROOT / name).read_text() for name in ("params.yaml", "plan.yaml")}
+    files["dvc.lock"] = yaml.safe_dump(lock)
     cache = Cache(tmp_path / ".dvc" / "cache" / "files" / "md5")
     found = measure_subgroups(Snapshot("0" * 40, files), cache)
     assert [x["slice"] for x in found] == [
@@ -142,7 +143,12 @@ def test_groups_are_measured_with_intervals_and_name_no_woman(tmp_path: Path) ->
         low, high = float(interval["lowerBound"]), float(interval["upperBound"])
         assert 0 < low < float(metric["value"]) < high <= 1
     assert "w00" not in json.dumps(found)
-    assert measure_subgroups(Snapshot("0" * 40, files), Cache(tmp_path / "empty")) == []
+    # A version from before there was a plan has its policy, and with it the groups, in params.yaml.
+    params = yaml.safe_load(files["params.yaml"])
+    params["policy"] = yaml.safe_load(files.pop("plan.yaml"))["policy"]
+    earlier = Snapshot("0" * 40, {**files, "params.yaml": yaml.safe_dump(params)})
+    assert measure_subgroups(earlier, cache) == found
+    assert measure_subgroups(earlier, Cache(tmp_path / "empty")) == []
 
 
 def test_it_lies_with_the_run_and_is_signed_with_the_version(root: Path, signed: Path) -> None:

@@ -24,11 +24,11 @@ from flows.evidence.ledger import (
 from flows.evidence.verify import PROVENANCE, read_line
 from flows.processes.run_git import file_at, git, succeeds
 from flows.tracking.registry import MODEL, get_version, read_artifact, run_of
+from mammo.assurance.plan import load_plan
 from mammo.assurance.promotion_rule import check_floors
 from mammo.base.errors import UserError
-from mammo.base.settings import load_params
-from tests.support.judged import policy, women
-from tests.support.signed_project import payload_of, register, rewrite_records
+from tests.support.judged import plan, women
+from tests.support.signed_project import look, payload_of, register, rewrite_records
 
 
 def own_lines(version: int) -> list[str]:
@@ -76,7 +76,7 @@ def test_the_provenance_names_what_the_version_was_made_from(root: Path) -> None
     assert named["commit"] == {"gitCommit": git(root, "rev-parse", "main")}
     assert named["data"] == {"dvcDir": "d" * 32}
     assert named["weights/start.safetensors"] == {"md5": "e" * 32}
-    files = {"params.yaml", "data.dvc", "dvc.lock", "requirements.lock"}
+    files = {"params.yaml", "plan.yaml", "data.dvc", "dvc.lock", "requirements.lock"}
     assert files == {name for name, digest in named.items() if "sha256" in digest}
     assert definition["externalParameters"]["params"]["seed"] == 20
     assert "python" in definition["internalParameters"]["environment"]
@@ -156,7 +156,7 @@ def test_a_forger_who_signs_anew_with_another_key_is_found(
     monkeypatch.setenv(FOLDER, str(tmp_path / "forger"))
     made = CliRunner().invoke(app, ["keys", "new", "server", "--role", "builder"])
     assert made.exit_code == 0, made.output
-    signing.sign_policy(root, policy())
+    signing.sign_plan(root, plan())
     signing.sign_version(root, get_version(2))
     shutil.rmtree(keys)
     shutil.copytree(tmp_path / "kept", keys)  # the auditor's own clone
@@ -200,13 +200,13 @@ def test_a_clone_without_the_branch_finds_every_line_in_mlflow(root: Path) -> No
     assert read_ledger(root) == before
     assert verify(2).exit_code == 0
     # And goes on where the others stopped.
-    line = signing.sign_policy(root, policy(confidence=0.9))
+    line = signing.sign_plan(root, plan(sensitivity_floor=0.9))
     assert line is not None
     assert (line.number, line.previous) == (12, read_line(before[-1]).digest)
 
 
 def test_a_policy_that_is_in_force_is_not_signed_again(root: Path) -> None:
-    line = signing.sign_policy(root, policy())
+    line = signing.sign_plan(root, plan())
     assert line is not None
     assert line.number == 5
     assert len(read_ledger(root)) == 11
@@ -214,14 +214,14 @@ def test_a_policy_that_is_in_force_is_not_signed_again(root: Path) -> None:
 
 def test_a_version_that_is_judged_again_is_judged_by_the_policy_of_its_time(root: Path) -> None:
     """And by another one it shows that the look came first."""
-    first = load_params(root / "params.yaml").policy
-    decision = check_floors(women(30, seed=1), first)
-    again = signing.sign_evaluation(root, get_version(1), 1, first, decision, "promote")
+    first = load_plan(root / "plan.yaml")
+    decision = check_floors(women(30, seed=1), first.policy)
+    again = signing.sign_evaluation(root, get_version(1), 1, first, decision, "promote", look(1))
     assert again is not None
     assert (again.number, again.policy) == (12, read_line(own_lines(1)[0]).digest)
     assert verify(1).exit_code == 0
-    other = policy(confidence=0.5)
-    signing.sign_evaluation(root, get_version(1), 1, other, decision, "promote")
+    other = plan(sensitivity_floor=0.5)
+    signing.sign_evaluation(root, get_version(1), 1, other, decision, "promote", look(1))
     result = verify(1)
     assert result.exit_code == 1
     assert "line 13 (policy) was signed after line 2 (provenance of version 1)" in result.output
@@ -277,9 +277,9 @@ def test_the_branch_is_published_and_joins_what_two_clones_signed(
     git(other, "config", "user.name", "Other")
     git(other, "config", "user.email", "other@localhost")
     (other / ".dvc" / "tmp").mkdir()
-    assert signing.sign_policy(other, policy(confidence=0.9)) is not None
+    assert signing.sign_plan(other, plan(sensitivity_floor=0.9)) is not None
     assert publish_ledger(other) is None
-    assert signing.sign_policy(root, policy(confidence=0.8)) is not None
+    assert signing.sign_plan(root, plan(sensitivity_floor=0.8)) is not None
     assert publish_ledger(root) is None
     there = file_at(bare, f"refs/heads/{BRANCH}", POLICIES).splitlines()
     assert [read_line(raw).number for raw in there] == [1, 5, 12, 13]
@@ -291,9 +291,9 @@ def test_nothing_is_signed_after_a_line_that_nobody_has(root: Path) -> None:
     """Two lines with one number could never be put right."""
     MlflowClient().set_registered_model_tag(MODEL, HEAD, f"12 {'0' * 64}")
     with pytest.raises(UserError, match="line 12 is the last of the signed evidence"):
-        signing.sign_policy(root, policy(confidence=0.9))
+        signing.sign_plan(root, plan(sensitivity_floor=0.9))
     MlflowClient().delete_registered_model_tag(MODEL, HEAD)
-    assert signing.sign_policy(root, policy(confidence=0.9)) is not None
+    assert signing.sign_plan(root, plan(sensitivity_floor=0.9)) is not None
 
 
 def test_a_remote_that_takes_nothing_is_said_and_stops_nothing(root: Path, tmp_path: Path) -> None:
@@ -308,5 +308,5 @@ def test_a_key_that_cannot_be_used_is_said_before_anything_is_signed(
 ) -> None:
     (tmp_path / "private" / "server.pem").chmod(0o644)
     with pytest.raises(UserError, match="others may read this private key"):
-        signing.sign_policy(root, load_params(root / "params.yaml").policy)
+        signing.sign_plan(root, load_plan(root / "plan.yaml"))
     assert len(read_ledger(root)) == 11

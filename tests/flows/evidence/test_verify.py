@@ -19,9 +19,9 @@ from securesystemslib.signer import CryptoSigner
 
 from flows.evidence.keys import Owner
 from flows.evidence.ledger import seal
-from flows.evidence.statements import describe_policy, hash_policy
+from flows.evidence.statements import describe_plan, hash_plan
 from flows.evidence.verify import POSITION, PublicKey, Report, read_key, read_line, verify
-from tests.support.judged import policy
+from tests.support.judged import plan
 from tests.support.signed_project import payload_of, renew_manifest, rewrite, with_payload
 from tests.support.tampering import flip_a_byte
 
@@ -246,14 +246,14 @@ def append(export: Path, signed: Path, who: str, kind: str, **changes: Any) -> R
 
 
 def test_a_policy_that_is_dated_back_is_found(copy: Path, signed: Path) -> None:
-    easy = policy(sensitivity_floor=0.0)
+    easy = plan(sensitivity_floor=0.1)
     report = append(
         copy,
         signed,
         "server",
         "urn:mammoflow:policy:v1",
-        subject={"policy": hash_policy(easy)},
-        predicate=describe_policy(easy),
+        subject={"policy": hash_plan(easy)},
+        predicate=describe_plan(easy),
         position={"date": "2020-01-01T00:00:00+00:00"},
     )
     assert_says(report, "line 12 (policy) is dated 2020-01-01T00:00:00+00:00, earlier than line 11")
@@ -261,12 +261,12 @@ def test_a_policy_that_is_dated_back_is_found(copy: Path, signed: Path) -> None:
 
 def test_a_policy_that_was_put_in_before_the_look_is_found(copy: Path, signed: Path) -> None:
     """By the builder's own key, in the place of the one that was there."""
-    easy = policy(sensitivity_floor=0.0, confidence=0.5)
+    easy = plan(sensitivity_floor=0.5)
     old = (copy / LEDGER).read_text().splitlines()[4]
     position = read_line(old).predicate[POSITION]
-    said = {**describe_policy(easy), POSITION: position}
+    said = {**describe_plan(easy), POSITION: position}
     kind = "urn:mammoflow:policy:v1"
-    new = seal(owner(signed, "server"), kind, {"policy": hash_policy(easy)}, said)
+    new = seal(owner(signed, "server"), kind, {"policy": hash_plan(easy)}, said)
     report = in_both(copy, lambda lines: [new if line == old else line for line in lines])
     assert_says(
         report,
@@ -278,14 +278,14 @@ def test_a_policy_that_was_put_in_before_the_look_is_found(copy: Path, signed: P
 def test_an_evaluation_by_a_policy_that_was_signed_after_the_model_was_made_is_found(
     copy: Path, signed: Path
 ) -> None:
-    easy = policy(confidence=0.5)
+    easy = plan(sensitivity_floor=0.5)
     append(
         copy,
         signed,
         "server",
         "urn:mammoflow:policy:v1",
-        subject={"policy": hash_policy(easy)},
-        predicate=describe_policy(easy),
+        subject={"policy": hash_plan(easy)},
+        predicate=describe_plan(easy),
     )
     lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
     judged = lines[6]
@@ -296,7 +296,7 @@ def test_an_evaluation_by_a_policy_that_was_signed_after_the_model_was_made_is_f
         "server",
         "urn:mammoflow:evaluation:v1",
         subject=judged.subject,
-        predicate={**judged.predicate, "policy_sha256": hash_policy(easy), "verdict": "promote"},
+        predicate={**judged.predicate, "policy_sha256": hash_plan(easy), "verdict": "promote"},
         position={"version": 2, "policy": lines[-1].digest},
     )
     assert_says(
@@ -326,6 +326,27 @@ def test_an_evaluation_by_an_older_policy_than_the_one_in_force_is_found(
     assert report.wrong == [
         "line 12 (evaluation of version 2) rests on line 1 (policy), which was not the policy in "
         "force when version 2 was made"
+    ]
+
+
+def test_a_look_that_the_plan_does_not_allow_is_found(copy: Path, signed: Path) -> None:
+    lines = [read_line(raw) for raw in (copy / LEDGER).read_text().splitlines()]
+    judged = lines[6]
+    look = {**judged.predicate["look"], "number": 6, "error": 0.5}
+    report = append(
+        copy,
+        signed,
+        "server",
+        "urn:mammoflow:evaluation:v1",
+        subject=judged.subject,
+        predicate={**judged.predicate, "look": look},
+        position={"version": 2, "policy": judged.policy},
+    )
+    assert report.wrong == [
+        "line 12 (evaluation of version 2) is look 6 at its test women, and line 5 (policy) allows "
+        "5",
+        "line 12 (evaluation of version 2) spends an error of 0.5, and line 5 (policy) allows 0.25 "
+        "for all looks",
     ]
 
 

@@ -177,7 +177,7 @@ def test_a_failing_stage_tells_its_last_lines_and_leaves_no_lock_entry(toy: Path
 def test_a_stage_that_outlasts_its_limit_is_stopped(toy: Path) -> None:
     base, _, right = read_pipeline(toy)
     run(base, toy)
-    hurried = Stage(right.name, right.upstream, Meta(time_limit=0.5), (), (), (), (), False)
+    hurried = Stage(right.name, right.upstream, Meta(time_limit=0.5), (), (), (), (), (), False)
     with pytest.raises(CommandError, match=r"stopped after 0\.5 s"):
         run(hurried, toy)
 

@@ -1,4 +1,4 @@
-"""A champion that was deleted in MLflow hands its place to nobody: people decide.
+"""A champion that was deleted in MLflow hands its place to nobody, and no look is taken too many.
 
 Toys whose gate has nothing to score are enough: without a champion it never comes to that.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from flows.retraining.recovery import workspace_id
@@ -47,13 +48,13 @@ def root(one_version: Path, tmp_path: Path) -> Path:
 
 
 def approve(root: Path, how: str) -> None:
-    params = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(
-        params.replace("approve: manual", f"approve: {how}").replace(
+    plan = (root / "plan.yaml").read_text()
+    (root / "plan.yaml").write_text(
+        plan.replace("approve: manual", f"approve: {how}").replace(
             "approve: automatic", f"approve: {how}"
         )
     )
-    assert f"approve: {how}" in (root / "params.yaml").read_text()
+    assert f"approve: {how}" in (root / "plan.yaml").read_text()
     run(root, "git", "commit", "-qam", f"approve: {how}", "--allow-empty")
 
 
@@ -119,3 +120,25 @@ def test_a_champion_that_lost_its_tags_and_its_records_is_never_removed(
     assert "version 2, alias challenger" in said
     assert "the snapshot of version 1 cannot be read from MLflow" in said  # the gate
     assert aliases_of(root) == {"champion": 1, "challenger": 2}
+
+
+def test_without_a_look_a_retrain_ends_before_the_scores_and_registers_nothing(
+    root: Path, prefect: dict[str, str]
+) -> None:
+    path = root / "plan.yaml"
+    plan = yaml.safe_load(path.read_text())
+    plan["looks"].update(number=1, error=0.025)
+    path.write_text(yaml.safe_dump(plan))
+    said = ended(root, prefect, "retrain", status=1)
+    assert "no look is left at set 1 of test women (1 women): all 1 that looks.number" in said
+    assert "1 more new test women open the next set" in said
+    assert "Traceback" not in said
+    assert "Running stage 'slow'" in said
+    assert "Running stage 'last'" not in said
+    assert len(registry_of(root).search_model_versions(f"name = '{MODEL}'")) == 1
+    # With a look it goes on from there.
+    plan["looks"].update(number=2, error=0.05)
+    path.write_text(yaml.safe_dump(plan))
+    said = ended(root, prefect, "retrain")
+    assert "Running stage 'slow'" not in said
+    assert f"{MODEL} version 2" in said

@@ -31,6 +31,7 @@ from flows.notify import VARIABLE
 from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.processes.run_git import git
 from flows.promotion import rescoring
+from flows.promotion.budget import list_looks
 from flows.promotion.flow import needs_gate
 from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
 from flows.tracking import aliases
@@ -65,12 +66,12 @@ def root(original: Path, prefect_here: None, monkeypatch: pytest.MonkeyPatch) ->
     """The copy, to promote in; registry, settings and git's identity are put back afterwards."""
     monkeypatch.chdir(original)
     store(original)
-    params = (original / "params.yaml").read_text()
+    plan = (original / "plan.yaml").read_text()
     with closing(database(original)) as live, closing(sqlite3.connect(":memory:")) as kept:
         live.backup(kept)
         yield original
         kept.backup(live)
-    (original / "params.yaml").write_text(params)
+    (original / "plan.yaml").write_text(plan)
 
 
 @pytest.fixture
@@ -112,9 +113,9 @@ def said_by_tasks(caplog: pytest.LogCaptureFixture) -> str:
 
 
 def set_policy(root: Path, **changes: object) -> None:
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    params["policy"].update(changes)
-    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    plan = yaml.safe_load((root / "plan.yaml").read_text())
+    plan["policy"].update(changes)
+    (root / "plan.yaml").write_text(yaml.safe_dump(plan))
 
 
 def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path) -> None:
@@ -129,6 +130,14 @@ def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path)
         ("challenger", 1, "taken away", aliases.AUTOMATIC),
         ("challenger", 2, "set", aliases.AUTOMATIC),
     ]
+
+
+def test_both_versions_have_one_model_so_there_was_one_look(root: Path) -> None:
+    [look] = list_looks(root)
+    assert (look.set, look.number, look.error) == (1, 1, 0.025)
+    assert [json.loads(tags(version)["gate_look"])["number"] for version in (1, 2)] == [1, 1]
+    assert "look 1 at set 1 of test women" in tags()["gate_sentence"]
+    assert "1 of 10 looks at this set are taken" in run("looks").output
 
 
 def test_the_first_version_met_the_floors_before_it_was_champion(root: Path) -> None:

@@ -14,7 +14,7 @@ from flows.remote.remote_stage import check_pools
 from mammo.base.errors import UserError
 from tests.support.small_project import command
 
-TRAIN = Stage("train", (), Meta(pool="gpu"), (), (), (), (), True)
+TRAIN = Stage("train", (), Meta(pool="gpu"), (), (), (), (), (), True)
 
 
 @pytest.fixture

@@ -22,8 +22,11 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Runni
 
 from flows.processes.run_git import NoAnswerError
 from flows.promotion import rescoring
+from flows.promotion.budget import Look
 from flows.promotion.flow import _find_objection, needs_gate, was_judged
-from flows.promotion.gate import PAGE, judge_first, predict_alike, record_uncompared
+from flows.promotion.gate import PAGE, judge_first, record_uncompared
+from flows.promotion.networks import predict_alike
+from flows.promotion.rescoring import Own
 from flows.retraining import recovery
 from flows.retraining.attempts import find_next_start, name_run
 from flows.retraining.branch_watch import reason_to_wait
@@ -36,9 +39,10 @@ from flows.tracking.register import COMPLETION_TAG, NETWORKS
 from flows.tracking.registry import CHALLENGER, MODEL
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
-from tests.support.judged import policy, women
+from tests.support.judged import plan, women
 from tests.support.small_project import store
 
+LOOK = Look("a" * 64, "b" * 64, 1, 1, 0.05, 30, "2026-11-27T10:00:00+00:00")
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
 
@@ -128,7 +132,7 @@ def test_a_retrain_with_other_settings_than_the_commits_is_no_retrain_of_the_com
     committed = Snapshot("0" * 40, {"params.yaml": "seed: 1\n", "data.dvc": "a", "dvc.lock": "a"})
     written = {**committed.files, "dvc.lock": "b"}  # by a retrain
     assert _has_inputs_of(Snapshot("0" * 40, written), committed)
-    for name in ("params.yaml", "data.dvc"):
+    for name in ("params.yaml", "plan.yaml", "data.dvc"):
         assert not _has_inputs_of(Snapshot("0" * 40, {**committed.files, name: "b"}), committed)
 
 
@@ -181,7 +185,7 @@ def test_a_snapshot_is_done_when_its_version_was_judged_not_when_its_retrain_beg
     store(root).set_model_version_tag(MODEL, str(version), COMPLETION_TAG, "model/v1")
     assert not was_judged(found(root))  # stopped between registration and gate
     assert needs_gate(found(root))
-    record_uncompared(found(root), None, "cannot be judged", policy(), "there is no cache")
+    record_uncompared(found(root), None, "cannot be judged", plan(), "there is no cache")
     assert was_judged(found(root))
     assert not needs_gate(found(root))
 
@@ -190,18 +194,18 @@ def test_a_gate_that_was_stopped_before_the_alias_moved_is_not_done(
     root: Path, version: int
 ) -> None:
     store(root).set_model_version_tag(MODEL, str(version), COMPLETION_TAG, "model/v1")
-    record_uncompared(found(root), None, "promote", policy(), "the floor is met")  # and then Ctrl-C
+    record_uncompared(found(root), None, "promote", plan(), "the floor is met")  # and then Ctrl-C
     assert (was_judged(found(root)), needs_gate(found(root))) == (False, True)
 
     old = store(root).create_model_version(MODEL, source=str(root))
     aliases.make_champion(int(old.version), "Ann", "the first")
-    record_uncompared(found(root), int(old.version), "promote", policy(), "all is met")
+    record_uncompared(found(root), int(old.version), "promote", plan(), "all is met")
     assert (was_judged(found(root)), needs_gate(found(root))) == (False, True)
     # Where people decide, that is the end of it; and so it is once the champion is another.
-    manual = policy(approve="manual")
+    manual = plan(approve="manual")
     record_uncompared(found(root), int(old.version), "promote", manual, "all is met")
     assert (was_judged(found(root)), needs_gate(found(root))) == (True, False)
-    record_uncompared(found(root), int(old.version) + 1, "promote", policy(), "all is met")
+    record_uncompared(found(root), int(old.version) + 1, "promote", plan(), "all is met")
     assert (was_judged(found(root)), needs_gate(found(root))) == (True, False)
 
 
@@ -220,7 +224,7 @@ def test_a_remote_of_git_that_does_not_answer_is_no_verdict(
 
     monkeypatch.setattr(rescoring, "own_predictions", silent)
     with pytest.raises(NoAnswerError):
-        judge_first(root, found(root), policy(), print)
+        judge_first(root, found(root), plan(), LOOK, print)
     assert "gate_verdict" not in found(root).tags
 
 
@@ -231,7 +235,7 @@ def test_a_first_version_whose_floors_cannot_be_looked_at_stays_challenger(
         raise UserError("predictions.csv is missing in DVC's cache")
 
     monkeypatch.setattr(rescoring, "own_predictions", absent)
-    verdict = judge_first(root, found(root), policy(), print)
+    verdict = judge_first(root, found(root), plan(), LOOK, print)
     assert verdict.word == "cannot be judged"
     assert "predictions.csv is missing" in found(root).tags["gate_sentence"]
     assert aliases.read_current() == {CHALLENGER: version}
@@ -241,13 +245,13 @@ def test_a_run_whose_id_has_no_form_gets_no_verdict(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breasts = women(30, seed=1)
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: breasts)
+    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: Own(breasts, 60, 0))
     forged = found(root)
     forged._run_id = "../../elsewhere"
     with pytest.raises(UserError, match="the run of version 1 in MLflow is"):
-        judge_first(root, forged, policy(), print)
-    assert judge_first(root, found(root), policy(), print).word == "promote"
-    short = judge_first(root, found(root), policy(sensitivity_floor=1.0), print)
+        judge_first(root, forged, plan(), LOOK, print)
+    assert judge_first(root, found(root), plan(), LOOK, print).word == "promote"
+    short = judge_first(root, found(root), plan(sensitivity_floor=1.0), LOOK, print)
     assert short.word == "refuse"
     assert "it may not be below 1.000" in short.sentence
     page = mlflow.artifacts.load_text(f"runs:/{found(root).run_id}/{PAGE}")
@@ -257,8 +261,9 @@ def test_a_run_whose_id_has_no_form_gets_no_verdict(
 def test_test_breasts_of_one_class_are_no_verdict_either_way(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: women(30, seed=1).assign(target=0))
-    verdict = judge_first(root, found(root), policy(), print)
+    sick = women(30, seed=1).assign(target=0)
+    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: Own(sick, 60, 0))
+    verdict = judge_first(root, found(root), plan(), LOOK, print)
     assert (verdict.word, "of one class" in verdict.sentence) == ("cannot be judged", True)
 
 

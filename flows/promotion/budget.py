@@ -1,0 +1,248 @@
+"""The looks at a set of test women, counted in MLflow, and the error that each of them spends.
+
+A look is one model whose scores on one set of test women are computed. It is recorded before they
+are, and stays recorded, whatever becomes of the work: in the retrain right before the stage that
+scores, and at the gate for what was made by hand. The same model on the same women is one look, as
+often as it is asked. The records are tags of the experiment, one for each look.
+
+A set is opened by the first look at it. Women that come later belong to it, until there are so many
+new ones that the plan opens the next.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import random
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from mlflow import MlflowClient
+from pydantic import TypeAdapter, ValidationError
+
+from flows.pipeline.lock_and_cache import open_cache
+from flows.processes.checked import faults
+from flows.processes.folder_lock import TEMPORARY, hold_lock
+from flows.processes.words import Say
+from flows.promotion.networks import read_networks, read_predictor_settings
+from flows.promotion.women import Women, describe_women, read_test_images
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking import registry
+from mammo.assurance.plan import Looks
+from mammo.base.errors import UserError
+
+_LOOK, _WOMEN = "look.", "look_women."
+_SHORT = 16  # hexadecimal digits of a digest in the name of a tag
+_CHUNK = 500  # women whose hashes go into one tag: a tag of an experiment holds 5,000 characters
+_TRIES = 20  # of a look, while other clones take theirs at the same moment
+
+Hashes = frozenset[str]
+
+
+class NoLookLeftError(UserError):
+    """The plan allows no further model to be scored on these test women."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look, as it is recorded."""
+
+    model: str  # SHA-256 of the networks and the settings that a predictor reads
+    test_women: str  # SHA-256 of their ids and labels
+    set: int  # which set of test women, from 1
+    number: int  # which look at this set, from 1
+    error: float  # that it spends
+    women: int
+    date: str  # ISO 8601, UTC
+
+    @property
+    def confidence(self) -> float:
+        """Of the one-sided bounds at this look."""
+        return 1 - self.error
+
+    @property
+    def sentence(self) -> str:
+        """The look in words."""
+        return f"look {self.number} at set {self.set} of test women ({self.women} women)"
+
+
+def take(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
+    """Count the look that a snapshot's model is about to have, or find it if it was counted.
+
+    Args:
+        root: the project.
+        snapshot: whose networks are trained; it needs no scores yet.
+        plan: how many looks there may be, and what they spend.
+        say: gets a line if something must be fetched, or a look is counted.
+
+    Raises:
+        NoLookLeftError: if the plan allows none; nothing is recorded then.
+        UserError: if networks or test women cannot be told, or a record was changed.
+    """
+    women = describe_women(read_test_images(root, snapshot, open_cache(root), say))
+    model = name_model(snapshot)
+    experiment = registry.open_store(root)
+    with _hold(root):
+        for _ in range(_TRIES):
+            known = _read_tags(experiment)
+            looks = _read_looks(known)
+            digest = _hash(women.labels)
+            mine = [look for look in looks if (look.model, look.test_women) == (model, digest)]
+            if mine:
+                return mine[0]
+            look = place(looks, _read_women(known), model, women, plan)
+            _record(experiment, look, women)
+            others = {found for found in _read_tags(experiment) if found.startswith(_LOOK)}
+            if others <= known.keys() | {_tag_of(look)}:
+                say(f"{look.sentence}: counted, {plan.number - look.number} left")
+                return look
+            # Another clone took one at the same moment: both step back, and one comes first.
+            MlflowClient().delete_experiment_tag(experiment, _tag_of(look))
+            time.sleep(random.uniform(0.05, 0.5))
+    raise UserError("other clones take looks without end: run this again")
+
+
+def place(
+    looks: Sequence[Look],
+    women_of: Mapping[str, Hashes],
+    model: str,
+    women: Women,
+    plan: Looks,
+) -> Look:
+    """The next look: at which set of test women, which one, and with which error.
+
+    Args:
+        looks: all so far.
+        women_of: hashes of the women of each set's digest.
+        model: digest of the model that is to be scored.
+        women: on whom.
+        plan: how many looks there may be, and what they spend.
+
+    Raises:
+        NoLookLeftError: if there is none; the sentence says how many new women open the next set.
+    """
+    current = max((look.set for look in looks), default=0)
+    own = [look for look in looks if look.set == current]
+    opened = next((look for look in own if look.number == 1), None)
+    # Those who had been seen when this set was opened.
+    before = {look.test_women for look in looks if look.set < current}
+    seen: set[str] = set().union(*(women_of.get(digest, frozenset()) for digest in before))
+    if opened is not None:
+        seen |= women_of.get(opened.test_women, frozenset())
+    new = len(hash_women(women.ids) - seen)
+    wanted = math.ceil(plan.renew * opened.women - 1e-9) if opened is not None else 0
+    if opened is None or new >= wanted:
+        current, own = current + 1, []
+    number = max((look.number for look in own), default=0) + 1
+    spent = sum(look.error for look in own)
+    more = f"{wanted - new} more new test women open the next set"
+    where = f"at set {current} of test women ({len(women.ids)} women)"
+    if number > plan.number:
+        raise NoLookLeftError(
+            f"no look is left {where}: all {plan.number} that looks.number of plan.yaml allows are "
+            f"taken; {more}"
+        )
+    error = plan.error_of(number)
+    if spent + error > plan.error * (1 + 1e-9):
+        raise NoLookLeftError(
+            f"no look is left {where}: its {len(own)} looks have spent {spent:.3g} of the error of "
+            f"{plan.error:.3g} that plan.yaml allows, and look {number} would spend {error:.3g}; "
+            f"{more}"
+        )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Look(model, _hash(women.labels), current, number, error, len(women.ids), now)
+
+
+def list_looks(root: Path) -> list[Look]:
+    """Every look so far, by set and number.
+
+    Raises:
+        UserError: if a record was changed.
+    """
+    return _read_looks(_read_tags(registry.open_store(root)))
+
+
+def name_model(snapshot: Snapshot) -> str:
+    """The digest of a snapshot's model: of both networks, and of the settings that it reads."""
+    networks = read_networks(snapshot)
+    if not networks:  # another pipeline: what it is made of is all that is known of its model
+        made_of = {name: text for name, text in snapshot.files.items() if name == "data.dvc"}
+        networks = {"commit": snapshot.commit, **made_of}
+    settings = read_predictor_settings(snapshot)
+    aggregate = (yaml.safe_load(snapshot.files["params.yaml"]).get("evaluate") or {}).get(
+        "aggregate"
+    )
+    content = {"networks": networks, "settings": settings, "aggregate": aggregate}
+    return _hash(json.dumps(content, sort_keys=True, separators=(",", ":")))
+
+
+def hash_women(ids: Sequence[str]) -> Hashes:
+    """A short hash of each woman's id: the registry tells who is new by it, and names nobody."""
+    found = (hashlib.sha256(f"woman/{woman}".encode()).digest()[:6] for woman in ids)
+    return frozenset(urlsafe_b64encode(part).decode() for part in found)
+
+
+def _record(experiment: str, look: Look, women: Women) -> None:
+    """Write a look, its women first: a look without them would leave everybody new."""
+    client = MlflowClient()
+    hashes = sorted(hash_women(women.ids))
+    for start in range(0, len(hashes), _CHUNK):
+        name = f"{_WOMEN}{look.test_women[:_SHORT]}.{start // _CHUNK}"
+        client.set_experiment_tag(experiment, name, ".".join(hashes[start : start + _CHUNK]))
+    client.set_experiment_tag(experiment, _tag_of(look), json.dumps(asdict(look)))
+
+
+def _tag_of(look: Look) -> str:
+    return f"{_LOOK}{look.test_women[:_SHORT]}.{look.model[:_SHORT]}"
+
+
+def _read_tags(experiment: str) -> dict[str, str]:
+    return dict(MlflowClient().get_experiment(experiment).tags)
+
+
+def _read_looks(tags: Mapping[str, str]) -> list[Look]:
+    found = [_parse(name, text) for name, text in tags.items() if name.startswith(_LOOK)]
+    return sorted(found, key=lambda look: (look.set, look.number, look.date))
+
+
+def _parse(name: str, text: str) -> Look:
+    try:
+        return TypeAdapter(Look).validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"the tag {name} of the experiment {registry.EXPERIMENT} in MLflow is no record of a "
+            f"look ({faults(error)}): somebody changed it; restore the record"
+        ) from None
+
+
+def _read_women(tags: Mapping[str, str]) -> dict[str, Hashes]:
+    """The hashes of the women of each look's set, by the set's digest."""
+    found: dict[str, set[str]] = {}
+    for name, text in tags.items():
+        if name.startswith(_WOMEN):
+            short = name.removeprefix(_WOMEN).partition(".")[0]
+            found.setdefault(short, set()).update(text.split("."))
+    return {
+        look.test_women: frozenset(found.get(look.test_women[:_SHORT], ()))
+        for look in _read_looks(tags)
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _hold(root: Path) -> Iterator[None]:
+    """Hold the lock of this clone's looks."""
+    (root / TEMPORARY).mkdir(parents=True, exist_ok=True)
+    file = root / TEMPORARY / "looks.lock"
+    file.touch()
+    with hold_lock(file, fcntl.LOCK_EX):
+        yield

@@ -1,0 +1,156 @@
+"""What changed from the plan's reference to a version, and which of that the plan does not permit.
+
+The settings come from both snapshots, the data from the lists in DVC's cache, the code from git.
+`flows/` and what no stage depends on may always change: no model comes of it.
+"""
+
+from pathlib import Path
+
+import yaml
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.pipeline.lock_and_cache import Cache, data_out, open_cache
+from flows.processes.run_git import listed
+from flows.processes.words import Say, shorten_list
+from flows.promotion.women import TABLE, fetch_outs
+from flows.publishing.publish import fetch_tag
+from flows.snapshots.snapshot import CODE, Snapshot
+from flows.tracking import aliases, registry
+from flows.tracking.runs import flatten
+from mammo.assurance.plan import FILE, Changes, Reference, name_outside
+from mammo.base.errors import UserError
+
+FREE = ("prediction_pool", "audit", "policy")
+"""Settings on which no stage depends; the last one stood in params.yaml once."""
+
+_NO_MODEL = ("flows", "pyproject.toml", ".dvc")
+"""Code of a snapshot that makes no model."""
+
+
+def find_reference(plan: Reference) -> ModelVersion | None:
+    """The version that challengers are held against besides the champion; None if there is none.
+
+    The first one is the first champion whose snapshot has a plan, and that was not rolled back.
+
+    Raises:
+        UserError: if it was deleted or cannot be read, so that nobody can be held against it.
+    """
+    if plan.version != "first":
+        found = registry.find(plan.version)
+        if found is None:
+            raise UserError(
+                f"the reference of {FILE}, version {plan.version}, is not in the registry: name "
+                f"another under reference.version"
+            )
+        return found
+    bad = aliases.list_rolled_back()
+    champions = [move.version for move in aliases.read_history() if move.alias == registry.CHAMPION]
+    for number in dict.fromkeys(champions):
+        if number in bad:
+            continue
+        version = registry.find(number)
+        if version is None:
+            raise UserError(
+                f"version {number}, which was approved before others, was deleted in MLflow: name "
+                f"the version that challengers are held against under reference.version of {FILE}"
+            )
+        snapshot = registry.find_snapshot(version)
+        if snapshot is None:
+            raise UserError(
+                f"the snapshot of version {number} cannot be read from MLflow, and nobody can tell "
+                f"whether it is what challengers are held against: name a version under "
+                f"reference.version of {FILE}"
+            )
+        if FILE in snapshot.files:
+            return version
+    return None
+
+
+def find_outside(
+    root: Path, reference: ModelVersion | None, version: ModelVersion, plan: Changes, say: Say
+) -> list[str]:
+    """A phrase for each change that the plan does not permit.
+
+    Args:
+        root: the clone.
+        reference: None if there is none yet: then only ranges and choices of settings count.
+        version: that is to be judged.
+        plan: what may change.
+        say: gets a line if something must be fetched.
+
+    Raises:
+        UserError: if it cannot be told, since a record is missing.
+    """
+    if plan.permit_everything:
+        return []
+    now = registry.snapshot_of(version)
+    then = registry.snapshot_of(reference) if reference is not None else None
+    found = []
+    if plan.params != "all":
+        before = _read_settings(then) if then is not None else None
+        found += name_outside(plan.params, before, _read_settings(now))
+    if reference is None or then is None:
+        return found
+    if plan.data != "all":
+        found += _compare_data(root, then, now, plan.data == "grow", say)
+    if plan.code != "all":
+        for one in (reference, version):
+            if gone := fetch_tag(root, int(one.version)):
+                raise UserError(gone)
+        found += _compare_code(root, then, now, plan.code)
+    return found
+
+
+def _read_settings(snapshot: Snapshot) -> dict[str, object]:
+    flat = flatten(yaml.safe_load(snapshot.files["params.yaml"]))
+    return {name: value for name, value in flat.items() if name.split(".")[0] not in FREE}
+
+
+def _compare_data(root: Path, then: Snapshot, now: Snapshot, grow: bool, say: Say) -> list[str]:
+    """Find where the data differ, or lack what was there, if they may grow."""
+    if data_out(then)[1] == data_out(now)[1]:
+        return []
+    if not grow:
+        return [f"the data, {data_out(now)[0]}/, are not the reference's"]
+    cache = open_cache(root)
+    before, after = (_list_files(root, snapshot, cache, say) for snapshot in (then, now))
+    lost = sorted(path for path in before if path != TABLE and before[path] != after.get(path))
+    found = [f"files of the data changed or are gone: {shorten_list(lost)}"] if lost else []
+    rows = [
+        set(cache.path(files[TABLE]).read_text(encoding="utf-8-sig").splitlines())
+        for files in (before, after)
+    ]
+    if gone := rows[0] - rows[1]:
+        found.append(f"{len(gone)} rows of {TABLE} changed or are gone")
+    return found
+
+
+def _list_files(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> dict[str, str]:
+    """The files of a snapshot's data with their hashes; its table lies in the cache afterwards."""
+    name, md5 = data_out(snapshot)
+    for attempt in ("here", "fetched"):
+        if attempt == "fetched":
+            fetch_outs(root, snapshot, [f"{name}/{TABLE}"], say)
+        if cache.state(md5) == "good":
+            files = cache.listing(md5)
+            if TABLE in files and cache.state(files[TABLE]) == "good":
+                return files
+    raise UserError(
+        f"DVC's cache lacks the list of {name}/ of commit {snapshot.commit[:12]} or its {TABLE}: "
+        f"nobody can tell whether the data have only grown: run this where the cache is whole, or "
+        f"set a remote that has it"
+    )
+
+
+def _compare_code(root: Path, then: Snapshot, now: Snapshot, permitted: list[str]) -> list[str]:
+    """Find changed code of the model that lies in none of the permitted folders."""
+    watched = [path for path in CODE if path not in _NO_MODEL]
+    pair = (then.commit, now.commit)
+    changed = listed(root, "diff", "-z", "--name-only", "--no-renames", *pair, "--", *watched)
+    allowed = [path.strip("/") for path in permitted]
+    outside = [
+        path
+        for path in changed
+        if not any(path == place or path.startswith(f"{place}/") for place in allowed)
+    ]
+    return [f"code changed: {shorten_list(outside)}"] if outside else []

@@ -1,0 +1,49 @@
+"""What a predictor is, by its snapshot: both networks' files, and the settings that it reads."""
+
+from typing import Any
+
+import yaml
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.pipeline.lock_and_cache import outs_of, read_lock
+from flows.snapshots.snapshot import Snapshot
+from flows.tracking.register import NETWORKS
+from flows.tracking.registry import find_snapshot
+from mammo.base.atomic_files import NETWORK_FILES
+from mammo.base.errors import UserError
+
+PREDICTIONS_OUT = "outputs/evaluate/predictions.csv"
+"""The out with the scores of the test women: the stage that makes it takes a look at them."""
+
+_SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that a predictor reads
+
+
+def read_networks(snapshot: Snapshot) -> dict[str, str]:
+    """The files of both networks and DVC's hashes of them, as a snapshot's dvc.lock names them."""
+    wanted = {f"{folder}/{name}" for folder in NETWORKS.values() for name in NETWORK_FILES}
+    outs = outs_of(read_lock(snapshot))
+    return {path: md5 for path, md5 in outs.items() if path in wanted}
+
+
+def read_networks_of(version: ModelVersion) -> dict[str, str]:
+    """The same of a registered version; empty if its records cannot be read."""
+    try:
+        snapshot = find_snapshot(version)
+        return read_networks(snapshot) if snapshot is not None else {}
+    except UserError:
+        return {}  # its records are damaged; `mammoflow audit` says how
+
+
+def read_predictor_settings(snapshot: Snapshot) -> dict[str, Any]:
+    """The settings of a snapshot that its predictor reads."""
+    settings = yaml.safe_load(snapshot.files["params.yaml"])
+    return {key: settings.get(key) for key in _SETTINGS}
+
+
+def predict_alike(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two snapshots made the same predictor: same networks, and same settings for it."""
+    return (
+        bool(read_networks(one))
+        and read_networks(one) == read_networks(other)
+        and read_predictor_settings(one) == read_predictor_settings(other)
+    )
