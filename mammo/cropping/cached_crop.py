@@ -28,7 +28,7 @@ LIBRARIES = (
     "opencv-python-headless",
     "torch",
     "torchvision",
-    "ultralytics",
+    "ultralytics-opencv-headless",
 )
 """The libraries that detect, scale and compress."""
 

@@ -308,7 +308,7 @@ def _name_checkpoints(
             yield Path(settings.weights).read_bytes()
 
     machine = checkpoint.describe_machine(device)
-    machinery = {**machine, "ultralytics": metadata.version("ultralytics")}
+    machinery = {**machine, "ultralytics": metadata.version("ultralytics-opencv-headless")}
     return checkpoint.hash_inputs(
         __name__, [settings.model_dump(mode="json"), seed, machinery], contents(), {}
     )
