@@ -3,6 +3,11 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast a busy machine is says nothing about a property.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 FOLDERS = {"whole": ("tests/flows/",), "processors": ("tests/test_proc", "tests/mammo/test_port")}
 """Where the tests of a group are: the Makefile looks nowhere else."""

@@ -90,7 +90,7 @@ def _is_good(files: Any) -> bool:
     return known and all(isinstance(text, str) for text in files.values())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     files=st.dictionaries(words, words, max_size=4) | anything,
     rest=st.dictionaries(words, anything, max_size=1),
@@ -263,7 +263,6 @@ def test_a_list_in_the_cache_that_leads_elsewhere_is_named(tmp_path: Path, entri
         cache.listing(md5)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30) | st.sampled_from(EVIL_PATHS))
 def test_a_path_that_is_let_in_stays_in_its_folder(path: str) -> None:
     folder = Path("/somewhere/folder")

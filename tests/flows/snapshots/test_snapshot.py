@@ -57,9 +57,7 @@ def test_equal_digests_mean_equal_snapshots(one: Snapshot, other: Snapshot) -> N
     assert (one.digest == other.digest) == (one == other)
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.dictionaries(st.sampled_from(FILES), texts, min_size=3))
 def test_a_tag_holds_exactly_the_snapshot(project: Path, files: dict[str, str]) -> None:
     snapshot = Snapshot(git(project, "rev-parse", "HEAD"), files)

@@ -499,7 +499,7 @@ def test_a_store_that_python_cannot_speak_with_is_told_before_any_server(
     assert "secret" not in str(told.value)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1)))
 def test_an_address_leads_into_the_folder_beside_the_file_or_nowhere(parts: list[str]) -> None:
     address = "mlflow-artifacts:/" + "/".join(map(quote, parts))

@@ -217,7 +217,7 @@ PAIRS = {"seed": st.integers(0, 10**6), "women": st.integers(6, 90), "noise": st
 
 
 @given(**PAIRS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_outcome_follows_the_rule(seed: int, women: int, noise: float) -> None:
     found = compare_models(*tables(seed, women, noise), BOUNDS)
     scores, others = found.measures[:2], found.measures[2:]
@@ -237,7 +237,7 @@ def test_the_outcome_follows_the_rule(seed: int, women: int, noise: float) -> No
 
 
 @given(**PAIRS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_neither_order_nor_direction_matters(seed: int, women: int, noise: float) -> None:
     then, now = tables(seed, women, noise)
     found = compare_models(then, now, BOUNDS)
@@ -247,7 +247,7 @@ def test_neither_order_nor_direction_matters(seed: int, women: int, noise: float
 
 
 @given(**PAIRS, wider=st.floats(0, 0.5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_looser_bounds_never_undo_an_equivalence(
     seed: int, women: int, noise: float, wider: float
 ) -> None:
@@ -264,7 +264,7 @@ def test_looser_bounds_never_undo_an_equivalence(
 
 
 @given(seed=st.integers(0, 10**6), women=st.integers(3, 60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_model_is_equivalent_to_itself_if_there_are_women_enough(seed: int, women: int) -> None:
     then, _ = tables(seed, women, 1.0)
     found = compare_models(then, then, BOUNDS)
@@ -277,7 +277,7 @@ def test_a_model_is_equivalent_to_itself_if_there_are_women_enough(seed: int, wo
         st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=30
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_correlation_of_weighted_cases_is_that_of_repeated_ones(
     rows: list[tuple[int, int, int]],
 ) -> None:

@@ -26,7 +26,7 @@ def reason(decision: Decision, check: str, group: str | None = None) -> Reason:
 
 
 @given(CASES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_areas_of_many_weightings_are_those_of_measure(rows: list[tuple[int, int, int]]) -> None:
     shuffled = [np.array(column) for column in zip(*rows, strict=True)]
     both = np.stack([shuffled[2], np.ones(len(rows))]).astype(float)
@@ -41,7 +41,7 @@ def test_areas_of_many_weightings_are_those_of_measure(rows: list[tuple[int, int
 
 
 @given(st.integers(0, 10_000), st.integers(6, 40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_model_is_never_worse_than_itself(seed: int, number: int) -> None:
     table = women(number, seed)
     decision = decide(table, table.sample(frac=1, random_state=seed), policy(), CONFIDENCE)
@@ -51,7 +51,7 @@ def test_a_model_is_never_worse_than_itself(seed: int, number: int) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_rounding_decides_nothing(seed: int) -> None:
     # A model that has learnt next to nothing: its probabilities lie so close that noise ranks them.
     flat = women(20, seed).assign(probability=0.3)
@@ -62,7 +62,7 @@ def test_rounding_decides_nothing(seed: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 0.9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_model_that_is_better_for_every_breast_passes(seed: int, step: float) -> None:
     champion = women(20, seed)
     towards = champion["target"] - champion["probability"]
@@ -73,7 +73,7 @@ def test_a_model_that_is_better_for_every_breast_passes(seed: int, step: float) 
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_laxer_policy_never_refuses_what_a_stricter_one_lets_pass(one: int, other: int) -> None:
     champion, challenger = women(20, one), women(20, other)
     lax = policy(

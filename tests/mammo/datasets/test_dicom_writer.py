@@ -63,7 +63,7 @@ def _stored_by_dicomsdl(content: bytes, folder: Path) -> NDArray[np.generic]:
 
 @pytest.mark.parametrize("syntax", list(TransferSyntax))
 @given(pixels=images)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_dicomsdl_reads_back_every_pixel(
     syntax: TransferSyntax,
     pixels: NDArray[np.uint16],

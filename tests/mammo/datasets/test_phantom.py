@@ -254,7 +254,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @given(seed=st.integers(0, 2**20))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_nothing_in_the_table_gives_the_cancer_away(seed: int) -> None:
     """Whoever reads only the metadata learns next to nothing about who has cancer."""
     women = plan_women(60, seed)
@@ -338,7 +338,7 @@ shapes = st.builds(
 
 
 @given(shapes, st.sampled_from(["CC", "MLO"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_silhouette_is_a_breast(shape: Shape, view: str) -> None:
     seen = silhouette(shape, view)
     x, y = seen.nipple
@@ -353,7 +353,7 @@ def test_a_silhouette_is_a_breast(shape: Shape, view: str) -> None:
 
 
 @given(st.integers(0, 2**20))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_lesions_lie_inside_the_breast_at_the_same_depth_in_both_views(seed: int) -> None:
     for woman in plan_women(3, seed):
         for breast in woman.breasts:

@@ -46,7 +46,7 @@ def decoded(frame: bytes, band: int | None = None) -> np.ndarray:
     return np.vstack([rows(top, min(top + band, heading.height)).copy() for top in tops])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(images, st.integers(1, 41), st.integers(0, 300))
 def test_any_image_is_the_same_in_any_bands(
     image: tuple[int, int, int, int], band: int, chunk: int
@@ -180,7 +180,7 @@ def test_other_kinds_are_left_to_others(change: Callable[[bytes], bytes]) -> Non
     assert lossless_rows(memoryview(frame), read_jpeg_heading(memoryview(frame))) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(images, st.floats(0, 1))
 def test_a_stream_cut_short_is_damaged(image: tuple[int, int, int, int], share: float) -> None:
     pixels = noise(*image)

@@ -173,7 +173,7 @@ def reference(content: bytes) -> np.ndarray:
     return 255 - grey if ds.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
     center=st.floats(-500, 3000),
@@ -333,7 +333,7 @@ def test_jpeg_2000_with_too_few_levels_looks_the_same(levels: int) -> None:
     assert np.abs(grey.astype(int) - expected).mean() < 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(32, 90), st.integers(32, 90), st.integers(8, 100), st.booleans())
 def test_the_long_side_is_kept_to_and_the_aspect_stays(
     height: int, width: int, long_side: int, compressed: bool
@@ -509,7 +509,7 @@ def test_rle_segments_that_lie_are_refused() -> None:
     reason(dicoms.encapsulated(pixels, uid.RLELossless, b"\xff" * 80))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(list(WRITERS.values())),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),

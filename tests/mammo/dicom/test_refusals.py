@@ -42,7 +42,7 @@ def changed(content: bytes, **tags: object) -> bytes:
     return dicoms.saved(ds)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([write(half_breast(40, 32)) for write in WRITERS]), st.data())
 def test_a_file_cut_short_at_any_byte_is_refused(content: bytes, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, len(content) - 1))

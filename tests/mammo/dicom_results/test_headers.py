@@ -106,9 +106,7 @@ names = st.text(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=names, number=names, sex=st.sampled_from(["F", "M", "O", "", "X", "female"]))
 def test_any_name_survives_in_any_script(
     views: list[Path], tmp_path: Path, name: str, number: str, sex: str

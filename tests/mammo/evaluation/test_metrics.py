@@ -63,7 +63,7 @@ def synthetic(women: int, seed: int, shift: float = 1.0) -> pd.DataFrame:
 
 
 @given(CASES, THRESHOLD, st.sampled_from([0.5, 1.0, 2.0]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_scores_equal_scikit_learn(
     rows: list[tuple[int, int, int]], threshold: float, beta: float
 ) -> None:
@@ -94,7 +94,7 @@ def test_scores_equal_scikit_learn(
 
 
 @given(CASES, THRESHOLD)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_weight_of_k_is_k_copies(rows: list[tuple[int, int, int]], threshold: float) -> None:
     target, probability, weights = arrays(rows)
     copies = weights.astype(int)
@@ -131,7 +131,7 @@ def test_nobody_called_positive_scores_zero_not_nan() -> None:
 
 
 @given(CASES, st.sampled_from([0.5, 1.0, 2.0]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_threshold_beats_the_best(rows: list[tuple[int, int, int]], beta: float) -> None:
     target, probability, _ = arrays(rows)
     threshold = choose_threshold(target, probability, beta)

@@ -41,7 +41,7 @@ shapes = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes)
 def test_side_mask_and_box_follow_the_breast(shape: dict[str, Any]) -> None:
     pixels, truth = drawn(**shape)
@@ -60,7 +60,7 @@ def test_side_mask_and_box_follow_the_breast(shape: dict[str, Any]) -> None:
     assert turned is pixels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes)
 def test_turning_undoes_mirroring(shape: dict[str, Any]) -> None:
     pixels, _ = drawn(**shape)
@@ -73,7 +73,7 @@ def test_turning_undoes_mirroring(shape: dict[str, Any]) -> None:
     np.testing.assert_array_equal(again, pixels)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes)
 def test_the_mask_mirrors_with_the_image(shape: dict[str, Any]) -> None:
     pixels, _ = drawn(**shape)
@@ -157,7 +157,7 @@ def test_specks_are_no_breast() -> None:
     assert find_breast_box(pixels) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
 def test_tiny_and_noisy_images_do_no_harm(height: int, width: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)

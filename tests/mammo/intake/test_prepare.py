@@ -42,7 +42,7 @@ def test_real_films_are_turned_left_with_their_breast_in_its_box(view: str, path
     assert (prepared.image == 255).mean() < 0.06
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     width=st.integers(150, 400),
     height=st.integers(200, 500),
