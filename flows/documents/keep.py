@@ -62,6 +62,18 @@ def keep_documents(root: Path, version: ModelVersion) -> Papers:
     return papers
 
 
+def try_to_keep_documents(root: Path, version: ModelVersion) -> str | None:
+    """As `keep_documents`; what hinders it is returned: it undoes no promotion.
+
+    The next retrain of a version that has no documents tries again.
+    """
+    try:
+        keep_documents(root, version)
+    except UserError as error:
+        return f"the documents of version {version.version} are not written: {error}"
+    return None
+
+
 def has_documents(version: ModelVersion) -> bool:
     """Whether documents were kept with a version."""
     return bool(MlflowClient().list_artifacts(run_of(version), PAPERS))

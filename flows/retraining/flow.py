@@ -17,7 +17,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.documents.keep import has_documents, keep_documents
+from flows.documents.keep import has_documents, try_to_keep_documents
 from flows.documents.passages import read_passages
 from flows.evidence.signing import (
     describe_materials,
@@ -246,9 +246,9 @@ def _publish_and_judge(job: _Job, made: Summary) -> Summary:
 
 def _write_documents(root: Path, version: int) -> None:
     """Write and sign the documents of a version, once the gate has judged it."""
-    keep_documents(root, registry.get_version(version))
-    if fault := publish_ledger(root):
-        get_run_logger().warning(fault)
+    for fault in (try_to_keep_documents(root, registry.get_version(version)), publish_ledger(root)):
+        if fault is not None:
+            get_run_logger().warning(fault)
 
 
 def _load_plan(root: Path) -> Plan:

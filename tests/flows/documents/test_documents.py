@@ -21,7 +21,12 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from flows.documents.change_plan import NONE, read_change_plan
 from flows.documents.facts import Facts, gather
-from flows.documents.keep import keep_documents, make_documents, write_documents
+from flows.documents.keep import (
+    keep_documents,
+    make_documents,
+    try_to_keep_documents,
+    write_documents,
+)
 from flows.documents.passages import ASKED, FILE
 from flows.documents.render import TITLES, Papers, make_page, write_papers
 from flows.evidence.export import export, verify_version
@@ -482,7 +487,11 @@ def test_signed_documents_are_renewed_by_who_can_sign_them(
         patch.setenv(FOLDER, str(root / "nowhere"))
         with pytest.raises(UserError, match=r"line 1 \(documents of version 2\) would no longer"):
             keep_documents(root, version)
+        fault = try_to_keep_documents(root, version)  # as a retrain does
+        assert fault is not None
+        assert fault.startswith("the documents of version 2 are not written: line 1 (documents of")
     assert verify_version(root, version, ()).wrong == []
+    assert try_to_keep_documents(root, version) is None
     papers = keep_documents(root, version)
     assert "A clinic" in papers.files["model-card.md"]
     assert verify_version(root, version, ()).wrong == []
