@@ -346,7 +346,7 @@ def _show_verdict(verdict: Verdict) -> None:
             "challenger": _format(reason.challenger),
             "bound": _format(reason.bound, "+"),
             "limit": _format(reason.limit, "+"),
-            "": "passed" if reason.passed else "FAILED",
+            "result": "passed" if reason.passed else "FAILED",  # no column without a name is shown
         }
         for reason in verdict.decision.reasons
     ]
