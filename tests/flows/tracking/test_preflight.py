@@ -31,7 +31,8 @@ LOOKS = [("audits", "1"), ("aliases",), ("verify", "1"), ("evidence", "sign", "1
 def root(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with what the preflight looks for; no registry, no server."""
     (project / "dvc.yaml").write_text("stages: {}\n")
-    (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    for name in ("params.yaml", "plan.yaml"):
+        (project / name).write_text((ROOT / name).read_text())
     git(project, "add", "-A")
     git(project, "commit", "-qm", "a project")
     monkeypatch.chdir(project)
