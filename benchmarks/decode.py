@@ -95,16 +95,22 @@ def reframed(content: bytes, syntax: uid.UID, frame: bytes) -> bytes:
     return bytes(stream.getvalue())
 
 
-def notebooks(source: Path, target: Path) -> None:
-    """As the notebooks did it."""
+def read_as_notebooks(source: Path) -> NDArray[np.float64]:
+    """The picture from 0 to 1, at its full size, as the notebooks had it."""
     file = dicomsdl.open(str(source))
     pixels = file.pixelData()
     pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())
     if file.getPixelDataInfo()["PhotometricInterpretation"] == "MONOCHROME1":
         pixels = 1 - pixels
+    return np.asarray(pixels)
+
+
+def notebooks(source: Path, target: Path) -> None:
+    """As the notebooks did it."""
+    pixels = read_as_notebooks(source)
     height, width = pixels.shape
-    pixels = cv2.resize(pixels, (1024 * width // height, 1024))  # theirs was a square
-    cv2.imwrite(str(target), (pixels * 255).astype(np.uint8))
+    small = cv2.resize(pixels, (1024 * width // height, 1024))  # theirs was a square
+    cv2.imwrite(str(target), (small * 255).astype(np.uint8))
 
 
 def by_pydicom(plugin: str, long_side: int, source: Path, target: Path) -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.predict                           # some fifteen minutes on two cores
     python -m benchmarks.predict --exams 4 --small         # for a try: 1024 x 832
-    uv pip install onnx==1.19.1 onnxruntime==1.23.2 openvino==2025.3.0
+    uv pip install --no-deps openvino==2025.3.0
     python -m benchmarks.predict --engines                 # other engines for the two networks
 
 An exam has four views of 4096 x 3328 pixels of 12 bits in JPEG 2000, phantoms. Twelve different
@@ -31,7 +31,6 @@ from statistics import median, quantiles
 from typing import Annotated, Any
 
 import cv2
-import dicomsdl
 import numpy as np
 import psutil
 import pydicom
@@ -42,6 +41,7 @@ from pydicom.uid import generate_uid
 from rich.progress import track
 from torch import nn
 
+from benchmarks.decode import read_as_notebooks
 from mammo.base.determinism import pin
 from mammo.base.processor import available_cores
 from mammo.base.settings import Params, load_params
@@ -126,12 +126,7 @@ def notebooks_way(params: Params) -> Callable[[Sequence[Path]], None]:
     detector, model = build_networks(params, SIDE)
 
     def read(path: Path) -> Gray:
-        file = dicomsdl.open(str(path))
-        pixels = file.pixelData()
-        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())
-        if file.getPixelDataInfo()["PhotometricInterpretation"] == "MONOCHROME1":
-            pixels = 1 - pixels
-        return np.asarray(cv2.resize(pixels, (SIDE, SIDE)) * 255, np.uint8)
+        return np.asarray(cv2.resize(read_as_notebooks(path), (SIDE, SIDE)) * 255, np.uint8)
 
     def answer(paths: Sequence[Path]) -> None:
         for path in paths:

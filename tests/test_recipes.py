@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -11,6 +10,7 @@ from mammo.assurance.plan import load_plan
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params, parse_params
 from tests.imports import ROOT
+from tests.support.spoil import Change, spoil
 
 RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
 
@@ -57,13 +57,8 @@ def test_the_origin_is_what_the_notebooks_did() -> None:
     assert (origin.evaluate.aggregate, origin.evaluate.beta) == ("max", 2)
 
 
-def spoiled(tmp_path: Path, change: object) -> Path:
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert callable(change)
-    change(content)
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+def spoiled(tmp_path: Path, change: Change) -> Path:
+    return spoil(ROOT / "params.yaml", tmp_path / "recipe.yaml", change)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +78,7 @@ def spoiled(tmp_path: Path, change: object) -> Path:
         (lambda c: c.update(policy={}), "policy stands in plan.yaml now"),
     ],
 )
-def test_a_slip_is_named(tmp_path: Path, change: object, complaint: str) -> None:
+def test_a_slip_is_named(tmp_path: Path, change: Change, complaint: str) -> None:
     path = spoiled(tmp_path, change)
     with pytest.raises(UserError, match=rf"recipe\.yaml.*{complaint}"):
         load_params(path)

@@ -6,11 +6,13 @@ run's id becomes part of an address. So each is compared with its form once, whe
 """
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 
 from mammo.base.errors import UserError
+
+T = TypeVar("T")
 
 _LONGEST = 4096  # characters of a line, and of a path
 
@@ -79,6 +81,24 @@ def faults(error: ValidationError) -> str:
         ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
         for fault in error.errors()[:3]
     )
+
+
+def parse_record(form: type[T], text: str, what: str, remedy: str) -> T:
+    """A record that was kept as JSON.
+
+    Args:
+        form: a dataclass.
+        text: as it came in.
+        what: where it stands, and what it is not, if it is none.
+        remedy: what to do then.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return TypeAdapter(form).validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{what} ({faults(error)}): somebody changed it; {remedy}") from None
 
 
 def inside(folder: Path, relative: Any, what: str) -> Path:

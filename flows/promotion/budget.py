@@ -24,10 +24,9 @@ from pathlib import Path
 
 import yaml
 from mlflow import MlflowClient
-from pydantic import TypeAdapter, ValidationError
 
 from flows.pipeline.lock_and_cache import open_cache
-from flows.processes.checked import faults
+from flows.processes.checked import parse_record
 from flows.processes.folder_lock import TEMPORARY, hold_lock
 from flows.processes.words import Say
 from flows.promotion.networks import read_networks, read_predictor_settings
@@ -212,13 +211,8 @@ def _read_looks(tags: Mapping[str, str]) -> list[Look]:
 
 
 def _parse(name: str, text: str) -> Look:
-    try:
-        return TypeAdapter(Look).validate_json(text)
-    except ValidationError as error:
-        raise UserError(
-            f"the tag {name} of the experiment {registry.EXPERIMENT} in MLflow is no record of a "
-            f"look ({faults(error)}): somebody changed it; restore the record"
-        ) from None
+    where = f"the tag {name} of the experiment {registry.EXPERIMENT} in MLflow"
+    return parse_record(Look, text, f"{where} is no record of a look", "restore the record")
 
 
 def _read_women(tags: Mapping[str, str]) -> dict[str, Hashes]:

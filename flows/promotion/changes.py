@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.pipeline.lock_and_cache import Cache, data_out, open_cache
+from flows.pipeline.lock_and_cache import data_out, open_cache
 from flows.processes.run_git import listed
 from flows.processes.words import Say, shorten_list
-from flows.promotion.women import TABLE, fetch_outs
+from flows.promotion.women import TABLE, list_data
 from flows.publishing.publish import fetch_tag
 from flows.snapshots.snapshot import CODE, Snapshot
 from flows.tracking import aliases, registry
@@ -113,7 +113,8 @@ def _compare_data(root: Path, then: Snapshot, now: Snapshot, grow: bool, say: Sa
     if not grow:
         return [f"the data, {data_out(now)[0]}/, are not the reference's"]
     cache = open_cache(root)
-    before, after = (_list_files(root, snapshot, cache, say) for snapshot in (then, now))
+    reason = "so that nobody can tell whether the data have only grown"
+    before, after = (list_data(root, snapshot, cache, reason, say) for snapshot in (then, now))
     lost = sorted(path for path in before if path != TABLE and before[path] != after.get(path))
     found = [f"files of the data changed or are gone: {shorten_list(lost)}"] if lost else []
     rows = [
@@ -123,23 +124,6 @@ def _compare_data(root: Path, then: Snapshot, now: Snapshot, grow: bool, say: Sa
     if gone := rows[0] - rows[1]:
         found.append(f"{len(gone)} rows of {TABLE} changed or are gone")
     return found
-
-
-def _list_files(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> dict[str, str]:
-    """The files of a snapshot's data with their hashes; its table lies in the cache afterwards."""
-    name, md5 = data_out(snapshot)
-    for attempt in ("here", "fetched"):
-        if attempt == "fetched":
-            fetch_outs(root, snapshot, [f"{name}/{TABLE}"], say)
-        if cache.state(md5) == "good":
-            files = cache.listing(md5)
-            if TABLE in files and cache.state(files[TABLE]) == "good":
-                return files
-    raise UserError(
-        f"DVC's cache lacks the list of {name}/ of commit {snapshot.commit[:12]} or its {TABLE}: "
-        f"nobody can tell whether the data have only grown: run this where the cache is whole, or "
-        f"set a remote that has it"
-    )
 
 
 def _compare_code(root: Path, then: Snapshot, now: Snapshot, permitted: list[str]) -> list[str]:

@@ -40,7 +40,9 @@ def read_test_images(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> 
     from mammo.data import tables  # it imports pandera: a second that most commands save
 
     settings = yaml.safe_load(snapshot.files["params.yaml"])
-    rows = tables.read_table(_find_table(root, snapshot, cache, say), tables.TRAIN)
+    reason = "which says who the test women are"
+    files = list_data(root, snapshot, cache, reason, say)
+    rows = tables.read_table(cache.path(files[TABLE]), tables.TRAIN)
     shares = Split.model_validate(settings["split"])
     splits = {woman: split_of(woman, shares) for woman in rows["patient_id"].unique()}
     rows = rows[rows["patient_id"].map(splits) == "test"]
@@ -64,15 +66,29 @@ def fetch_outs(root: Path, snapshot: Snapshot, targets: Sequence[str], say: Say)
         fetch_objects(folder, targets, say)
 
 
-def _find_table(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> Path:
+def list_data(
+    root: Path, snapshot: Snapshot, cache: Cache, reason: str, say: Say
+) -> dict[str, str]:
+    """The files of a snapshot's data with their hashes; `TABLE` lies in the cache afterwards.
+
+    Args:
+        root: the project.
+        snapshot: whose data.
+        cache: DVC's.
+        reason: what for, if it must be said that they are missing.
+        say: gets a line if they must be fetched.
+
+    Raises:
+        UserError: if neither the cache nor the remote has the list and the table.
+    """
     name, md5 = data_out(snapshot)
     for attempt in ("here", "fetched"):
         if attempt == "fetched":
             fetch_outs(root, snapshot, [f"{name}/{TABLE}"], say)
-        found = cache.listing(md5).get(TABLE) if cache.state(md5) == "good" else None
-        if found is not None and cache.state(found) == "good":
-            return cache.path(found)
+        files = cache.listing(md5) if cache.state(md5) == "good" else {}
+        if TABLE in files and cache.state(files[TABLE]) == "good":
+            return files
     raise UserError(
-        f"DVC's cache lacks {name}/{TABLE} (of the folder {md5}), which says who the test women "
-        f"are: run this where the cache is whole, or set a remote that has it"
+        f"DVC's cache lacks {name}/{TABLE} (of the folder {md5}), {reason}: run this where the "
+        f"cache is whole, or set a remote that has it"
     )

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import yaml
 from mlflow.models.model import MLMODEL_FILE_NAME
 
 import mammo
 from flows.audit.integrity import read_model
 from flows.tracking import served_model
 from flows.tracking.find_version import find_version
-from flows.tracking.register import SIGNATURE
+from flows.tracking.register import SIGNATURE, remove_local_paths
 from mammo.base.atomic_files import fresh_folder
 from mammo.base.errors import UserError
 from mammo.datasets.phantom.draw import phantom_dicom_bytes
@@ -86,22 +85,16 @@ def export_version(reference: str, folder: Path) -> float:
 
 def save_portable(portable: Path, target: Path) -> None:
     """Save what `export_predictor` wrote as an MLflow model."""
+    code = Path(str(served_model.__file__))
     mlflow.pyfunc.save_model(
         path=str(target),
-        python_model=str(Path(str(served_model.__file__))),
+        python_model=str(code),
         artifacts={"predictor": str(portable)},
         code_paths=[str(Path(str(mammo.__file__)).parent)],
         signature=SIGNATURE,
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
     )
-    # MLflow records paths of this machine, and never uses them.
-    file = target / MLMODEL_FILE_NAME
-    described = yaml.safe_load(file.read_text())
-    flavor = described["flavors"]["python_function"]
-    for name, part in flavor["artifacts"].items():
-        part["uri"] = name
-    flavor["model_code_path"] = Path(str(served_model.__file__)).name
-    file.write_text(yaml.safe_dump(described))
+    remove_local_paths(target / MLMODEL_FILE_NAME, code.name)
 
 
 def measure_distance(source: Path, portable: Path) -> float:

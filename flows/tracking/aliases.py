@@ -16,9 +16,8 @@ from typing import Literal
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
-from pydantic import TypeAdapter, ValidationError
 
-from flows.processes.checked import faults
+from flows.processes.checked import parse_record
 from flows.processes.run_git import git
 from flows.tracking import registry
 from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
@@ -207,13 +206,8 @@ def read_history() -> list[Move]:
 
 
 def _parse_move(tag: str, text: str) -> Move:
-    try:
-        return TypeAdapter(Move).validate_json(text)
-    except ValidationError as error:
-        raise UserError(
-            f"the tag {tag} of {MODEL} in MLflow is no record of a move ({faults(error)}): "
-            f"somebody changed it; restore the record, or delete the tag"
-        ) from None
+    what = f"the tag {tag} of {MODEL} in MLflow is no record of a move"
+    return parse_record(Move, text, what, "restore the record, or delete the tag")
 
 
 def find_unrecorded(moves: Sequence[Move], now: dict[str, int]) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
-from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
@@ -184,21 +184,26 @@ def log_predictor(root: Path, run: str) -> str:
                 pip_requirements=list_serving_requirements(),
                 tags=_MADE_BY,
             )
-        _remove_local_paths(info, Path(scratch))
+        where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
+        file = Path(mlflow.artifacts.download_artifacts(where, dst_path=scratch))
+        remove_local_paths(file, file_of(SERVING))
+        MlflowClient().log_model_artifact(info.model_id, str(file))
     return str(info.model_uri)
 
 
-def _remove_local_paths(info: ModelInfo, scratch: Path) -> None:
-    """Remove this machine's paths from a logged model: MLflow records them and never uses them."""
-    where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
-    file = Path(mlflow.artifacts.download_artifacts(where, dst_path=str(scratch)))
+def remove_local_paths(file: Path, code: str) -> None:
+    """Remove this machine's paths from a model of MLflow, which records them and never uses them.
+
+    Args:
+        file: its file `MLmodel`.
+        code: what stands in the place of the path of what loads it: it is found by its last part.
+    """
     described = yaml.safe_load(file.read_text())
     flavor = described["flavors"]["python_function"]
-    flavor["model_code_path"] = file_of(SERVING)  # it is loaded by its last part
+    flavor["model_code_path"] = code
     for name, part in flavor["artifacts"].items():
         part["uri"] = name
     file.write_text(yaml.safe_dump(described))
-    MlflowClient().log_model_artifact(info.model_id, str(file))
 
 
 def gather_predictor(root: Path, folder: Path) -> None:

@@ -125,7 +125,7 @@ def _check_formula(explained: _Explained, shape: tuple[int, int], backbone: str)
     """
     refusal = UserError(
         f"classifier.backbone = {backbone!r}: between its feature map and the head is more than a "
-        "mean, so that the heat has no formula for ONNX: register it without --onnx"
+        "mean, so that the heat has no formula for ONNX: it cannot be exported"
     )
     noise = np.random.default_rng(0).integers(0, 256, (1, *shape), np.uint8)
     model = explained.model

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,14 +20,11 @@ from mammo.assurance.promotion_rule import (
 from mammo.base.errors import UserError
 from tests.imports import ROOT
 from tests.support.judged import plan, policy, women
+from tests.support.spoil import Change, spoil
 
 
-def spoiled(tmp_path: Path, change: Any) -> Path:
-    content = yaml.safe_load((ROOT / "plan.yaml").read_text())
-    change(content)
-    path = tmp_path / "plan.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+def spoiled(tmp_path: Path, change: Change) -> Path:
+    return spoil(ROOT / "plan.yaml", tmp_path / "plan.yaml", change)
 
 
 @pytest.mark.parametrize(
