@@ -13,8 +13,6 @@ import fcntl
 import hashlib
 import json
 import math
-import random
-import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,13 +31,13 @@ from flows.promotion.networks import read_networks, read_predictor_settings
 from flows.promotion.women import Women, describe_women, read_test_images
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import registry
+from flows.tracking.mutex import hold_across_clones
 from mammo.assurance.plan import Looks
 from mammo.base.errors import UserError
 
 _LOOK, _WOMEN = "look.", "look_women."
 _SHORT = 16  # hexadecimal digits of a digest in the name of a tag
 _CHUNK = 500  # women whose hashes go into one tag: a tag of an experiment holds 5,000 characters
-_TRIES = 20  # of a look, while other clones take theirs at the same moment
 
 Hashes = frozenset[str]
 
@@ -87,24 +85,17 @@ def take(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
     women = describe_women(read_test_images(root, snapshot, open_cache(root), say))
     model = name_model(snapshot)
     experiment = registry.open_store(root)
-    with _hold(root):
-        for _ in range(_TRIES):
-            known = _read_tags(experiment)
-            looks = _read_looks(known)
-            digest = _hash(women.labels)
-            mine = [look for look in looks if (look.model, look.test_women) == (model, digest)]
-            if mine:
-                return mine[0]
-            look = place(looks, _read_women(known), model, women, plan)
-            _record(experiment, look, women)
-            others = {found for found in _read_tags(experiment) if found.startswith(_LOOK)}
-            if others <= known.keys() | {_tag_of(look)}:
-                say(f"{look.sentence}: counted, {plan.number - look.number} left")
-                return look
-            # Another clone took one at the same moment: both step back, and one comes first.
-            MlflowClient().delete_experiment_tag(experiment, _tag_of(look))
-            time.sleep(random.uniform(0.05, 0.5))
-    raise UserError("other clones take looks without end: run this again")
+    digest = _hash(women.labels)
+    with _hold(root), hold_across_clones("looks"):
+        known = _read_tags(experiment)
+        looks = _read_looks(known)
+        mine = [look for look in looks if (look.model, look.test_women) == (model, digest)]
+        if mine:
+            return mine[0]
+        look = place(looks, _read_women(known), model, women, plan)
+        _record(experiment, look, women)
+    say(f"{look.sentence}: counted, {plan.number - look.number} left")
+    return look
 
 
 def place(

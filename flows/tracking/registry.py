@@ -54,7 +54,12 @@ def open_store(root: Path) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     addresses.mend(root)  # not before: MLflow makes tables, and rows in them, at the first question
     if experiment is None:
-        client.create_experiment(EXPERIMENT, artifact_location=addresses.TOP if file else None)
+        try:
+            client.create_experiment(EXPERIMENT, artifact_location=addresses.TOP if file else None)
+        except MlflowException as error:
+            # Another process may have made it meanwhile.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
     mlflow.set_experiment(EXPERIMENT)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None

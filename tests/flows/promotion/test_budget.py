@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,22 +152,16 @@ def test_two_clones_at_the_same_moment_take_two_looks_and_never_one_too_many(roo
         except NoLookLeftError:
             results.append("none")
 
-    # The lock is of a clone: without it these are as many clones.
+    # The file's lock is of a clone: without it these are as many clones.
     threads = [threading.Thread(target=work, args=(one,)) for one in snapshots]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "hold_lock", lambda *_: Nothing())
+        patch.setattr(budget, "hold_lock", lambda *_: nullcontext())
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     assert sorted(map(str, results)) == ["1", "2", "3", "none", "none", "none"]
     assert [look.number for look in list_looks(root)] == [1, 2, 3]
-
-
-class Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def test_the_registry_names_no_woman(root: Path) -> None:

@@ -1,0 +1,55 @@
+"""Of all clones that share a registry, one at a time holds a lock of it."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.tracking import mutex, registry
+from flows.tracking.mutex import hold_across_clones
+from tests.support.small_project import store
+
+
+@pytest.fixture(autouse=True)
+def empty_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store(tmp_path)
+
+
+def models() -> list[str]:
+    return [model.name for model in MlflowClient().search_registered_models()]
+
+
+def test_it_is_held_by_one_and_nothing_stays_behind() -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        with hold_across_clones("looks"):
+            inside += 1
+            most = max(most, inside)
+            assert models() == [f"{registry.MODEL}.looks.lock"]
+            inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert models() == []
+
+
+def test_it_is_let_go_when_the_work_fails() -> None:
+    with pytest.raises(KeyError), hold_across_clones("looks"):
+        raise KeyError
+    assert models() == []
+
+
+def test_what_a_killed_holder_left_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutex, "ABANDONED_AFTER", 0.5)
+    MlflowClient().create_registered_model(f"{registry.MODEL}.looks.lock")
+    with hold_across_clones("looks"):
+        assert models() == [f"{registry.MODEL}.looks.lock"]
+    assert models() == []
