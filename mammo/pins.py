@@ -65,6 +65,8 @@ def set_pins() -> None:
         os.environ.pop("OPENCV_CPU_DISABLE", None)
     # Makes OpenMP give fewer threads than asked for.
     os.environ.pop("OMP_THREAD_LIMIT", None)
+    # NumPy refuses to load where both this and the list of what it may not use are set.
+    os.environ.pop("NPY_ENABLE_CPU_FEATURES", None)
 
 
 def main(command: list[str]) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mammo.base.determinism import check_pins
 from mammo.base.errors import UserError
 
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run `main`; an error that the user can correct becomes one line on stderr and status 1."""
     try:
+        check_pins()
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
@@ -191,13 +192,13 @@ def _optimiser_step(device: torch.device) -> Iterator[Result]:
     weights = [nn.Parameter(_tensor(device, *s, seed=i)) for i, s in enumerate(shapes)]
     averages = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.01, fused=True)
+    averaging: Any = get_ema_multi_avg_fn  # without types in torch
     for step in range(5):
         for number, weight in enumerate(weights):
             weight.grad = _tensor(device, *weight.shape, seed=10 * step + number)
         nn.utils.clip_grad_norm_(weights, 10.0)
         optimizer.step()
-        for average, weight in zip(averages, weights, strict=True):
-            average.mul_(0.9).add_(weight.detach(), alpha=0.1)
+        averaging(0.9)(averages, [weight.detach() for weight in weights], None)
     yield from weights
     yield from averages
 

@@ -239,41 +239,21 @@ def load_epoch(
     if part.count > 1:
         places, counted = part.split_batches(len(epoch), settings.batch_size)
         title = title if part.is_first else ""
-    load = load_and_render if device.type == "cpu" else load_and_change
-    loaded = load(epoch, settings.batch_size // part.count, device, title, places, part.count)
-    for number, (pictures, targets) in enumerate(loaded):
+    data = epoch if device.type == "cpu" else UnchangedEpoch(epoch)
+    loader = build_loader(data, settings.batch_size // part.count, device, places, part.count)
+    for number, batch in enumerate(track_batches(loader, title)):
+        pictures, targets = batch if device.type == "cpu" else change_batch(batch, device)
         whole = len(targets), len(targets)
         yield pictures, targets, whole if places is None else counted[number]
 
 
-def load_and_render(
-    epoch: Epoch,
-    batch_size: int,
-    device: torch.device,
-    title: str,
-    places: Sequence[int] | None = None,
-    processes: int = 1,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pictures and targets as `load_epoch`, changed by OpenCV as they are loaded."""
-    yield from track_batches(build_loader(epoch, batch_size, device, places, processes), title)
-
-
-def load_and_change(
-    epoch: Epoch,
-    batch_size: int,
-    device: torch.device,
-    title: str,
-    places: Sequence[int] | None = None,
-    processes: int = 1,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what `load_and_render` yields, but for rounding, changed on the device.
+def change_batch(batch: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Change a batch of `UnchangedEpoch` on a device: what `Epoch` gives, but for rounding.
 
     On a CPU this takes thirty times as long as OpenCV does.
     """
-    loader = build_loader(UnchangedEpoch(epoch), batch_size, device, places, processes)
-    for batch in track_batches(loader, title):
-        pictures, changes, targets = (part.to(device, non_blocking=True) for part in batch)
-        yield render_batch(pictures, changes), targets
+    pictures, changes, targets = (part.to(device, non_blocking=True) for part in batch)
+    return render_batch(pictures, changes), targets
 
 
 def track_batches(data: DataLoader[Any], title: str) -> Iterable[Any]:

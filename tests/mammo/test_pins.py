@@ -26,13 +26,13 @@ print(json.dumps({
 x86 = pytest.mark.skipif(not X86, reason="kernels are chosen otherwise on this architecture")
 
 
-def python(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run Python without what this process has pinned."""
     kept = {name: value for name, value in os.environ.items() if name not in PINS}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**kept, "PYTHONPATH": str(ROOT)},
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
     )
@@ -70,6 +70,19 @@ def test_a_process_that_loaded_numpy_first_is_refused() -> None:
         "mammo.base.errors.UserError: NumPy was loaded before mammo could pin it"
     )
     assert last.endswith("start the command with `python -m mammo.pins COMMAND`")
+
+
+@x86
+def test_so_is_a_stage_of_any_kind() -> None:
+    script = "import numpy\nfrom stages.runner import run_stage\nrun_stage(lambda: None)"
+    done = python("-c", script)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: NumPy was loaded before mammo could pin it")
+
+
+def test_what_somebody_set_for_numpy_does_not_keep_it_from_loading() -> None:
+    done = python("-c", "import mammo, numpy", NPY_ENABLE_CPU_FEATURES="AVX2")
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_that_loaded_mammo_first_is_not() -> None:

@@ -17,9 +17,10 @@ from mammo.classifier.inputs import (
     IMAGENET_STD,
     Epoch,
     Pictures,
+    UnchangedEpoch,
     build_loader,
+    change_batch,
     label_rois,
-    load_and_change,
     load_epoch,
     repeat_positives,
     to_input,
@@ -121,12 +122,10 @@ def test_changed_on_the_device_pictures_are_what_they_are_when_changed_as_they_l
     wanted = settings(balance="upsample", balance_factor=2.5)
     pictures = Pictures([roi(number) for number in range(7)], wanted)
     epoch = Epoch(pictures, TARGETS, wanted, 5, 1)
-    both = zip(
-        load_epoch(epoch, wanted, CPU, ""),
-        load_and_change(epoch, wanted.batch_size, CPU, ""),
-        strict=True,
-    )
-    for (one, targets, counted), (other, same_targets) in both:
+    unchanged = build_loader(UnchangedEpoch(epoch), wanted.batch_size, CPU)
+    both = zip(load_epoch(epoch, wanted, CPU, ""), unchanged, strict=True)
+    for (one, targets, counted), batch in both:
+        other, same_targets = change_batch(batch, CPU)
         assert counted == (len(one), len(one))
         assert torch.equal(targets, same_targets)
         apart = one.int() - other.int()
