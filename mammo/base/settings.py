@@ -119,7 +119,7 @@ class Classifier(Section):
     target: list[TargetColumn] = Field(min_length=1)  # a positive has any of these
     image_height: Positive  # pixels
     image_width: Positive
-    backbone: str  # efficientnet_lite0 or a torchvision classification model
+    backbone: str  # efficientnet_lite0, _lite1, _lite2 or a torchvision classification model
     weights: str  # "imagenet", "none", or weights/NAME.safetensors to start from
     trainable_layers: Literal["all"] | Annotated[int, Field(ge=0)]  # last leaf layers of it
     freeze_batch_norm: bool
