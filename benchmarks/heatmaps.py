@@ -197,7 +197,7 @@ def summarise(games: pd.DataFrame) -> str:
     cuts = np.quantile(images["diameter"], [1 / 3, 2 / 3])
     size = np.digitize(everything["diameter"], cuts)
     groups = {"all": everything}
-    groups |= {kind: part for kind, part in games.groupby("kind") if kind != "all"}
+    groups |= {str(kind): part for kind, part in games.groupby("kind") if kind != "all"}
     edges = f"cut at {cuts[0]:.0f} and {cuts[1]:.0f} pixels"
     groups |= {f"{name}, {edges}": everything[size == place] for place, name in enumerate(SIZES)}
     return "\n\n".join(summarise_group(name, part) for name, part in groups.items() if len(part))
@@ -232,7 +232,7 @@ def summarise_group(title: str, games: pd.DataFrame) -> str:
 def show(values: "pd.Series[float]", women: "pd.Series[str]") -> str:
     """A mean with the interval of resampled women; they are drawn alike for each column."""
     codes, names = pd.factorize(women, sort=True)
-    sums = np.bincount(codes, values, minlength=len(names))
+    sums = np.bincount(codes, values.to_numpy(float), minlength=len(names))
     counts = np.bincount(codes, minlength=len(names))
     drawn = np.random.default_rng(20).integers(0, len(names), (RESAMPLES, len(names)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)

@@ -113,7 +113,7 @@ RECIPES = {
 }  # fmt: skip
 """What is compared, by name."""
 
-CROPS = {
+CROPS: dict[str, Any] = {
     "image_height": 128, "image_width": 128, "trainable_layers": "all", "learning_rate": 0.001,
     "weight_decay": 0.01, "batch_size": 16, "epochs": 10, "patience": 10, "select_by": "auroc",
     "average": 0.98, "balance": "none", "balance_factor": 1.0,

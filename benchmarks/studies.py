@@ -40,7 +40,6 @@ from mammo.classifier_training import fit as training
 from mammo.data.splits import hash_to_unit_interval, target_of
 from mammo.data.tables import MANIFEST, ROIS, read_table
 from mammo.kept.result_store import open_store
-from stages import crop_rois, preprocess, split, train_detector
 
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "efficientnet-lite-pytorch")
 SALT = "folds"  # of the hash that deals women to folds
@@ -82,6 +81,8 @@ def prepare(params: Params, data: Path, keep: Path) -> Path:
 
     The detector knows boxes of breasts only, no label, so it may have seen a fold's test women.
     """
+    from stages import crop_rois, preprocess, split, train_detector  # they import the detector
+
     files = sorted(path for path in data.rglob("*") if path.is_file())
     if not files:
         raise UserError(f"{data}: there is no data set here, with train.csv and train_images/")

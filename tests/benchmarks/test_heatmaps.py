@@ -56,7 +56,9 @@ def test_each_marked_cancer_is_explained_by_every_method(games: pd.DataFrame) ->
         for methods in everything.groupby("image_id")["method"].apply(list)
     )
     assert set(games.loc[games["patient_id"] == "w1", "kind"]) == {"all", "mass"}
-    assert games[["chance", "energy", "uniform"]].stack().between(0, 1).all()
+    shares = games[["chance", "energy", "uniform"]].to_numpy()
+    assert shares.min() >= 0
+    assert shares.max() <= 1
 
 
 def test_the_tables_are_of_all_of_each_kind_and_of_three_sizes(games: pd.DataFrame) -> None:
