@@ -1,11 +1,13 @@
 """Does the heat lie on the lesion: the pointing game and the energy of several methods.
 
+    python -m benchmarks.heatmaps outputs                             # the model made here: minutes
     python -m benchmarks.heatmaps KEEP --phantoms 300
     python -m benchmarks.heatmaps KEEP --data DIR --base recipes/mini-mias.yaml --pictures FOLDER
     python -m benchmarks.heatmaps KEEP --data DIR ... --recipe patches --patches FILE
 
+Without a data set, a folder of a pipeline's outputs is meant: its network and its test women. Else
 KEEP and the other arguments are those of `benchmarks.recipes`, whose trainings are taken, or made.
-Each cancer whose lesions lesions.csv marks is explained by the network that did not see its woman.
+Each cancer whose lesions lesions.csv marks is explained by a network that did not see its woman.
 A lesion is the ellipse in its box: the circle that mini-MIAS gives. It is hit if the heat's peak
 lies in it, or within `explain.tolerance` pixels; chance is a point drawn uniformly from the breast.
 The energy is the share of all heat that lies in the lesion (Wang et al. 2020); that of a uniform
@@ -15,7 +17,8 @@ of each image under each method: they show women, and belong into no repository.
 
 import mammo  # noqa: F401, I001  (before NumPy, which it pins)
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,14 +31,14 @@ from pytorch_grad_cam import EigenCAM, EigenGradCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 
 from benchmarks.recipes import BASELINE, RECIPES, choose_recipes, open_study, settle
-from benchmarks.studies import Study, Trial, train_trial
+from benchmarks.studies import Study, Trial, read_study, train_trial
 from mammo.base.atomic_files import write_bytes
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
-from mammo.data.tables import ROIS, read_table
+from mammo.data.tables import ROIS, SPLIT, read_table
 from mammo.explanation.grad_cam import METHODS, compute_heatmap
 from mammo.explanation.overlay import draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast
@@ -61,7 +64,7 @@ Heat = NDArray[np.float32]
 
 
 def main(
-    keep: Annotated[Path, typer.Argument(help="The folder of benchmarks.recipes.")],
+    keep: Annotated[Path, typer.Argument(help="Outputs, or KEEP of benchmarks.recipes.")],
     data: Annotated[Path | None, typer.Option(help="A data set in our layout.")] = None,
     phantoms: Annotated[int, typer.Option(help="Draw so many women instead.")] = 0,
     base: Annotated[Path, typer.Option(help="Its settings.")] = Path("params.yaml"),
@@ -74,28 +77,59 @@ def main(
     """Explain every marked cancer, and print the tables."""
     try:
         params = load_params(base)
-        choose_recipes([recipe], patches)
-        if RECIPES[recipe].change:
-            raise UserError(f"{recipe} is no setting, and its networks are not kept")
-        study = open_study(params, keep, data, phantoms, None, folds)
-        games = play(study, params, recipe, patches, keep, seeds, pictures)
+        if data is None and phantoms == 0:
+            title, study = str(keep), read_outputs(params, keep)
+            parts = iter([(keep / "train_classifier", study.folds[0])])
+        else:
+            choose_recipes([recipe], patches)
+            study = open_study(params, keep, data, phantoms, None, folds)
+            title = f"{study.name}, recipe {recipe}, {seeds} seeds"
+            parts = train_folds(study, params, recipe, patches, keep, seeds)
+        games = play(study, params, parts, pictures)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    print(f"{study.name}, recipe {recipe}, {seeds} seeds")
+    print(title)
     print(summarise(games))
+
+
+def read_outputs(params: Params, outputs: Path) -> Study:
+    """What a pipeline made, with its own split as the one division."""
+    study = read_study(outputs.name, params, outputs, 3)
+    women = read_table(outputs / "split/split.csv", SPLIT).set_index("patient_id")["split"]
+    own = [str(split) for split in study.table["patient_id"].map(women)]
+    return replace(study, folds=[own])
+
+
+def train_folds(
+    study: Study, params: Params, recipe: str, patches: Path | None, keep: Path, seeds: int
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each network's folder, and which pictures are its test.
+
+    Raises:
+        UserError: if the recipe is no setting.
+    """
+    if RECIPES[recipe].change:
+        raise UserError(f"{recipe} is no setting, and its networks are not kept")
+    settings = settle(study, params, RECIPES[recipe], patches)
+    for seed in range(seeds):
+        for fold, parts in enumerate(study.folds):
+            yield train_trial(study, fold, Trial(settings, seed), params.threads, keep), parts
 
 
 def play(
     study: Study,
     params: Params,
-    recipe: str,
-    patches: Path | None,
-    keep: Path,
-    seeds: int,
+    networks: Iterator[tuple[Path, list[str]]],
     pictures: Path | None = None,
 ) -> pd.DataFrame:
-    """One row for each marked cancer, kind of its lesions, method and seed.
+    """One row for each network, marked cancer, kind of its lesions, and method.
+
+    Args:
+        study: the pictures.
+        params: kinds of lesions, tolerance and threads.
+        networks: their folders, and the split of each picture.
+        pictures: a folder for pictures; what is there already stays.
 
     Returns:
         patient_id, image_id, kind ("all": of lesions of any kind), diameter (of the largest lesion,
@@ -114,28 +148,25 @@ def play(
     marked = (study.table["target"] == 1) & study.table["image_id"].isin(lesions["all"].keys())
     if not marked.any():
         raise UserError(f"{study.name}: no positive image has a lesion of explain.kinds")
-    settings, rows = settle(study, params, RECIPES[recipe], patches), []
-    for seed in range(seeds):
-        for fold, parts in enumerate(study.folds):
-            folder = train_trial(study, fold, Trial(settings, seed), params.threads, keep)
-            model, _ = load_classifier(folder)
-            pin(seed, params.threads)
-            mine = study.table[marked & (np.array(parts) == "test")]
-            for row in track(mine.to_dict("records"), f"seed {seed}, fold {fold}", len(mine)):
-                roi = read_gray(Path(row["path"]))
-                heats = {
-                    name: compute_heatmap(model, roi, settings, method)
-                    for name, method in MEASURED.items()
-                }
-                image_id = row["image_id"]
-                about = {name: row[name] for name in ("patient_id", "image_id")}
-                for kind, boxes in lesions.items():
-                    if image_id in boxes:
-                        found = score(roi, heats, boxes[image_id], params.explain.tolerance)
-                        rows += [{**about, "kind": kind, **one} for one in found]
-                if pictures is not None and seed == 0:
-                    picture = draw(roi, heats, lesions["all"][image_id])
-                    write_bytes(pictures / f"{image_id}.png", encode_png(picture))
+    rows = []
+    for folder, parts in networks:
+        model, settings = load_classifier(folder)
+        pin(params.seed, params.threads)
+        mine = study.table[marked & (np.array(parts) == "test")]
+        for row in track(mine.to_dict("records"), "heatmaps", len(mine)):
+            roi, image_id = read_gray(Path(row["path"])), row["image_id"]
+            heats = {
+                name: compute_heatmap(model, roi, settings, method)
+                for name, method in MEASURED.items()
+            }
+            about = {name: row[name] for name in ("patient_id", "image_id")}
+            for kind, boxes in lesions.items():
+                if image_id in boxes:
+                    found = score(roi, heats, boxes[image_id], params.explain.tolerance)
+                    rows += [{**about, "kind": kind, **one} for one in found]
+            if pictures is not None and not (pictures / f"{image_id}.png").exists():
+                picture = draw(roi, heats, lesions["all"][image_id])
+                write_bytes(pictures / f"{image_id}.png", encode_png(picture))
     return pd.DataFrame(rows)
 
 

@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 
 from benchmarks import heatmaps
-from benchmarks.heatmaps import MEASURED, fill_ellipses, play, score, show, summarise
+from benchmarks.heatmaps import (
+    MEASURED,
+    fill_ellipses,
+    play,
+    read_outputs,
+    score,
+    show,
+    summarise,
+    train_folds,
+)
 from benchmarks.recipes import BASELINE
 from benchmarks.studies import read_study
 from mammo.base.errors import UserError
@@ -45,7 +54,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def games(params: Params, outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     study = read_study("tiny", params, outputs, 3)
     keep = tmp_path_factory.mktemp("kept")
-    return play(study, params, BASELINE, None, keep, seeds=1, pictures=keep / "pictures")
+    networks = train_folds(study, params, BASELINE, None, keep, seeds=1)
+    return play(study, params, networks, pictures=keep / "pictures")
 
 
 def test_each_marked_cancer_is_explained_by_every_method(games: pd.DataFrame) -> None:
@@ -87,7 +97,14 @@ def test_without_a_marked_cancer_it_says_so(params: Params, outputs: Path, tmp_p
     other = params.explain.model_copy(update={"kinds": ["cyst"]})
     study = read_study("tiny", params, outputs, 3)
     with pytest.raises(UserError, match="no positive image has a lesion"):
-        play(study, params.model_copy(update={"explain": other}), BASELINE, None, tmp_path, 1)
+        play(study, params.model_copy(update={"explain": other}), iter(()))
+
+
+def test_the_outputs_of_a_pipeline_keep_their_own_split(params: Params, outputs: Path) -> None:
+    mine = read_outputs(params, outputs)
+    (own,) = mine.folds
+    split = pd.read_csv(outputs / "split/split.csv").set_index("patient_id")["split"]
+    assert own == list(mine.table["patient_id"].map(split))
 
 
 def breast() -> np.ndarray:
