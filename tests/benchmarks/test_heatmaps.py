@@ -54,8 +54,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def games(params: Params, outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     study = read_study("tiny", params, outputs, 3)
     keep = tmp_path_factory.mktemp("kept")
-    networks = train_folds(study, params, BASELINE, None, keep, seeds=1)
-    return play(study, params, networks, pictures=keep / "pictures")
+    network, parts = next(train_folds(study, params, BASELINE, None, keep, seeds=1))
+    assert parts == study.folds[0]
+    return play(study, params, iter([(network, fold) for fold in study.folds]))
 
 
 def test_each_marked_cancer_is_explained_by_every_method(games: pd.DataFrame) -> None:
