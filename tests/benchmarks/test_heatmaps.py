@@ -56,7 +56,8 @@ def games(params: Params, outputs: Path, tmp_path_factory: pytest.TempPathFactor
     keep = tmp_path_factory.mktemp("kept")
     network, parts = next(train_folds(study, params, BASELINE, None, keep, seeds=1))
     assert parts == study.folds[0]
-    return play(study, params, iter([(network, fold) for fold in study.folds]))
+    networks = iter([(network, fold) for fold in study.folds])
+    return play(study, params, networks, pictures=outputs / "pictures")
 
 
 def test_each_marked_cancer_is_explained_by_every_method(games: pd.DataFrame) -> None:
@@ -85,16 +86,16 @@ def test_the_tables_are_of_all_of_each_kind_and_of_three_sizes(games: pd.DataFra
         assert [line.split()[0] for line in table.splitlines()[2:]] == list(MEASURED)
 
 
-def test_a_picture_shows_the_image_under_each_method(
-    params: Params, outputs: Path, tmp_path: Path
-) -> None:
+def test_a_picture_shows_the_image_under_each_method(outputs: Path, games: pd.DataFrame) -> None:
+    written = {path.stem for path in (outputs / "pictures").iterdir()}
+    assert written == set(games["image_id"])
     roi = np.full((48, 32), 90, np.uint8)
     heats = {name: np.full(roi.shape, 0.5, np.float32) for name in MEASURED}
     picture = heatmaps.draw(roi, heats, [Box(5, 5, 20, 20)])
     assert picture.shape == (480, 320 * (1 + len(MEASURED)), 3)
 
 
-def test_without_a_marked_cancer_it_says_so(params: Params, outputs: Path, tmp_path: Path) -> None:
+def test_without_a_marked_cancer_it_says_so(params: Params, outputs: Path) -> None:
     other = params.explain.model_copy(update={"kinds": ["cyst"]})
     study = read_study("tiny", params, outputs, 3)
     with pytest.raises(UserError, match="no positive image has a lesion"):
