@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
-from pytorch_grad_cam import EigenCAM, EigenGradCAM
+from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAMPlusPlus
 from pytorch_grad_cam.base_cam import BaseCAM
 
 from benchmarks.recipes import BASELINE, RECIPES, choose_recipes, open_study, settle
@@ -49,6 +49,7 @@ from stages.explain import find_lesions
 
 MEASURED: dict[str, type[BaseCAM]] = {
     **METHODS,
+    "grad_cam_plusplus": GradCAMPlusPlus,
     "eigen_cam": EigenCAM,
     "eigen_grad_cam": EigenGradCAM,
 }

@@ -35,11 +35,7 @@ ORIGIN_NAMES = {
     "f2_at_half": "F2 at 0.5",
 }
 NO_STAGES = {"prediction_pool", "audit"}  # settings on which no stage depends
-HEAT_NAMES = {
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plusplus": "Grad-CAM++",
-    "layer_cam": "LayerCAM",
-}
+HEAT_NAMES = {"grad_cam": "Grad-CAM", "layer_cam": "LayerCAM"}
 GALLERY = {
     "true_positive": "Cancers found, the surest first",
     "false_positive": "False alarms, the surest first",

@@ -199,7 +199,7 @@ class Explain(Section):
 
     # Of the pictures and the pointing game of the stage explain. The heatmap that a served model
     # gives with its answer is Grad-CAM always.
-    method: Literal["grad_cam", "grad_cam_plusplus", "layer_cam"] = "grad_cam"
+    method: Literal["grad_cam", "layer_cam"] = "grad_cam"
     images: Positive  # of each kind: true positives, false positives, missed cancers
     kinds: list[str] = Field(min_length=1)  # of lesions.csv: what marks a cancer
     tolerance: Annotated[float, Field(ge=0)]  # pixels around a lesion that still count as a hit

@@ -1,8 +1,10 @@
 """Where the classifier looked (Grad-CAM or a relative), and how often that is where the lesion is.
 
-All of them weigh the channels of the last feature map. Where the network's head takes their mean
-over the picture, as ours do, the gradient is the same in each cell: then HiResCAM, XGrad-CAM and
-ShapleyCAM give Grad-CAM's map, and the elementwise Grad-CAM gives LayerCAM's.
+Both weigh the channels of the last feature map. Where the network's head takes their mean over the
+picture, as ours do, the gradient is the same in each cell of a channel: then HiResCAM, XGrad-CAM
+and ShapleyCAM give Grad-CAM's map, and the elementwise Grad-CAM gives LayerCAM's. So does
+Grad-CAM++, as long as no channel alone raises the logit by much, but for a constant in the library
+that keeps it from dividing by zero.
 """
 
 import copy
@@ -12,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
+from pytorch_grad_cam import GradCAM, LayerCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
@@ -28,12 +30,11 @@ Heat = NDArray[np.float32]
 
 METHODS: dict[str, type[BaseCAM]] = {
     "grad_cam": GradCAM,
-    "grad_cam_plusplus": GradCAMPlusPlus,
     "layer_cam": LayerCAM,
 }
-"""What `explain.method` may name: Selvaraju et al. 2017, Chattopadhay et al. 2018, Jiang et al.
-2021. EigenCAM and EigenGradCAM are not among them: the singular vectors that they take have a sign
-that is chance, and bits that depend on the processor."""
+"""What `explain.method` may name: Selvaraju et al. 2017, and Jiang et al. 2021, who leave out what
+lowers the logit. EigenCAM and EigenGradCAM are not among them: the singular vectors that they take
+have a sign that is chance, and bits that depend on the processor."""
 
 
 def compute_heatmap(
