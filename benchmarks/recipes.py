@@ -240,7 +240,7 @@ def run(
     Args:
         study: on what.
         params: the settings that recipes change, and the threads.
-        names: of `RECIPES`.
+        names: of `RECIPES`, with the baseline; one whose first weights are missing is left out.
         patches: a file of first weights, for recipes that start from it.
         keep: a folder for all that is made.
         seeds: 0, 1 and so on.
@@ -248,8 +248,17 @@ def run(
 
     Returns:
         By recipe; a seed counts once all its folds are there.
+
+    Raises:
+        UserError: if the baseline's first weights are missing, or as `fit`.
     """
-    settings = {name: settle(study, params, RECIPES[name], patches) for name in names}
+    settings = {BASELINE: settle(study, params, RECIPES[BASELINE], patches)}
+    for name in names:
+        try:
+            settings[name] = settle(study, params, RECIPES[name], patches)
+        except UserError as error:  # no weights of ResNet-50 without a network: the others go on
+            print(f"{name} is left out: {error}", flush=True)
+    names = list(settings)
     folds, total = range(len(study.folds)), seeds * len(names) * len(study.folds)
     number = 0
     done: dict[str, dict[int, list[Path]]] = {name: {} for name in names}

@@ -90,7 +90,8 @@ def prepare(params: Params, data: Path, keep: Path) -> Path:
     made_of = params.model_dump_json(
         include={"seed", "threads", "preprocess", "split", "detector", "crop"}
     )
-    code = [code_version(f"stages.{name}", LIBRARIES) for name in ("preprocess", "crop_rois")]
+    named = ("preprocess", "train_detector", "crop_rois")
+    code = [code_version(f"stages.{name}", LIBRARIES) for name in named]
     train = (data / "train.csv").read_text()
     folder = keep / "sets" / key_of(train, *sizes, made_of, *code)[:16]
     stages: dict[str, Callable[[Path], None]] = {

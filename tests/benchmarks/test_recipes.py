@@ -124,6 +124,19 @@ def test_a_seed_counts_when_all_its_folds_are_there(
     assert "all-layers" not in compare(others, {})
 
 
+def test_a_recipe_without_its_first_weights_is_left_out_and_told(
+    found: dict[str, Found],
+    study: Study,
+    params: Params,
+    kept: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names, missing = [BASELINE, PATCHES], tmp_path / "backbone.safetensors"
+    assert list(recipes.run(study, params, names, missing, kept, 1, train=False)) == [BASELINE]
+    assert "patches is left out: classifier.weights" in capsys.readouterr().out
+
+
 def test_a_training_is_another_one_with_other_settings_seed_fold_pictures_or_first_weights(
     study: Study, params: Params, tmp_path: Path
 ) -> None:
