@@ -2,10 +2,10 @@
 
     python -m stages.explain
 
-Draws Grad-CAM over the true and false positives with the highest probability, and over the missed
-cancers with the lowest (gallery.csv, overlays/). On every test image of a cancer whose lesions
-lesions.csv marks, it plays the pointing game: does the heat's peak lie in a lesion, and how often
-would a guess?
+Draws the heat (Grad-CAM, or what `explain.method` names) over the true and false positives with the
+highest probability, and over the missed cancers with the lowest (gallery.csv, overlays/). On every
+test image of a cancer whose lesions lesions.csv marks, it plays the pointing game: does the heat's
+peak lie in a lesion, and how often would a guess?
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
 from mammo.explanation.grad_cam import (
+    METHODS,
     compute_chance,
     compute_heatmap,
     hits_lesion,
@@ -62,6 +63,7 @@ def run(
     gallery = gallery.set_index("image_id", drop=False)
     paths = rois.set_index("image_id")["path"]
     model, settings = load_classifier(classifier)
+    method = METHODS[params.explain.method]
 
     # A game needs a cancer: a lesion marked in an image without one is no target.
     in_game = (images["target"] == 1) & images["image_id"].isin(lesions.keys())
@@ -70,7 +72,7 @@ def run(
     for row in track(wanted.to_dict("records"), "explain", len(wanted)):
         image_id = row["image_id"]
         roi = read_gray(crops / "images" / paths[image_id])
-        heat = compute_heatmap(model, roi, settings)
+        heat = compute_heatmap(model, roi, settings, method)
         marked = lesions.get(image_id) if row["target"] == 1 else None
         if marked is not None:
             called = row["probability"] >= thresholds["image"]

@@ -35,6 +35,7 @@ ORIGIN_NAMES = {
     "f2_at_half": "F2 at 0.5",
 }
 NO_STAGES = {"prediction_pool", "audit"}  # settings on which no stage depends
+HEAT_NAMES = {"grad_cam": "Grad-CAM", "layer_cam": "LayerCAM"}
 GALLERY = {
     "true_positive": "Cancers found, the surest first",
     "false_positive": "False alarms, the surest first",
@@ -68,6 +69,7 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
         "best_params": _json(outputs / "tune_classifier/best_params.json"),
         "gallery": _gallery(outputs),
         "gallery_titles": GALLERY,
+        "heat_name": HEAT_NAMES[params.explain.method],
         "game": _json(outputs / "explain/metrics.json")["pointing_game"],
         "params": params.model_dump(mode="json", exclude=NO_STAGES),
         **{

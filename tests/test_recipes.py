@@ -84,25 +84,29 @@ def test_a_slip_is_named(tmp_path: Path, change: Change, complaint: str) -> None
         load_params(path)
 
 
-def test_what_may_be_left_out_is_one_and_is_written_only_where_it_is_another(
+def test_what_may_be_left_out_has_a_default_and_is_written_only_where_it_is_another(
     tmp_path: Path,
 ) -> None:
     whole = load_params(ROOT / "params.yaml")
 
     def leave_out(content: dict[str, dict[str, object]]) -> None:
         del content["classifier"]["processes"], content["tune"]["at_once"]
+        del content["explain"]["method"]
 
     assert load_params(spoiled(tmp_path, leave_out)) == whole
     written = whole.model_dump(mode="json")
     assert "processes" not in written["classifier"]
     assert "at_once" not in written["tune"]
+    assert "method" not in written["explain"]
     assert written["tune"]["epochs"] == whole.tune.epochs
 
     def change(content: dict[str, dict[str, object]]) -> None:
         content["classifier"]["processes"] = content["tune"]["at_once"] = 4
+        content["explain"]["method"] = "layer_cam"
 
     written = load_params(spoiled(tmp_path, change)).model_dump(mode="json")
     assert written["classifier"]["processes"] == written["tune"]["at_once"] == 4
+    assert written["explain"]["method"] == "layer_cam"
 
 
 def test_the_settings_of_an_earlier_version_are_read_with_their_policy(tmp_path: Path) -> None:

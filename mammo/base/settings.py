@@ -1,7 +1,8 @@
 """params.yaml as typed, validated objects.
 
 Every key is required and an unknown key is an error: what a model was made with stands in one file
-and nowhere else. Two keys may be left out, and are then 1: classifier.processes and tune.at_once.
+and nowhere else. Three keys may be left out: classifier.processes and tune.at_once, which are then
+1, and explain.method, which is then grad_cam.
 `recipes/*.yaml` are whole files of the same form.
 """
 
@@ -119,7 +120,7 @@ class Classifier(Section):
     target: list[TargetColumn] = Field(min_length=1)  # a positive has any of these
     image_height: Positive  # pixels
     image_width: Positive
-    backbone: str  # efficientnet_lite0 or a torchvision classification model
+    backbone: str  # efficientnet_lite0, _lite1, _lite2 or a torchvision classification model
     weights: str  # "imagenet", "none", or weights/NAME.safetensors to start from
     trainable_layers: Literal["all"] | Annotated[int, Field(ge=0)]  # last leaf layers of it
     freeze_batch_norm: bool
@@ -194,8 +195,11 @@ class Evaluate(Section):
 
 
 class Explain(Section):
-    """Grad-CAM."""
+    """Heatmaps."""
 
+    # Of the pictures and the pointing game of the stage explain. The heatmap that a served model
+    # gives with its answer is Grad-CAM always.
+    method: Literal["grad_cam", "layer_cam"] = "grad_cam"
     images: Positive  # of each kind: true positives, false positives, missed cancers
     kinds: list[str] = Field(min_length=1)  # of lesions.csv: what marks a cancer
     tolerance: Annotated[float, Field(ge=0)]  # pixels around a lesion that still count as a hit

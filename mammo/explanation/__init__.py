@@ -1,4 +1,4 @@
-"""Which part of a picture raised the classifier's probability: Grad-CAM.
+"""Which part of a picture raised the classifier's probability: Grad-CAM and its relatives.
 
 It may import `classifier`, `imaging` and what these stand on.
 """

@@ -1,4 +1,11 @@
-"""Where the classifier looked (Grad-CAM), and how often that is where the lesion is."""
+"""Where the classifier looked (Grad-CAM or a relative), and how often that is where the lesion is.
+
+Both weigh the channels of the last feature map. Where the network's head takes their mean over the
+picture, as ours do, the gradient is the same in each cell of a channel: then HiResCAM, XGrad-CAM
+and ShapleyCAM give Grad-CAM's map, and the elementwise Grad-CAM gives LayerCAM's. So does
+Grad-CAM++, as long as no channel alone raises the logit by much, but for a constant in the library
+that keeps it from dividing by zero.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -7,7 +14,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import GradCAM, LayerCAM
+from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
 
@@ -20,9 +28,19 @@ from mammo.imaging.geometry import Box
 Gray = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 
+METHODS: dict[str, type[BaseCAM]] = {
+    "grad_cam": GradCAM,
+    "layer_cam": LayerCAM,
+}
+"""What `explain.method` may name: Selvaraju et al. 2017, and Jiang et al. 2021, who leave out what
+lowers the logit. EigenCAM and EigenGradCAM are not among them: the singular vectors that they take
+have a sign that is chance, and bits that depend on the processor."""
 
-def compute_heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
-    """Grad-CAM of the positive logit (Selvaraju et al. 2017), on the device that the network is on.
+
+def compute_heatmap(
+    model: nn.Module, roi: Gray, settings: Settings, method: type[BaseCAM] = GradCAM
+) -> Heat:
+    """The heat that speaks for a positive, on the device that the network is on.
 
     It is computed in float32, whatever the network's precision.
 
@@ -32,6 +50,7 @@ def compute_heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
         model: as from `network.load_classifier`, in eval mode.
         roi: (H, W) of 0..255.
         settings: those the model was made with; they give its input size.
+        method: of pytorch-grad-cam, such as those of `METHODS`; of the positive logit.
 
     Returns:
         (H, W) in [0, 1], of the ROI's size. The maximum is 1, except that the map is 0 throughout
@@ -46,7 +65,7 @@ def compute_heatmap(model: nn.Module, roi: Gray, settings: Settings) -> Heat:
     twin = _copy_sharing_weights(model)
     if isinstance(twin, Classifier):
         twin.precision = "float32"  # the gradients go to NumPy, which does not know bfloat16
-    with torch.enable_grad(), GradCAM(twin, [get_cam_layer(twin)]) as cam:
+    with torch.enable_grad(), method(twin, [get_cam_layer(twin)]) as cam:
         heat = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
     # The rest of the input is padding.
     part = heat[: placement.height, : placement.width]

