@@ -3,8 +3,8 @@
     python -m stages.patches
 
 A stage of pretraining/dvc.yaml. Writes images/PATIENT/PATCH.png, patches.csv (one row a patch),
-source.json (what the collection is) and metrics.json (counts). Women who are in validation or test
-of the collection that the backbone will serve are left out.
+source.json (what the collection is) and metrics.json (counts). Where the women are those of data/,
+none is of its validation or test.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from mammo.base.determinism import stage_seed
 from mammo.base.progress import say
 from mammo.base.settings import Split, load_params
 from mammo.imaging.png import encode_png
-from mammo.patches.cut import find_women_kept_away, gather_patches
+from mammo.patches.cut import gather_patches
 from mammo.patches.settings import Pretraining, load_pretraining
 from mammo.patches.tables import (
     HEALTHY,
@@ -32,23 +32,21 @@ from stages.runner import run_stage
 OUT = Path("outputs/patches")
 
 
-def run(params: Pretraining, served: Split, source: Path, serves: Path, out: Path) -> None:
+def run(params: Pretraining, served: Split, source: Path, out: Path) -> None:
     """Write the patches to `out`.
 
     Args:
         params: the settings of the pretraining.
         served: how the collection that the backbone will serve is divided.
         source: the folder that patches are taken from.
-        serves: that collection's train.csv.
         out: an existing folder.
 
     Raises:
         UserError: as `gather_patches`; or if a split cannot be learnt from.
     """
-    kept_away = find_women_kept_away(serves, served)
     seed = stage_seed(params.seed, "patches")
     rows = []
-    for patch in gather_patches(source, params.patches, kept_away, seed):
+    for patch in gather_patches(source, params.patches, served, seed):
         write_bytes(out / crop_file(patch.patient_id, patch.image_id), encode_png(patch.pixels))
         rows.append({name: getattr(patch, name) for name in PATCHES.columns})
     table = pd.DataFrame(rows, columns=list(PATCHES.columns))
@@ -64,7 +62,7 @@ def run(params: Pretraining, served: Split, source: Path, serves: Path, out: Pat
         }
         for split, part in table.groupby("split")
     }
-    write_json(out / "metrics.json", {**counts, "women_kept_away": len(kept_away)})
+    write_json(out / "metrics.json", counts)
     say(f"patches: {len(table)} of {table['patient_id'].nunique()} women")
 
 
@@ -72,9 +70,8 @@ def main() -> None:
     """Run the stage in the current folder."""
     cv2.setNumThreads(1)
     params = load_pretraining()
-    patches = params.patches
     with fresh_folder(OUT) as out:
-        run(params, load_params().split, Path(patches.source), Path(patches.serves), out)
+        run(params, load_params().split, Path(params.patches.source), out)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from flows.audit.findings import missing, wrong
 from flows.audit.record import Finding
 from flows.pipeline.first_weights import hash_weights
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, hash_room
+from flows.pipeline.pretraining import SETTINGS, read_pretraining_data, read_settings
 from flows.processes.run_git import changed_between, has_commit
 from flows.processes.words import md5_of, shorten_list
 from flows.publishing.publish import fetch_tag, read_publication
@@ -164,12 +165,16 @@ def check_lock(
     Args:
         folder: the snapshot, materialised.
         snapshot: whose dvc.lock it is.
-        stages: of the dvc.lock.
+        stages: of the dvc.lock; and before them those of a pretraining.
     """
     made = {path: (stage.name, md5) for stage in stages for path, md5 in stage.outs.items()}
     path, md5 = data_out(snapshot)
     made[path] = ("data.dvc", md5)
+    for path, md5 in read_pretraining_data(folder).items():
+        made[path] = (f"{path}.dvc", md5)
     settings = flatten(yaml.safe_load(snapshot.files.get("params.yaml", "{}")) or {})
+    own = flatten(read_settings(folder))
+    settings |= {f"{SETTINGS}:{key}": value for key, value in own.items()}
     for stage in stages:
         for dep, md5 in stage.deps.items():
             if dep in made:

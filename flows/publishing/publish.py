@@ -31,6 +31,7 @@ from flows.pipeline.lock_and_cache import (
     outs_of,
     read_lock,
 )
+from flows.pipeline.pretraining import read_pretraining_objects
 from flows.processes.checked import printable
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
@@ -240,6 +241,7 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
     with materialise(root, snapshot) as folder:
         outs = outs_of(read_lock(snapshot))
         outs |= read_tracked_weights(folder)
+        outs |= read_pretraining_objects(folder)
         if not is_import(snapshot):  # imported data have a source of their own
             outs |= [data_out(snapshot)]
     cache = open_cache(root)

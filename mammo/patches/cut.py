@@ -57,29 +57,16 @@ class _Film:
     all_known: bool  # the place of everything that was found in it
 
 
-def find_women_kept_away(serves: Path, split: Split) -> set[str]:
-    """The women who are in validation or test of the collection that the backbone will serve.
-
-    Args:
-        serves: that collection's train.csv.
-        split: of params.yaml, by which that collection is divided.
-
-    Raises:
-        UserError: if the table cannot be read.
-    """
-    women = read_table(serves, TRAIN)["patient_id"].unique()
-    return {woman for woman in women if split_of(woman, split) != "train"}
-
-
-def gather_patches(
-    source: Path, settings: Patches, kept_away: set[str], seed: int
-) -> Iterator[Patch]:
+def gather_patches(source: Path, settings: Patches, served: Split, seed: int) -> Iterator[Patch]:
     """The patches of a folder, woman by woman, sorted by their ids.
+
+    With `settings.same_women`, there is none of a woman whom `served` puts into validation or test.
+    A split is a hash of the id, so that holds for women, too, who come to data/ later.
 
     Args:
         source: with crops.csv, or with train.csv, lesions.csv and the films.
         settings: what to cut.
-        kept_away: women of whom there may be no patch.
+        served: how the collection that the backbone will serve is divided.
         seed: of the places of healthy patches.
 
     Raises:
@@ -87,9 +74,9 @@ def gather_patches(
             woman in two splits.
     """
     if (source / str(CROPS.name)).is_file():
-        yield from _take_crops(source, kept_away)
+        yield from _take_crops(source, settings, served)
     elif (source / str(LESIONS.name)).is_file():
-        yield from _cut_films(source, settings, kept_away, seed)
+        yield from _cut_films(source, settings, served, seed)
     else:
         raise UserError(
             f"{source}: has neither {CROPS.name} (`mammoflow data cbis-masses` writes it) nor"
@@ -97,14 +84,18 @@ def gather_patches(
         )
 
 
-def _take_crops(source: Path, kept_away: set[str]) -> Iterator[Patch]:
+def _may_be_learnt_from(woman: str, settings: Patches, served: Split) -> bool:
+    return not settings.same_women or split_of(woman, served) == "train"
+
+
+def _take_crops(source: Path, settings: Patches, served: Split) -> Iterator[Patch]:
     path = source / str(CROPS.name)
     table = read_table(path, CROPS).sort_values(["patient_id", "image_id"])
     splits = table.groupby("patient_id")["split"].nunique()
     if (torn := splits[splits > 1]).size:
         raise UserError(f"{path}: {torn.index[0]} is in {torn.iloc[0]} splits: put her into one")
     for row in table.to_dict("records"):
-        if row["patient_id"] in kept_away:
+        if not _may_be_learnt_from(row["patient_id"], settings, served):
             continue
         picture = source / crop_file(row["patient_id"], row["image_id"])
         if not picture.is_file():
@@ -119,14 +110,14 @@ def _take_crops(source: Path, kept_away: set[str]) -> Iterator[Patch]:
         )
 
 
-def _cut_films(source: Path, settings: Patches, kept_away: set[str], seed: int) -> Iterator[Patch]:
+def _cut_films(source: Path, settings: Patches, served: Split, seed: int) -> Iterator[Patch]:
     rows = read_table(source / str(TRAIN.name), TRAIN)
     lesions = read_table(source / str(LESIONS.name), LESIONS)
     unknown = set(lesions["image_id"]) - set(rows["image_id"])
     if unknown:
         raise UserError(f"{source / str(LESIONS.name)}: {min(unknown)} is no image of {TRAIN.name}")
     with_lesions = rows.loc[rows["image_id"].isin(lesions["image_id"]), "patient_id"].unique()
-    women = sorted(set(with_lesions) - kept_away)
+    women = [w for w in sorted(with_lesions) if _may_be_learnt_from(w, settings, served)]
     boxes: dict[Any, pd.DataFrame] = dict(list(lesions.groupby("image_id")))
     for woman in track(women, "patches", len(women)):
         hers = rows[rows["patient_id"] == woman].sort_values("image_id").to_dict("records")

@@ -25,9 +25,9 @@ class Patches(Section):
     """What to cut, or to take, and which women may not be in it."""
 
     source: str  # a folder: crops by class, or a collection in the layout of data/
-    # The train.csv of the collection that the backbone will serve: women whom `split` of
-    # params.yaml puts into its validation or test are left out, if the source has them.
-    serves: str
+    # Whether its women are those of data/: those whom `split` of params.yaml puts, or would put,
+    # into validation or test of it are then left out.
+    same_women: bool
     kinds: list[str] = Field(min_length=1)  # of lesions.csv: what marks a cancer; others do not
     long_side: Positive  # pixels of the film that is cut
     size: Positive  # pixels of a side of a patch
@@ -44,6 +44,15 @@ class Pretraining(Section):
     patches: Patches
     pretrain: Classifier
     evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _keep_test_women_away(self) -> "Pretraining":
+        if not self.patches.same_women and Path(self.patches.source).parts[:1] == ("data",):
+            raise ValueError(
+                "patches.source is data/ itself, so patches.same_women must be true: no network may"
+                " learn from women in validation or test"
+            )
+        return self
 
     @model_validator(mode="after")
     def _start_from_nothing_of_ours(self) -> "Pretraining":
