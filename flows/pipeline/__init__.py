@@ -4,6 +4,11 @@ It may import `snapshots` and `processes`.
 """
 
 __all__ = [
-    *("add_data", "ensure_data", "first_weights", "graph", "lock_and_cache", "pretraining"),
+    "add_data",
+    "ensure_data",
+    "first_weights",
+    "graph",
+    "lock_and_cache",
+    "pretraining",
     "transfer",
 ]
