@@ -42,6 +42,7 @@ from flows.evidence.export import verify_version
 from flows.evidence.keys import PUBLIC, list_keys
 from flows.pipeline.graph import follows_training
 from flows.pipeline.lock_and_cache import read_sizes
+from flows.pipeline.pretraining import read_pretraining_data
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.run_git import file_at
@@ -245,6 +246,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             tracked,
             _counter(say),
             unusable,
+            read_pretraining_data(subject.folder),
         ),
     )
 

@@ -3,7 +3,7 @@
 Each function checks one thing and returns what is wrong or missing. None runs a stage.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -207,6 +207,7 @@ def check_cached_bytes(
     outs: Mapping[str, str],
     on_file: Callable[[], None],
     unusable: str = "",
+    unnamed: Container[str] = (),
 ) -> Iterator[Finding]:
     """Find files that a hash of data.dvc or dvc.lock names and that the cache lacks or damaged.
 
@@ -217,6 +218,7 @@ def check_cached_bytes(
         outs: those of the stages, and their hashes.
         on_file: called after each file.
         unusable: why a remote could not be asked; empty if it could.
+        unnamed: those of `outs` whose files no sentence may name.
     """
     known = _find_known_files(cache, *data)
     gone: list[str] = []
@@ -225,10 +227,11 @@ def check_cached_bytes(
         for path, of_file in cache.objects(out, md5):
             state = cache.state(of_file)
             on_file()
+            name = out if out in unnamed else path
             if state == "missing":
-                gone.append(path)
+                gone.append(name)
             elif state == "damaged":
-                damaged.append(path)
+                damaged.append(name)
         if damaged:
             names = shorten_list(_choose_quotable(damaged, data[0], known))
             yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
@@ -289,7 +292,9 @@ def _choose_quotable(paths: list[str], data: str, known: set[str]) -> list[str]:
     """
     good = [path for path in paths if not path.startswith(f"{data}/") or path in known]
     others = len(paths) - len(good)
-    return good + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0)
+    return [*dict.fromkeys(good)] + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (
+        others > 0
+    )
 
 
 def _find_known_files(cache: Cache, data: str, md5: str) -> set[str]:

@@ -133,12 +133,16 @@ def require_pretrained(root: Path) -> None:
     if not is_active(root):
         return
     advice = f"run `dvc repro {PIPELINE}` and commit {LOCK} and the card in weights/"
-    if not read_pretraining(root):
+    stages, data = read_pretraining(root), read_pretraining_data(root)
+    if not stages:
         raise UserError(f"{SETTINGS} names what is to be made, and nothing is yet: {advice}")
-    if not read_pretraining_data(root):
+    if not data:
         raise UserError(
             f"patches.source of {SETTINGS} is not versioned: `dvc add` the folder, then {advice}"
         )
+    for source, md5 in data.items():  # DVC would compare with the folder, which need not be here
+        if any(stage.deps.get(source, md5) != md5 for stage in stages):
+            raise UserError(f"{WEIGHTS}/ was pretrained before {source}.dvc changed: {advice}")
     result = subprocess.run(
         [sys.executable, "-m", "flows.pipeline.status", "--json", PIPELINE],
         cwd=root,

@@ -19,6 +19,7 @@ from flows.pipeline.pretraining import (
     read_pretraining_objects,
 )
 from flows.pipeline.transfer import pull_deps, push_deps
+from flows.publishing.publish import _push_objects
 from flows.snapshots.snapshot import capture, materialise
 from mammo.base.errors import UserError
 from tests.imports import ROOT
@@ -170,6 +171,15 @@ def test_an_audit_in_another_clone_goes_back_through_it(project: Path, tmp_path:
     }
 
 
+def test_weights_of_other_data_are_refused_where_the_data_are_not(project: Path) -> None:
+    shutil.rmtree(project / "pretraining/data")
+    named = project / "pretraining/data.dvc"
+    md5 = read_pretraining_objects(project)["pretraining/data"]
+    named.write_text(named.read_text().replace(md5, "f" * 32 + ".dir"))
+    with pytest.raises(UserError, match=r"was pretrained before pretraining/data\.dvc changed"):
+        ensure_weights(project, print)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -208,6 +218,16 @@ def test_a_worker_gets_them_through_the_remote(project: Path, tmp_path: Path) ->
     command(tmp_path, "git", "clone", "-q", str(project), str(clone))
     pull_deps(clone, "train")
     assert (clone / FILE).read_bytes() == (project / FILE).read_bytes()
+
+
+def test_what_they_were_made_from_is_published_with_a_version(project: Path) -> None:
+    _push_objects(project, capture(project), "the remote")
+    data = read_pretraining_objects(project)["pretraining/data"]
+    shutil.rmtree(open_cache(project).path(data).parent)  # a clone that took the weights alone
+    _push_objects(project, capture(project), "the remote")
+    shutil.rmtree(project.parent / "remote")
+    with pytest.raises(UserError, match="the remote lacks 1 files of pretraining/data"):
+        _push_objects(project, capture(project), "the remote")
 
 
 @pytest.mark.parametrize("name", [SETTINGS, LOCK])
