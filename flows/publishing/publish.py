@@ -241,8 +241,8 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
     with materialise(root, snapshot) as folder:
         outs = outs_of(read_lock(snapshot))
         outs |= read_tracked_weights(folder)
-        # These may only be on the remote: a clone that retrains takes the weights alone. DVC pushes a
-        # folder's list after its files, so where the list is, they are.
+        # These may only be on the remote: a clone that retrains takes the weights alone. DVC pushes
+        # a folder's list after its files, so where the list is, they are.
         before = read_pretraining_objects(folder)
         if not is_import(snapshot):  # imported data have a source of their own
             outs |= [data_out(snapshot)]
