@@ -17,7 +17,7 @@ Four CSV files, one row a lesion, and DICOM files of digitised films. What has t
     mammoflow data cbis-ddsm SRC DIR
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class _Film:
     side: str
     view: str
     file: _File
-    lesions: list[tuple[dict[str, Any], _File]]
+    lesions: list[tuple[Mapping[Hashable, Any], _File]]
 
     @property
     def image_id(self) -> str:
@@ -105,7 +105,8 @@ def convert_cbis_ddsm(source: Path, folder: Path) -> None:
     films = _list_films(lesions, _index(source), source)
     malignant = set(lesions.loc[lesions["cancer"] == 1, ["patient_id", "side"]].agg("/".join, 1))
     with fresh_folder(folder) as out:
-        rows, boxes = [], []
+        rows: list[dict[str, str]] = []
+        boxes: list[dict[str, Any]] = []
         for film in track(films, "convert", total=len(films)):
             _copy_film(film, out)
             rows.append(_row(film, f"{film.patient}/{film.side}" in malignant))
@@ -150,7 +151,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     density = next((table[x] for x in ("breast_density", "breast density") if x in table), "")
     cancer = table["pathology"].map(PATHOLOGIES)
     kind = table["abnormality type"].map(KINDS)
-    return table[["patient_id", "image view"]].assign(
+    found: pd.DataFrame = table[["patient_id", "image view"]].assign(
         side=table["left or right breast"].map(SIDES),
         kind=kind.where(cancer == 1, "benign " + kind),
         cancer=cancer,
@@ -160,6 +161,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         crop=table[_CROP],
         table=path.name,
     )
+    return found
 
 
 def _index(source: Path) -> dict[str, list[_File]]:
@@ -221,7 +223,7 @@ def _choose(index: Mapping[str, list[_File]], path: str, source: Path) -> _File:
 
 
 def _find_mask(
-    row: Mapping[str, Any], film: _File, index: Mapping[str, list[_File]], source: Path
+    row: Mapping[Hashable, Any], film: _File, index: Mapping[str, list[_File]], source: Path
 ) -> _File:
     """A lesion's mask: of its two files the one of the film's size, or else the larger one."""
     subjects = dict.fromkeys((_subject(row["mask"]), _subject(row["crop"])))

@@ -9,7 +9,11 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from mammo.base.errors import UserError
 from mammo.data.tables import LESIONS, TRAIN, read_table
@@ -32,7 +36,7 @@ def write_file(path: Path, subject: str, pixels: NDArray[np.uint16], series: str
     dataset = pydicom.Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     uid = generate_uid(entropy_srcs=[str(path)])
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
     dataset.PatientID = dataset.PatientName = subject
