@@ -17,7 +17,7 @@ Four CSV files, one row a lesion, and DICOM files of digitised films. What has t
     mammoflow data cbis-ddsm SRC DIR
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class _Film:
     side: str
     view: str
     file: _File
-    lesions: list[tuple[Mapping[Hashable, Any], _File]]
+    lesions: Sequence[tuple[Mapping[Hashable, Any], _File]]
 
     @property
     def image_id(self) -> str:
