@@ -29,32 +29,33 @@ hook: .git  ## let each commit begin with `make check`
 
 EMULATED := tests/test_processors.py tests/mammo/test_portable_operators.py
 
-# Five groups at once; each of pytest's looks only where its tests are (tests/conftest.py makes
-# sure). The tests of whole projects build on each other, use one core and take the longest, so the
-# others give way to them.
+# Six groups at once; each of pytest's looks only where its tests are (tests/conftest.py makes
+# sure). Those of whole projects and of flows take the longest and often wait, so the others give
+# way to them.
 REST := "not whole and not processors"
 # Of what runs in pytest's own process: stages and servers in theirs are not counted. Numba compiles
 # bytecode, which must be as it was written.
 MEASURE := slipcover --source mammo,stages,flows --omit mammo/dicom/jpeg_lossless.py --json
 COVERED := 78
 test: env  ## environment, all tests and checks
-	@$(LINT)
 	@rm -f build/coverage*; mkdir -p build
-	@pytest -m whole tests/flows > build/whole.txt 2>&1 & whole=$$!; \
-		nice -n 3 $(MEASURE) --out build/coverage-flows.json -m pytest -m $(REST) tests/flows \
+	@($(LINT)) > build/lint.txt 2>&1 & lint=$$!; \
+		pytest -m whole tests/flows > build/whole.txt 2>&1 & whole=$$!; \
+		$(MEASURE) --out build/coverage-flows.json -m pytest -m $(REST) tests/flows \
 			> build/flows.txt 2>&1 & \
 		flows=$$!; \
 		nice -n 8 pytest -rs -m processors $(EMULATED) > build/processors.txt 2>&1 & processors=$$!; \
 		nice -n 8 python -m tests.pythons > build/pythons.txt 2>&1 & pythons=$$!; \
 		nice -n 5 $(MEASURE) --out build/coverage-rest.json -m pytest -m $(REST) --ignore tests/flows; \
 		rest=$$?; \
+		echo "lint:"; wait $$lint; lint=$$?; cat build/lint.txt; \
 		echo "flows:"; wait $$flows; flows=$$?; cat build/flows.txt; \
 		echo "whole projects:"; wait $$whole; whole=$$?; cat build/whole.txt; \
 		echo "other processors:"; wait $$processors; processors=$$?; cat build/processors.txt; \
 		echo "other Pythons:"; wait $$pythons; pythons=$$?; cat build/pythons.txt; \
 		slipcover --merge build/coverage-*.json --out build/coverage.json --skip-covered \
 			--fail-under $(COVERED); coverage=$$?; \
-		exit $$((whole + flows + processors + pythons + rest + coverage))
+		exit $$((lint + whole + flows + processors + pythons + rest + coverage))
 
 processors: env  ## the emulated tests, on an Intel Haswell and on an AMD Milan
 	@MAMMOFLOW_TEST_PROCESSORS="Haswell EPYC-Milan" pytest -rs -m processors $(EMULATED)

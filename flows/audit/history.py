@@ -18,12 +18,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from flows.audit.page import render
 from flows.audit.record import EXIT_STATUS, Audit
 from flows.evidence.signing import publish_ledger, sign_audit
-from flows.processes.checked import Readable, faults
+from flows.processes.checked import Readable, parse_record
 from flows.snapshots.environment import Environment
 from flows.tracking.aliases import identify_person
 from flows.tracking.registry import FAULTS, MODEL, describe_error, get_version, run_of
@@ -114,13 +114,8 @@ def history(audited: ModelVersion) -> list[Audited]:
     found = []
     for name, text in audited.tags.items():
         if name.startswith(_PREFIX):
-            try:
-                found.append(Audited.model_validate_json(text))
-            except ValidationError as error:
-                raise UserError(
-                    f"the tag {name} of version {audited.version} is no record of an audit: "
-                    f"{faults(error)}; somebody changed it"
-                ) from None
+            what = f"the tag {name} of version {audited.version} is no record of an audit"
+            found.append(parse_record(Audited, text, what, "restore the record"))
     before = _read_shown_audit(audited.tags)
     if before is not None and before.report_digest not in {one.report_digest for one in found}:
         found.append(before)

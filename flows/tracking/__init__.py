@@ -8,6 +8,7 @@ __all__ = [
     "aliases",
     "arithmetic",
     "find_version",
+    "mutex",
     "preflight",
     "register",
     "registry",

@@ -48,7 +48,8 @@ def _make(client: MlflowClient, model: str) -> bool:
     try:
         client.create_registered_model(model, description="Held for a moment by one clone.")
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        # Absent: it was there when MLflow wanted to make it, and no more when it looked.
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" and not is_absent(error):
             raise
         return False
     return True

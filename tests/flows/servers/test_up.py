@@ -24,7 +24,7 @@ import yaml
 from tests.imports import ROOT
 from tests.support.processes import gone
 from tests.support.small_project import command
-from tests.support.toys import RUN_STAGES, ask, free_port
+from tests.support.toys import RUN_STAGES, ask, free_port, prefect_database
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -180,6 +180,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     env |= {"HTTP_PROXY": "http://127.0.0.1:9"}  # leads nowhere; loopback is exempt
     port = free_port()
     root = folder / "worker"
+    shutil.copytree(prefect_database(), root / ".prefect")
     up = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "up"],
         cwd=root,
