@@ -16,6 +16,11 @@ from tests.imports import FLOORS, ROOT, closure, deps_of, imports_of, room_graph
 MAY_IMPORT = {"mammo": {"mammo"}, "stages": {"stages", "mammo"}, "flows": {"flows", "mammo"}}
 SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PRETRAINING = {
+    name: stage["do"]
+    for name, stage in yaml.safe_load((ROOT / "pretraining/dvc.yaml").read_text())["stages"].items()
+}
+EVERY_STAGE = STAGES | PRETRAINING
 
 GROUND_UP = {
     "mammo": (
@@ -23,7 +28,8 @@ GROUND_UP = {
         ("outs", "data", "imaging", "compute", "evaluation", "learning"),
         ("dicom", "kept", "assurance", "detector", "classifier"),
         ("intake", "detector_training", "cropping", "classifier_training", "explanation"),
-        ("tuning", "serving", "datasets"),
+        ("tuning", "serving", "patches"),
+        ("datasets",),
         ("datasets/phantom", "dicom_results", "portable"),
         ("exporting",),
     ),
@@ -130,11 +136,11 @@ def test_the_public_reader_is_the_rooms_own() -> None:
     assert dicom.read_mammogram is reader.read_mammogram
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", EVERY_STAGE)
 def test_a_stage_names_every_room_that_it_enters_and_no_other(name: str) -> None:
     declared = {
         dep
-        for dep in STAGES[name]["deps"]
+        for dep in EVERY_STAGE[name]["deps"]
         if dep.endswith(".py") or (ROOT / dep / "__init__.py").exists()
     }
     assert declared == deps_of(name)
@@ -151,7 +157,7 @@ def test_few_modules_of_its_rooms_are_none_of_a_stages_business(name: str) -> No
 
 def test_rooms_that_a_stage_enters_have_no_folders_in_them() -> None:
     """A dep is a folder with all that lies below it."""
-    entered = {room for name in STAGES for room in deps_of(name) if not room.endswith(".py")}
+    entered = {room for name in EVERY_STAGE for room in deps_of(name) if not room.endswith(".py")}
     assert not [room for room in entered if [*(ROOT / room).glob("*/__init__.py")]]
 
 
@@ -164,6 +170,13 @@ def test_a_stage_reads_only_the_settings_that_it_declares(name: str) -> None:
     if name == "report":
         assert declared == set(Params.model_fields) - NO_STAGES  # it shows all of them
     assert read - {"model_dump", "items"} <= declared
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_a_stage_of_a_pretraining_reads_only_the_settings_that_it_declares(name: str) -> None:
+    read = re.findall(r"\bparams\.(\w+)", (ROOT / "stages" / f"{name}.py").read_text())
+    [own] = [x for x in PRETRAINING[name]["params"] if isinstance(x, dict)]
+    assert set(read) <= set(own["pretraining/params.yaml"])
 
 
 @pytest.mark.parametrize("name", STAGES)

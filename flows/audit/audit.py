@@ -42,6 +42,7 @@ from flows.evidence.export import verify_version
 from flows.evidence.keys import PUBLIC, list_keys
 from flows.pipeline.graph import follows_training
 from flows.pipeline.lock_and_cache import read_sizes
+from flows.pipeline.pretraining import read_pretraining_data
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.run_git import file_at
@@ -53,10 +54,12 @@ from flows.tracking import addresses, arithmetic
 from flows.tracking.find_version import find_version
 from flows.tracking.preflight import check_disk, format_bytes
 from flows.tracking.registry import MODEL, environment_of
-from mammo.assurance.leakage import find_leaks
+from mammo.assurance.leakage import find_leaks, find_pretraining_leaks
 from mammo.base.errors import UserError
 from mammo.base.settings import Audit as Bounds
 from mammo.base.settings import Params
+
+_PATCHES = "outputs/patches/patches.csv"  # of a pretraining
 
 
 def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
@@ -212,7 +215,8 @@ def _examine(
 
 
 def _check_lock(subject: Subject) -> CheckResult:
-    found = provenance.check_lock(subject.folder, subject.snapshot, subject.locked)
+    stages = [*subject.pretraining, *subject.locked]
+    found = provenance.check_lock(subject.folder, subject.snapshot, stages)
     return check("provenance", "dvc.lock fits the commit's code, params.yaml and itself", found)
 
 
@@ -223,7 +227,8 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
         UserError: if the disk has no room for what this and the re-run need.
     """
     _say_needs(subject, quick, say)
-    tracked = {**subject.first_weights, **subject.outs}  # besides the data
+    # Besides the data.
+    tracked = {**subject.first_weights, **subject.pretraining_objects, **subject.outs}
     complete = all(
         subject.cache.path(md5).exists()
         for path, top in {**dict([subject.data]), **tracked}.items()
@@ -241,6 +246,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             tracked,
             _counter(say),
             unusable,
+            read_pretraining_data(subject.folder),
         ),
     )
 
@@ -324,6 +330,8 @@ def _read_splits(subject: Subject) -> tuple[Mapping[str, Mapping[str, int]], lis
         split=split,
         pictures=cache.listing(outs["outputs/preprocess/images"]),
     )
+    if (patches := subject.pretraining_objects.get(_PATCHES)) is not None:
+        leaks += find_pretraining_leaks(read(patches), split)
     shared = manifest.merge(split.drop_duplicates("patient_id"), on="patient_id")
     counts = {
         str(name): {"women": int(part["patient_id"].nunique()), "images": len(part)}
@@ -350,9 +358,18 @@ def _run_and_compare(
     except CommandError as error:
         failure = wrong(f"the re-run failed: {error}")
         return None, [check("reproduction", "every stage runs again", [failure])]
-    tolerance = Tolerance(follows_training(subject.pipeline), bounds.pixels)
+    pretrained = {
+        stage.name
+        for stage in subject.pretraining
+        if any(path.endswith(".safetensors") for path in stage.outs)
+    }
+    tolerance = Tolerance(follows_training(subject.pipeline) | pretrained, bounds.pixels)
     stages = compare_stages(
-        subject.folder, subject.locked, subject.cache, None if strict else tolerance, say
+        subject.folder,
+        [*subject.pretraining, *subject.locked],
+        subject.cache,
+        None if strict else tolerance,
+        say,
     )
     what = "every out is" if strict else "what does not follow from training is"
     results = [

@@ -3,7 +3,7 @@
 Each function checks one thing and returns what is wrong or missing. None runs a stage.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from flows.audit.findings import missing, wrong
 from flows.audit.record import Finding
 from flows.pipeline.first_weights import hash_weights
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, hash_room
+from flows.pipeline.pretraining import SETTINGS, read_pretraining_data, read_settings
 from flows.processes.run_git import changed_between, has_commit
 from flows.processes.words import md5_of, shorten_list
 from flows.publishing.publish import fetch_tag, read_publication
@@ -164,12 +165,16 @@ def check_lock(
     Args:
         folder: the snapshot, materialised.
         snapshot: whose dvc.lock it is.
-        stages: of the dvc.lock.
+        stages: of the dvc.lock; and before them those of a pretraining.
     """
     made = {path: (stage.name, md5) for stage in stages for path, md5 in stage.outs.items()}
     path, md5 = data_out(snapshot)
     made[path] = ("data.dvc", md5)
+    for path, md5 in read_pretraining_data(folder).items():
+        made[path] = (f"{path}.dvc", md5)
     settings = flatten(yaml.safe_load(snapshot.files.get("params.yaml", "{}")) or {})
+    own = flatten(read_settings(folder))
+    settings |= {f"{SETTINGS}:{key}": value for key, value in own.items()}
     for stage in stages:
         for dep, md5 in stage.deps.items():
             if dep in made:
@@ -202,6 +207,7 @@ def check_cached_bytes(
     outs: Mapping[str, str],
     on_file: Callable[[], None],
     unusable: str = "",
+    unnamed: Container[str] = (),
 ) -> Iterator[Finding]:
     """Find files that a hash of data.dvc or dvc.lock names and that the cache lacks or damaged.
 
@@ -212,6 +218,7 @@ def check_cached_bytes(
         outs: those of the stages, and their hashes.
         on_file: called after each file.
         unusable: why a remote could not be asked; empty if it could.
+        unnamed: those of `outs` whose files no sentence may name.
     """
     known = _find_known_files(cache, *data)
     gone: list[str] = []
@@ -220,10 +227,11 @@ def check_cached_bytes(
         for path, of_file in cache.objects(out, md5):
             state = cache.state(of_file)
             on_file()
+            name = out if out in unnamed else path
             if state == "missing":
-                gone.append(path)
+                gone.append(name)
             elif state == "damaged":
-                damaged.append(path)
+                damaged.append(name)
         if damaged:
             names = shorten_list(_choose_quotable(damaged, data[0], known))
             yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
@@ -284,7 +292,9 @@ def _choose_quotable(paths: list[str], data: str, known: set[str]) -> list[str]:
     """
     good = [path for path in paths if not path.startswith(f"{data}/") or path in known]
     others = len(paths) - len(good)
-    return good + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (others > 0)
+    return [*dict.fromkeys(good)] + [f"{others} of {data}/ that no row of {TRAIN.name} names"] * (
+        others > 0
+    )
 
 
 def _find_known_files(cache: Cache, data: str, md5: str) -> set[str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from flows.audit.record import ComparedOut, ComparedStage, OutLikeness
 from flows.pipeline.first_weights import read_tracked_weights
 from flows.pipeline.graph import dvc_env, worth_showing
-from flows.pipeline.lock_and_cache import Cache, LockedStage, read_lock
+from flows.pipeline.lock_and_cache import Cache, LockedStage, parse_lock
+from flows.pipeline.pretraining import read_pretraining, read_pretraining_data
 from flows.processes.follow import follow
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
-from flows.snapshots.snapshot import Snapshot
 from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
 
 DETAILS = 5  # files of an out that are named
@@ -29,7 +29,8 @@ class Tolerance:
 def run_again(folder: Path, data: str, say: Say) -> None:
     """Run every stage by force in `folder`, a materialised snapshot.
 
-    Only the raw data and the weights that a training starts from are pulled.
+    Only the raw data are pulled, those of a pretraining too, which then runs again as well; and the
+    weights that a training starts from.
 
     Raises:
         CommandError: if a stage fails, with its last lines.
@@ -39,7 +40,8 @@ def run_again(folder: Path, data: str, say: Say) -> None:
         say,
         "pull",
         f"{data}.dvc",
-        *(f"{path}.dvc" for path in read_tracked_weights(folder)),
+        *(f"{path}.dvc" for path in read_pretraining_data(folder)),
+        *read_tracked_weights(folder),
     )
     _dvc(folder, say, "repro", "--force", "--no-run-cache")
 
@@ -180,7 +182,9 @@ def _gives_the_same_again(folder: Path, stage: LockedStage, say: Say) -> bool:
 
 
 def _read_lock(folder: Path) -> list[LockedStage]:
-    return read_lock(Snapshot("", {"dvc.lock": (folder / "dvc.lock").read_text()}))
+    """The stages of a folder's dvc.lock, and of its pretraining's."""
+    own = parse_lock((folder / "dvc.lock").read_text(), "dvc.lock")
+    return [*read_pretraining(folder), *own]
 
 
 def _dvc(folder: Path, say: Say, *arguments: str) -> None:

@@ -17,6 +17,7 @@ from flows.pipeline.lock_and_cache import (
     outs_of,
     read_lock,
 )
+from flows.pipeline.pretraining import read_pretraining, read_pretraining_objects
 from flows.snapshots.snapshot import Snapshot
 
 
@@ -33,6 +34,8 @@ class Subject:
     pipeline: Sequence[Stage]  # the stages as dvc.yaml has them
     data: tuple[str, str]  # path and hash of the raw data
     first_weights: Mapping[str, str]  # path and hash of each file
+    pretraining: Sequence[LockedStage]  # its stages, as its own dvc.lock has them; often none
+    pretraining_objects: Mapping[str, str]  # path and hash of its data and outs
     cache: Cache
 
     @property
@@ -66,5 +69,7 @@ def read_subject(
         pipeline=read_pipeline(folder),
         data=data_out(snapshot),
         first_weights=read_tracked_weights(folder),
+        pretraining=read_pretraining(folder),
+        pretraining_objects=read_pretraining_objects(folder),
         cache=open_cache(root),
     )

@@ -1,4 +1,4 @@
-"""The commands about data sets: data check, data phantom, data mini-mias, data add.
+"""The commands about data sets: check, phantom, mini-mias, cbis-ddsm, cbis-masses, add.
 
 mammoflow data --help
 """
@@ -81,6 +81,30 @@ def mini_mias(
 
     with one_sentence():
         convert_mini_mias(source, folder)
+
+
+@app.command("cbis-ddsm")
+def cbis_ddsm(
+    source: Annotated[Path, typer.Argument(help="The archive: its CSV files and DICOM files.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
+) -> None:
+    """Turn CBIS-DDSM, of The Cancer Imaging Archive, into our layout."""
+    from mammo.datasets.cbis_ddsm import convert_cbis_ddsm
+
+    with one_sentence():
+        convert_cbis_ddsm(source, folder)
+
+
+@app.command("cbis-masses")
+def cbis_masses(
+    source: Annotated[Path, typer.Argument(help="The folder with train/ and val/ of crops.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
+) -> None:
+    """Turn crops of masses by class into what a pretraining takes."""
+    from mammo.datasets.cbis_masses import convert_cbis_masses
+
+    with one_sentence():
+        convert_cbis_masses(source, folder)
 
 
 @app.command("add")

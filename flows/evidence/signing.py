@@ -31,6 +31,7 @@ from flows.evidence.verify import (
     hash_folder,
 )
 from flows.pipeline.lock_and_cache import out_of
+from flows.pipeline.pretraining import LOCK, SETTINGS, parse_pretraining, select_weights
 from flows.processes.run_git import file_at, listed
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.registry import (
@@ -290,10 +291,13 @@ def copy_model(version: ModelVersion, folder: Path) -> Path:
 
 def _read_weights(root: Path, snapshot: Snapshot) -> dict[str, str]:
     """The first weights of a snapshot's commit: path and DVC's hash of each."""
-    there = listed(root, "ls-tree", "-z", "--name-only", snapshot.commit, "--", f"{WEIGHTS}/")
-    texts = {x: file_at(root, snapshot.commit, x) for x in there if x.endswith(".dvc")}
+    folders = f"{WEIGHTS}/", SETTINGS, LOCK
+    there = listed(root, "ls-tree", "-z", "--name-only", snapshot.commit, "--", *folders)
+    read = (x for x in there if x.endswith(".dvc") or x in (SETTINGS, LOCK))
+    texts = {x: file_at(root, snapshot.commit, x) for x in read}
+    pretrained = parse_pretraining(texts.pop(SETTINGS, ""), texts.pop(LOCK, ""))
     outs = (out_of(text, name) for name, text in texts.items())
-    return {f"{WEIGHTS}/{path}": md5 for path, md5 in outs}
+    return {**select_weights(pretrained), **{f"{WEIGHTS}/{path}": md5 for path, md5 in outs}}
 
 
 def _name_model(version: ModelVersion, lines: Sequence[Line]) -> dict[str, str]:

@@ -3,4 +3,12 @@
 It may import `snapshots` and `processes`.
 """
 
-__all__ = ["add_data", "ensure_data", "first_weights", "graph", "lock_and_cache", "transfer"]
+__all__ = [
+    "add_data",
+    "ensure_data",
+    "first_weights",
+    "graph",
+    "lock_and_cache",
+    "pretraining",
+    "transfer",
+]

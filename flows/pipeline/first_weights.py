@@ -1,7 +1,8 @@
-"""Weights that a training starts from: files in weights/, each versioned by a .dvc file beside it.
+"""Weights that a training starts from: files in weights/.
 
-The stages that may start from one depend on the folder, so another file is another model. The .dvc
-files belong to the commit, and so to the snapshot.
+Each is versioned by a .dvc file beside it, or by pretraining/dvc.lock if it was pretrained. The
+stages that may start from one depend on the folder, so another file is another model. The .dvc
+files and that lock belong to the commit, and so to the snapshot.
 """
 
 from pathlib import Path
@@ -9,7 +10,14 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from flows.pipeline.ensure_data import commit_to_cache
-from flows.pipeline.lock_and_cache import hash_files, out_of
+from flows.pipeline.lock_and_cache import hash_files, out_of, outs_of
+from flows.pipeline.pretraining import (
+    LOCK,
+    PIPELINE,
+    read_pretraining,
+    require_pretrained,
+    select_weights,
+)
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say, md5_of
@@ -20,12 +28,13 @@ _GIT = (".gitignore", ".gitkeep")
 
 
 def read_tracked_weights(root: Path) -> dict[str, str]:
-    """The weights of a project: path and DVC's hash of each file that a .dvc file names.
+    """The weights of a project: path and DVC's hash of each file that DVC tracks.
 
     Raises:
-        UserError: if a .dvc file is not what `dvc add` of a single file writes.
+        UserError: if a .dvc file is not what `dvc add` of a single file writes, or
+            pretraining/dvc.lock is not what DVC writes.
     """
-    found = {}
+    found = select_weights(read_pretraining(root))
     for file in sorted((root / WEIGHTS).glob("*.dvc")):
         path, md5 = out_of(file.read_text(errors="replace"), f"{WEIGHTS}/{file.name}")
         if f"{path}.dvc" != file.name or md5.endswith(".dir"):
@@ -53,19 +62,23 @@ def ensure_weights(root: Path, say: Say) -> None:
     """Make sure that `root`/weights, and DVC's cache, hold what the .dvc files of weights/ name.
 
     Raises:
-        UserError: if a file has no .dvc file, differs from what that names, or cannot be had.
+        UserError: if a file has no .dvc file, differs from what that names, or cannot be had; or
+            as `require_pretrained`.
     """
+    require_pretrained(root)
     names = read_tracked_weights(root)
+    made = outs_of(read_pretraining(root))  # with their cards, which git has
     for file in sorted((root / WEIGHTS).rglob("*")):
         name = file.relative_to(root).as_posix()
-        if file.is_file() and name not in names and file.suffix != ".dvc" and file.name not in _GIT:
+        known = name in names or name in made or file.suffix == ".dvc" or file.name in _GIT
+        if file.is_file() and not known:
             raise UserError(f"{name} is not versioned: `dvc add {name}`, or remove it")
     if not names:
         return
     absent = [path for path in names if not (root / path).exists()]
     if absent:
         say(f"{', '.join(absent)} absent: trying `dvc pull`")
-        dvc = [*DVC, "--wait-for-lock", "pull", *(f"{path}.dvc" for path in absent)]
+        dvc = [*DVC, "--wait-for-lock", "pull", *absent]
         try:
             follow(dvc, root, ignore)
         except CommandError as error:
@@ -77,11 +90,16 @@ def ensure_weights(root: Path, say: Say) -> None:
         for path in names:
             [out] = repo.find_outs_by_path(str(root / path))
             if out.changed_checksum():
-                raise UserError(
-                    f"{path} is not what {path}.dvc names: run `dvc add {path}` to version it, or "
-                    f"`dvc checkout {path}` to go back"
-                )
+                way = f"run `dvc add {path}` to version it, or `dvc checkout {path}` to go back"
+                if path in made:
+                    way = f"run `dvc checkout {path}` to go back"
+                owner = LOCK if path in made else f"{path}.dvc"
+                raise UserError(f"{path} is not what {owner} names: {way}")
             if out.changed_cache():
+                if path in made:
+                    raise UserError(
+                        f"{path} is not in DVC's cache: `dvc repro {PIPELINE}` makes it again"
+                    )
                 lacking.append(f"{path}.dvc")
     if lacking:
         commit_to_cache(root, lacking, say)

@@ -23,6 +23,8 @@ from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
 from mammo.base.errors import UserError
 
+_PRETRAINING = "pretraining/"  # of names by which `dvc status` calls stages and .dvc files
+
 
 class Meta(BaseModel):
     """What dvc.yaml says under a stage's `meta`."""
@@ -66,6 +68,8 @@ class Outcome:
 def read_pipeline(root: Path) -> list[Stage]:
     """The stages of `root`/dvc.yaml, each after those that it depends on.
 
+    Not those of pretraining/dvc.yaml: what they make is an input here.
+
     Raises:
         UserError: if dvc.yaml cannot be read, or a stage's `meta` is not understood.
     """
@@ -78,14 +82,20 @@ def read_pipeline(root: Path) -> list[Stage]:
             return [
                 _read_stage(stage, graph.successors(stage), Path(repo.root_dir))
                 for stage in order
-                if isinstance(stage, PipelineStage)
+                if _is_of_the_pipeline(stage)
             ]
     except DvcException as error:
         raise UserError(f"dvc.yaml: DVC cannot read the pipeline: {error}") from None
 
 
+def _is_of_the_pipeline(stage: Any) -> bool:
+    return isinstance(stage, PipelineStage) and stage.path_in_repo == "dvc.yaml"
+
+
 def status(root: Path) -> dict[str, Any]:
     """What `dvc status` finds out of date: for each stage or .dvc file, the changes.
+
+    Of pretraining/ only what a retrain takes from it counts, and the stages that take it tell that.
 
     Raises:
         UserError: with DVC's own words if it fails.
@@ -98,7 +108,8 @@ def status(root: Path) -> dict[str, Any]:
     )
     if result.returncode != 0:
         raise UserError(f"dvc status: {result.stderr.strip()}")
-    return dict(json.loads(result.stdout))
+    found = json.loads(result.stdout)
+    return {name: changes for name, changes in found.items() if not name.startswith(_PRETRAINING)}
 
 
 def only_missing(found: Mapping[str, Any]) -> bool:
@@ -126,7 +137,7 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
     outs = [(Path(out.fs_path).relative_to(root), out) for out in stage.outs]
     return Stage(
         name=stage.name,
-        upstream=tuple(sorted(s.name for s in upstream if isinstance(s, PipelineStage))),
+        upstream=tuple(sorted(s.name for s in upstream if _is_of_the_pipeline(s))),
         meta=meta,
         params=tuple(sorted(key for dep in stage.params for key in dep.params)),
         metrics=tuple(path for path, out in outs if out.metric),

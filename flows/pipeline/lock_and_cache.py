@@ -29,7 +29,7 @@ class LockedStage:
     name: str
     deps: Mapping[str, str]
     outs: Mapping[str, str]
-    params: Mapping[str, Any]  # by key of params.yaml
+    params: Mapping[str, Any]  # by key of params.yaml; of another file, by FILE:key
 
 
 def read_lock(snapshot: Snapshot) -> list[LockedStage]:
@@ -38,15 +38,31 @@ def read_lock(snapshot: Snapshot) -> list[LockedStage]:
     Raises:
         UserError: if there is none, or it is not what DVC writes.
     """
-    lock = _read(_Lock, snapshot.files.get("dvc.lock", ""), "dvc.lock")
+    return parse_lock(snapshot.files.get("dvc.lock", ""), "dvc.lock")
+
+
+def parse_lock(text: str, name: str, settings: str = "") -> list[LockedStage]:
+    """The stages of a dvc.lock of this text and name, in its order.
+
+    Args:
+        text: of the dvc.lock.
+        name: of it, for messages.
+        settings: another file, besides params.yaml, that its stages depend on keys of.
+
+    Raises:
+        UserError: if it is not what DVC writes.
+    """
     return [
         LockedStage(
-            name=name,
+            name=stage_name,
             deps={dep.path: dep.md5 for dep in stage.deps},
             outs={out.path: out.md5 for out in stage.outs},
-            params=stage.params.get("params.yaml", {}),
+            params={
+                **stage.params.get("params.yaml", {}),
+                **{f"{settings}:{key}": x for key, x in stage.params.get(settings, {}).items()},
+            },
         )
-        for name, stage in lock.stages.items()
+        for stage_name, stage in _read(_Lock, text, name).stages.items()
     ]
 
 

@@ -23,8 +23,8 @@ from mammo.base.errors import UserError
 FREE = ("prediction_pool", "audit", "policy")
 """Settings on which no stage depends; the last one stood in params.yaml once."""
 
-_NO_MODEL = ("flows", "pyproject.toml", ".dvc")
-"""Code of a snapshot that makes no model."""
+_NO_MODEL = ("flows", "pyproject.toml", ".dvc", "pretraining")
+"""Code of a snapshot that makes no model; what pretraining makes is in weights/, with its hash."""
 
 
 def find_reference(plan: Reference) -> ModelVersion | None:

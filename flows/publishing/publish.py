@@ -31,6 +31,7 @@ from flows.pipeline.lock_and_cache import (
     outs_of,
     read_lock,
 )
+from flows.pipeline.pretraining import read_pretraining_objects
 from flows.processes.checked import printable
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
@@ -231,7 +232,7 @@ def _push_tag(root: Path, remote: str, tag: str) -> str:
 
 
 def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
-    """Push all that a snapshot's data.dvc, weights and dvc.lock name, and check that it arrived.
+    """Push all that a snapshot's data.dvc, weights and locks name, and check that it arrived.
 
     Raises:
         UserError: with what the remote lacks or did not accept, or why it cannot be used.
@@ -240,10 +241,15 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
     with materialise(root, snapshot) as folder:
         outs = outs_of(read_lock(snapshot))
         outs |= read_tracked_weights(folder)
+        # These may only be on the remote: a clone that retrains takes the weights alone. DVC pushes
+        # a folder's list after its files, so where the list is, they are.
+        before = read_pretraining_objects(folder)
         if not is_import(snapshot):  # imported data have a source of their own
             outs |= [data_out(snapshot)]
     cache = open_cache(root)
-    owners = {md5: out for out, top in outs.items() for _, md5 in cache.objects(out, top)}
+    owners = {
+        md5: out for out, top in {**before, **outs}.items() for _, md5 in cache.objects(out, top)
+    }
     unlisted = [
         out for out, md5 in outs.items() if md5.endswith(".dir") and cache.state(md5) != "good"
     ]

@@ -30,7 +30,7 @@ from mammo.base.errors import UserError
 
 FILES = ("params.yaml", "plan.yaml", "data.dvc", "dvc.lock")
 CODE = (
-    *("mammo", "stages", "flows", "weights"),
+    *("mammo", "stages", "flows", "weights", "pretraining"),
     *("dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc"),
 )
 

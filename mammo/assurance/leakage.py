@@ -31,6 +31,21 @@ def find_leaks(
     ]
 
 
+def find_pretraining_leaks(patches: pd.DataFrame, split: pd.DataFrame) -> list[str]:
+    """Find women of validation or test whose patches the first weights learnt from.
+
+    Args:
+        patches: one row a patch of a pretraining: patient_id.
+        split: patient_id and split.
+    """
+    kept_away = set(split.loc[split["split"] != "train", "patient_id"])
+    women = sorted(kept_away & set(patches["patient_id"]))
+    if not women:
+        return []
+    named = _list_names("woman", "women", women)
+    return [f"{named} in validation or test, and in the patches that the first weights learnt from"]
+
+
 def _find_women_in_two_splits(split: pd.DataFrame) -> list[str]:
     counts = split.groupby("patient_id")["split"].nunique()
     women = sorted(counts.index[counts > 1])

@@ -1,6 +1,6 @@
 """Other collections, and new exams, brought into the layout of `data/`, and looked over first.
 
-No stage enters it. It may import `intake` and what that stands on.
+No stage enters it. It may import `intake`, `patches` and what these stand on.
 """
 
-__all__ = ["check", "dicom_writer", "merge", "mini_mias"]
+__all__ = ["cbis_ddsm", "cbis_masses", "check", "dicom_writer", "merge", "mini_mias"]

@@ -25,6 +25,7 @@ from mammo.classifier_training import fit as training
 from mammo.classifier_training.fit import Examples, fit
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import compute_heatmap
+from mammo.patches.settings import FILE, load_pretraining
 from tests.imports import ROOT
 from tests.support.emulator import HERE, PROCESSORS, outputs_of, under_emulators
 from tests.support.half_ellipses import SETTINGS, examples
@@ -33,7 +34,10 @@ from tests.support.operators import RARE
 from tests.support.portability import Watch
 
 RECIPES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
-OURS = {load_params(path).classifier.backbone for path in RECIPES}
+OURS = {
+    *(load_params(path).classifier.backbone for path in RECIPES),
+    load_pretraining(ROOT / FILE).pretrain.backbone,
+}
 OTHERS = {
     "densenet121", "efficientnet_b0", "efficientnet_lite1", "efficientnet_lite2",
     "mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.assurance.leakage import find_leaks
+from mammo.assurance.leakage import find_leaks, find_pretraining_leaks
 
 
 class Tables(TypedDict):
@@ -103,3 +103,13 @@ def test_an_image_that_was_given_to_another_woman_is_named() -> None:
     assert isinstance(manifest, pd.DataFrame)
     manifest.loc[manifest["image_id"] == "anna0", "patient_id"] = "berta"
     assert "1 image (anna0) of another woman than in train.csv" in find_leaks(**content)
+
+
+def test_patches_of_women_who_judge_the_model_are_a_leak() -> None:
+    split = tables(WOMEN)["split"]
+    patches = pd.DataFrame({"patient_id": ["anna", "anna", "dora", "clara", "somebody else"]})
+    assert find_pretraining_leaks(patches, split) == [
+        "2 women (clara, dora) in validation or test, and in the patches that the first weights"
+        " learnt from"
+    ]
+    assert find_pretraining_leaks(patches[:2], split) == []
