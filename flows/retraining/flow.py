@@ -15,6 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_UI_URL
 from prefect.states import Completed, Failed
 
 from flows.documents.keep import has_documents, try_to_keep_documents
@@ -197,7 +198,9 @@ def _make_version(job: _Job) -> Summary:
     root, before = job.root, job.before
     sign_plan(root, job.plan)  # before a model is looked at, so before there is one
     name = attempts.name_run(before.commit)
-    tags = {"prefect_flow_run": flow_run.ui_url or str(flow_run.id)}
+    # A temporary server has no pages: Prefect would give an address that begins with "None".
+    page_of_run = flow_run.ui_url if PREFECT_UI_URL.value() else flow_run.id
+    tags = {"prefect_flow_run": str(page_of_run)}
     run = runs.start_retrain(job.experiment, before, workspace_id(root), job.trigger, name, tags)
     with runs.end_afterwards(run):
         if (page := runs.page_of_run(job.experiment, run)) is not None:

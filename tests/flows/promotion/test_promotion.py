@@ -205,7 +205,9 @@ def test_the_run_in_mlflow_leads_to_the_one_in_prefect_and_both_say_what_they_ar
 ) -> None:
     client = MlflowClient()
     kept = client.get_run(str(client.get_model_version(MODEL, "2").run_id))
-    [flow_run] = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", kept.data.tags["prefect_flow_run"])
+    link = kept.data.tags["prefect_flow_run"]
+    assert link.startswith("http://127.0.0.1:")
+    [flow_run] = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", link)
     found = httpx.get(f"{prefect_server['PREFECT_API_URL']}/flow_runs/{flow_run}").json()
     assert found["name"] == kept.info.run_name
     assert found["name"] == f"retrain {kept.data.tags['git_commit'][:7]} by hand"

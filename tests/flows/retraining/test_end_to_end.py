@@ -5,6 +5,7 @@ changed setting.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def test_mlflow_has_a_parent_and_a_nested_run_for_every_stage(registered: Retrai
     parent = parent_run(registered.root, "1")
     assert parent.info.status == "FINISHED"
     assert parent.info.run_name == f"retrain {parent.data.tags['git_commit'][:7]} by hand"
+    # The server was a temporary one, without a page of the run.
+    assert re.fullmatch("[0-9a-f]{8}-[0-9a-f-]{27}", parent.data.tags["prefect_flow_run"])
     nested = {run.data.tags["stage"]: run for run in children(registered.root, parent)}
     assert set(nested) == set(STAGES)
     assert all(run.info.status == "FINISHED" for run in nested.values())
