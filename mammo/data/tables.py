@@ -143,7 +143,7 @@ LESIONS = pa.DataFrameSchema(
     coerce=True,
     name="lesions.csv",
 )
-"""data/lesions.csv: in pixels of the stored image. Judges explanations, never trains."""
+"""data/lesions.csv: in pixels of the stored image. Judges explanations; patches are cut by it."""
 
 MANIFEST = pa.DataFrameSchema(
     {
