@@ -66,6 +66,20 @@ def deps_of(stage: str) -> set[str]:
     return {room_of(path) or path.relative_to(ROOT).as_posix() for path in found}
 
 
+def rooms_by_name(path: Path) -> set[str]:
+    """The rooms of which a file imports a name that is no module: `from mammo.dicom import ...`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            package = module_path(node.module)
+            ours = node.module.split(".")[0] in FLOORS and package is not None
+            if ours and package is not None and package.name == "__init__.py":
+                names = [alias.name for alias in node.names]
+                if not all(module_path(f"{node.module}.{name}") for name in names):
+                    found.add(room_of(package))
+    return {room for room in found if room is not None}
+
+
 def room_graph() -> dict[str, set[str]]:
     """For each room the other rooms that its modules import, themselves."""
     graph: dict[str, set[str]] = {}
@@ -76,6 +90,7 @@ def room_graph() -> dict[str, set[str]]:
                 others = {
                     room_of(found) for found in imports_of(path) if found.name != "__init__.py"
                 }
+                others |= rooms_by_name(path)
                 graph.setdefault(room, set()).update(other for other in others if other)
     return {room: others - {room} for room, others in graph.items()}
 

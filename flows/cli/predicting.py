@@ -132,7 +132,7 @@ def predict(
 
 def _report(exams: Sequence[Any], folder: Path, report: Report) -> Iterator[str]:
     """Write the results of each exam as DICOM files; yield why one of them has none."""
-    from mammo.dicom_results import write_results
+    from mammo.dicom_results.write import write_results
 
     for exam in exams:
         sources = {image.number: Path(image.source) for image in exam.images}

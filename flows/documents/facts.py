@@ -6,7 +6,6 @@ machine is left out: who decided and why, what a verdict's sentence says, names 
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from flows.documents.passages import read_passages
 from flows.documents.pictures import Bin, draw_pictures
 from flows.evidence.bom import BOM, measure_subgroups, read_locked_packages_of
 from flows.evidence.ledger import file_of_version
-from flows.evidence.statements import hash_text
+from flows.evidence.statements import hash_text, without_nan
 from flows.evidence.verify import DOCUMENTS, describe, read_lines, sha256, split_lines
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
 from flows.snapshots.environment import Environment, read_locked_packages
@@ -449,14 +448,10 @@ def _read_gate(
         rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         fields = Condition.__dataclass_fields__
         conditions = [
-            Condition(**{name: _without_nan(row.get(name)) for name in fields}) for row in rows
+            Condition(**without_nan({name: row.get(name) for name in fields})) for row in rows
         ]
     look = _parse(tags.get("gate_look", "{}"), "the tag gate_look")
     return Gate(date, tags["gate_verdict"], tags.get("gate_against", ""), tuple(conditions), look)
-
-
-def _without_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_moves(number: int, sources: dict[str, Source]) -> list[tuple[str, str]]:

@@ -10,8 +10,7 @@ otherwise.
 import functools
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from flows.evidence.verify import (
     sha256,
     split_lines,
 )
-from flows.processes.folder_lock import TEMPORARY, hold_lock
+from flows.processes.folder_lock import hold_in_clone
 from flows.processes.run_git import fetch, git, listed, remotes, succeeds
 from flows.publishing.publish import git_remote
 from flows.snapshots.snapshot import committer_of
@@ -123,7 +122,7 @@ def add(
     Raises:
         UserError: if git does not take the line.
     """
-    with _hold(root):
+    with hold_in_clone(root, "evidence"):
         lines = read_lines_for_adding(root)
         last = max(lines, key=lambda line: line.number, default=None)
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -181,7 +180,7 @@ def publish_ledger(root: Path) -> str | None:
         theirs = f"refs/remotes/{remote}/{BRANCH}"
         ours = f"refs/heads/{BRANCH}"
         if _has(root, theirs) and not succeeds(root, "merge-base", "--is-ancestor", theirs, ours):
-            with _hold(root):
+            with hold_in_clone(root, "evidence"):
                 lines = _readable(_read_branches(root))
                 _commit(root, lines, "both clones' lines", git(root, "rev-parse", theirs))
         git(root, "push", "--quiet", remote, f"{ours}:{ours}")
@@ -312,13 +311,3 @@ def _keep(line: Line, ledger: Sequence[Line]) -> None:
 
 def _as_text(raws: Iterable[str]) -> str:
     return "".join(f"{raw}\n" for raw in raws)
-
-
-@contextmanager
-def _hold(root: Path) -> Iterator[None]:
-    """Hold the ledger's lock in this clone."""
-    (root / TEMPORARY).mkdir(parents=True, exist_ok=True)
-    file = root / TEMPORARY / "evidence.lock"
-    file.touch()
-    with hold_lock(file):
-        yield

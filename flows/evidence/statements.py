@@ -128,7 +128,7 @@ def describe_evaluation(
             "breasts": decision.breasts,
             "positives": decision.positives,
         },
-        "conditions": [_without_nan(asdict(reason)) for reason in decision.reasons],
+        "conditions": [without_nan(asdict(reason)) for reason in decision.reasons],
         "not_judged": list(decision.not_judged),
         "resamples_skipped": decision.resamples_skipped,
     }
@@ -240,7 +240,7 @@ def _write_time(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _without_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def without_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """The same, with None where a score is not defined: JSON has no other word for it."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,7 +12,9 @@ from flows.listening.journal import Journal
 from flows.listening.record import FILE, Record, Seen, read_record, write_record
 from flows.listening.spool import HEADERS, RESULTS, Spool, images_in, newest
 from mammo.base.errors import UserError
-from mammo.dicom_results import REPORTS, Kind, Report, strip_pixels, write_results
+from mammo.dicom_results.objects import Report
+from mammo.dicom_results.source import strip_pixels
+from mammo.dicom_results.write import REPORTS, Kind, write_results
 from mammo.serving.finding import (
     ExamFinding,
     ImageFinding,

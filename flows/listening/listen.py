@@ -26,7 +26,7 @@ def listen(reference: str, settings: Settings, say: Say) -> None:
 
     Raises:
         UserError: the version cannot be loaded or decides nothing, the spool cannot be used, or the
-            address not be listened at.
+            address is taken.
     """
     loaded = load_version(reference)
     # For the thread that looks at images: it starts later.

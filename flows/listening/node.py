@@ -85,7 +85,7 @@ def listening(
         host: to listen at.
         port: 0 for any that is free.
         title: its AE title, by which callers must call it.
-        callers: the AE titles that may call; nobody is refused for his if there are none here.
+        callers: the AE titles that may call; if it is empty, any may.
         spool: where images go.
         journal: what is told of each.
 
@@ -93,7 +93,7 @@ def listening(
         The port.
 
     Raises:
-        UserError: the address cannot be listened at, or an AE title is none.
+        UserError: the address cannot be used, or an AE title is not valid.
     """
     node = make_entity(title)
     try:
@@ -116,7 +116,7 @@ def listening(
         server = node.start_server((host, port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"{host}:{port} cannot be listened at ({error}): name another --host or --port"
+            f"{host}:{port} cannot be used ({error}): name another --host or --port"
         ) from None
     assert server is not None
     try:
@@ -184,7 +184,7 @@ def _check(event: Event, request: C_STORE) -> tuple[str, bytes]:
     """
     instance = str(request.AffectedSOPInstanceUID or "")
     if not is_uid(instance):
-        raise _RefusalError(NOT_OF_THE_CLASS, "its SOPInstanceUID is none")
+        raise _RefusalError(NOT_OF_THE_CLASS, "its SOPInstanceUID is not valid")
     content = event.encoded_dataset()
     if len(content) > MAX_BYTES:
         raise _RefusalError(NOT_UNDERSTOOD, "it is larger than a mammogram")

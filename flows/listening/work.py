@@ -20,7 +20,7 @@ from flows.listening.node import listening
 from flows.listening.spool import RESULTS, STATES, Spool, open_spool
 from flows.processes.words import Say
 from mammo.base.errors import UserError
-from mammo.dicom_results import Kind
+from mammo.dicom_results.write import Kind
 
 JOURNAL = "audit.jsonl"
 
@@ -57,7 +57,7 @@ def work(reader: Reader, settings: Settings, say: Say) -> None:
     """Receive, look and send until SIGINT or SIGTERM. From the main thread.
 
     Raises:
-        UserError: the spool cannot be used, or the address not be listened at.
+        UserError: the spool or the address cannot be used.
     """
     journal = Journal(settings.spool / JOURNAL, settings.identified)
     over = threading.Event()

@@ -1,6 +1,5 @@
 """dvc.lock and data.dvc as typed objects, and the cached bytes that they name."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -288,8 +287,7 @@ class Cache:
     def state(self, md5: str) -> str:
         """`good`, `missing`, or `damaged` if the bytes are not those of the hash."""
         try:
-            with self.path(md5).open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
+            found = md5_of(self.path(md5))
         except OSError:
             return "missing"
         return "good" if found == md5.removesuffix(".dir") else "damaged"

@@ -31,6 +31,21 @@ def hold_lock(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
 
 
 @contextmanager
+def hold_in_clone(root: Path, name: str) -> Iterator[None]:
+    """Hold one of a clone's locks, whose file is made if need be; wait while another process does.
+
+    Args:
+        root: the clone.
+        name: of the lock.
+    """
+    file = root / TEMPORARY / f"{name}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    with hold_lock(file):
+        yield
+
+
+@contextmanager
 def only_one(root: Path, who: str = "another retrain") -> Iterator[None]:
     """Hold the lock of a project's folder; it is released at the latest when the process ends.
 

@@ -9,13 +9,11 @@ A set is opened by the first look at it. Women that come later belong to it, unt
 new ones that the plan opens the next.
 """
 
-import fcntl
 import hashlib
 import json
 import math
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +23,7 @@ from mlflow import MlflowClient
 
 from flows.pipeline.lock_and_cache import open_cache
 from flows.processes.checked import parse_record
-from flows.processes.folder_lock import TEMPORARY, hold_lock
+from flows.processes.folder_lock import hold_in_clone
 from flows.processes.words import Say
 from flows.promotion.networks import read_networks, read_predictor_settings
 from flows.promotion.women import Women, describe_women, read_test_images
@@ -86,7 +84,7 @@ def take(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
     model = name_model(snapshot)
     experiment = registry.open_store(root)
     digest = _hash(women.labels)
-    with _hold(root), hold_across_clones("looks"):
+    with hold_in_clone(root, "looks"), hold_across_clones("looks"):
         known = _read_tags(experiment)
         looks = _read_looks(known)
         mine = [look for look in looks if (look.model, look.test_women) == (model, digest)]
@@ -221,13 +219,3 @@ def _read_women(tags: Mapping[str, str]) -> dict[str, Hashes]:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def _hold(root: Path) -> Iterator[None]:
-    """Hold the lock of this clone's looks."""
-    (root / TEMPORARY).mkdir(parents=True, exist_ok=True)
-    file = root / TEMPORARY / "looks.lock"
-    file.touch()
-    with hold_lock(file, fcntl.LOCK_EX):
-        yield

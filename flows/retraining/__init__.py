@@ -1,6 +1,6 @@
 """The retrain from its first look to the gate, its recovery, and the watch that starts it.
 
-It may import `promotion`, `servers` and what these stand on.
+It may import `promotion`, `documents`, `servers` and what these stand on.
 """
 
 __all__ = ["flow"]

@@ -41,7 +41,7 @@ _NOTICES = {
     "Mammoflow: tell of flow runs that fell silent": {"prefect.state-message": f"{SILENCE}*"},
 }
 _NOTIFIED = ("retrain", "watch", "promote", "audit", "gc")
-"""Flows whose failures are notified; a stage's failure is part of its retrain's."""
+"""Flows of which the server tells when they crash; a stage's failure is part of its retrain's."""
 
 _ONCE_IN = timedelta(hours=6)  # for each deployment: the watch starts again and again
 

@@ -67,7 +67,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"{host}:{port} cannot be listened at ({error}): name another --host or --port"
+            f"{host}:{port} cannot be used ({error}): name another --host or --port"
         ) from None
 
 

@@ -5,6 +5,7 @@ that is the lock: whoever makes the model holds it, and removes it when done.
 """
 
 import random
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from flows.tracking.registry import MODEL, is_absent
 
 ABANDONED_AFTER = 60.0  # seconds; the work under such a lock takes one or two
+_HOLDER = "holder"
 
 
 @contextmanager
@@ -28,25 +30,26 @@ def hold_across_clones(name: str) -> Iterator[None]:
         name: of the lock, such as "looks"; MLflow shows it among the models while it is held.
     """
     client = MlflowClient()
-    model = f"{MODEL}.{name}.lock"
+    model, own = f"{MODEL}.{name}.lock", secrets.token_hex(8)
     held_by, since = None, time.monotonic()
-    while not _make(client, model):
+    while not _make(client, model, own):
         holder = _find_holder(client, model)
         if holder != held_by:
             held_by, since = holder, time.monotonic()
         elif holder is not None and time.monotonic() - since > ABANDONED_AFTER:
-            _remove(client, model)
+            _remove(client, model, holder)
         time.sleep(random.uniform(0.02, 0.2))
     try:
         yield
     finally:
-        _remove(client, model)
+        _remove(client, model, own)
 
 
-def _make(client: MlflowClient, model: str) -> bool:
+def _make(client: MlflowClient, model: str, own: str) -> bool:
     """Make the model that is the lock; whether it was not there yet."""
+    about = "Held for a moment by one clone."
     try:
-        client.create_registered_model(model, description="Held for a moment by one clone.")
+        client.create_registered_model(model, tags={_HOLDER: own}, description=about)
     except MlflowException as error:
         # Absent: it was there when MLflow wanted to make it, and no more when it looked.
         if error.error_code != "RESOURCE_ALREADY_EXISTS" and not is_absent(error):
@@ -55,19 +58,22 @@ def _make(client: MlflowClient, model: str) -> bool:
     return True
 
 
-def _find_holder(client: MlflowClient, model: str) -> int | None:
-    """When the present lock was made, by the store's clock in milliseconds, or None without one."""
+def _find_holder(client: MlflowClient, model: str) -> str | None:
+    """Who holds the lock, or None if nobody does."""
     try:
-        return int(client.get_registered_model(model).creation_timestamp)
+        return str(client.get_registered_model(model).tags.get(_HOLDER, ""))
     except MlflowException as error:
         if not is_absent(error):
             raise
         return None
 
 
-def _remove(client: MlflowClient, model: str) -> None:
+def _remove(client: MlflowClient, model: str, holder: str) -> None:
+    """Let the lock go, if it is still this holder's."""
+    if _find_holder(client, model) != holder:
+        return  # it was taken over meanwhile
     try:
         client.delete_registered_model(model)
     except MlflowException as error:
-        if not is_absent(error):  # else it was taken over meanwhile, and let go
+        if not is_absent(error):
             raise

@@ -15,7 +15,7 @@ import pydicom
 
 from mammo.base.atomic_files import write_bytes
 from mammo.datasets.phantom.draw import write_phantoms
-from mammo.dicom_results import write_results
+from mammo.dicom_results.write import write_results
 from mammo.imaging.geometry import Box
 from mammo.imaging.png import encode_png
 from mammo.serving.finding import ExamFinding, group_exams

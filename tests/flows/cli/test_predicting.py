@@ -235,7 +235,7 @@ def test_what_cannot_be_served_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments, words in (
-            (("--port", f"{port}"), "cannot be listened at"),
+            (("--port", f"{port}"), "cannot be used"),
             (("--follow", "--model", "2"), "--follow needs an alias"),
             (("--port", "0", "--model", "9"), "has no mammogram-classifier 9"),
         ):

@@ -19,7 +19,7 @@ from flows.listening.spool import Spool, open_spool
 from flows.listening.work import JOURNAL, Settings, look, send_waiting
 from mammo.base.errors import UserError
 from mammo.dicom.identity import read_identity
-from mammo.dicom_results import Kind
+from mammo.dicom_results.write import Kind
 from mammo.imaging.geometry import Box
 from mammo.serving.finding import ImageFinding, Peak, Region
 from mammo.serving.intake import Refusal

@@ -257,7 +257,7 @@ def test_an_address_that_is_taken_and_a_title_that_is_none_are_one_sentence(
         journal = Journal(tmp_path / "spool" / JOURNAL)
         with (
             socket.create_server(("127.0.0.1", 0)) as taken,
-            pytest.raises(UserError, match="cannot be listened at"),
+            pytest.raises(UserError, match="cannot be used"),
             listening("127.0.0.1", taken.getsockname()[1], "MAMMOFLOW", (), spool, journal),
         ):
             pass

@@ -155,7 +155,7 @@ def test_two_clones_at_the_same_moment_take_two_looks_and_never_one_too_many(roo
     # The file's lock is of a clone: without it these are as many clones.
     threads = [threading.Thread(target=work, args=(one,)) for one in snapshots]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "hold_lock", lambda *_: nullcontext())
+        patch.setattr(budget, "hold_in_clone", lambda *_: nullcontext())
         for thread in threads:
             thread.start()
         for thread in threads:

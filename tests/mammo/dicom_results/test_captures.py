@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from mammo.dicom.reader import read_mammogram
-from mammo.dicom_results import write_results
 from mammo.dicom_results.capture import LONG_SIDE
+from mammo.dicom_results.write import write_results
 from mammo.serving.finding import NOTICE
 from tests.support.findings import make_finding, sources_of
 

@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from mammo.base.errors import UserError
-from mammo.dicom_results import Kind, write_results
 from mammo.dicom_results.source import COPIED
+from mammo.dicom_results.write import Kind, write_results
 from tests.support.findings import make_finding, sources_of
 
 TEXT = {"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}

