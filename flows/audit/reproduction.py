@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.audit.record import ComparedOut, ComparedStage, OutLikeness
-from flows.pipeline.first_weights import read_tracked_weights
+from flows.pipeline.first_weights import has_dvc_file, read_tracked_weights
 from flows.pipeline.graph import dvc_env, worth_showing
 from flows.pipeline.lock_and_cache import Cache, LockedStage, parse_lock
 from flows.pipeline.pretraining import read_pretraining, read_pretraining_data
@@ -30,7 +30,7 @@ def run_again(folder: Path, data: str, say: Say) -> None:
     """Run every stage by force in `folder`, a materialised snapshot.
 
     Only the raw data are pulled, those of a pretraining too, which then runs again as well; and the
-    weights that a training starts from.
+    weights that a training starts from, but those that the pretraining makes.
 
     Raises:
         CommandError: if a stage fails, with its last lines.
@@ -41,7 +41,7 @@ def run_again(folder: Path, data: str, say: Say) -> None:
         "pull",
         f"{data}.dvc",
         *(f"{path}.dvc" for path in read_pretraining_data(folder)),
-        *read_tracked_weights(folder),
+        *(f"{path}.dvc" for path in read_tracked_weights(folder) if has_dvc_file(folder, path)),
     )
     _dvc(folder, say, "repro", "--force", "--no-run-cache")
 

@@ -58,6 +58,11 @@ def hash_weights(root: Path) -> str:
     return hash_files({name.removeprefix(f"{WEIGHTS}/"): md5 for name, md5 in hashes.items()})
 
 
+def has_dvc_file(root: Path, path: str) -> bool:
+    """Whether weights have a .dvc file of their own: those of a pretraining have none."""
+    return (root / f"{path}.dvc").is_file()
+
+
 def ensure_weights(root: Path, say: Say) -> None:
     """Make sure that `root`/weights, and DVC's cache, hold what the .dvc files of weights/ name.
 
@@ -78,7 +83,10 @@ def ensure_weights(root: Path, say: Say) -> None:
     absent = [path for path in names if not (root / path).exists()]
     if absent:
         say(f"{', '.join(absent)} absent: trying `dvc pull`")
-        dvc = [*DVC, "--wait-for-lock", "pull", *absent]
+        # By the .dvc file where there is one: DVC fetches a file by its own name, and may leave it
+        # in the cache.
+        targets = [f"{path}.dvc" if has_dvc_file(root, path) else path for path in absent]
+        dvc = [*DVC, "--wait-for-lock", "pull", *targets]
         try:
             follow(dvc, root, ignore)
         except CommandError as error:
