@@ -100,16 +100,26 @@ def status(root: Path) -> dict[str, Any]:
     Raises:
         UserError: with DVC's own words if it fails.
     """
+    found = status_of(root)
+    return {name: changes for name, changes in found.items() if not name.startswith(_PRETRAINING)}
+
+
+def status_of(root: Path, *targets: str) -> dict[str, Any]:
+    """What `dvc status` finds of some targets, such as another dvc.yaml; of all, without any.
+
+    Raises:
+        UserError: with DVC's own words if it fails.
+    """
     result = subprocess.run(
-        [sys.executable, "-m", "flows.pipeline.status", "--json"],
+        [sys.executable, "-m", "flows.pipeline.status", "--json", *targets],
         cwd=root,
         capture_output=True,
         text=True,
     )
     if result.returncode != 0:
-        raise UserError(f"dvc status: {result.stderr.strip()}")
-    found = json.loads(result.stdout)
-    return {name: changes for name, changes in found.items() if not name.startswith(_PRETRAINING)}
+        raise UserError(f"{' '.join(('dvc status', *targets))}: {result.stderr.strip()}")
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def only_missing(found: Mapping[str, Any]) -> bool:

@@ -5,9 +5,6 @@ they are what the folder's code, settings and data would give. Where nothing is 
 function here says so. All its files belong to the commit, and so to the snapshot.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from flows.pipeline.graph import only_missing
+from flows.pipeline.graph import only_missing, status_of
 from flows.pipeline.lock_and_cache import LockedStage, out_of, outs_of, parse_lock
 from flows.processes.words import shorten_list
 from mammo.base.errors import UserError
@@ -143,15 +140,7 @@ def require_pretrained(root: Path) -> None:
     for source, md5 in data.items():  # DVC would compare with the folder, which need not be here
         if any(stage.deps.get(source, md5) != md5 for stage in stages):
             raise UserError(f"{WEIGHTS}/ was pretrained before {source}.dvc changed: {advice}")
-    result = subprocess.run(
-        [sys.executable, "-m", "flows.pipeline.status", "--json", PIPELINE],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode != 0:
-        raise UserError(f"dvc status {PIPELINE}: {result.stderr.strip()}")
-    found = json.loads(result.stdout)
+    found = status_of(root, PIPELINE)
     if not only_missing(found):
         changes = [change for of_stage in found.values() for change in of_stage]
         named = {
