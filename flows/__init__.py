@@ -6,10 +6,9 @@ no proxy stands between us and this machine's own servers.
 """
 
 import os
-from pathlib import Path
 
 import mammo  # noqa: F401  (pins what numerical libraries read, which MLflow brings along)
-from flows.processes import proxies
+from flows.processes import prefect_home, proxies
 
 _DEFAULTS = {
     # Nothing phones home.
@@ -18,7 +17,7 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # Prefect's state belongs to the project's folder, not to the home folder.
-    "PREFECT_HOME": str(Path(".prefect").absolute()),
+    "PREFECT_HOME": str(prefect_home.HOME.absolute()),
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_LOGGING_LEVEL": "INFO",

@@ -21,6 +21,7 @@ from dvc.repo import Repo
 from httpx import HTTPError
 
 from flows.processes.folder_lock import only_one
+from flows.processes.prefect_home import DATABASE, LOGS
 from flows.processes.run_git import git
 from flows.processes.words import Say
 from flows.pruning.objects import find_superseded_objects
@@ -139,7 +140,7 @@ def _find_old_files(what: str, folder: Path, before: float) -> Waste:
 def _find_logs(root: Path) -> Waste:
     """Output of the programs of `mammoflow up`, except its end; the programs go on writing."""
     logs = [
-        path for path in (root / ".prefect" / "up").glob("*.log") if path.stat().st_size > LONG_LOG
+        path for path in (root / LOGS).glob("*.log") if path.stat().st_size > LONG_LOG
     ]
 
     def remove_all() -> None:
@@ -174,7 +175,7 @@ def _find_databases(root: Path) -> Waste:
     """The SQLite files of Prefect and MLflow, which do not shrink when rows are deleted."""
 
     def find_shrinkable() -> list[Path]:
-        files = (root / ".prefect" / "prefect.db", locate_registry(root))
+        files = (root / DATABASE, locate_registry(root))
         return [path for path in files if path.exists() and _count_free_bytes(path) >= MINIMUM]
 
     def remove_all() -> None:

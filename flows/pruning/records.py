@@ -19,6 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from flows.processes.prefect_home import DATABASE
 from flows.processes.reach import require_mlflow, require_prefect
 from flows.pruning.policy import Found, Waste
 from flows.tracking.addresses import locate_registry
@@ -49,7 +50,7 @@ def find_old_flow_runs(root: Path, before: float) -> Found:
     from prefect.settings import PREFECT_API_URL
 
     require_prefect()
-    if PREFECT_API_URL.value() is None and not (root / ".prefect" / "prefect.db").exists():
+    if PREFECT_API_URL.value() is None and not (root / DATABASE).exists():
         return Found()
     with get_client(sync_client=True) as client:
         old = list(_find_old(client, datetime.fromtimestamp(before, UTC)))

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from flows.processes import proxies
+from flows.processes.prefect_home import LOGS
 from flows.processes.reach import require_prefect
 from flows.processes.words import Say
 from flows.remote.worker_clone import CLONE
@@ -45,7 +46,6 @@ from mammo.base.errors import UserError
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STABLE = 60.0  # seconds; a worker that ends later has worked, and is started again
 
-LOGS = Path(".prefect/up")  # what the programs print
 WATCHED = "cpu"  # the pool whose worker runs the watch and what it starts
 EVERY = 900.0  # seconds between two looks of the watch
 
