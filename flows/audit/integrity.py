@@ -20,7 +20,7 @@ from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
 from flows.processes.checked import inside
 from flows.processes.words import md5_of, shorten_list
 from flows.snapshots.earlier_layout import file_of, find_module
-from flows.snapshots.snapshot import Snapshot
+from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.register import NETWORKS, SCORES, SERVING
 from flows.tracking.registry import FAULTS, MODEL, is_absent
 from flows.tracking.runs import flatten, select_numbers
@@ -110,7 +110,7 @@ def compare_with_commit(
     }
     if (folder / file_of(OPERATING_POINT)).is_file():  # else the version is older than this
         wanted |= {name: (outs[path], path) for name, path in SCORES.items() if path in outs}
-    text = snapshot.files.get("params.yaml", "").encode()
+    text = snapshot.files.get(PARAMS_FILE, "").encode()
     settings = hashlib.md5(text, usedforsecurity=False).hexdigest()
     wanted["params.yaml"] = settings, "params.yaml"
     found = _hash_files(model.predictor)
@@ -150,7 +150,7 @@ def check_logged_numbers(
         stages: of its dvc.yaml, which says which outs are metrics.
         cache: has the outs.
     """
-    settings = flatten(yaml.safe_load(snapshot.files["params.yaml"]))
+    settings = flatten(yaml.safe_load(snapshot.files[PARAMS_FILE]))
     yield from _compare_params("the run retrain", run, settings)
     client = MlflowClient()
     query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"

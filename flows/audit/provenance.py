@@ -21,7 +21,7 @@ from flows.pipeline.pretraining import SETTINGS, read_pretraining_data, read_set
 from flows.processes.run_git import changed_between, has_commit
 from flows.processes.words import md5_of, shorten_list
 from flows.publishing.publish import fetch_tag, read_publication
-from flows.snapshots.snapshot import FILES, Snapshot, read_tag
+from flows.snapshots.snapshot import DATA_FILE, FILES, PARAMS_FILE, Snapshot, read_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import (
     SNAPSHOT_ARTIFACT,
@@ -172,7 +172,7 @@ def check_lock(
     made[path] = ("data.dvc", md5)
     for path, md5 in read_pretraining_data(folder).items():
         made[path] = (f"{path}.dvc", md5)
-    settings = flatten(yaml.safe_load(snapshot.files.get("params.yaml", "{}")) or {})
+    settings = flatten(yaml.safe_load(snapshot.files.get(PARAMS_FILE, "{}")) or {})
     own = flatten(read_settings(folder))
     settings |= {f"{SETTINGS}:{key}": value for key, value in own.items()}
     for stage in stages:
@@ -262,7 +262,7 @@ def check_workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterat
     folder, named = root / name, root / "data.dvc"
     if not folder.is_dir() or not named.exists():
         return
-    if named.read_bytes().decode() != snapshot.files["data.dvc"] or cache.state(md5) != "good":
+    if named.read_bytes().decode() != snapshot.files[DATA_FILE] or cache.state(md5) != "good":
         return
     listing = cache.listing(md5)
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}

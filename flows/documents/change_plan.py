@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 
-from flows.snapshots.snapshot import Snapshot
-
-PLAN, PARAMS = "plan.yaml", "params.yaml"
+from flows.snapshots.snapshot import PARAMS_FILE, PLAN_FILE, Snapshot
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ NONE = ChangePlan(None, {}, (), None, (), {}, {}, {})
 def read_change_plan(snapshot: Snapshot | None) -> ChangePlan:
     """The plan of a snapshot, or what there was before plans."""
     files = snapshot.files if snapshot is not None else {}
-    for source in (PLAN, PARAMS):
+    for source in (PLAN_FILE, PARAMS_FILE):
         content = yaml.safe_load(files.get(source, "")) or {}
         if "policy" in content:
             break

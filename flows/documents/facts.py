@@ -28,7 +28,7 @@ from flows.evidence.statements import hash_text, without_nan
 from flows.evidence.verify import DOCUMENTS, describe, read_lines, sha256, split_lines
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
 from flows.snapshots.environment import Environment, read_locked_packages
-from flows.snapshots.snapshot import Snapshot
+from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, PARAMS_FILE, PLAN_FILE, Snapshot
 from flows.tracking import aliases
 from flows.tracking.register import git_tag
 from flows.tracking.registry import (
@@ -288,21 +288,21 @@ def _read_settings(snapshot: Snapshot | None, sources: dict[str, Source]) -> dic
     place = f"{IN_RUN}, and {IN_GIT}"
     sources["snapshot"] = Source(SNAPSHOT_ARTIFACT, f"sha256:{snapshot.digest}", place)
     sources["code"] = Source("the code", f"git:{snapshot.commit}", IN_GIT)
-    if "params.yaml" not in snapshot.files:
+    if PARAMS_FILE not in snapshot.files:
         return {}
     sources["settings"] = _of_snapshot("params.yaml", snapshot)
-    return dict(yaml.safe_load(snapshot.files["params.yaml"]) or {})
+    return dict(yaml.safe_load(snapshot.files[PARAMS_FILE]) or {})
 
 
 def _read_stages(snapshot: Snapshot | None, sources: dict[str, Source]) -> list[LockedStage]:
-    if snapshot is None or "dvc.lock" not in snapshot.files:
+    if snapshot is None or LOCK_FILE not in snapshot.files:
         return []
     sources["stages"] = _of_snapshot("dvc.lock", snapshot)
     return read_lock(snapshot)
 
 
 def _read_data(snapshot: Snapshot | None, sources: dict[str, Source]) -> tuple[str, str] | None:
-    if snapshot is None or "data.dvc" not in snapshot.files:
+    if snapshot is None or DATA_FILE not in snapshot.files:
         return None
     sources["data"] = _of_snapshot("data.dvc", snapshot)
     return data_out(snapshot)
@@ -514,10 +514,10 @@ def _compare_with_earlier(
 
 def _compare(version: int, then: Snapshot, now: Snapshot) -> Changes:
     before, after = (
-        flatten(yaml.safe_load(one.files.get("params.yaml", "")) or {}) for one in (then, now)
+        flatten(yaml.safe_load(one.files.get(PARAMS_FILE, "")) or {}) for one in (then, now)
     )
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    data = [data_out(one)[1] if "data.dvc" in one.files else "" for one in (then, now)]
+    data = [data_out(one)[1] if DATA_FILE in one.files else "" for one in (then, now)]
     code = [_hash_code(one) for one in (then, now)]
     return Changes(
         version=version,
@@ -530,13 +530,13 @@ def _compare(version: int, then: Snapshot, now: Snapshot) -> Changes:
         code=tuple(
             path for path in sorted({*code[0], *code[1]}) if code[0].get(path) != code[1].get(path)
         ),
-        plan=then.files.get("plan.yaml") != now.files.get("plan.yaml"),
+        plan=then.files.get(PLAN_FILE) != now.files.get(PLAN_FILE),
     )
 
 
 def _hash_code(snapshot: Snapshot) -> dict[str, str]:
     """The code that stages read: paths and DVC's hashes."""
-    stages = read_lock(snapshot) if "dvc.lock" in snapshot.files else []
+    stages = read_lock(snapshot) if LOCK_FILE in snapshot.files else []
     return {
         path: md5
         for stage in stages

@@ -22,7 +22,7 @@ from flows.evidence.verify import canonical
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
 from flows.processes.run_git import file_at, listed
 from flows.snapshots.earlier_layout import read_subgroups
-from flows.snapshots.snapshot import Snapshot
+from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.registry import (
     MODEL,
     environment_of,
@@ -166,7 +166,7 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
     from mammo.assurance.promotion_rule import add_groups
     from mammo.evaluation.metrics import evaluate
 
-    params = parse_params(snapshot.files["params.yaml"])
+    params = parse_params(snapshot.files[PARAMS_FILE])
     subgroups = read_subgroups(snapshot)
     outs = {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
     wanted = [outs.get(BREASTS_OUT), outs.get(MANIFEST_OUT)]
@@ -192,7 +192,7 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
 
 
 def _make_card(snapshot: Snapshot, metrics: Mapping[str, float], subgroups: Sequence[Json]) -> Json:
-    settings = yaml.safe_load(snapshot.files["params.yaml"])
+    settings = yaml.safe_load(snapshot.files[PARAMS_FILE])
     targets = ", ".join(settings["evaluate"]["target"])
     return {
         "modelParameters": {

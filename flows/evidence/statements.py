@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from flows.evidence.verify import canonical, sha256
 from flows.pipeline.lock_and_cache import data_out, outs_of, read_lock
 from flows.snapshots.environment import Environment
-from flows.snapshots.snapshot import Snapshot
+from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.registry import MODEL
 from mammo.assurance.plan import Plan
 
@@ -69,7 +69,7 @@ def describe_build(
             "buildType": BUILD_TYPE,
             "externalParameters": {
                 "model": MODEL,
-                "params": yaml.safe_load(snapshot.files["params.yaml"]),
+                "params": yaml.safe_load(snapshot.files[PARAMS_FILE]),
                 "snapshot": snapshot.digest,
             },
             "internalParameters": {

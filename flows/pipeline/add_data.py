@@ -6,10 +6,11 @@ mammoflow data add DIR
 import shutil
 from pathlib import Path
 
-from flows.pipeline.ensure_data import DATA, DATA_FILE, check_own, ensure_data
+from flows.pipeline.ensure_data import DATA, check_own, ensure_data
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
+from flows.snapshots.snapshot import DATA_FILE
 from mammo.base.atomic_files import write_bytes
 from mammo.base.errors import UserError
 from mammo.datasets.merge import merge

@@ -14,10 +14,10 @@ from voluptuous import Invalid
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
+from flows.snapshots.snapshot import DATA_FILE
 from mammo.base.errors import UserError
 
 DATA = "data"
-DATA_FILE = "data.dvc"
 
 
 def ensure_data(root: Path, say: Say) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.processes.checked import Md5, RelativePath, StageName, faults
 from flows.processes.words import md5_of
-from flows.snapshots.snapshot import Snapshot, snapshot_of_commit
+from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, Snapshot, snapshot_of_commit
 from mammo.base.errors import UserError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -37,7 +37,7 @@ def read_lock(snapshot: Snapshot) -> list[LockedStage]:
     Raises:
         UserError: if there is none, or it is not what DVC writes.
     """
-    return parse_lock(snapshot.files.get("dvc.lock", ""), "dvc.lock")
+    return parse_lock(snapshot.files.get(LOCK_FILE, ""), "dvc.lock")
 
 
 def parse_lock(text: str, name: str, settings: str = "") -> list[LockedStage]:
@@ -89,7 +89,7 @@ def data_out(snapshot: Snapshot) -> tuple[str, str]:
     Raises:
         UserError: if data.dvc is missing or not what DVC writes.
     """
-    return out_of(snapshot.files.get("data.dvc", ""), "data.dvc")
+    return out_of(snapshot.files.get(DATA_FILE, ""), "data.dvc")
 
 
 def is_import(snapshot: Snapshot) -> bool:
@@ -98,7 +98,7 @@ def is_import(snapshot: Snapshot) -> bool:
     Raises:
         UserError: if data.dvc is missing or not what DVC writes.
     """
-    said = _read(_DvcFile, snapshot.files.get("data.dvc", ""), "data.dvc")
+    said = _read(_DvcFile, snapshot.files.get(DATA_FILE, ""), "data.dvc")
     return any("repo" in dep for dep in said.deps)
 
 
@@ -118,8 +118,8 @@ def read_sizes(snapshot: Snapshot) -> dict[str, int]:
     Raises:
         UserError: if its dvc.lock or data.dvc is not what DVC writes.
     """
-    lock = _read(_Lock, snapshot.files.get("dvc.lock", ""), "dvc.lock")
-    data = _read(_DvcFile, snapshot.files.get("data.dvc", ""), "data.dvc")
+    lock = _read(_Lock, snapshot.files.get(LOCK_FILE, ""), "dvc.lock")
+    data = _read(_DvcFile, snapshot.files.get(DATA_FILE, ""), "data.dvc")
     outs = [*data.outs, *(out for stage in lock.stages.values() for out in stage.outs)]
     return {out.md5: out.size for out in outs}
 
@@ -138,12 +138,12 @@ def require_form(root: Path, snapshot: Snapshot) -> None:
         UserError: if its dvc.lock or data.dvc, where there is one, is not what DVC writes, or if
             data.dvc names a source that the commit does not name.
     """
-    if "dvc.lock" in snapshot.files:
+    if LOCK_FILE in snapshot.files:
         read_lock(snapshot)
-    text = snapshot.files.get("data.dvc")
+    text = snapshot.files.get(DATA_FILE)
     if text is not None:
         data_out(snapshot)
-        if text != snapshot_of_commit(root, snapshot.commit).files.get("data.dvc"):
+        if text != snapshot_of_commit(root, snapshot.commit).files.get(DATA_FILE):
             _read(_OwnData, text, "data.dvc, which is not the commit's own")
 
 

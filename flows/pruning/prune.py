@@ -139,9 +139,7 @@ def _find_old_files(what: str, folder: Path, before: float) -> Waste:
 
 def _find_logs(root: Path) -> Waste:
     """Output of the programs of `mammoflow up`, except its end; the programs go on writing."""
-    logs = [
-        path for path in (root / LOGS).glob("*.log") if path.stat().st_size > LONG_LOG
-    ]
+    logs = [path for path in (root / LOGS).glob("*.log") if path.stat().st_size > LONG_LOG]
 
     def remove_all() -> None:
         for path in logs:

@@ -15,14 +15,12 @@ from flows.processes.checked import Commit, checked
 from flows.processes.folder_lock import only_one
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import changed_between, fetch, git, succeeds
-from flows.snapshots.snapshot import find_changed_files, index_of
+from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, find_changed_files, index_of
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
 CLONE = "MAMMOFLOW_CLONE"
 """The environment variable that tells a worker's flow runs where its clone is."""
-
-_LOCK, _DATA = "dvc.lock", "data.dvc"
 
 
 def enter() -> dict[str, str]:
@@ -73,34 +71,34 @@ def fast_forward(root: Path, commit: str) -> None:
         return
     with index_of(root, "HEAD") as index:
         status = find_changed_files(root, index)
-    changed = [name for name in status if name != _LOCK]
+    changed = [name for name in status if name != LOCK_FILE]
     if changed:
         raise UserError(
             f"the clone {root} cannot go to the commit {commit}: not committed: "
             f"{', '.join(changed)}; commit or discard them there"
         )
     moved = set(changed_between(root, "HEAD", commit))
-    lock = root / _LOCK
+    lock = root / LOCK_FILE
     written = lock.read_bytes().decode() if len(status) and lock.exists() else None
     if written is not None:
-        git(root, "checkout", "--quiet", "HEAD", "--", _LOCK)
+        git(root, "checkout", "--quiet", "HEAD", "--", LOCK_FILE)
     try:
         # As options: `branch.NAME.mergeOptions` would override a setting.
         only = ("--ff-only", "--no-squash", "--no-autostash", "--no-verify-signatures")
         git(root, "merge", "--quiet", *only, commit)
     finally:
-        if written is not None and not (_LOCK in moved and _is_ancestor(root, commit, "HEAD")):
+        if written is not None and not (LOCK_FILE in moved and _is_ancestor(root, commit, "HEAD")):
             write_text(lock, written)
-    if _DATA in moved:
+    if DATA_FILE in moved:
         _pull_data(root)
 
 
 def _pull_data(root: Path) -> None:
     """Bring data/ to the new data.dvc; DVC refuses if that would lose files."""
-    pull = [*DVC, "--wait-for-lock", "pull", _DATA]
+    pull = [*DVC, "--wait-for-lock", "pull", DATA_FILE]
     result = subprocess.run(pull, cwd=root, capture_output=True, text=True)
     if result.returncode != 0:
-        raise UserError(f"dvc pull {_DATA}, in {root}: {result.stderr.strip()}")
+        raise UserError(f"dvc pull {DATA_FILE}, in {root}: {result.stderr.strip()}")
 
 
 def _is_ancestor(root: Path, one: str, other: str) -> bool:

@@ -45,11 +45,19 @@ from flows.retraining import attempts
 from flows.retraining.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
 from flows.retraining.run_stages import RefusedError, run_pipeline
 from flows.servers.deployments import REFUSED
-from flows.snapshots.snapshot import Snapshot, capture, snapshot_of_commit
+from flows.snapshots.snapshot import (
+    DATA_FILE,
+    LOCK_FILE,
+    PARAMS_FILE,
+    PLAN_FILE,
+    Snapshot,
+    capture,
+    snapshot_of_commit,
+)
 from flows.tracking import registry, runs
 from flows.tracking.arithmetic import describe_origin
 from flows.tracking.register import check_next_tag, git_tag, register
-from mammo.assurance.plan import FILE, Plan, load_plan
+from mammo.assurance.plan import Plan, load_plan
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
@@ -261,10 +269,10 @@ def _load_plan(root: Path) -> Plan:
         RefusedError: if one of both is not valid as it is committed.
         UserError: if it is not valid, and not committed.
     """
-    name = "params.yaml"
+    name = PARAMS_FILE
     try:
         load_params(root / name)
-        name = FILE
+        name = PLAN_FILE
         return load_plan(root / name)
     except UserError as error:
         if _is_as_committed(root, name):
@@ -281,7 +289,7 @@ def _is_as_committed(root: Path, name: str) -> bool:
 
 def _has_inputs_of(now: Snapshot, committed: Snapshot) -> bool:
     """Whether settings and data are those of the commit; dvc.lock is what retrains write."""
-    names = ("params.yaml", "plan.yaml", "data.dvc")
+    names = (PARAMS_FILE, PLAN_FILE, DATA_FILE)
     return all(now.files.get(name) == committed.files.get(name) for name in names)
 
 
@@ -294,7 +302,7 @@ def _is_unchanged(root: Path, now: Snapshot, latest: ModelVersion) -> bool:
     """
     stored = registry.find_snapshot(latest)
     # If the version's records are gone, nobody can tell.
-    if stored is None or now.files.get("dvc.lock") != stored.files.get("dvc.lock"):
+    if stored is None or now.files.get(LOCK_FILE) != stored.files.get(LOCK_FILE):
         return False
     found = status(root)
     if found and only_missing(found):

@@ -32,7 +32,7 @@ from voluptuous import Invalid
 from flows.processes.folder_lock import TEMPORARY, only_one
 from flows.processes.run_git import file_at, has_commit
 from flows.processes.words import Say
-from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists
+from flows.snapshots.snapshot import LOCK_FILE, Snapshot, read_tag, tag_exists
 from flows.tracking.aliases import list_champions
 from flows.tracking.register import COMPLETION_TAG, complete, git_tag
 from flows.tracking.registry import (
@@ -49,7 +49,6 @@ from mammo.base.errors import UserError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LOCK = "dvc.lock"
 REAPER = Path(__file__).parents[1] / "processes" / "reaper.py"
 
 _reapers: "list[subprocess.Popen[bytes]]" = []  # kept, so that their pipes stay open
@@ -268,19 +267,19 @@ def _repair_dvc_lock(root: Path, say: Say) -> None:
 
     DVC writes the file in place. What the older one lacks is in DVC's run cache.
     """
-    path = root / LOCK
+    path = root / LOCK_FILE
     if not path.exists() or _is_valid_lock(path.read_text(errors="replace")):
         return
     try:
-        committed = file_at(root, "HEAD", LOCK)
+        committed = file_at(root, "HEAD", LOCK_FILE)
     except UserError:
         committed = ""
     if _is_valid_lock(committed):
         write_text(path, committed)
-        say(f"{LOCK} was cut short: took the one of the commit")
+        say(f"{LOCK_FILE} was cut short: took the one of the commit")
     else:
         path.unlink()
-        say(f"{LOCK} was cut short: removed it")
+        say(f"{LOCK_FILE} was cut short: removed it")
 
 
 def _is_valid_lock(text: str) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from flows.snapshots.snapshot import Snapshot
-from mammo.assurance.plan import FILE, Subgroups
+from flows.snapshots.snapshot import PARAMS_FILE, PLAN_FILE, Snapshot
+from mammo.assurance.plan import Subgroups
 from mammo.base.settings import validate
 
 _EARLIER = {
@@ -44,6 +44,6 @@ def read_subgroups(snapshot: Snapshot) -> Subgroups:
     Raises:
         UserError: if neither names them.
     """
-    source = FILE if FILE in snapshot.files else "params.yaml"
+    source = PLAN_FILE if PLAN_FILE in snapshot.files else PARAMS_FILE
     policy = (yaml.safe_load(snapshot.files.get(source, "")) or {}).get("policy") or {}
     return validate(Subgroups, policy.get("subgroups"), f"{source} of the version")

@@ -28,7 +28,8 @@ from flows.processes.run_git import file_at, git, listed, succeeds
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
-FILES = ("params.yaml", "plan.yaml", "data.dvc", "dvc.lock")
+PARAMS_FILE, PLAN_FILE, DATA_FILE, LOCK_FILE = "params.yaml", "plan.yaml", "data.dvc", "dvc.lock"
+FILES = (PARAMS_FILE, PLAN_FILE, DATA_FILE, LOCK_FILE)
 CODE = (
     *("mammo", "stages", "flows", "weights", "pretraining"),
     *("dvc.yaml", "pyproject.toml", "requirements.lock", ".dvc"),

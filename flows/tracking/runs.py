@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.pipeline.graph import Outcome, Stage
 from flows.snapshots.environment import Environment
-from flows.snapshots.snapshot import Snapshot
+from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
     FAULTS,
@@ -133,7 +133,7 @@ def log_stage(root: Path, stage: Stage, outcome: Outcome, run: str, parent: str)
 
 def log_params(run: str, snapshot: Snapshot) -> None:
     """Log every param of the snapshot's params.yaml."""
-    _log_batch(MlflowClient(), run, flatten(yaml.safe_load(snapshot.files["params.yaml"])), {})
+    _log_batch(MlflowClient(), run, flatten(yaml.safe_load(snapshot.files[PARAMS_FILE])), {})
 
 
 def log_snapshot(root: Path, run: str, snapshot: Snapshot, made_in: Environment) -> None:
