@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from flows.evidence.verify import canonical
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
-from flows.processes.run_git import file_at, listed
+from flows.processes.run_git import file_at, list_paths
 from flows.snapshots.earlier_layout import read_subgroups
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.registry import (
@@ -67,7 +67,7 @@ def keep_bom(root: Path, version: ModelVersion, model: Mapping[str, str]) -> str
 def read_locked_packages_of(root: Path, snapshot: Snapshot) -> str | None:
     """The text of the requirements.lock of a snapshot's commit; None if it has none."""
     name = "requirements.lock"
-    if not listed(root, "ls-tree", "-z", "--name-only", snapshot.commit, "--", name):
+    if not list_paths(root, snapshot.commit, name):
         return None
     return file_at(root, snapshot.commit, name)
 

@@ -9,7 +9,6 @@ otherwise.
 
 import functools
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,9 +34,17 @@ from flows.evidence.verify import (
     split_lines,
 )
 from flows.processes.folder_lock import hold_in_clone
-from flows.processes.run_git import fetch, git, listed, remotes, succeeds
+from flows.processes.run_git import (
+    fetch,
+    git,
+    has_ref,
+    is_ancestor,
+    listed,
+    read_remote_refs,
+    remotes,
+)
 from flows.publishing.publish import git_remote
-from flows.snapshots.snapshot import committer_of
+from flows.snapshots.snapshot import add_to_index, commit_index, index_of
 from flows.tracking.registry import MODEL, find, is_absent, list_versions, read_artifact, run_of
 from mammo.base.errors import UserError
 
@@ -66,7 +73,7 @@ def read_ledger(root: Path) -> list[str]:
     copy has, they are here. The branch is fetched if this clone lacks it, or the last line.
     """
     head = read_head()
-    if not _has(root, f"refs/heads/{BRANCH}") or not _knows(_read_branches(root), head):
+    if not has_ref(root, f"refs/heads/{BRANCH}") or not _knows(_read_branches(root), head):
         _fetch(root)
     raws = _read_branches(root)
     for version in list_versions():
@@ -173,13 +180,13 @@ def publish_ledger(root: Path) -> str | None:
         Why it could not be pushed; None if it is there, or if there is nothing to push.
     """
     remote = git_remote(root)
-    if remote is None or not _has(root, f"refs/heads/{BRANCH}"):
+    if remote is None or not has_ref(root, f"refs/heads/{BRANCH}"):
         return None
     try:
         _fetch(root)
         theirs = f"refs/remotes/{remote}/{BRANCH}"
         ours = f"refs/heads/{BRANCH}"
-        if _has(root, theirs) and not succeeds(root, "merge-base", "--is-ancestor", theirs, ours):
+        if has_ref(root, theirs) and not is_ancestor(root, theirs, ours):
             with hold_in_clone(root, "evidence"):
                 lines = _readable(_read_branches(root))
                 _commit(root, lines, "both clones' lines", git(root, "rev-parse", theirs))
@@ -246,7 +253,7 @@ def _read_branches(root: Path) -> list[str]:
 
 def _read_branch(root: Path, ref: str) -> list[str]:
     """The lines of all files of a branch; none if there is no such branch."""
-    if not _has(root, ref):
+    if not has_ref(root, ref):
         return []
     entries = listed(root, "ls-tree", "-r", "-z", ref)
     ids = "".join(f"{entry.split()[2]}\n" for entry in entries)
@@ -255,15 +262,11 @@ def _read_branch(root: Path, ref: str) -> list[str]:
     return [raw for raw in said if raw and not _BATCH_HEADER.fullmatch(raw)]
 
 
-def _has(root: Path, ref: str) -> bool:
-    return succeeds(root, "show-ref", "--verify", "--quiet", ref)
-
-
 def _fetch(root: Path) -> None:
     """Fetch the branch from each remote that has it."""
     for remote in remotes(root):
         try:
-            if git(root, "ls-remote", remote, f"refs/heads/{BRANCH}"):
+            if read_remote_refs(root, remote, f"refs/heads/{BRANCH}"):
                 fetch(root, remote, f"+refs/heads/{BRANCH}:refs/remotes/{remote}/{BRANCH}")
         except UserError:
             continue  # it does not answer: the registry has the lines, too
@@ -276,21 +279,15 @@ def _commit(root: Path, lines: Sequence[Line], message: str, *parents: str) -> N
     """
     ref = f"refs/heads/{BRANCH}"
     known = set(_read_branch(root, ref))
-    before = git(root, "rev-parse", ref) if _has(root, ref) else ""
-    with tempfile.TemporaryDirectory() as scratch:
-        index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        git(root, "read-tree", *([before] if before else ["--empty"]), env=index)
+    before = git(root, "rev-parse", ref) if has_ref(root, ref) else None
+    with index_of(root, before) as index:
         for version in {line.version for line in lines if line.raw not in known}:
             if version is None:
                 name, own = POLICIES, [line for line in lines if line.version is None]
             else:
                 name, own = file_of_version(version), lines_of(lines, version)
-            text = _as_text(line.raw for line in own)
-            blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
-            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
-        tree = git(root, "write-tree", env=index)
-    of = [part for parent in (before, *parents) if parent for part in ("-p", parent)]
-    commit = git(root, "commit-tree", tree, *of, stdin=f"{message}\n", env=committer_of(root))
+            add_to_index(root, index, name, _as_text(line.raw for line in own))
+        commit = commit_index(root, index, message, *([before] if before else []), *parents)
     # Only if nobody moved it meanwhile: zeros say that it must not exist.
     git(root, "update-ref", ref, commit, before or "0" * 40)
 

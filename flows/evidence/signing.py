@@ -32,7 +32,7 @@ from flows.evidence.verify import (
 )
 from flows.pipeline.lock_and_cache import out_of
 from flows.pipeline.pretraining import LOCK, SETTINGS, parse_pretraining, select_weights
-from flows.processes.run_git import file_at, listed
+from flows.processes.run_git import file_at, list_paths
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
@@ -292,7 +292,7 @@ def copy_model(version: ModelVersion, folder: Path) -> Path:
 def _read_weights(root: Path, snapshot: Snapshot) -> dict[str, str]:
     """The first weights of a snapshot's commit: path and DVC's hash of each."""
     folders = f"{WEIGHTS}/", SETTINGS, LOCK
-    there = listed(root, "ls-tree", "-z", "--name-only", snapshot.commit, "--", *folders)
+    there = list_paths(root, snapshot.commit, *folders)
     read = (x for x in there if x.endswith(".dvc") or x in (SETTINGS, LOCK))
     texts = {x: file_at(root, snapshot.commit, x) for x in read}
     pretrained = parse_pretraining(texts.pop(SETTINGS, ""), texts.pop(LOCK, ""))

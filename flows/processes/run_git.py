@@ -154,6 +154,35 @@ def has_commit(root: Path, commit: str) -> bool:
     return succeeds(root, "cat-file", "-e", f"{commit}^{{commit}}")
 
 
+def has_ref(root: Path, ref: str) -> bool:
+    """Whether the clone has a ref of this full name, such as `refs/tags/model/v3`."""
+    return succeeds(root, "show-ref", "--verify", "--quiet", ref)
+
+
+def is_ancestor(root: Path, one: str, other: str) -> bool:
+    """Whether a commit is another one, or comes before it."""
+    return succeeds(root, "merge-base", "--is-ancestor", one, other)
+
+
+def list_paths(root: Path, revision: str, *paths: str) -> list[str]:
+    """Those of these paths that a revision holds; of one that ends with a slash, what is in it.
+
+    Raises:
+        UserError: if there is no such revision.
+    """
+    return listed(root, "ls-tree", "-z", "--name-only", revision, "--", *paths)
+
+
+def read_remote_refs(root: Path, remote: str, pattern: str) -> dict[str, str]:
+    """The refs of a remote that fit a pattern, by their full names; what each points to.
+
+    Raises:
+        UserError: if the remote does not answer.
+    """
+    answer = git(root, "ls-remote", "--refs", remote, pattern)
+    return {name: id_ for id_, _, name in (row.partition("\t") for row in answer.splitlines())}
+
+
 def changed_between(root: Path, one: str, other: str) -> list[str]:
     """Files that differ between two commits.
 

@@ -35,7 +35,7 @@ from flows.pipeline.pretraining import read_pretraining_objects
 from flows.processes.checked import printable
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
-from flows.processes.run_git import fetch, git, remotes, succeeds
+from flows.processes.run_git import fetch, git, read_remote_refs, remotes, succeeds
 from flows.processes.words import Say
 from flows.publishing.push_objects import Answer
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
@@ -215,13 +215,14 @@ def _push_tag(root: Path, remote: str, tag: str) -> str:
     Raises:
         UserError: if the remote has another tag of this name, or does not accept it.
     """
-    own = git(root, "rev-parse", f"refs/tags/{tag}")
+    name = f"refs/tags/{tag}"
+    own = git(root, "rev-parse", name)
 
     def read_remote_tag() -> str:
-        return git(root, "ls-remote", remote, f"refs/tags/{tag}").partition("\t")[0]
+        return read_remote_refs(root, remote, name).get(name, "")
 
     if not (found := read_remote_tag()):
-        git(root, "push", "--quiet", remote, f"refs/tags/{tag}:refs/tags/{tag}")
+        git(root, "push", "--quiet", remote, f"{name}:{name}")
         found = read_remote_tag()
     if found != own:
         raise UserError(

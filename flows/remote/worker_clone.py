@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from flows.processes.checked import Commit, checked
 from flows.processes.folder_lock import only_one
 from flows.processes.run_dvc import DVC
-from flows.processes.run_git import changed_between, fetch, git, succeeds
+from flows.processes.run_git import changed_between, fetch, git, is_ancestor
 from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, find_changed_files, index_of
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
@@ -67,7 +67,7 @@ def fast_forward(root: Path, commit: str) -> None:
         UserError: if there are other changes that are not committed, or the branch has diverged.
     """
     fetch(root, "--all")
-    if _is_ancestor(root, commit, "HEAD"):
+    if is_ancestor(root, commit, "HEAD"):
         return
     with index_of(root, "HEAD") as index:
         status = find_changed_files(root, index)
@@ -87,7 +87,7 @@ def fast_forward(root: Path, commit: str) -> None:
         only = ("--ff-only", "--no-squash", "--no-autostash", "--no-verify-signatures")
         git(root, "merge", "--quiet", *only, commit)
     finally:
-        if written is not None and not (LOCK_FILE in moved and _is_ancestor(root, commit, "HEAD")):
+        if written is not None and not (LOCK_FILE in moved and is_ancestor(root, commit, "HEAD")):
             write_text(lock, written)
     if DATA_FILE in moved:
         _pull_data(root)
@@ -99,7 +99,3 @@ def _pull_data(root: Path) -> None:
     result = subprocess.run(pull, cwd=root, capture_output=True, text=True)
     if result.returncode != 0:
         raise UserError(f"dvc pull {DATA_FILE}, in {root}: {result.stderr.strip()}")
-
-
-def _is_ancestor(root: Path, one: str, other: str) -> bool:
-    return succeeds(root, "merge-base", "--is-ancestor", one, other)

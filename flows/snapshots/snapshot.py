@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from flows.processes.checked import Commit, faults
 from flows.processes.folder_lock import hold_lock
 from flows.processes.run_dvc import SETTINGS
-from flows.processes.run_git import file_at, git, listed, succeeds
+from flows.processes.run_git import file_at, git, has_ref, list_paths, listed, succeeds
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
@@ -154,7 +154,7 @@ def require_committed(root: Path) -> None:
 
 def tag_exists(root: Path, tag: str) -> bool:
     """Whether git has this tag."""
-    return succeeds(root, "show-ref", "--verify", "--quiet", f"refs/tags/{tag}")
+    return has_ref(root, f"refs/tags/{tag}")
 
 
 def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
@@ -168,15 +168,10 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
     _require_form(snapshot)
     with index_of(root, snapshot.commit) as index:
         for name, text in sorted(snapshot.files.items()):
-            blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
-            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
+            add_to_index(root, index, name, text)
         if absent := [name for name in FILES if name not in snapshot.files]:
             git(root, "update-index", "--force-remove", "--", *absent, env=index)
-        tree = git(root, "write-tree", env=index)
-    identity = committer_of(root)
-    commit = git(
-        root, "commit-tree", tree, "-p", snapshot.commit, stdin=message + "\n", env=identity
-    )
+        commit = commit_index(root, index, message, snapshot.commit)
     git(root, "tag", tag, commit)
     return commit
 
@@ -294,20 +289,47 @@ def _share_cache(root: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def index_of(root: Path, commit: str) -> Iterator[dict[str, str]]:
-    """A temporary index of a commit; yields the variables that make git use it."""
+def index_of(root: Path, commit: str | None) -> Iterator[dict[str, str]]:
+    """A temporary index of a commit, or of none; yields the variables that make git use it."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        git(root, "read-tree", commit, env=index)
+        git(root, "read-tree", commit or "--empty", env=index)
         yield index
 
 
+def add_to_index(root: Path, index: Mapping[str, str], name: str, text: str) -> None:
+    """Add a file to a temporary index, or replace it there; the folder stays as it is.
+
+    Args:
+        root: the clone.
+        index: by `index_of`.
+        name: of the file.
+        text: all that it holds.
+    """
+    blob = git(root, "hash-object", "-w", "--stdin", stdin=text)
+    git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=index)
+
+
+def commit_index(root: Path, index: Mapping[str, str], message: str, *parents: str) -> str:
+    """Make a commit of what a temporary index holds, and return its id; no branch moves.
+
+    Args:
+        root: the clone.
+        index: by `index_of`.
+        message: of the commit.
+        parents: of the commit, in order.
+    """
+    tree = git(root, "write-tree", env=index)
+    named = [part for parent in parents for part in ("-p", parent)]
+    identity = _identify_committer(root)
+    return git(root, "commit-tree", tree, *named, stdin=f"{message}\n", env=identity)
+
+
 def _files_at(root: Path, revision: str) -> dict[str, str]:
-    present = listed(root, "ls-tree", "-z", "--name-only", revision, "--", *FILES)
-    return {name: file_at(root, revision, name) for name in present}
+    return {name: file_at(root, revision, name) for name in list_paths(root, revision, *FILES)}
 
 
-def committer_of(root: Path) -> dict[str, str]:
+def _identify_committer(root: Path) -> dict[str, str]:
     """Who commits: git's configured identity, or Mammoflow where there is none (a bare machine)."""
     if all(succeeds(root, "var", f"GIT_{role}_IDENT") for role in ("AUTHOR", "COMMITTER")):
         return {}

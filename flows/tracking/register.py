@@ -16,7 +16,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
-from flows.processes.run_git import git, remotes
+from flows.processes.run_git import git, read_remote_refs, remotes
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from flows.tracking import aliases
@@ -129,10 +129,9 @@ def _list_tagged(root: Path, elsewhere: bool) -> set[int]:
     names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
     for remote in remotes(root) if elsewhere else ():
         try:
-            answer = git(root, "ls-remote", "--refs", remote, f"refs/tags/{_TAGS}/v*")
+            names += read_remote_refs(root, remote, f"refs/tags/{_TAGS}/v*")
         except UserError:
             continue  # publishing will say what is wrong with it
-        names += [line.partition("\t")[2] for line in answer.splitlines()]
     found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
     return {int(match[1]) for match in found if match}
 
