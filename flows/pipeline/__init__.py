@@ -9,6 +9,7 @@ __all__ = [
     "first_weights",
     "graph",
     "lock_and_cache",
+    "locked_repo",
     "pretraining",
     "transfer",
 ]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dvc.repo import Repo
 from dvc.schema import COMPILED_SINGLE_STAGE_SCHEMA
 from voluptuous import Invalid
 
+from flows.pipeline.locked_repo import open_locked
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
@@ -144,7 +144,7 @@ def _compare(root: Path) -> tuple[bool, bool]:
 
     `dvc status` does not say: where the cache lacks the data, it does not compare them.
     """
-    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+    with open_locked(root) as repo:
         [out] = repo.find_outs_by_path(str(root / DATA))
         return not out.changed_checksum(), not out.changed_cache()
 

@@ -7,10 +7,9 @@ files and that lock belong to the commit, and so to the snapshot.
 
 from pathlib import Path
 
-from dvc.repo import Repo
-
 from flows.pipeline.ensure_data import commit_to_cache
 from flows.pipeline.lock_and_cache import hash_files, out_of, outs_of
+from flows.pipeline.locked_repo import open_locked
 from flows.pipeline.pretraining import (
     LOCK,
     PIPELINE,
@@ -94,7 +93,7 @@ def ensure_weights(root: Path, say: Say) -> None:
                 f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"
             ) from None
     lacking = []
-    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+    with open_locked(root) as repo:
         for path in names:
             [out] = repo.find_outs_by_path(str(root / path))
             if out.changed_checksum():

@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flows.processes.checked import faults
 from flows.processes.follow import follow
 from flows.processes.run_dvc import DVC
 from flows.processes.words import Say
@@ -142,8 +143,7 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
     try:
         meta = Meta.model_validate(stage.meta or {})
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"dvc.yaml: meta of the stage {stage.name}: {faults}") from None
+        raise UserError(f"dvc.yaml: meta of the stage {stage.name}: {faults(error)}") from None
     outs = [(Path(out.fs_path).relative_to(root), out) for out in stage.outs]
     return Stage(
         name=stage.name,

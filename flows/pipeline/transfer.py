@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException, OutputNotFoundError
-from dvc.repo import Repo, lock_repo
+from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.loader import StageLoader
 from dvc_data.hashfile.hash_info import HashInfo
 
 from flows.pipeline.lock_and_cache import LockEntry, default_remote, open_cache, read_entry
+from flows.pipeline.locked_repo import open_locked
 from flows.processes.follow import follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.words import shorten_list
@@ -30,7 +31,7 @@ def _open_stage(root: Path, name: str) -> Iterator[tuple[Repo, Any]]:
         UserError: with DVC's own words if it cannot do what is asked of it.
     """
     try:
-        with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+        with open_locked(root) as repo:
             stage = repo.stage.load_one(path=str(Path(repo.root_dir) / "dvc.yaml"), name=name)
             yield repo, stage
     except DvcException as error:

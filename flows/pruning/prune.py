@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from dvc.repo import Repo
 from httpx import HTTPError
 
+from flows.pipeline.locked_repo import open_locked
 from flows.processes.folder_lock import only_one
 from flows.processes.prefect_home import DATABASE, LOGS
 from flows.processes.run_git import git
@@ -50,8 +50,7 @@ def exclude_others(root: Path) -> Iterator[None]:
     with (
         only_one(root, "mammoflow gc"),
         lock_snapshots(root),
-        Repo(str(root), _wait_for_lock=True) as repo,
-        repo.lock,
+        open_locked(root),
     ):
         yield
 

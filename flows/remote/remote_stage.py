@@ -8,7 +8,6 @@ the worker's dvc.lock.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dvc.repo import Repo, lock_repo
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.pipeline.graph import Fate, Outcome, Stage, repro
 from flows.pipeline.lock_and_cache import LockEntry
+from flows.pipeline.locked_repo import open_locked
 from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, require_remote
 from flows.processes.checked import Readable
 from flows.processes.follow import CommandError
@@ -76,7 +76,7 @@ def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outc
         if is_at_hand(root, stage.name):
             return Outcome(stage.name, repro(stage, root, {}, on_line))
         push_deps(root, stage.name)
-        with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+        with open_locked(root):
             snapshot = capture(root)  # while no other stage writes to dvc.lock
         said = run_child(
             _deployment(stage.meta.pool),

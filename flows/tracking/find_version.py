@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows.tracking.registry import MODEL, get_version
+from flows.tracking.registry import MODEL, get_version, is_absent
 from mammo.base.errors import UserError
 
 
@@ -26,7 +26,7 @@ def find_version(reference: str) -> ModelVersion:
             return get_version(int(name))
         return MlflowClient().get_model_version_by_alias(MODEL, name)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if not is_absent(error) and error.error_code != "INVALID_PARAMETER_VALUE":
             raise
         raise UserError(
             f"the registry {mlflow.get_tracking_uri()} has no {MODEL} {reference}: {error.message}"
