@@ -8,7 +8,6 @@ and so on show the newest audit that ran everything again and could judge. An au
 or could not judge, is shown only if there is no other.
 """
 
-import hashlib
 import os
 import secrets
 import socket
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from flows.audit.page import render
 from flows.audit.record import EXIT_STATUS, Audit
 from flows.evidence.signing import publish_ledger, sign_audit
+from flows.evidence.statements import hash_text
 from flows.processes.checked import Readable, parse_record
 from flows.snapshots.environment import Environment
 from flows.tracking.aliases import identify_person
@@ -76,7 +76,7 @@ def keep(root: Path, record: Audit) -> str:
         standard=record.standard.name if record.standard else "",
         snapshot_digest=record.snapshot_digest or "",
         report=folder,
-        report_digest=hashlib.sha256(text.encode()).hexdigest(),
+        report_digest=hash_text(text),
     )
     number, client = str(record.version), MlflowClient()
     name = f"{_PREFIX}{folder.removeprefix('audits/')}"

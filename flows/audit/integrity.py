@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import yaml
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit.findings import missing, wrong
 from flows.audit.record import Finding
 from flows.pipeline.graph import Stage
-from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
+from flows.pipeline.lock_and_cache import Cache, LockedStage, hash_each_file, outs_of
 from flows.processes.checked import inside
 from flows.processes.words import md5_of, shorten_list
 from flows.snapshots.earlier_layout import file_of, find_module
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.register import NETWORKS, SCORES, SERVING
-from flows.tracking.registry import FAULTS, MODEL, is_absent
-from flows.tracking.runs import flatten, select_numbers
+from flows.tracking.registry import copy_model
+from flows.tracking.runs import flatten, list_stage_runs, select_numbers
 from mammo.base.atomic_files import NETWORK_FILES, read_json
 from mammo.base.errors import UserError
 
@@ -48,12 +46,8 @@ def read_model(version: ModelVersion, folder: Path) -> StoredModel:
         UserError: if it cannot be read, or names parts outside its folder.
     """
     what = f"the registered model of version {version.version}"
+    model = copy_model(version, folder)
     try:
-        model = Path(
-            mlflow.artifacts.download_artifacts(
-                f"models:/{MODEL}/{version.version}", dst_path=str(folder)
-            )
-        )
         described = yaml.safe_load((model / "MLmodel").read_text())
         flavor = described["flavors"]["python_function"]
         return StoredModel(
@@ -62,9 +56,7 @@ def read_model(version: ModelVersion, folder: Path) -> StoredModel:
             inside(model, Path(flavor["model_code_path"]).name, f"the loader of {what}"),
             described.get("run_id"),
         )
-    except (*FAULTS, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        if isinstance(error, FAULTS) and not is_absent(error):
-            raise  # MLflow does not answer: this says nothing about the model
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{what} cannot be read: {error}") from None
 
 
@@ -113,7 +105,7 @@ def compare_with_commit(
     text = snapshot.files.get(PARAMS_FILE, "").encode()
     settings = hashlib.md5(text, usedforsecurity=False).hexdigest()
     wanted["params.yaml"] = settings, "params.yaml"
-    found = _hash_files(model.predictor)
+    found = hash_each_file(model.predictor)
     for name, (md5, origin) in wanted.items():
         if name not in found:
             yield wrong(f"the registered model lacks {name}")
@@ -121,10 +113,10 @@ def compare_with_commit(
             yield wrong(f"{name} of the registered model is not the snapshot's {origin}")
     for name in sorted(found.keys() - wanted.keys()):
         yield wrong(f"the registered model holds {name}, which no stage made")
-    code_then, code_now = _hash_files(folder / "mammo"), _hash_files(model.code / "mammo")
+    code_then, code_now = hash_each_file(folder / "mammo"), hash_each_file(model.code / "mammo")
     other = [n for n in sorted(code_then | code_now) if code_then.get(n) != code_now.get(n)]
     # Files beside the package would be imported too, and before installed packages.
-    other += sorted(name for name in _hash_files(model.code) if not name.startswith("mammo/"))
+    other += sorted(name for name in hash_each_file(model.code) if not name.startswith("mammo/"))
     if other:
         yield wrong(
             f"the registered model carries other code than the commit: {shorten_list(other)}"
@@ -152,11 +144,7 @@ def check_logged_numbers(
     """
     settings = flatten(yaml.safe_load(snapshot.files[PARAMS_FILE]))
     yield from _compare_params("the run retrain", run, settings)
-    client = MlflowClient()
-    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
-    nested = {
-        r.data.tags.get("stage"): r for r in client.search_runs([run.info.experiment_id], query)
-    }
+    nested = {one.data.tags["stage"]: one for one in list_stage_runs(run)}
     outs = outs_of(locked)
     for stage in stages:
         own = nested.get(stage.name)
@@ -189,12 +177,3 @@ def _compare_params(owner: str, run: Run, settings: Mapping[str, Any]) -> Iterat
 
 def _under(key: str, parents: tuple[str, ...]) -> bool:
     return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
-
-
-def _hash_files(folder: Path) -> dict[str, str]:
-    """MD5 of each file under a folder, by its path in it; no bytecode."""
-    return {
-        str(path.relative_to(folder)): md5_of(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }

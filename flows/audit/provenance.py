@@ -30,7 +30,7 @@ from flows.tracking.registry import (
     run_of,
     snapshot_tags,
 )
-from flows.tracking.runs import flatten
+from flows.tracking.runs import flatten, list_stage_runs
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, image_files
@@ -58,8 +58,7 @@ def measure_minutes(run: Run) -> float | None:
     Args:
         run: the parent run.
     """
-    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.stage != ''"
-    stages = MlflowClient().search_runs([run.info.experiment_id], query)
+    stages = list_stage_runs(run)
     times = [stage.info.end_time - stage.info.start_time for stage in stages if stage.info.end_time]
     ran = all(stage.data.tags.get("fate") == "ran" for stage in stages)
     return sum(times) / 60_000 if times and ran else None

@@ -27,6 +27,7 @@ from flows.evidence.ledger import file_of_version
 from flows.evidence.statements import hash_text, without_nan
 from flows.evidence.verify import DOCUMENTS, describe, read_lines, sha256, split_lines
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
+from flows.processes.checked import parse_record
 from flows.snapshots.environment import Environment, read_locked_packages
 from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, PARAMS_FILE, PLAN_FILE, Snapshot
 from flows.tracking import aliases
@@ -349,21 +350,17 @@ def _read_bom(run: str, sources: dict[str, Source], missing: list[str]) -> dict[
         missing.append(f"{BOM}: the bill of materials")
         return {}
     sources["bom"] = _of_text(BOM, text)
-    return dict(_parse(text, BOM))
+    return _parse(text, BOM)
 
 
-def _parse(text: str, name: str) -> Any:
+def _parse(text: str, name: str) -> dict[str, Any]:
     """A record as JSON.
 
     Raises:
         UserError: if it is none.
     """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(
-            f"{name} of the version in MLflow is no JSON ({error}): somebody changed it"
-        ) from None
+    what = f"{name} of the version in MLflow is no JSON of names and values"
+    return parse_record(dict[str, Any], text, what, "restore it")
 
 
 def _read_groups(

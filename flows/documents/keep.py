@@ -16,6 +16,7 @@ from flows.evidence.keys import find_owner
 from flows.evidence.signing import find_signed_documents, sign_documents
 from flows.evidence.statements import hash_text
 from flows.evidence.verify import DOCUMENTS, PAPERS, ROLES
+from flows.processes.checked import require_empty
 from flows.tracking.registry import find_snapshot, read_folder, run_of
 from mammo.base.atomic_files import fresh_folder, write_text
 from mammo.base.errors import UserError
@@ -85,8 +86,7 @@ def write_documents(papers: Papers, folder: Path) -> None:
     Raises:
         UserError: if there is something in the folder.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: there is something in it already; name a new folder")
+    require_empty(folder)
     with fresh_folder(folder) as new:
         for name, text in papers.files.items():
             write_text(new / name, text)

@@ -19,7 +19,14 @@ from mlflow.entities.model_registry import ModelVersion
 from packaging.utils import canonicalize_name
 
 from flows.evidence.verify import canonical
-from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
+from flows.pipeline.lock_and_cache import (
+    Cache,
+    LockedStage,
+    data_out,
+    open_cache,
+    outs_of,
+    read_lock,
+)
 from flows.processes.run_git import file_at, list_paths
 from flows.snapshots.earlier_layout import read_subgroups
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
@@ -168,7 +175,7 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
 
     params = parse_params(snapshot.files[PARAMS_FILE])
     subgroups = read_subgroups(snapshot)
-    outs = {path: md5 for stage in read_lock(snapshot) for path, md5 in stage.outs.items()}
+    outs = outs_of(read_lock(snapshot))
     wanted = [outs.get(BREASTS_OUT), outs.get(MANIFEST_OUT)]
     if any(md5 is None or cache.state(md5) != "good" for md5 in wanted):
         return []

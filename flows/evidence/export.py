@@ -15,18 +15,18 @@ from flows.evidence import verify
 from flows.evidence.bom import BOM, read_locked_packages_of
 from flows.evidence.keys import PUBLIC
 from flows.evidence.ledger import file_of_version, read_head, read_ledger
-from flows.evidence.signing import copy_model
 from flows.evidence.verify import LEDGER, MANIFEST, PAPERS, SNAPSHOT, Report, hash_folder
+from flows.processes.checked import require_empty
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
     MODEL,
+    copy_model,
     find_snapshot,
     read_artifact,
     read_folder,
     run_of,
 )
 from mammo.base.atomic_files import fresh_folder, write_json, write_text
-from mammo.base.errors import UserError
 
 
 def export(
@@ -43,8 +43,7 @@ def export(
     Raises:
         UserError: if there is something in the folder, or the version's records cannot be read.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: there is something in it already; name a new folder")
+    require_empty(folder)
     with fresh_folder(folder) as new:
         _write(root, version, new, documents or {})
 

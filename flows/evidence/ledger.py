@@ -43,6 +43,7 @@ from flows.processes.run_git import (
     read_remote_refs,
     remotes,
 )
+from flows.processes.words import in_one_line
 from flows.publishing.publish import git_remote
 from flows.snapshots.snapshot import add_to_index, commit_index, index_of
 from flows.tracking.registry import MODEL, find, is_absent, list_versions, read_artifact, run_of
@@ -192,8 +193,10 @@ def publish_ledger(root: Path) -> str | None:
                 _commit(root, lines, "both clones' lines", git(root, "rev-parse", theirs))
         git(root, "push", "--quiet", remote, f"{ours}:{ours}")
     except UserError as error:
-        said = " ".join(str(error).split())
-        return f"the signed evidence is not on {remote}: {said}; `mammoflow publish N` tries again"
+        return (
+            f"the signed evidence is not on {remote}: {in_one_line(error)}; `mammoflow publish N` "
+            f"tries again"
+        )
     return None
 
 

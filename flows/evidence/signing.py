@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
 from flows.evidence import statements
 from flows.evidence.bom import BOM, keep_bom, read_locked_packages_of
@@ -36,10 +34,9 @@ from flows.processes.run_git import file_at, list_paths
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
-    FAULTS,
     MODEL,
+    copy_model,
     environment_of,
-    is_absent,
     read_artifact,
     run_of,
     snapshot_of,
@@ -52,7 +49,6 @@ if TYPE_CHECKING:
     from mammo.assurance.promotion_rule import Decision
 
 __all__ = [
-    "copy_model",
     "describe_materials",
     "find_signed_documents",
     "publish_ledger",
@@ -267,26 +263,6 @@ def sign_audit(
         inputs=[made.digest] if made is not None else [],
     )
     return add(root, owner, SUMMARY, _name_model(version, lines), said, version=number)
-
-
-def copy_model(version: ModelVersion, folder: Path) -> Path:
-    """Copy the registered model of a version into a folder; nothing of it is run.
-
-    Raises:
-        UserError: if MLflow has no such model.
-    """
-    uri = f"models:/{MODEL}/{version.version}"
-    try:
-        model = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-    except (*FAULTS, OSError) as error:
-        if isinstance(error, FAULTS) and not is_absent(error):
-            raise  # MLflow does not answer: this says nothing about the model
-        raise UserError(
-            f"the registered model of version {version.version} cannot be read: {error}"
-        ) from None
-    # MLflow writes it while it copies.
-    (model / REGISTERED_MODEL_META_FILE_NAME).unlink(missing_ok=True)
-    return model
 
 
 def _read_weights(root: Path, snapshot: Snapshot) -> dict[str, str]:

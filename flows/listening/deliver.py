@@ -14,6 +14,7 @@ from pydicom import uid
 from pynetdicom.association import Association
 
 from flows.listening.node import make_entity
+from flows.processes.words import write_host
 from mammo.base.errors import UserError
 
 TIMEOUT = 30.0
@@ -38,8 +39,7 @@ class Address:
     title: str
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}:{self.title}"
+        return f"{write_host(self.host)}:{self.port}:{self.title}"
 
 
 def parse_address(text: str) -> Address:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from mammo.serving.finding import hash_ids
 
+JOURNAL = "audit.jsonl"
+"""Its file in the spool."""
+
 
 @dataclass(frozen=True)
 class Journal:
-    """The file `audit.jsonl`, opened for each line: it may be moved away at any time."""
+    """The file JOURNAL, opened for each line: it may be moved away at any time."""
 
     file: Path
     identified: bool = False  # with the UIDs of studies and images, not hashes of them

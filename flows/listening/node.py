@@ -20,6 +20,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from flows.listening.journal import Journal
 from flows.listening.spool import Spool, SpoolFullError, is_uid
+from flows.processes.words import describe_unusable
 from mammo.base.errors import UserError
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
@@ -115,9 +116,7 @@ def listening(
     try:
         server = node.start_server((host, port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
     except (OSError, OverflowError) as error:
-        raise UserError(
-            f"{host}:{port} cannot be used ({error}): name another --host or --port"
-        ) from None
+        raise UserError(describe_unusable(host, port, error)) from None
     assert server is not None
     try:
         yield int(server.server_address[1])

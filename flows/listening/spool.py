@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from flows.listening.journal import JOURNAL
 from flows.listening.record import FILE, read_record
 from flows.processes.folder_lock import hold_lock
 from mammo.base.errors import UserError
@@ -242,7 +243,7 @@ def open_spool(folder: Path, limit: int) -> Iterator[Spool]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        strange = {path.name for path in folder.iterdir()} - {*STATES, _INCOMING, "audit.jsonl"}
+        strange = {path.name for path in folder.iterdir()} - {*STATES, _INCOMING, JOURNAL}
         if strange and not (folder / _INCOMING).is_dir():
             raise UserError(f"{folder}: it holds other things: name an empty or a new folder")
         with hold_lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):

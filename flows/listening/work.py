@@ -15,14 +15,12 @@ from pathlib import Path
 
 from flows.listening.answer import Reader, answer
 from flows.listening.deliver import SHORTEST, Address, Pauses, UnreachableError, send
-from flows.listening.journal import Journal
+from flows.listening.journal import JOURNAL, Journal
 from flows.listening.node import listening
 from flows.listening.spool import RESULTS, STATES, Spool, open_spool
 from flows.processes.words import Say
 from mammo.base.errors import UserError
 from mammo.dicom_results.write import Kind
-
-JOURNAL = "audit.jsonl"
 
 log = logging.getLogger(__name__)
 

@@ -225,14 +225,15 @@ def hash_room(folder: Path) -> str:
     Args:
         folder: it must hold a commit's files only, and what programs wrote beside them.
     """
-    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return hash_files(
-        {
-            file.as_posix(): md5_of(folder / file)
-            for file in files
-            if "__pycache__" not in file.parts
-        }
-    )
+    return hash_files(hash_each_file(folder))
+
+
+def hash_each_file(folder: Path) -> dict[str, str]:
+    """MD5 of each file below a folder but Python's bytecode, by its path in the folder, sorted."""
+    files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        file.as_posix(): md5_of(folder / file) for file in files if "__pycache__" not in file.parts
+    }
 
 
 def hash_files(hashes: Mapping[str, str]) -> str:

@@ -101,6 +101,16 @@ def parse_record(form: type[T], text: str, what: str, remedy: str) -> T:
         raise UserError(f"{what} ({faults(error)}): somebody changed it; {remedy}") from None
 
 
+def require_empty(folder: Path) -> None:
+    """Make sure that a folder to be written is not there yet, or is empty.
+
+    Raises:
+        UserError: if there is something in it, or it is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: there is something in it already; name a new folder")
+
+
 def inside(folder: Path, relative: Any, what: str) -> Path:
     """A file or folder inside another, links followed.
 

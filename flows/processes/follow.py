@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from flows.processes.orphan_guard import GRACE
 from flows.processes.words import Say
 from mammo.pins import PINS
 
-GRACE = 10.0  # seconds between asking a process group to stop and killing it
 GUARD = Path(__file__).with_name("orphan_guard.py")
 
 # What a computation may need of the environment: where programs and libraries are, how the machine

@@ -1,4 +1,4 @@
-"""Small helpers that several rooms share: progress, lists in messages, hashes of files."""
+"""Small helpers that several rooms share: progress, parts of messages, hashes of files."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,6 +14,21 @@ def shorten_list(names: list[str]) -> str:
     """The first SHOWN names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def in_one_line(words: object) -> str:
+    """What an error or a program said, in one line."""
+    return " ".join(str(words).split())
+
+
+def write_host(host: str) -> str:
+    """A host as addresses write it before a port: one of IPv6 stands in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def describe_unusable(host: str, port: int, error: Exception) -> str:
+    """Why nothing can be listened to at an address that `--host` and `--port` name."""
+    return f"{host}:{port} cannot be used ({error}): name another --host or --port"
 
 
 def md5_of(path: Path) -> str:

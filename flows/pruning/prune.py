@@ -28,7 +28,7 @@ from flows.pruning.objects import find_superseded_objects
 from flows.pruning.policy import Found, Policy, Waste
 from flows.pruning.records import find_old_flow_runs, find_unregistered_runs
 from flows.snapshots.snapshot import lock_snapshots, snapshots_folder
-from flows.tracking.addresses import locate_registry
+from flows.tracking.addresses import PATIENCE, locate_registry
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
 from mammo.kept.result_store import open_store
@@ -37,7 +37,6 @@ LONG_LOG, END_OF_LOG = 10_000_000, 1_000_000  # bytes
 
 MANY = 2000  # objects of git that are worth packing
 MINIMUM = 1_000_000  # free bytes in an SQLite file that are worth writing it anew
-PATIENCE = 60.0  # seconds that another process may hold an SQLite file
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from flows.processes.checked import printable
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import fetch, git, read_remote_refs, remotes, succeeds
-from flows.processes.words import Say
+from flows.processes.words import Say, in_one_line
 from flows.publishing.push_objects import Answer
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.tracking.register import COMPLETION_TAG, git_tag
@@ -80,7 +80,7 @@ def publish(root: Path, version: int, say: Say) -> Publication:
             version, True, f"{places}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         )
     except (UserError, CommandError) as error:
-        found = Publication(version, False, " ".join(str(error).split()))
+        found = Publication(version, False, in_one_line(error))
     text = (_YES if found.complete else _NO) + printable(found.sentence)
     MlflowClient().set_model_version_tag(MODEL, str(version), PUBLISHED, text[:_LONGEST])
     return found

@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 
+from flows.processes.words import in_one_line
 from mammo.base.atomic_files import write_json
 
 _PACKAGE = re.compile(r"requires '(dvc-[a-z]+[0-9]*)' to be installed")
@@ -47,9 +48,9 @@ def push(root: Path, hashes: list[str]) -> Answer:
     return Answer(sorted(absent - cached), sorted(refused), faults.last if refused else "")
 
 
-def describe_error(error: BaseException) -> str:
+def describe_fault(error: BaseException) -> str:
     """Why a remote cannot be used. Each kind has its own library, with its own exceptions."""
-    said = " ".join(str(error).split())
+    said = in_one_line(error)
     if isinstance(error, ImportError) and (package := _PACKAGE.search(said)):
         # Not DVC's advice, `pip install 'dvc[s3]'`: it would replace packages that the lock pins.
         return (
@@ -68,7 +69,7 @@ class _Faults(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1]:
-            self.last = describe_error(record.exc_info[1])
+            self.last = describe_fault(record.exc_info[1])
 
 
 def main(hashes: Path, answer: Path) -> None:
@@ -76,7 +77,7 @@ def main(hashes: Path, answer: Path) -> None:
     try:
         found = push(Path.cwd(), json.loads(hashes.read_text()))
     except Exception as error:  # noqa: BLE001  (each kind of remote raises its own)
-        found = Answer([], [], describe_error(error))
+        found = Answer([], [], describe_fault(error))
     write_json(answer, asdict(found))
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from flows.processes.words import Say
+from flows.processes.words import Say, describe_unusable, write_host
 from flows.serving.desk import Desk
 from flows.serving.load import Loaded, load_found, load_version
 from flows.serving.service import make_app
@@ -55,7 +55,7 @@ def serve(reference: str, follow: bool, host: str, port: int, say: Say) -> None:
             server_header=False,
             timeout_graceful_shutdown=END,
         )
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        address = f"http://{write_host(host)}:{listener.getsockname()[1]}"
         model = desk.loaded.model
         say(f"{model.name} version {model.version} answers at {address}/predict, until Ctrl-C")
         uvicorn.Server(config).run(sockets=[listener])
@@ -66,9 +66,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
-        raise UserError(
-            f"{host}:{port} cannot be used ({error}): name another --host or --port"
-        ) from None
+        raise UserError(describe_unusable(host, port, error)) from None
 
 
 def _add_following(app: FastAPI, desk: Desk, reference: str, seconds: float) -> None:

@@ -23,7 +23,7 @@ from mammoflow_artifacts import FOLDER, artifact_repository, sqlite_file
 TOP = "mlflow-artifacts:/"
 """The folder of all artifacts: the experiment's, so that each run's is TOP + its id."""
 
-PATIENCE = 60.0  # seconds that another process may hold the file
+PATIENCE = 60.0  # seconds that another process may hold an SQLite file
 
 _FOLDERS = (("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 _COLUMNS = (

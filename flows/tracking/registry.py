@@ -8,6 +8,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from pydantic import ValidationError
 from requests import RequestException
 
@@ -171,6 +172,27 @@ def read_folder(run: str, path: str) -> dict[str, str]:
         raise
     texts = {x.path: read_artifact(run, x.path) for x in listed if not x.is_dir}
     return {Path(name).name: text for name, text in texts.items() if text is not None}
+
+
+def copy_model(version: ModelVersion, folder: Path) -> Path:
+    """Copy the registered model of a version into a folder; nothing of it is run.
+
+    Raises:
+        UserError: if MLflow has no such model.
+        MlflowException: if MLflow, or where it keeps its files, does not answer.
+    """
+    uri = f"models:/{MODEL}/{version.version}"
+    try:
+        model = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except (*FAULTS, OSError) as error:
+        if isinstance(error, FAULTS) and not is_absent(error):
+            raise  # this says nothing about the model
+        raise UserError(
+            f"the registered model of version {version.version} cannot be read: {error}"
+        ) from None
+    # MLflow writes it while it copies.
+    (model / REGISTERED_MODEL_META_FILE_NAME).unlink(missing_ok=True)
+    return model
 
 
 def list_versions() -> list[ModelVersion]:

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -86,6 +86,16 @@ def start_stage(experiment: str, parent: str, stage: Stage) -> str:
     """Start the nested run of a stage; return its id."""
     tags = {MLFLOW_PARENT_RUN_ID: parent, "stage": stage.name, "pool": stage.meta.pool}
     return str(MlflowClient().create_run(experiment, tags=tags, run_name=stage.name).info.run_id)
+
+
+def list_stage_runs(parent: Run) -> list[Run]:
+    """The runs of the stages of a retrain.
+
+    Args:
+        parent: the retrain's run.
+    """
+    nested = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}' and tags.stage != ''"
+    return list(MlflowClient().search_runs([parent.info.experiment_id], nested))
 
 
 @contextmanager
