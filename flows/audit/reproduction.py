@@ -6,11 +6,11 @@ from pathlib import Path
 
 from flows.audit.record import ComparedOut, ComparedStage, OutLikeness
 from flows.pipeline.first_weights import has_dvc_file, read_tracked_weights
-from flows.pipeline.graph import dvc_env, worth_showing
+from flows.pipeline.graph import worth_showing
 from flows.pipeline.lock_and_cache import Cache, LockedStage, parse_lock
 from flows.pipeline.pretraining import read_pretraining, read_pretraining_data
 from flows.processes.follow import follow
-from flows.processes.run_dvc import DVC
+from flows.processes.run_dvc import DVC, dvc_env
 from flows.processes.words import Say
 from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
 

@@ -46,7 +46,15 @@ from flows.processes.run_git import (
 from flows.processes.words import in_one_line
 from flows.publishing.publish import git_remote
 from flows.snapshots.snapshot import add_to_index, commit_index, index_of
-from flows.tracking.registry import MODEL, find, is_absent, list_versions, read_artifact, run_of
+from flows.tracking.registry import (
+    MODEL,
+    find,
+    is_absent,
+    list_versions,
+    read_artifact,
+    read_model_tags,
+    run_of,
+)
 from mammo.base.errors import UserError
 
 BRANCH = f"evidence/{MODEL}"
@@ -90,12 +98,7 @@ def read_head() -> tuple[int, str] | None:
     Raises:
         UserError: if the tag was changed into something else.
     """
-    try:
-        text = MlflowClient().get_registered_model(MODEL).tags.get(HEAD)
-    except MlflowException as error:
-        if is_absent(error):
-            return None
-        raise
+    text = (read_model_tags(MODEL) or {}).get(HEAD)
     if text is None:
         return None
     number, _, digest = text.partition(" ")

@@ -4,7 +4,6 @@ DVC says which stages exist and what each waits for, so nothing here names a sta
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.processes.checked import faults
 from flows.processes.follow import follow
-from flows.processes.run_dvc import DVC
+from flows.processes.run_dvc import DVC, dvc_env
 from flows.processes.words import Say
 from mammo.base.errors import UserError
 
@@ -169,11 +168,6 @@ def follows_training(pipeline: Sequence[Stage]) -> set[str]:
         if stage.trains or found.intersection(stage.upstream):
             found.add(stage.name)
     return found
-
-
-def dvc_env() -> dict[str, str]:
-    """What a child needs so that `python` in dvc.yaml is the interpreter that we run on."""
-    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Say) -> Fate:

@@ -10,6 +10,7 @@ for the package of that name.
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 DVC = (sys.executable, "-P", __file__)
@@ -19,6 +20,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # It asks before each stage, puts what it wrote into git's index, or leaves git alone.
     "core": {"interactive": False, "autostage": False, "no_scm": False}
 }
+
+
+def dvc_env() -> dict[str, str]:
+    """What a child needs so that `python` in dvc.yaml is the interpreter that we run on."""
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def main(arguments: list[str]) -> int:

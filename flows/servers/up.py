@@ -26,6 +26,7 @@ import psutil
 from flows.processes import proxies
 from flows.processes.prefect_home import LOGS
 from flows.processes.reach import require_prefect
+from flows.processes.run_dvc import dvc_env
 from flows.processes.words import Say
 from flows.remote.worker_clone import CLONE
 from flows.servers.deployments import HEARTBEAT, POOLS, set_up
@@ -144,7 +145,7 @@ def _environment(root: Path) -> dict[str, str]:
         "PREFECT_CLIENT_MAX_RETRIES": "8",
         **os.environ,
         CLONE: str(root),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **dvc_env(),
         "PYTHONPATH": str(root),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{HEARTBEAT:g}",
     }

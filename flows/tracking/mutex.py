@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from flows.tracking.registry import MODEL, is_absent
+from flows.tracking.registry import MODEL, is_absent, read_model_tags
 
 ABANDONED_AFTER = 60.0  # seconds; the work under such a lock takes one or two
 _HOLDER = "holder"
@@ -33,7 +33,7 @@ def hold_across_clones(name: str) -> Iterator[None]:
     model, own = f"{MODEL}.{name}.lock", secrets.token_hex(8)
     held_by, since = None, time.monotonic()
     while not _make(client, model, own):
-        holder = _find_holder(client, model)
+        holder = _find_holder(model)
         if holder != held_by:
             held_by, since = holder, time.monotonic()
         elif holder is not None and time.monotonic() - since > ABANDONED_AFTER:
@@ -58,19 +58,15 @@ def _make(client: MlflowClient, model: str, own: str) -> bool:
     return True
 
 
-def _find_holder(client: MlflowClient, model: str) -> str | None:
+def _find_holder(model: str) -> str | None:
     """Who holds the lock, or None if nobody does."""
-    try:
-        return str(client.get_registered_model(model).tags.get(_HOLDER, ""))
-    except MlflowException as error:
-        if not is_absent(error):
-            raise
-        return None
+    tags = read_model_tags(model)
+    return None if tags is None else tags.get(_HOLDER, "")
 
 
 def _remove(client: MlflowClient, model: str, holder: str) -> None:
     """Let the lock go, if it is still this holder's."""
-    if _find_holder(client, model) != holder:
+    if _find_holder(model) != holder:
         return  # it was taken over meanwhile
     try:
         client.delete_registered_model(model)

@@ -195,6 +195,16 @@ def copy_model(version: ModelVersion, folder: Path) -> Path:
     return model
 
 
+def read_model_tags(name: str) -> dict[str, str] | None:
+    """The tags of a registered model, or None if there is no model of this name."""
+    try:
+        return dict(MlflowClient().get_registered_model(name).tags)
+    except MlflowException as error:
+        if is_absent(error):
+            return None
+        raise
+
+
 def list_versions() -> list[ModelVersion]:
     """Every version of the model, the newest first."""
     found = MlflowClient().search_model_versions(f"name = '{MODEL}'")
