@@ -17,6 +17,7 @@ from flows.audit.findings import missing, note, wrong
 from flows.audit.record import Finding, Points
 from flows.audit.reproduction import score_recorded
 from flows.audit.subject import Subject
+from flows.pipeline.known_outs import BREASTS_OUT, METRICS_OUT, PREDICTIONS_OUT
 from flows.pipeline.lock_and_cache import Cache
 from flows.processes.follow import CommandError
 from flows.processes.words import Say
@@ -36,10 +37,6 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Audit
 from mammo.data.tables import BREASTS, PREDICTIONS, read_table
 
-_FOLDER = Path("outputs/evaluate")
-_PREDICTIONS, _BREASTS, _METRICS = (
-    str(_FOLDER / name) for name in ("predictions.csv", "breasts.csv", "metrics.json")
-)
 _ROUNDING = 1e-6  # of a score that is computed twice from one table
 
 
@@ -56,16 +53,17 @@ def rescore_recorded(
     Returns:
         The comparison of the table that differs more, and findings if it is not as recorded.
     """
-    wanted = {_PREDICTIONS, _BREASTS, _METRICS}
+    wanted = {PREDICTIONS_OUT, BREASTS_OUT, METRICS_OUT}
     stage = next((stage for stage in subject.locked if wanted <= stage.outs.keys()), None)
     if stage is None:
-        return None, [missing(f"no stage of the version made {_PREDICTIONS} and {_BREASTS}")]
+        return None, [missing(f"no stage of the version made {PREDICTIONS_OUT} and {BREASTS_OUT}")]
     recorded = {path: subject.cache.path(stage.outs[path]) for path in wanted}
     with materialise(subject.root, subject.snapshot) as folder:
         try:
             score_recorded(folder, stage, subject.outs, say)
             rescoring = _compare_tables(recorded, folder, bound)
-            then, now = _read_threshold(recorded[_METRICS]), _read_threshold(folder / _METRICS)
+            then = _read_threshold(recorded[METRICS_OUT])
+            now = _read_threshold(folder / METRICS_OUT)
         except CommandError as error:
             return None, [wrong(f"the recorded classifier cannot be scored again: {error}")]
         except (UserError, ValueError) as error:
@@ -90,7 +88,7 @@ def _compare_tables(recorded: Mapping[str, Path], folder: Path, bound: float) ->
         compare_predictions(
             read_table(recorded[path], schema), read_table(folder / path, schema), bound
         )
-        for path, schema in ((_PREDICTIONS, PREDICTIONS), (_BREASTS, BREASTS))
+        for path, schema in ((PREDICTIONS_OUT, PREDICTIONS), (BREASTS_OUT, BREASTS))
     ]
     return max(found, key=lambda table: table.largest)
 
@@ -110,11 +108,11 @@ def compare_remade(
         The comparison, the breasts that it is of, and findings against the version.
     """
     try:
-        then = _read_scored(cache.path(outs[_BREASTS]), cache.path(outs[_METRICS]))
-        now = _read_scored(folder / _BREASTS, folder / _METRICS)
+        then = _read_scored(cache.path(outs[BREASTS_OUT]), cache.path(outs[METRICS_OUT]))
+        now = _read_scored(folder / BREASTS_OUT, folder / METRICS_OUT)
     except UserError as error:
         return None, None, [wrong(f"the models cannot be compared: {error}")]
-    if forged := _check_scores(then.breasts, cache.path(outs[_METRICS])):
+    if forged := _check_scores(then.breasts, cache.path(outs[METRICS_OUT])):
         return None, None, forged
     if difference := find_case_difference(then.breasts, now.breasts):
         return None, None, [wrong(difference)]
@@ -145,7 +143,10 @@ def _check_scores(breasts: pd.DataFrame, metrics: Path) -> list[Finding]:
         was = recorded.get(f"test.breast.{name}.value")
         if not isinstance(was, int | float) or abs(was - is_) > _ROUNDING:
             unlike.append(
-                wrong(f"test.breast.{name} of {_METRICS} is {was}, but {_BREASTS} gives {is_:.6g}")
+                wrong(
+                    f"test.breast.{name} of {METRICS_OUT} is {was}, but {BREASTS_OUT} gives "
+                    f"{is_:.6g}"
+                )
             )
     return unlike
 

@@ -10,12 +10,12 @@ from io import BytesIO
 
 import pandas as pd
 
+from flows.pipeline.known_outs import BREASTS_OUT, PRECISION_RECALL_OUT, ROC_OUT
 from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
 
-BREASTS = "outputs/evaluate/breasts.csv"
 CURVES = {
-    "roc": "outputs/evaluate/roc.csv",
-    "precision-recall": "outputs/evaluate/precision_recall.csv",
+    "roc": ROC_OUT,
+    "precision-recall": PRECISION_RECALL_OUT,
 }
 BINS = 10
 DRAWN_FROM = 5  # breasts of a bin: the share of fewer is hardly one
@@ -84,8 +84,8 @@ def draw_pictures(
             ((0, rate), (1, rate)),
             figures.Point(recall, precise, "operating point"),
         )
-    if BREASTS in outs:
-        breasts = _read(cache, outs[BREASTS])
+    if BREASTS_OUT in outs:
+        breasts = _read(cache, outs[BREASTS_OUT])
         breasts = breasts[breasts["split"] == "test"]
         bins = share_out(breasts)
         filled = [one for one in bins if one.breasts >= DRAWN_FROM]
@@ -97,7 +97,7 @@ def draw_pictures(
             ((0, 0), (1, 1)),
             figures.Point(breasts["probability"].mean(), breasts["target"].mean(), "all breasts"),
         )
-    paths = {**CURVES, "calibration": BREASTS}
+    paths = {**CURVES, "calibration": BREASTS_OUT}
     sources = {name: (paths[name], outs[paths[name]]) for name in drawings}
     return Pictures(drawings, sources), bins
 

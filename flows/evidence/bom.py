@@ -19,6 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from packaging.utils import canonicalize_name
 
 from flows.evidence.verify import canonical
+from flows.pipeline.known_outs import BREASTS_OUT, MANIFEST_OUT
 from flows.pipeline.lock_and_cache import (
     Cache,
     LockedStage,
@@ -43,7 +44,6 @@ from mammo.base.settings import parse_params
 BOM = "bom.cdx.json"
 """Its name among the artifacts of a version's run, and in an export."""
 
-BREASTS_OUT, MANIFEST_OUT = "outputs/evaluate/breasts.csv", "outputs/preprocess/manifest.csv"
 WEIGHTS_FILE = re.compile(r"artifacts/predictor/(?P<part>\w+)/weights\.safetensors")
 
 Json = dict[str, Any]

@@ -8,6 +8,7 @@ __all__ = [
     "ensure_data",
     "first_weights",
     "graph",
+    "known_outs",
     "lock_and_cache",
     "locked_repo",
     "pretraining",

@@ -16,6 +16,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
+from flows.pipeline.known_outs import METRICS_OUT
 from flows.processes.run_git import git, read_remote_refs, remotes
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
@@ -51,7 +52,7 @@ SIGNATURE = ModelSignature(
 NETWORKS = {"detector": "outputs/train_detector", "classifier": "outputs/train_classifier"}
 """The parts of a predictor, and the folders that they come from."""
 
-SCORES = {"evaluate/metrics.json": "outputs/evaluate/metrics.json"}
+SCORES = {"evaluate/metrics.json": METRICS_OUT}
 """The scores in a predictor's folder, with the operating point, and the out that they are."""
 
 COMPLETION_TAG = "git_tag"
