@@ -2,12 +2,9 @@
 
 import base64
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -16,9 +13,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from flows.serving.desk import Desk, Found
+from flows.serving.entrance import Entrance
 from flows.serving.measures import Measures
 from flows.serving.openapi import PREDICT, describe
-from flows.serving.uploads import Limits, discard_rest, receive_files
+from flows.serving.uploads import Limits, discard_refused, receive_files
 from mammo.serving.finding import NOTICE, ExamFinding, describe_model, to_document
 
 QUEUE = 32
@@ -37,17 +35,12 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
         limits: of a request.
         queue: requests at most at once.
     """
-    limits = limits or Limits()
     measures = Measures()
-    measures.serve(desk.loaded.model)
-    busy = 0
-    scratch = Path()
+    entrance = Entrance(queue, measures.waiting)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        nonlocal scratch
-        with tempfile.TemporaryDirectory(prefix="mammoflow-serve-") as folder:
-            scratch = Path(folder)
+        with entrance.open():
             async with desk:
                 yield
 
@@ -60,6 +53,18 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
         redoc_url=None,
     )
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    _measure_requests(app, measures)
+    _add_predict(app, desk, entrance, measures, limits or Limits())
+    _add_readiness(app, entrance)
+    _add_model(app, desk, measures)
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(Exception, _confess)
+    return app
+
+
+def _measure_requests(app: FastAPI, measures: Measures) -> None:
+    """Count each request of an app, and how long its answer took."""
 
     @app.middleware("http")
     async def measure(
@@ -71,6 +76,12 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
         measures.count(path, response.status_code, time.monotonic() - begin)
         return response
 
+
+def _add_predict(
+    app: FastAPI, desk: Desk, entrance: Entrance, measures: Measures, limits: Limits
+) -> None:
+    """Let an app answer what the model finds in files."""
+
     @app.post("/predict", **PREDICT)
     async def predict(
         request: Request,
@@ -79,32 +90,24 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
             bool, Query(description="With the ids of the headers, not hashes of them.")
         ] = False,
     ) -> Response:
-        nonlocal busy
-        if busy >= queue:
-            await discard_rest(request, limits)
-            raise _too_busy()
-        busy += 1
-        measures.waiting.set(busy)
-        folder = Path(tempfile.mkdtemp(dir=scratch))
-        try:
-            files = await receive_files(request, folder, limits)
-            picture = _wants_picture(request)
-            if picture and len(files) > 1:
-                raise HTTPException(
-                    400, f"{PNG} is the heatmap of one file: ask for JSON with ?heatmap=1"
-                )
-            found = await desk.answer(files, "picture" if heatmap or picture else "facts")
-        except HTTPException:
-            await discard_rest(request, limits)
-            raise
-        finally:
-            busy -= 1
-            measures.waiting.set(busy)
-            with suppress(OSError):
-                shutil.rmtree(folder)
+        async with discard_refused(request, limits):
+            entrance.require_room()
+        with entrance.admit() as folder:
+            async with discard_refused(request, limits):
+                files = await receive_files(request, folder, limits)
+                picture = _wants_picture(request)
+                if picture and len(files) > 1:
+                    raise HTTPException(
+                        400, f"{PNG} is the heatmap of one file: ask for JSON with ?heatmap=1"
+                    )
+                found = await desk.answer(files, "picture" if heatmap or picture else "facts")
         measures.read.inc(sum(len(exam.images) for exam in found.exams))
         measures.unread.inc(len(found.unread))
         return _answer(found, heatmap, picture, identified)
+
+
+def _add_readiness(app: FastAPI, entrance: Entrance) -> None:
+    """Let an app tell whether it lives, and whether it takes requests."""
 
     @app.get("/health", summary="Whether the process lives.")
     async def health() -> dict[str, str]:
@@ -112,9 +115,13 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
 
     @app.get("/ready", summary="Whether a request would be taken.", responses=_BUSY)
     async def ready() -> dict[str, str]:
-        if busy >= queue:
-            raise _too_busy()
+        entrance.require_room()
         return {"status": "ready"}
+
+
+def _add_model(app: FastAPI, desk: Desk, measures: Measures) -> None:
+    """Let an app tell which model answers, and what was counted."""
+    measures.serve(desk.loaded.model)
 
     @app.get("/version", summary="Which model answers.")
     async def version() -> dict[str, Any]:
@@ -129,17 +136,8 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
         measures.serve(desk.loaded.model)
         return Response(measures.write(), media_type=measures.media_type)
 
-    app.add_exception_handler(HTTPException, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse_parameters)
-    app.add_exception_handler(Exception, _confess)
-    return app
-
 
 _BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests wait already."}}
-
-
-def _too_busy() -> HTTPException:
-    return HTTPException(503, "too many requests wait already", {"Retry-After": "1"})
 
 
 def _wants_picture(request: Request) -> bool:

@@ -6,7 +6,7 @@ A body that is too large, too slow or no body of files is refused with a status 
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -60,12 +60,21 @@ async def receive_files(request: Request, folder: Path, limits: Limits) -> list[
         raise HTTPException(400, "the body ended too soon") from None
 
 
-async def discard_rest(request: Request, limits: Limits) -> None:
-    """Read what is left of a refused body, and keep nothing of it.
+@asynccontextmanager
+async def discard_refused(request: Request, limits: Limits) -> AsyncIterator[None]:
+    """If the block refuses a request, read what is left of its body, and keep nothing of it.
 
     Else the connection would be reset while the client still sends, and it would never see why. As
     much is read as a good body may have; a client that waits to be asked for its body is not asked.
     """
+    try:
+        yield
+    except HTTPException:
+        await _discard_rest(request, limits)
+        raise
+
+
+async def _discard_rest(request: Request, limits: Limits) -> None:
     if request.headers.get("expect") or getattr(request.state, "has_ended", False):
         return
     left = limits.bytes
