@@ -7,7 +7,7 @@ machine is left out: who decided and why, what a verdict's sentence says, names 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierVersion:
     """A version up to this one, as the registry has it."""
 
     version: int
@@ -170,7 +170,7 @@ class Facts:
     weights: tuple[tuple[str, str], ...]  # files of the networks, SHA-256
     plan: ChangePlan
     changes: Changes | None
-    earlier: tuple[Earlier, ...]
+    earlier: tuple[EarlierVersion, ...]
     passages: Mapping[str, str]
     sources: Mapping[str, Source]
     missing: tuple[str, ...]  # a phrase for each record that is not there
@@ -202,33 +202,13 @@ def gather(root: Path, version: ModelVersion) -> Facts:
         UserError: if a record was changed into something else, or the provider's passages are
             wrong.
     """
-    number, run, client = int(version.version), run_of(version), MlflowClient()
-    sources: dict[str, Source] = {}
-    missing: list[str] = []
+    number, run = int(version.version), run_of(version)
+    notes = _Notes()
     snapshot, cache = find_snapshot(version), open_cache(root)
-    if snapshot is None:
-        missing.append(f"{SNAPSHOT_ARTIFACT}, which names settings, data and code")
-    settings = _read_settings(snapshot, sources)
-    stages = _read_stages(snapshot, sources)
-    numbers = _read_numbers(stages, cache, client.get_run(run).data.metrics, sources, missing)
-    pictures, bins = draw_pictures(stages, cache, numbers)
-    for key, stage_out in pictures.sources.items():
-        sources[key] = Source(stage_out[0], f"md5:{stage_out[1]}", IN_CACHE)
-    if not pictures.drawings:
-        missing.append("the tables of the curves (DVC's cache does not hold them here)")
-    bom = _read_bom(run, sources, missing)
-    environment, text = environment_of(version), read_artifact(run, ENVIRONMENT_ARTIFACT)
-    if environment is None or text is None:
-        missing.append(f"{ENVIRONMENT_ARTIFACT}: the machine and its software")
-    else:
-        sources["environment"] = _of_text(ENVIRONMENT_ARTIFACT, text)
-    passages = read_passages(root)
-    if passages:
-        digest = sha256((root / PASSAGES_FILE).read_bytes())
-        sources["provider"] = Source(str(PASSAGES_FILE), f"sha256:{digest}", "the clone")
-    plan = read_change_plan(snapshot)
-    if plan.source is not None and snapshot is not None:
-        sources["plan"] = _of_snapshot(plan.source, snapshot)
+    settings, stages = _read_settings(snapshot, notes), _read_stages(snapshot, notes)
+    numbers = _read_numbers(stages, cache, run, notes)
+    pictures, bins = _read_pictures(stages, cache, numbers, notes)
+    bom, environment = _read_bom(run, notes), _read_environment(version, run, notes)
     versions = [one for one in list_versions() if int(one.version) <= number]
     return Facts(
         model=MODEL,
@@ -238,34 +218,39 @@ def gather(root: Path, version: ModelVersion) -> Facts:
         snapshot=snapshot.digest if snapshot is not None else None,
         commit=snapshot.commit if snapshot is not None else None,
         settings=settings,
-        data=_read_data(snapshot, sources),
+        data=_read_data(snapshot, notes),
         stages=tuple(stages),
         numbers=numbers,
-        groups=tuple(_read_groups(bom, snapshot, cache, missing)),
+        groups=tuple(_read_groups(bom, snapshot, cache, notes)),
         calibration=bins,
-        pictures=pictures.drawings,
-        gate=_read_gate(version, run, sources, missing),
-        moves=tuple(_read_moves(number, sources)),
-        audits=tuple(_read_audits(version, sources)),
-        lines=tuple(_read_lines(run, number, sources)),
+        pictures=pictures,
+        gate=_read_gate(version, run, notes),
+        moves=tuple(_read_moves(number, notes)),
+        audits=tuple(_read_audits(version, notes)),
+        lines=tuple(_read_lines(run, number, notes)),
         environment=environment,
-        packages=tuple(_read_packages(bom, root, snapshot, sources, missing)),
+        packages=tuple(_read_packages(bom, root, snapshot, notes)),
         weights=tuple(_read_weights(bom)),
-        plan=plan,
+        plan=_read_plan(snapshot, notes),
         changes=_compare_with_earlier(snapshot, versions, number),
-        earlier=tuple(
-            Earlier(
-                int(one.version),
-                _date(one),
-                one.tags.get("snapshot_digest", ""),
-                one.tags.get("gate_verdict"),
-            )
-            for one in reversed(versions)
-        ),
-        passages=passages,
-        sources=sources,
-        missing=tuple(missing),
+        earlier=tuple(_describe_version(one) for one in reversed(versions)),
+        passages=_read_passages(root, notes),
+        sources=notes.sources,
+        missing=tuple(notes.missing),
     )
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """What is noted while facts are gathered."""
+
+    sources: dict[str, Source] = field(default_factory=dict)  # by the keys that templates cite
+    missing: list[str] = field(default_factory=list)  # a phrase for each record that is not there
+
+
+def _describe_version(version: ModelVersion) -> EarlierVersion:
+    digest, verdict = version.tags.get("snapshot_digest", ""), version.tags.get("gate_verdict")
+    return EarlierVersion(int(version.version), _date(version), digest, verdict)
 
 
 def _date(version: ModelVersion) -> str:
@@ -283,40 +268,41 @@ def _of_snapshot(name: str, snapshot: Snapshot) -> Source:
     )
 
 
-def _read_settings(snapshot: Snapshot | None, sources: dict[str, Source]) -> dict[str, Any]:
+def _read_settings(snapshot: Snapshot | None, notes: _Notes) -> dict[str, Any]:
     if snapshot is None:
+        notes.missing.append(f"{SNAPSHOT_ARTIFACT}, which names settings, data and code")
         return {}
-    place = f"{IN_RUN}, and {IN_GIT}"
-    sources["snapshot"] = Source(SNAPSHOT_ARTIFACT, f"sha256:{snapshot.digest}", place)
-    sources["code"] = Source("the code", f"git:{snapshot.commit}", IN_GIT)
+    digest = f"sha256:{snapshot.digest}"
+    notes.sources["snapshot"] = Source(SNAPSHOT_ARTIFACT, digest, f"{IN_RUN}, and {IN_GIT}")
+    notes.sources["code"] = Source("the code", f"git:{snapshot.commit}", IN_GIT)
     if PARAMS_FILE not in snapshot.files:
         return {}
-    sources["settings"] = _of_snapshot("params.yaml", snapshot)
+    notes.sources["settings"] = _of_snapshot("params.yaml", snapshot)
     return dict(yaml.safe_load(snapshot.files[PARAMS_FILE]) or {})
 
 
-def _read_stages(snapshot: Snapshot | None, sources: dict[str, Source]) -> list[LockedStage]:
+def _read_stages(snapshot: Snapshot | None, notes: _Notes) -> list[LockedStage]:
     if snapshot is None or LOCK_FILE not in snapshot.files:
         return []
-    sources["stages"] = _of_snapshot("dvc.lock", snapshot)
+    notes.sources["stages"] = _of_snapshot("dvc.lock", snapshot)
     return read_lock(snapshot)
 
 
-def _read_data(snapshot: Snapshot | None, sources: dict[str, Source]) -> tuple[str, str] | None:
+def _read_data(snapshot: Snapshot | None, notes: _Notes) -> tuple[str, str] | None:
     if snapshot is None or DATA_FILE not in snapshot.files:
         return None
-    sources["data"] = _of_snapshot("data.dvc", snapshot)
+    notes.sources["data"] = _of_snapshot("data.dvc", snapshot)
     return data_out(snapshot)
 
 
 def _read_numbers(
     stages: Sequence[LockedStage],
     cache: Cache,
-    logged: Mapping[str, float],
-    sources: dict[str, Source],
-    missing: list[str],
+    run: str,
+    notes: _Notes,
 ) -> dict[str, float]:
     """The metrics of each stage: of the out that dvc.lock names, or else as MLflow has them."""
+    logged = MlflowClient().get_run(run).data.metrics
     found: dict[str, float] = {}
     for stage in stages:
         for path, md5 in stage.outs.items():
@@ -335,21 +321,57 @@ def _read_numbers(
                 }
                 source = Source(f"metrics of the stage {stage.name}", None, IN_RUN)
             if numbers:
-                sources[f"{stage.name} metrics"] = source
+                notes.sources[f"{stage.name} metrics"] = source
                 found |= {f"{stage.name}/{name}": value for name, value in numbers.items()}
     if not any(name.startswith("evaluate/") for name in found):
-        missing.append("the metrics of the stage evaluate: results of internal testing")
+        notes.missing.append("the metrics of the stage evaluate: results of internal testing")
     if not any(name.startswith("split/") for name in found):
-        missing.append("the metrics of the stage split: how many women there are")
+        notes.missing.append("the metrics of the stage split: how many women there are")
     return found
 
 
-def _read_bom(run: str, sources: dict[str, Source], missing: list[str]) -> dict[str, Any]:
+def _read_pictures(
+    stages: Sequence[LockedStage], cache: Cache, numbers: Mapping[str, float], notes: _Notes
+) -> tuple[Mapping[str, str], tuple[Bin, ...]]:
+    """The curves as SVG by name, and the bins of the calibration."""
+    pictures, bins = draw_pictures(stages, cache, numbers)
+    for key, (path, md5) in pictures.sources.items():
+        notes.sources[key] = Source(path, f"md5:{md5}", IN_CACHE)
+    if not pictures.drawings:
+        notes.missing.append("the tables of the curves (DVC's cache does not hold them here)")
+    return pictures.drawings, bins
+
+
+def _read_environment(version: ModelVersion, run: str, notes: _Notes) -> Environment | None:
+    environment, text = environment_of(version), read_artifact(run, ENVIRONMENT_ARTIFACT)
+    if environment is None or text is None:
+        notes.missing.append(f"{ENVIRONMENT_ARTIFACT}: the machine and its software")
+    else:
+        notes.sources["environment"] = _of_text(ENVIRONMENT_ARTIFACT, text)
+    return environment
+
+
+def _read_passages(root: Path, notes: _Notes) -> dict[str, str]:
+    passages = read_passages(root)
+    if passages:
+        digest = sha256((root / PASSAGES_FILE).read_bytes())
+        notes.sources["provider"] = Source(str(PASSAGES_FILE), f"sha256:{digest}", "the clone")
+    return passages
+
+
+def _read_plan(snapshot: Snapshot | None, notes: _Notes) -> ChangePlan:
+    plan = read_change_plan(snapshot)
+    if plan.source is not None and snapshot is not None:
+        notes.sources["plan"] = _of_snapshot(plan.source, snapshot)
+    return plan
+
+
+def _read_bom(run: str, notes: _Notes) -> dict[str, Any]:
     text = read_artifact(run, BOM)
     if text is None:
-        missing.append(f"{BOM}: the bill of materials")
+        notes.missing.append(f"{BOM}: the bill of materials")
         return {}
-    sources["bom"] = _of_text(BOM, text)
+    notes.sources["bom"] = _of_text(BOM, text)
     return _parse(text, BOM)
 
 
@@ -364,7 +386,7 @@ def _parse(text: str, name: str) -> dict[str, Any]:
 
 
 def _read_groups(
-    bom: Mapping[str, Any], snapshot: Snapshot | None, cache: Cache, missing: list[str]
+    bom: Mapping[str, Any], snapshot: Snapshot | None, cache: Cache, notes: _Notes
 ) -> list[Group]:
     """The auROC by group: of the bill of materials, or measured, where there is none."""
     if bom:
@@ -377,7 +399,7 @@ def _read_groups(
         except (UserError, ValidationError):
             metrics = []  # settings of another time
     if not metrics:
-        missing.append("scores by group of women")
+        notes.missing.append("scores by group of women")
     return [
         Group(
             one["slice"],
@@ -395,12 +417,11 @@ def _read_packages(
     bom: Mapping[str, Any],
     root: Path,
     snapshot: Snapshot | None,
-    sources: dict[str, Source],
-    missing: list[str],
+    notes: _Notes,
 ) -> list[Package]:
     parts = [one for one in bom.get("components", []) if one["type"] == "library"]
     if parts:
-        sources["packages"] = sources["bom"]
+        notes.sources["packages"] = notes.sources["bom"]
         return [
             Package(one["name"], one["version"], _name_licence(one.get("licenses", [])))
             for one in parts
@@ -410,9 +431,9 @@ def _read_packages(
     except UserError:
         text = None  # git does not have the commit here
     if text is None:
-        missing.append("requirements.lock: the packages")
+        notes.missing.append("requirements.lock: the packages")
         return []
-    sources["packages"] = Source("requirements.lock", f"sha256:{hash_text(text)}", IN_GIT)
+    notes.sources["packages"] = Source("requirements.lock", f"sha256:{hash_text(text)}", IN_GIT)
     return [Package(name, version, None) for name, version in read_locked_packages(text).items()]
 
 
@@ -427,20 +448,18 @@ def _read_weights(bom: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(one["name"], one["hashes"][0]["content"]) for one in parts]
 
 
-def _read_gate(
-    version: ModelVersion, run: str, sources: dict[str, Source], missing: list[str]
-) -> Gate | None:
+def _read_gate(version: ModelVersion, run: str, notes: _Notes) -> Gate | None:
     """The verdict by the version's tags, and the table of its conditions, if there is one."""
     tags = version.tags
     if "gate_verdict" not in tags:
-        missing.append("a verdict of the gate")
+        notes.missing.append("a verdict of the gate")
         return None
     date = tags.get("gate_date", "")
-    sources["verdict"] = Source("the tags gate_* of the version", None, "the registry")
+    notes.sources["verdict"] = Source("the tags gate_* of the version", None, "the registry")
     conditions: list[Condition] = []
     folder = f"gates/{date.partition('+')[0].replace(':', '')}"
     if (text := read_artifact(run, f"{folder}/decision.json")) is not None:
-        sources["conditions"] = _of_text(f"{folder}/decision.json", text)
+        notes.sources["conditions"] = _of_text(f"{folder}/decision.json", text)
         table = _parse(text, f"{folder}/decision.json")
         rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         fields = Condition.__dataclass_fields__
@@ -451,7 +470,7 @@ def _read_gate(
     return Gate(date, tags["gate_verdict"], tags.get("gate_against", ""), tuple(conditions), look)
 
 
-def _read_moves(number: int, sources: dict[str, Source]) -> list[tuple[str, str]]:
+def _read_moves(number: int, notes: _Notes) -> list[tuple[str, str]]:
     """What became of the version, without who decided and why: those are persons' words."""
     found = []
     for move in aliases.read_history():
@@ -466,30 +485,30 @@ def _read_moves(number: int, sources: dict[str, Source]) -> list[tuple[str, str]
             what = f"rolled back to version {move.version}" if rolled else "gave way to version"
             found.append((move.date, f"{what}{'' if rolled else f' {move.version}'}, {by}"))
     if found:
-        sources["moves"] = Source("the history of the aliases", None, "the registry")
+        notes.sources["moves"] = Source("the history of the aliases", None, "the registry")
     return found
 
 
-def _read_audits(version: ModelVersion, sources: dict[str, Source]) -> list[Audit]:
+def _read_audits(version: ModelVersion, notes: _Notes) -> list[Audit]:
     found = [
         Audit(one.date, one.verdict, one.standard, one.environment, one.report_digest)
         for one in history(version)
     ]
     if found:
-        sources["audits"] = Source("the audits' audit.json, each with its own digest", None, IN_RUN)
+        notes.sources["audits"] = Source(
+            "the audits' audit.json, each with its own digest", None, IN_RUN
+        )
     return found
 
 
-def _read_lines(
-    run: str, number: int, sources: dict[str, Source]
-) -> list[tuple[int, str, str, str]]:
+def _read_lines(run: str, number: int, notes: _Notes) -> list[tuple[int, str, str, str]]:
     """The signed lines about the version, but for those about its documents."""
     text = read_artifact(run, file_of_version(number))
     lines, _ = read_lines(split_lines(text or ""))
     kept = [line for line in lines if line.kind != DOCUMENTS]
     if kept:
         place = f"{IN_RUN}, and {IN_GIT}"
-        sources["ledger"] = Source(file_of_version(number), None, place)
+        notes.sources["ledger"] = Source(file_of_version(number), None, place)
     return [(line.number, line.date, describe(line), line.digest) for line in kept]
 
 

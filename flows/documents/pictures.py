@@ -13,10 +13,13 @@ import pandas as pd
 from flows.pipeline.known_outs import BREASTS_OUT, PRECISION_RECALL_OUT, ROC_OUT
 from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
 
-CURVES = {
+TABLES = {
     "roc": ROC_OUT,
     "precision-recall": PRECISION_RECALL_OUT,
+    "calibration": BREASTS_OUT,
 }
+"""The outs that pictures are drawn from, by the pictures' names."""
+
 BINS = 10
 DRAWN_FROM = 5  # breasts of a bin: the share of fewer is hardly one
 
@@ -50,56 +53,75 @@ def draw_pictures(
         cache: DVC's.
         numbers: metrics, by "stage/name".
     """
-    from mammo.reporting import figures  # here, since it imports matplotlib
-
     outs = {path: md5 for path, md5 in outs_of(stages).items() if cache.state(md5) == "good"}
-    at = {
-        name: numbers.get(f"evaluate/test.breast.{name}.value")
+    tables = {name: _read(cache, outs[path]) for name, path in TABLES.items() if path in outs}
+    sensitivity, specificity, precision = (
+        numbers.get(f"evaluate/test.breast.{name}.value")
         for name in ("sensitivity", "specificity", "precision")
-    }
-    recall, specificity, precise = at.values()
+    )
     drawings: dict[str, str] = {}
     bins: tuple[Bin, ...] = ()
-    if CURVES["roc"] in outs and recall is not None and specificity is not None:
-        table = _read(cache, outs[CURVES["roc"]])
-        drawings["roc"] = figures.draw_unit_curve(
-            table["fpr"].tolist(),
-            table["tpr"].tolist(),
-            False,
-            ("1 - specificity", "sensitivity"),
-            ((0, 0), (1, 1)),
-            figures.Point(1 - specificity, recall, "operating point"),
+    if "roc" in tables and sensitivity is not None and specificity is not None:
+        drawings["roc"] = _draw_roc(tables["roc"], sensitivity, specificity)
+    if "precision-recall" in tables and sensitivity is not None and precision is not None:
+        positives, cases = (numbers[f"evaluate/test.breast.{x}"] for x in ("positives", "cases"))
+        drawings["precision-recall"] = _draw_precision_recall(
+            tables["precision-recall"], sensitivity, precision, positives / cases
         )
-    if CURVES["precision-recall"] in outs and recall is not None and precise is not None:
-        table = _read(cache, outs[CURVES["precision-recall"]])
-        # Its end, precision 1 at recall 0, is a convention: nothing was measured there.
-        precision = table["precision"].where(table["threshold"].notna()).ffill()
-        cases = numbers["evaluate/test.breast.cases"]
-        rate = numbers["evaluate/test.breast.positives"] / cases
-        drawings["precision-recall"] = figures.draw_unit_curve(
-            table["recall"].tolist(),
-            precision.tolist(),
-            True,
-            ("recall (sensitivity)", "precision"),
-            ((0, rate), (1, rate)),
-            figures.Point(recall, precise, "operating point"),
-        )
-    if BREASTS_OUT in outs:
-        breasts = _read(cache, outs[BREASTS_OUT])
+    if "calibration" in tables:
+        breasts = tables["calibration"]
         breasts = breasts[breasts["split"] == "test"]
         bins = share_out(breasts)
-        filled = [one for one in bins if one.breasts >= DRAWN_FROM]
-        drawings["calibration"] = figures.draw_unit_curve(
-            [one.probability for one in filled],
-            [one.positives / one.breasts for one in filled],
-            False,
-            ("mean probability", "share of positive breasts"),
-            ((0, 0), (1, 1)),
-            figures.Point(breasts["probability"].mean(), breasts["target"].mean(), "all breasts"),
-        )
-    paths = {**CURVES, "calibration": BREASTS_OUT}
-    sources = {name: (paths[name], outs[paths[name]]) for name in drawings}
+        drawings["calibration"] = _draw_calibration(breasts, bins)
+    sources = {name: (TABLES[name], outs[TABLES[name]]) for name in drawings}
     return Pictures(drawings, sources), bins
+
+
+def _draw_roc(table: pd.DataFrame, sensitivity: float, specificity: float) -> str:
+    """The ROC curve with the operating point."""
+    from mammo.reporting import figures  # in the functions that draw: it imports matplotlib
+
+    return figures.draw_unit_curve(
+        table["fpr"].tolist(),
+        table["tpr"].tolist(),
+        False,
+        ("1 - specificity", "sensitivity"),
+        ((0, 0), (1, 1)),
+        figures.Point(1 - specificity, sensitivity, "operating point"),
+    )
+
+
+def _draw_precision_recall(
+    table: pd.DataFrame, recall: float, precision: float, prevalence: float
+) -> str:
+    """Precision against recall with the operating point, and what chance would give."""
+    from mammo.reporting import figures
+
+    # Its end, precision 1 at recall 0, is a convention: nothing was measured there.
+    measured = table["precision"].where(table["threshold"].notna()).ffill()
+    return figures.draw_unit_curve(
+        table["recall"].tolist(),
+        measured.tolist(),
+        True,
+        ("recall (sensitivity)", "precision"),
+        ((0, prevalence), (1, prevalence)),
+        figures.Point(recall, precision, "operating point"),
+    )
+
+
+def _draw_calibration(breasts: pd.DataFrame, bins: Sequence[Bin]) -> str:
+    """The share of positive breasts against their probability, by bin and of all."""
+    from mammo.reporting import figures
+
+    filled = [one for one in bins if one.breasts >= DRAWN_FROM]
+    return figures.draw_unit_curve(
+        [one.probability for one in filled],
+        [one.positives / one.breasts for one in filled],
+        False,
+        ("mean probability", "share of positive breasts"),
+        ((0, 0), (1, 1)),
+        figures.Point(breasts["probability"].mean(), breasts["target"].mean(), "all breasts"),
+    )
 
 
 def share_out(breasts: pd.DataFrame) -> tuple[Bin, ...]:

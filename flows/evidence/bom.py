@@ -100,13 +100,54 @@ def make_bom(
     Raises:
         UserError: if the document does not fit CycloneDX's schema.
     """
-    from cyclonedx.schema import SchemaVersion  # here, since it takes seconds
-    from cyclonedx.validation.json import JsonStrictValidator
-
-    stages = read_lock(snapshot)
     data, data_hash = data_out(snapshot)
     packages = list(_name_packages(locked_packages or "", licences))
-    weights = [
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"mammoflow:{snapshot.digest}")
+    content = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{serial}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "machine-learning-model",
+                "bom-ref": "model",
+                "name": MODEL,
+                "version": snapshot.digest,
+                "description": "Probability of breast cancer for each image of a mammogram. "
+                "Research use.",
+                "components": _name_weights(model),
+                "modelCard": _make_card(snapshot, metrics, subgroups),
+            }
+        },
+        "components": [*packages, _describe_data(data, data_hash, metrics)],
+        "dependencies": [
+            {"ref": "model", "dependsOn": ["data", *(part["bom-ref"] for part in packages)]}
+        ],
+        "formulation": [_describe_stages(read_lock(snapshot), data)],
+    }
+    text = canonical(content).decode() + "\n"
+    _require_valid(text)
+    return text
+
+
+def _require_valid(text: str) -> None:
+    """Make sure that a document fits the schema.
+
+    Raises:
+        UserError: if it does not.
+    """
+    from cyclonedx.schema import SchemaVersion  # in this function, since it takes seconds
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    if (fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)) is not None:
+        raise UserError(f"{BOM} does not fit the schema of CycloneDX 1.6: {fault}")
+
+
+def _name_weights(model: Mapping[str, str]) -> list[Json]:
+    """The files with weights among those of a model."""
+    return [
         {
             "type": "file",
             "bom-ref": name,
@@ -116,50 +157,25 @@ def make_bom(
         for name, digest in sorted(model.items())
         if WEIGHTS_FILE.fullmatch(name)
     ]
-    described = {
-        "type": "machine-learning-model",
-        "bom-ref": "model",
-        "name": MODEL,
-        "version": snapshot.digest,
-        "description": "Probability of breast cancer for each image of a mammogram. Research use.",
-        "components": weights,
-        "modelCard": _make_card(snapshot, metrics, subgroups),
-    }
-    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"mammoflow:{snapshot.digest}")
-    content = {
-        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{serial}",
-        "version": 1,
-        "metadata": {"component": described},
-        "components": [
-            *packages,
+
+
+def _describe_data(data: str, data_hash: str, metrics: Mapping[str, float]) -> Json:
+    """The data: their folder, DVC's hash, and counts."""
+    return {
+        "type": "data",
+        "bom-ref": "data",
+        "name": data,
+        "version": data_hash,
+        "data": [
             {
-                "type": "data",
-                "bom-ref": "data",
+                "type": "dataset",
                 "name": data,
-                "version": data_hash,
-                "data": [
-                    {
-                        "type": "dataset",
-                        "name": data,
-                        "description": "Mammograms as DICOM files with their labels, by pseudonym.",
-                        "contents": {"properties": _count_cases(metrics, data_hash)},
-                        "sensitiveData": ["health data of pseudonymous women, not contained here"],
-                    }
-                ],
-            },
+                "description": "Mammograms as DICOM files with their labels, by pseudonym.",
+                "contents": {"properties": _count_cases(metrics, data_hash)},
+                "sensitiveData": ["health data of pseudonymous women, not contained here"],
+            }
         ],
-        "dependencies": [
-            {"ref": "model", "dependsOn": ["data", *(part["bom-ref"] for part in packages)]}
-        ],
-        "formulation": [_describe_stages(stages, data)],
     }
-    text = canonical(content).decode() + "\n"
-    if (fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)) is not None:
-        raise UserError(f"{BOM} does not fit the schema of CycloneDX 1.6: {fault}")
-    return text
 
 
 def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:

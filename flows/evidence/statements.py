@@ -61,8 +61,6 @@ def describe_build(
     if locked_packages is not None:
         files["requirements.lock"] = locked_packages
     data, data_hash = data_out(snapshot)
-    by_dvc = {data: data_hash, **weights}
-    hashes = {name: hash_text(text) for name, text in sorted(files.items())}
     made = {"environment.json": hash_text(environment[0])} if environment is not None else {}
     return {
         "buildDefinition": {
@@ -79,25 +77,26 @@ def describe_build(
             },
             "resolvedDependencies": [
                 {"name": "commit", "digest": {"gitCommit": snapshot.commit}},
-                *({"name": name, "digest": {"sha256": found}} for name, found in hashes.items()),
-                *_name_objects(by_dvc),
+                *_name_files({name: hash_text(text) for name, text in files.items()}),
+                *_name_objects({data: data_hash, **weights}),
             ],
         },
         "runDetails": {
             "builder": {"id": f"urn:mammoflow:builder:{builder}"},
-            "metadata": {
-                "invocationId": run.info.run_id,
-                "startedOn": _time(run.info.start_time),
-                "finishedOn": _time(run.info.end_time),
-            },
+            "metadata": _describe_run(run),
             "byproducts": [
-                *(
-                    {"name": name, "digest": {"sha256": digest}}
-                    for name, digest in sorted({**made, **kept}.items())
-                ),
+                *_name_files({**made, **kept}),
                 *_name_objects(outs_of(read_lock(snapshot))),
             ],
         },
+    }
+
+
+def _describe_run(run: Run) -> dict[str, Any]:
+    return {
+        "invocationId": run.info.run_id,
+        "startedOn": _time(run.info.start_time),
+        "finishedOn": _time(run.info.end_time),
     }
 
 
@@ -216,6 +215,13 @@ def describe_audit(
         "verifiedLevels": [level] if passed else [],
         "mammoflow_audit": {"verdict": verdict, "standard": standard, "report_sha256": report},
     }
+
+
+def _name_files(digests: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Files by their SHA-256."""
+    return [
+        {"name": name, "digest": {"sha256": digest}} for name, digest in sorted(digests.items())
+    ]
 
 
 def _name_objects(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
