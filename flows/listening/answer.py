@@ -1,4 +1,4 @@
-"""The answer to a complete study: what the model finds in it, and the reports on that."""
+"""The answer to a complete study: what the model finds in it, and the reports on the findings."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import pydicom
 
 from flows.listening.journal import Journal
-from flows.listening.record import FILE, Record, Seen, read_record, write_record
-from flows.listening.spool import HEADERS, RESULTS, Spool, images_in, newest
+from flows.listening.record import FILE, SeenImage, StudyRecord, read_record, write_record
+from flows.listening.spool import HEADERS, RESULTS, Spool, find_last_arrival, list_images
 from mammo.base.errors import UserError
 from mammo.dicom_results.objects import Report
 from mammo.dicom_results.source import strip_pixels
@@ -55,58 +55,57 @@ def answer(
         study: its UID; it is in the state `predicting`.
         reader: the model.
         kind: of the reports.
-        spool: where it lies.
-        journal: what is told of each step.
-        is_over: whether to leave it for the next start.
+        spool: that holds it.
+        journal: gets a line for each step.
+        is_over: whether the node is to end; the study is then left for its next start.
     """
-    folder, earlier = spool.place("predicting", study), spool.place("answered", study)
+    folder, earlier = spool.folder_of("predicting", study), spool.folder_of("answered", study)
     record = read_record(earlier / FILE)
-    files = [file for file in images_in(folder) if not record.has_read(file.stem)]
+    files = [file for file in list_images(folder) if not record.has_read(file.stem)]
     if not files:
         spool.drop(study)
         return
-    looked = _look(files, reader, record.last_number, is_over)
-    if looked is None:
+    examined = _examine(files, reader, record.last_number, is_over)
+    if examined is None:
         return
-    seen, reasons = looked
+    seen, reasons = examined
     images = {**record.images, **seen}
     reports = dict(record.reports)
     lines: list[dict[str, object]] = [
         {"step": "unread", "image": journal.name_image(uid), "reason": reason}
         for uid, reason in reasons.items()
     ]
-    with spool.building() as built:
+    with spool.build_results() as built:
         (built / RESULTS).mkdir()
         headers = _keep_headers(built / HEADERS, earlier / HEADERS, files, seen)
         sources = headers | {file.stem: file for file in files}
         fresh = {one.finding.number for one in seen.values() if one.finding is not None}
-        moment = datetime.fromtimestamp(newest(folder))
+        moment = datetime.fromtimestamp(find_last_arrival(folder))
         for exam in _group(images, fresh, reader):
-            told: dict[str, object] = {"exam": exam.key}
             before = _find_predecessors(reports, exam)
             try:
                 written = write_results(
                     exam, _by_number(exam, sources), built / RESULTS, kind, moment, before, fresh
                 )
             except UserError as error:
-                lines.append({"step": "unreported", **told, "reason": str(error)})
+                lines.append({"step": "unreported", "exam": exam.key, "reason": str(error)})
                 continue
             report = _refer_to(written / REPORTS[kind])
             reports[exam.key] = reader.model, report
-            lines.append({"step": "predicted", **told, **_describe(exam, report, before, journal)})
-        write_record(built / FILE, Record(images, reports))
+            lines.append({"step": "predicted", **_describe(exam, report, before, journal)})
+        write_record(built / FILE, StudyRecord(images, reports))
         spool.commit(study, built)
     for line in lines:
         journal.add(str(line.pop("step")), study=journal.name_study(study), **line)
 
 
-def _look(
+def _examine(
     files: Sequence[Path], reader: Reader, last: int, is_over: Callable[[], bool]
-) -> tuple[dict[str, Seen], dict[str, str]] | None:
+) -> tuple[dict[str, SeenImage], dict[str, str]] | None:
     """What the model finds in files, numbered after `last`, and why others cannot be read.
 
     Returns:
-        Both by SOPInstanceUID; None: it is over.
+        Both by SOPInstanceUID; None if the node is to end.
     """
     seen, reasons = {}, {}
     for number, (file, found) in enumerate(
@@ -117,9 +116,9 @@ def _look(
         if isinstance(found, ImageFinding):
             # Sentences name an image by its number: its path is made of UIDs.
             finding = replace(found, number=number, source=None)
-            seen[file.stem] = Seen(reader.model, finding)
+            seen[file.stem] = SeenImage(reader.model, finding)
         else:
-            seen[file.stem] = Seen(reader.model, None)
+            seen[file.stem] = SeenImage(reader.model, None)
             reasons[file.stem] = found.reason
     return seen, reasons
 
@@ -136,6 +135,7 @@ def _describe(
     exam: ExamFinding, report: Report, before: Sequence[Report], journal: Journal
 ) -> dict[str, object]:
     return {
+        "exam": exam.key,
         "images": len(exam.images),
         "decision": exam.decision,
         "probability": round(exam.probability, 6),
@@ -146,7 +146,9 @@ def _describe(
     }
 
 
-def _group(images: Mapping[str, Seen], fresh: Collection[int], reader: Reader) -> list[ExamFinding]:
+def _group(
+    images: Mapping[str, SeenImage], fresh: Collection[int], reader: Reader
+) -> list[ExamFinding]:
     """The exams that have a new image, each with all its images that this model has seen."""
     findings = [
         seen.finding
@@ -162,9 +164,9 @@ def _by_number(exam: ExamFinding, sources: Mapping[str, Path]) -> dict[int, Path
 
 
 def _keep_headers(
-    target: Path, earlier: Path, files: Sequence[Path], seen: Mapping[str, Seen]
+    target: Path, earlier: Path, files: Sequence[Path], seen: Mapping[str, SeenImage]
 ) -> dict[str, Path]:
-    """Keep of each image that was read its header, for reports to come; their paths by UID."""
+    """Keep the header of each image that was read, for later reports; return their paths by UID."""
     target.mkdir()
     for file in earlier.glob("*.dcm") if earlier.is_dir() else ():
         (target / file.name).write_bytes(file.read_bytes())

@@ -1,7 +1,7 @@
-"""The way back: the results of a study go to another node by C-STORE, again and again if need be.
+"""The results of a study are sent to another node by C-STORE, again and again if need be.
 
-A result that was taken is removed here. One whose acknowledgement was lost goes once more: it is
-the same object, byte for byte, with the same UID.
+A result that the receiver has taken is removed from the spool. If the acknowledgement did not
+arrive, the result is sent once more: the same object, byte for byte, with the same UID.
 """
 
 import time
@@ -23,15 +23,15 @@ TIMEOUT = 30.0
 SHORTEST, LONGEST = 10.0, 3600.0
 """Seconds of the first pause after a failure, and of the longest: each is twice the one before."""
 
-SETTLE = 0.05
-"""Seconds in which an association comes to rest before the next object."""
+GAP = 0.05
+"""Seconds between two objects of one association: its own thread is at rest by then."""
 
 _WARNINGS = range(0xB000, 0xC000)
 """Statuses of an object that was stored, though not as it was sent (PS3.4 B.2.3)."""
 
 
 @dataclass(frozen=True)
-class Address:
+class Peer:
     """Another node."""
 
     host: str
@@ -42,7 +42,7 @@ class Address:
         return f"{write_host(self.host)}:{self.port}:{self.title}"
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str) -> Peer:
     """Read HOST:PORT:AE; a host of IPv6 stands in brackets.
 
     Raises:
@@ -53,23 +53,23 @@ def parse_address(text: str) -> Address:
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f"{text}: name the node as HOST:PORT:AE, such as 10.0.0.5:104:PACS")
     make_entity(title)
-    return Address(host, int(port), title)
+    return Peer(host, int(port), title)
 
 
 class UnreachableError(Exception):
-    """The receiver takes nothing at all at the moment; says why."""
+    """The receiver takes nothing at the moment; the message says why."""
 
 
-def send(files: Sequence[Path], title: str, to: Address) -> Iterator[tuple[Path, str | None]]:
+def send(files: Sequence[Path], title: str, to: Peer) -> Iterator[tuple[Path, str | None]]:
     """Send objects over one association.
 
     Args:
         files: of any storage class; uncompressed.
         title: our AE title.
-        to: whom to.
+        to: the node that gets them.
 
     Yields:
-        Each file as soon as it is answered to: with None if it was stored, or why it was not.
+        Each file as soon as the receiver has answered: with None if it was stored, or why not.
 
     Raises:
         UnreachableError: there is no association.
@@ -95,8 +95,8 @@ def send(files: Sequence[Path], title: str, to: Address) -> Iterator[tuple[Path,
 
 
 def _send_one(association: Association, file: Path) -> str | None:
-    # pynetdicom's own thread may take the answer to what is sent right after something else.
-    time.sleep(SETTLE)
+    # Without a gap, pynetdicom's own thread may take the answer.
+    time.sleep(GAP)
     try:
         answer = association.send_c_store(pydicom.dcmread(file))
     except (ValueError, RuntimeError):  # pynetdicom's, where no context or no connection is left
@@ -111,7 +111,7 @@ class Pauses:
     """When to try again what has failed."""
 
     def __init__(self, shortest: float = SHORTEST) -> None:
-        """Begin without any."""
+        """Begin without a pause."""
         self._shortest = shortest
         self._until: dict[str, tuple[float, float]] = {}  # when, and the pause that ends then
 
@@ -120,12 +120,12 @@ class Pauses:
         return now >= self._until.get(what, (now, 0.0))[0]
 
     def lengthen(self, what: str, now: float) -> float:
-        """It has failed: the seconds until it is tried again."""
+        """Note that it has failed; return the seconds until it is tried again."""
         last = self._until.get(what, (0.0, self._shortest / 2))[1]
         pause = min(2 * last, LONGEST)
         self._until[what] = now + pause, pause
         return pause
 
     def end(self, what: str) -> None:
-        """It has succeeded."""
+        """Note that it has succeeded."""
         self._until.pop(what, None)

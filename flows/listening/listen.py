@@ -22,14 +22,14 @@ def listen(reference: str, settings: Settings, say: Say) -> None:
     Args:
         reference: the version.
         settings: of the node.
-        say: what tells the address, once it is listened at.
+        say: gets a line with the address, once the node listens.
 
     Raises:
-        UserError: the version cannot be loaded or decides nothing, the spool cannot be used, or the
-            address is taken.
+        UserError: the version cannot be loaded or has no operating point, the spool cannot be used,
+            or the address is taken.
     """
     loaded = load_version(reference)
-    # For the thread that looks at images: it starts later.
+    # Before the thread starts that examines images.
     pin_for(loaded)
     work(make_reader(loaded), settings, say)
 
@@ -38,7 +38,7 @@ def make_reader(loaded: Loaded) -> Reader:
     """A loaded model as the node asks it: files are read in processes of their own.
 
     Raises:
-        UserError: it decides nothing, so that no report could be made.
+        UserError: it has no operating point, so that no report could be made.
     """
     predictor = loaded.predictor
     if predictor.operating_point is None:

@@ -1,6 +1,6 @@
-"""The node's ear: associations are accepted or rejected, images taken or refused with a status.
+"""How images come in: associations are accepted or rejected, images taken or refused.
 
-An image is acknowledged when it is on the disk, and not before. Statuses are those of PS3.4 B.2.3.
+An image is acknowledged when it is on the disk, and not before. A refusal has a status; statuses are those of PS3.4 B.2.3.
 """
 
 import io
@@ -31,9 +31,9 @@ CLASSES = (
     uid.DigitalMammographyXRayImageStorageForPresentation,
     uid.BreastTomosynthesisImageStorage,
 )
-"""What may come. A 2D picture made of a tomosynthesis may have that one's class; a stack is refused
-when it comes. Images for processing are none that the model was made for: no sender is led to
-believe that they are looked at."""
+"""The classes that are taken. A 2D picture made of a tomosynthesis may have the class of that; a
+stack of it is refused when it comes. The model was not made for images for processing: they are
+refused, so that no sender believes that somebody looks at them."""
 
 SYNTAXES = (
     uid.JPEG2000Lossless,
@@ -53,11 +53,11 @@ SYNTAXES = (
     uid.JPEGExtended12Bit,
     uid.JPEGBaseline8Bit,
 )
-"""What our reader decodes. Of several that a sender offers the first one here is taken: those that
-lose nothing before those that do, and the smaller ones first."""
+"""The syntaxes that our reader decodes. Of several that a sender offers, the first one in this
+order is taken: lossless ones first, and of those the ones with the smallest files."""
 
 ASSOCIATIONS = 8
-"""At once. Each may hold an image of up to MAX_BYTES in memory."""
+"""Associations at once. Each may hold an image of up to MAX_BYTES in memory."""
 
 PDU = 2**17
 """Bytes of a piece that we ask senders for: with pynetdicom's 16 KiB, large images are slow."""
@@ -77,10 +77,10 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 
 @contextmanager
-def listening(
+def receive_images(
     host: str, port: int, title: str, callers: Sequence[str], spool: Spool, journal: Journal
 ) -> Iterator[int]:
-    """A node that takes images until the block ends; what is under way then is not acknowledged.
+    """Take images until the block ends; what is under way then is not acknowledged.
 
     Args:
         host: to listen at.
@@ -88,7 +88,7 @@ def listening(
         title: its AE title, by which callers must call it.
         callers: the AE titles that may call; if it is empty, any may.
         spool: where images go.
-        journal: what is told of each.
+        journal: gets a line for each image and each refusal.
 
     Yields:
         The port.
@@ -109,9 +109,9 @@ def listening(
         node.add_supported_context(sop_class, list(SYNTAXES))
     handlers: list[tuple[evt.EventType, Callable[[Event], object]]] = [
         (evt.EVT_C_STORE, lambda event: _store(event, spool, journal)),
-        (evt.EVT_CONN_OPEN, _bound_pieces),
-        (evt.EVT_DATA_RECV, _bound_image),
-        (evt.EVT_REJECTED, lambda event: _tell_rejection(event, journal)),
+        (evt.EVT_CONN_OPEN, _limit_pieces),
+        (evt.EVT_DATA_RECV, _limit_image),
+        (evt.EVT_REJECTED, lambda event: _record_rejection(event, journal)),
     ]
     try:
         server = node.start_server((host, port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
@@ -221,8 +221,8 @@ def _status(status: int, comment: str | None = None) -> Dataset:
     return answer
 
 
-def _bound_pieces(event: Event) -> None:
-    """Let a connection read no piece that is longer than any honest one."""
+def _limit_pieces(event: Event) -> None:
+    """Let a connection read no piece that is longer than LONGEST_PDU."""
     connection = event.assoc.dul.socket
     assert connection is not None
     read = connection.recv
@@ -235,8 +235,8 @@ def _bound_pieces(event: Event) -> None:
     connection.recv = recv  # type: ignore[method-assign]
 
 
-def _bound_image(event: Event) -> None:
-    """Close a connection on which more comes for one image than any has."""
+def _limit_image(event: Event) -> None:
+    """Close a connection on which more than MAX_BYTES come for one image."""
     message = event.assoc.dimse.message
     data = None if message is None else getattr(message, "data_set", None)
     connection = event.assoc.dul.socket
@@ -246,7 +246,7 @@ def _bound_image(event: Event) -> None:
         connection.socket.shutdown(socket.SHUT_RDWR)
 
 
-def _tell_rejection(event: Event, journal: Journal) -> None:
+def _record_rejection(event: Event, journal: Journal) -> None:
     request = event.assoc.requestor.primitive
     assert request is not None
     journal.add("rejected", caller=request.calling_ae_title, called=request.called_ae_title)

@@ -1,4 +1,4 @@
-"""What is remembered of an answered study: what was found in each image, and what was reported.
+"""The record of an answered study: what was found in each image, and what was reported.
 
 With it a later image gets a report on the whole exam, though the pixels are gone by then.
 """
@@ -18,7 +18,7 @@ FILE = "record.json"
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImage:
     """An image that the model was shown."""
 
     model: Model
@@ -26,10 +26,10 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What is known of a study."""
+class StudyRecord:
+    """What was found and reported in a study so far."""
 
-    images: Mapping[str, Seen] = field(default_factory=dict)  # by SOPInstanceUID
+    images: Mapping[str, SeenImage] = field(default_factory=dict)  # by SOPInstanceUID
     reports: Mapping[str, tuple[Model, Report]] = field(default_factory=dict)
     """The last report on each exam, by its key. A study has one exam, unless patients share it."""
 
@@ -46,14 +46,14 @@ class Record:
         )
 
 
-def read_record(file: Path) -> Record:
+def read_record(file: Path) -> StudyRecord:
     """Read a record; an empty one if there is no such file."""
     if not file.exists():
-        return Record()
+        return StudyRecord()
     found = read_json(file)
-    return Record(
+    return StudyRecord(
         images={
-            uid: Seen(Model(**seen["model"]), _read_finding(seen["finding"]))
+            uid: SeenImage(Model(**seen["model"]), _read_finding(seen["finding"]))
             for uid, seen in found["images"].items()
         },
         reports={
@@ -63,7 +63,7 @@ def read_record(file: Path) -> Record:
     )
 
 
-def write_record(file: Path, record: Record) -> None:
+def write_record(file: Path, record: StudyRecord) -> None:
     """Write a record."""
     images = {
         uid: {"model": asdict(seen.model), "finding": _describe(seen.finding)}

@@ -3,7 +3,7 @@
     SPOOL/incoming/                              unfinished; emptied at each start
     SPOOL/collecting/STUDY/INSTANCE.dcm          images, until the study has been quiet for a while
     SPOOL/predicting/STUDY/INSTANCE.dcm          a complete study, which the model looks at
-    SPOOL/sending/STUDY/                         record.json, headers/ and results/: what is to send
+    SPOOL/sending/STUDY/                         record.json, headers/ and results/: what is to be sent
     SPOOL/answered/STUDY/                        record.json, headers/: what a later image needs
     SPOOL/failed/STUDY/INSTANCE.dcm              a study at which the program failed
 
@@ -33,7 +33,7 @@ State = Literal["collecting", "predicting", "sending", "answered", "failed"]
 
 STATES: tuple[State, ...] = ("collecting", "predicting", "sending", "answered", "failed")
 RESULTS, HEADERS = "results", "headers"
-"""In the folder of a study that is to send."""
+"""Folders of a study whose results are to be sent."""
 
 _INCOMING = "incoming"
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
@@ -53,18 +53,18 @@ class Spool:
     """The folder of one process. Several threads may use it."""
 
     def __init__(self, folder: Path, limit: int):
-        """Take a folder that is there and locked, and the most bytes that may lie in it."""
+        """Take a folder that exists and is locked, and the most bytes that may lie in it."""
         self.folder = folder
         self.limit = limit
         self._opened = time.time()
         self._lock = threading.Lock()
         self._used = 0
 
-    def place(self, state: State, study: str) -> Path:
+    def folder_of(self, state: State, study: str) -> Path:
         """The folder of a study in a state, whether or not it is there."""
         return self.folder / state / study
 
-    def studies(self, state: State) -> list[str]:
+    def list_studies(self, state: State) -> list[str]:
         """The studies in a state, those that came to it first in front."""
         with suppress(FileNotFoundError):
             found = [(entry.stat().st_mtime_ns, entry.name) for entry in self._list(state)]
@@ -72,7 +72,7 @@ class Spool:
         return []
 
     def take(self, study: str, instance: str, content: bytes) -> bool:
-        """Bring an image onto the disk; when this returns, it outlives a loss of power.
+        """Write an image to the disk; when this returns, the image outlives a loss of power.
 
         Args:
             study: its StudyInstanceUID, checked by `is_uid`.
@@ -86,7 +86,7 @@ class Spool:
             SpoolFullError: there is no room for it.
         """
         with self._lock:
-            if self._knows(study, instance):
+            if self._has_taken(study, instance):
                 return False
             if self._used + len(content) > self.limit:
                 raise SpoolFullError
@@ -100,7 +100,7 @@ class Spool:
                 raise SpoolFullError from None
             raise
         with self._lock:
-            folder = self.place("collecting", study)
+            folder = self.folder_of("collecting", study)
             folder.mkdir(exist_ok=True)
             partial.replace(folder / f"{instance}.dcm")
             sync(folder)
@@ -108,31 +108,32 @@ class Spool:
         return True
 
     def find_quiet(self, now: float, seconds: float) -> list[str]:
-        """The studies to which nothing came for so long, and that are not on their way already.
+        """The studies to which nothing came for so long, and of which no results are to be sent.
 
-        Of the time before the start nothing counts: senders could not send then.
+        Time before the start does not count: senders could not send then.
         """
         return [
             study
-            for study in self.studies("collecting")
-            if not self.place("sending", study).exists()
-            and not self.place("predicting", study).exists()
-            and abs(now - max(self._opened, newest(self.place("collecting", study)))) >= seconds
+            for study in self.list_studies("collecting")
+            if not self.folder_of("sending", study).exists()
+            and not self.folder_of("predicting", study).exists()
+            and abs(now - max(self._opened, find_last_arrival(self.folder_of("collecting", study))))
+            >= seconds
         ]
 
     def complete(self, study: str) -> int:
-        """Take a study out of the collecting: what comes for it from now on comes later.
+        """End the collecting of a study: images that come from now on are answered later.
 
         Returns:
             The number of its images.
         """
-        target = self.place("predicting", study)
+        target = self.folder_of("predicting", study)
         with self._lock:
-            self.place("collecting", study).rename(target)
-        return len(images_in(target))
+            self.folder_of("collecting", study).rename(target)
+        return len(list_images(target))
 
     @contextmanager
-    def building(self) -> Iterator[Path]:
+    def build_results(self) -> Iterator[Path]:
         """A folder to build results in; what is left of it at the end is removed."""
         folder = Path(tempfile.mkdtemp(dir=self.folder / _INCOMING))
         try:
@@ -141,38 +142,38 @@ class Spool:
             shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, study: str, built: Path) -> None:
-        """Put the results of a study where they are sent from, in the place of its images."""
+        """Put the results of a study where they are sent from, and remove its images."""
         for path in sorted(built.rglob("*")):
             sync(path)
         sync(built)
         with self._lock:
-            built.rename(self.place("sending", study))
+            built.rename(self.folder_of("sending", study))
             sync(self.folder / "sending")
-            self._settle(study)
+            self._remove_replaced(study)
         self.measure()
 
     def finish(self, study: str) -> None:
-        """Everything of a study was sent: only what a later image needs is kept."""
-        source = self.place("sending", study)
+        """Keep of a study whose results were sent only what a later image needs."""
+        source = self.folder_of("sending", study)
         shutil.rmtree(source / RESULTS, ignore_errors=True)
         os.utime(source)
         with self._lock:
-            source.rename(self.place("answered", study))
+            source.rename(self.folder_of("answered", study))
         self.measure()
 
     def drop(self, study: str) -> None:
         """Remove the images of a complete study that has nothing new."""
-        shutil.rmtree(self.place("predicting", study))
+        shutil.rmtree(self.folder_of("predicting", study))
         self.measure()
 
     def set_aside(self, study: str) -> None:
-        """Put a study away at which the program failed, so that it does not fail for ever."""
-        source, target = self.place("predicting", study), self.place("failed", study)
+        """Put aside a study at which the program failed, so that it does not fail for ever."""
+        source, target = self.folder_of("predicting", study), self.folder_of("failed", study)
         with self._lock:
             if not target.exists():
                 source.rename(target)
                 return
-            for image in images_in(source):
+            for image in list_images(source):
                 image.replace(target / image.name)
             source.rmdir()
 
@@ -181,36 +182,39 @@ class Spool:
         old = [entry.name for entry in self._list("answered") if entry.stat().st_mtime < before]
         for study in old:
             with self._lock:
-                shutil.rmtree(self.place("answered", study))
+                shutil.rmtree(self.folder_of("answered", study))
         if old:
             self.measure()
         return old
 
     def measure(self) -> int:
-        """Count anew how many bytes lie here."""
+        """Count anew the bytes of the spool."""
         with self._lock:
             self._used = sum(_size(path) for path in self.folder.rglob("*"))
             return self._used
 
     def recover(self) -> None:
-        """End what a killed process had begun; to be called before any other thread is at work."""
+        """End what a killed process had begun; to be called before another thread is at work."""
         shutil.rmtree(self.folder / _INCOMING, ignore_errors=True)
         for name in (_INCOMING, *STATES):
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
-        for study in self.studies("sending"):
-            self._settle(study)
+        for study in self.list_studies("sending"):
+            self._remove_replaced(study)
         self.measure()
 
-    def _settle(self, study: str) -> None:
+    def _remove_replaced(self, study: str) -> None:
         """Remove what the results of a study have replaced."""
-        shutil.rmtree(self.place("predicting", study), ignore_errors=True)
-        shutil.rmtree(self.place("answered", study), ignore_errors=True)
+        shutil.rmtree(self.folder_of("predicting", study), ignore_errors=True)
+        shutil.rmtree(self.folder_of("answered", study), ignore_errors=True)
 
-    def _knows(self, study: str, instance: str) -> bool:
+    def _has_taken(self, study: str, instance: str) -> bool:
         holders: tuple[State, ...] = ("collecting", "predicting", "failed")
-        if any((self.place(state, study) / f"{instance}.dcm").exists() for state in holders):
+        if any((self.folder_of(state, study) / f"{instance}.dcm").exists() for state in holders):
             return True
-        records = (self.place("sending", study) / FILE, self.place("answered", study) / FILE)
+        records = (
+            self.folder_of("sending", study) / FILE,
+            self.folder_of("answered", study) / FILE,
+        )
         return any(read_record(file).has_read(instance) for file in records)
 
     def _write(self, content: bytes) -> Path:
@@ -256,14 +260,14 @@ def open_spool(folder: Path, limit: int) -> Iterator[Spool]:
         ) from None
 
 
-def images_in(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The images of a study, sorted by their names."""
     return sorted(folder.glob("*.dcm"))
 
 
-def newest(folder: Path) -> float:
+def find_last_arrival(folder: Path) -> float:
     """When the last image came into a folder, in seconds since 1970; 0 if none did."""
-    return max((path.stat().st_mtime for path in images_in(folder)), default=0.0)
+    return max((path.stat().st_mtime for path in list_images(folder)), default=0.0)
 
 
 def sync(path: Path) -> None:

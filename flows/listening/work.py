@@ -1,7 +1,7 @@
-"""The node at work: one thread looks at complete studies, one sends, and pynetdicom's receive.
+"""The node at work: one thread answers complete studies, one sends, and pynetdicom's receive.
 
-They talk through the spool alone: what is to be done next is read from it, after a start as at any
-other time.
+They share the spool alone: what is to be done next is read from it, after a start as at any other
+time.
 """
 
 import logging
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.listening.answer import Reader, answer
-from flows.listening.deliver import SHORTEST, Address, Pauses, UnreachableError, send
+from flows.listening.deliver import SHORTEST, Pauses, Peer, UnreachableError, send
 from flows.listening.journal import JOURNAL, Journal
-from flows.listening.node import listening
+from flows.listening.node import receive_images
 from flows.listening.spool import RESULTS, STATES, Spool, open_spool
 from flows.processes.words import Say
 from mammo.base.errors import UserError
@@ -24,11 +24,11 @@ from mammo.dicom_results.write import Kind
 
 log = logging.getLogger(__name__)
 
-LOOK = 0.5
-"""Seconds between two looks at the spool."""
+INTERVAL = 0.5
+"""Seconds after which the spool is read again."""
 
-KEEP = 30 * 24 * 3600.0
-"""Seconds for which it is remembered what was found in a study."""
+KEEP_FOR = 30 * 24 * 3600.0
+"""Seconds for which the record of an answered study is kept."""
 
 _RECEIVER = ""
 """In the pauses: the receiver as a whole."""
@@ -36,14 +36,14 @@ _RECEIVER = ""
 
 @dataclass(frozen=True)
 class Settings:
-    """How the node is set."""
+    """The settings of the node."""
 
     spool: Path
-    to: Address
+    to: Peer
     host: str = "127.0.0.1"
     port: int = 11112
     title: str = "MAMMOFLOW"
-    callers: Sequence[str] = ()  # AE titles that may call; none here: all may
+    callers: Sequence[str] = ()  # AE titles that may call; if it is empty, all may
     quiet: float = 60.0  # seconds without a new image after which a study is complete
     disk: int = 20 * 2**30  # bytes that may lie in the spool
     kind: Kind = "cad"
@@ -52,7 +52,7 @@ class Settings:
 
 
 def work(reader: Reader, settings: Settings, say: Say) -> None:
-    """Receive, look and send until SIGINT or SIGTERM. From the main thread.
+    """Receive, examine and send until SIGINT or SIGTERM; to be called from the main thread.
 
     Raises:
         UserError: the spool or the address cannot be used.
@@ -60,7 +60,7 @@ def work(reader: Reader, settings: Settings, say: Say) -> None:
     journal = Journal(settings.spool / JOURNAL, settings.identified)
     over = threading.Event()
     with open_spool(settings.spool, settings.disk) as spool:
-        _tell_start(spool, reader, journal)
+        _record_start(spool, reader, journal)
         before = {
             number: signal.signal(number, lambda *_: over.set())
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -83,14 +83,16 @@ def _work(
     say: Say,
 ) -> None:
     with ThreadPoolExecutor(2, "listen") as threads:
-        heard = listening(
+        heard = receive_images(
             settings.host, settings.port, settings.title, settings.callers, spool, journal
         )
         try:
             with heard as port:
                 jobs = [
                     threads.submit(
-                        _repeat, over, lambda: look(reader, settings, spool, journal, over)
+                        _repeat,
+                        over,
+                        lambda: answer_complete(reader, settings, spool, journal, over),
                     ),
                     threads.submit(_repeat, over, _sender(settings, spool, journal, over)),
                 ]
@@ -98,7 +100,7 @@ def _work(
                     f"{settings.title} listens at {settings.host}:{port} until Ctrl-C, and sends "
                     f"to {settings.to}"
                 )
-                while not over.wait(LOOK):
+                while not over.wait(INTERVAL):
                     pass
         finally:
             over.set()
@@ -107,7 +109,7 @@ def _work(
 
 
 def _repeat(over: threading.Event, job: Callable[[], object]) -> None:
-    """Do a job again and again; what it fails with ends the node, but for a disk that is full."""
+    """Do a job again and again; its failure ends the node, unless the disk is at fault."""
     try:
         while not over.is_set():
             try:
@@ -115,16 +117,16 @@ def _repeat(over: threading.Event, job: Callable[[], object]) -> None:
             except OSError as error:
                 log.error("the spool cannot be used at the moment (%s)", error.strerror)
                 over.wait(SHORTEST)
-            over.wait(LOOK)
+            over.wait(INTERVAL)
     finally:
         over.set()
 
 
-def look(
+def answer_complete(
     reader: Reader, settings: Settings, spool: Spool, journal: Journal, over: threading.Event
 ) -> None:
-    """Look at each study that is complete, and forget what is old."""
-    for study in spool.studies("predicting"):  # a former process had begun them
+    """Answer each study that is complete, and forget what is old."""
+    for study in spool.list_studies("predicting"):  # a former process had begun them
         _answer(study, reader, settings, spool, journal, over)
     for study in spool.find_quiet(time.time(), settings.quiet):
         if over.is_set():
@@ -132,7 +134,7 @@ def look(
         count = spool.complete(study)
         journal.add("complete", study=journal.name_study(study), images=count)
         _answer(study, reader, settings, spool, journal, over)
-    for study in spool.forget(time.time() - KEEP):
+    for study in spool.forget(time.time() - KEEP_FOR):
         journal.add("forgotten", study=journal.name_study(study))
 
 
@@ -166,15 +168,15 @@ def _sender(
 def send_waiting(
     settings: Settings, spool: Spool, journal: Journal, pauses: Pauses, over: threading.Event
 ) -> None:
-    """Send the results of each study that waits for it, but for what has to pause."""
-    for study in spool.studies("sending"):
+    """Send the results of each study, except where a pause is not over."""
+    for study in spool.list_studies("sending"):
         now = time.monotonic()
         if over.is_set() or not pauses.is_due(_RECEIVER, now):
             return
         if not pauses.is_due(study, now):
             continue
         name = journal.name_study(study)
-        files = sorted((spool.place("sending", study) / RESULTS).rglob("*.dcm"))
+        files = sorted((spool.folder_of("sending", study) / RESULTS).rglob("*.dcm"))
         reasons = set()
         try:
             for file, reason in send(files, settings.title, settings.to) if files else ():
@@ -198,7 +200,7 @@ def send_waiting(
         journal.add("answered", study=name)
 
 
-def _tell_start(spool: Spool, reader: Reader, journal: Journal) -> None:
-    found = {state: len(spool.studies(state)) for state in STATES}
+def _record_start(spool: Spool, reader: Reader, journal: Journal) -> None:
+    found = {state: len(spool.list_studies(state)) for state in STATES}
     model = reader.model
     journal.add("started", version=model.version, snapshot=model.snapshot, studies=found)

@@ -27,10 +27,10 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from flows.listening.answer import Reader, answer
-from flows.listening.deliver import SETTLE, Address, Pauses
-from flows.listening.journal import Journal
+from flows.listening.deliver import GAP, Pauses, Peer
+from flows.listening.journal import JOURNAL, Journal
 from flows.listening.spool import open_spool
-from flows.listening.work import JOURNAL, Settings, send_waiting, work
+from flows.listening.work import Settings, send_waiting, work
 from mammo.base.settings import Preprocess
 from mammo.dicom.identity import read_identity
 from mammo.imaging.geometry import Box
@@ -91,8 +91,8 @@ class Receiver:
         return [came[0] for came in self.got.values() if came[0].Modality == "SR"]
 
     @property
-    def address(self) -> Address:
-        return Address("127.0.0.1", self.port, "PACS")
+    def address(self) -> Peer:
+        return Peer("127.0.0.1", self.port, "PACS")
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def store(
         return [None for _ in datasets]
     answers: list[Dataset | None] = []
     for dataset in datasets:
-        time.sleep(SETTLE)
+        time.sleep(GAP)
         try:
             answers.append(association.send_c_store(dataset) or None)
         except (RuntimeError, ValueError):
@@ -239,11 +239,11 @@ def _kill_after(step: str) -> None:
 def _do_study(what: dict[str, Any]) -> None:
     """Take what is not acknowledged, answer and send, in one thread; tell what was taken.
 
-    No view is suspicious here, so that the report is all that there is to send.
+    No view is suspicious, so that the report is all that is to be sent.
     """
     reader = replace(READER, operating_point=OperatingPoint(1.0, 2.0))
     folder = Path(what["spool"])
-    to = Address("127.0.0.1", what["port"], "PACS")
+    to = Peer("127.0.0.1", what["port"], "PACS")
     settings = Settings(folder, to)
     journal = Journal(folder / JOURNAL)
     if "kill" in what:
@@ -254,14 +254,14 @@ def _do_study(what: dict[str, Any]) -> None:
             spool.take(str(ids.study), str(ids.instance), file.read_bytes())
             with Path(what["taken"]).open("a") as taken:  # not in the spool
                 taken.write(f"{file}\n")
-        studies = spool.studies("predicting")
+        studies = spool.list_studies("predicting")
         for study in spool.find_quiet(time.time(), 0.0):
             spool.complete(study)
             studies.append(study)
         for study in studies:
             answer(study, reader, "cad", spool, journal, lambda: False)
         pauses = Pauses(0.1)
-        while spool.studies("sending"):
+        while spool.list_studies("sending"):
             send_waiting(settings, spool, journal, pauses, threading.Event())
 
 
@@ -269,7 +269,7 @@ def _do_node(what: dict[str, Any]) -> None:
     """The whole node, until it is killed or told to end."""
     if "kill" in what:
         _kill_after(what["kill"])
-    to = Address("127.0.0.1", what["to"], "PACS")
+    to = Peer("127.0.0.1", what["to"], "PACS")
     settings = Settings(Path(what["spool"]), to, port=what["port"], quiet=what["quiet"], pause=0.2)
     work(READER, settings, lambda _: None)
 

@@ -12,11 +12,11 @@ import pydicom
 import pytest
 
 from flows.listening.answer import Reader, answer
-from flows.listening.deliver import Address, Pauses, parse_address
-from flows.listening.journal import Journal
-from flows.listening.record import Record, Seen, read_record, write_record
+from flows.listening.deliver import Pauses, Peer, parse_address
+from flows.listening.journal import JOURNAL, Journal
+from flows.listening.record import SeenImage, StudyRecord, read_record, write_record
 from flows.listening.spool import Spool, open_spool
-from flows.listening.work import JOURNAL, Settings, look, send_waiting
+from flows.listening.work import Settings, answer_complete, send_waiting
 from mammo.base.errors import UserError
 from mammo.dicom.identity import read_identity
 from mammo.dicom_results.write import Kind
@@ -32,7 +32,7 @@ from tests.support.toys import free_port
 class Node:
     """A node without its ears: images are put into its spool."""
 
-    def __init__(self, spool: Spool, to: Address, reader: Reader = READER, kind: Kind = "cad"):
+    def __init__(self, spool: Spool, to: Peer, reader: Reader = READER, kind: Kind = "cad"):
         self.spool, self.reader = spool, reader
         self.settings = Settings(spool.folder, to, quiet=0.0, kind=kind)
         self.journal = Journal(spool.folder / JOURNAL)
@@ -45,7 +45,7 @@ class Node:
             self.spool.take(str(ids.study), str(ids.instance), file.read_bytes())
 
     def look(self) -> None:
-        look(self.reader, self.settings, self.spool, self.journal, self.over)
+        answer_complete(self.reader, self.settings, self.spool, self.journal, self.over)
 
     def send(self) -> None:
         send_waiting(self.settings, self.spool, self.journal, self.pauses, self.over)
@@ -97,7 +97,7 @@ def test_a_study_is_complete_when_it_was_quiet_for_so_long(
     assert node.spool.find_quiet(later + 31, 60.0) == [study]
     node.take(women[0][1])
     os.utime(
-        node.spool.place("collecting", study) / f"{read_identity(women[0][1]).instance}.dcm",
+        node.spool.folder_of("collecting", study) / f"{read_identity(women[0][1]).instance}.dcm",
         (later, later),
     )
     assert node.spool.find_quiet(later + 31, 60.0) == []
@@ -216,8 +216,8 @@ def test_a_study_at_which_the_program_fails_is_put_aside_and_stops_no_other(
     node.send()
     (report,) = receiver.reports()
     assert references(report) == uids(women[1])
-    (study,) = node.spool.studies("failed")
-    assert len(list(node.spool.place("failed", study).iterdir())) == 4
+    (study,) = node.spool.list_studies("failed")
+    assert len(list(node.spool.folder_of("failed", study).iterdir())) == 4
     assert "failed" in node.steps()
 
 
@@ -241,7 +241,7 @@ def test_a_receiver_that_is_not_there_is_waited_for(
     women: list[list[Path]], tmp_path: Path
 ) -> None:
     with open_spool(tmp_path / "spool", 2**30) as spool:
-        node = Node(spool, Address("127.0.0.1", free_port(), "PACS"))
+        node = Node(spool, Peer("127.0.0.1", free_port(), "PACS"))
         node.take(*women[0], *women[1])
         node.look()
         for _ in range(3):
@@ -249,7 +249,7 @@ def test_a_receiver_that_is_not_there_is_waited_for(
         (told,) = [line for line in journal_of(spool.folder) if line["step"] == "not sent"]
         assert "does not answer" in told["reason"]
         assert told["again_in"] == 10.0
-        assert len(spool.studies("sending")) == 2
+        assert len(spool.list_studies("sending")) == 2
 
 
 def test_pauses_double_up_to_an_hour_and_end() -> None:
@@ -286,22 +286,22 @@ def test_what_was_answered_long_ago_is_forgotten(node: Node, women: list[list[Pa
     node.take(*women[0])
     node.look()
     node.send()
-    (study,) = node.spool.studies("answered")
+    (study,) = node.spool.list_studies("answered")
     assert node.spool.forget(time.time() - 60) == []
     assert node.spool.forget(time.time() + 60) == [study]
-    assert node.spool.studies("answered") == []
+    assert node.spool.list_studies("answered") == []
 
 
 def test_a_study_is_left_as_it_was_if_the_node_ends_meanwhile(
     node: Node, women: list[list[Path]]
 ) -> None:
     node.take(*women[0])
-    (study,) = node.spool.studies("collecting")
+    (study,) = node.spool.list_studies("collecting")
     node.spool.complete(study)
     answer(study, READER, "cad", node.spool, node.journal, lambda: True)
-    assert node.spool.studies("predicting") == [study]
+    assert node.spool.list_studies("predicting") == [study]
     node.look()
-    assert node.spool.studies("sending") == [study]
+    assert node.spool.list_studies("sending") == [study]
 
 
 def test_a_record_is_read_as_it_was_written(women: list[list[Path]], tmp_path: Path) -> None:
@@ -310,14 +310,14 @@ def test_a_record_is_read_as_it_was_written(women: list[list[Path]], tmp_path: P
     full = replace(
         found, source=None, box=Box(0.1, 2, 3, 4), peak=Peak(1.5, 2.5, 0.75), region=region
     )
-    record = Record({"1.2": Seen(MODEL, full), "1.3": Seen(MODEL, None)}, {})
+    record = StudyRecord({"1.2": SeenImage(MODEL, full), "1.3": SeenImage(MODEL, None)}, {})
     write_record(tmp_path / "record.json", record)
     assert read_record(tmp_path / "record.json") == record
-    assert read_record(tmp_path / "none.json") == Record()
+    assert read_record(tmp_path / "none.json") == StudyRecord()
 
 
 def test_an_address_has_host_port_and_title() -> None:
-    assert parse_address("pacs.local:104:PACS") == Address("pacs.local", 104, "PACS")
+    assert parse_address("pacs.local:104:PACS") == Peer("pacs.local", 104, "PACS")
     assert str(parse_address("[::1]:104:PACS")) == "[::1]:104:PACS"
     for wrong in ("pacs", "pacs:104", "pacs:x:PACS", "pacs:0:PACS", ":104:PACS", "[::1]:104"):
         with pytest.raises(UserError):

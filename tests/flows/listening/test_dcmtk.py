@@ -16,12 +16,12 @@ import pydicom
 import pytest
 from pydicom import uid
 
-from flows.listening.deliver import Address, Pauses
-from flows.listening.journal import Journal
+from flows.listening.deliver import Pauses, Peer
+from flows.listening.journal import JOURNAL, Journal
 from flows.listening.listen import make_reader
-from flows.listening.node import listening
+from flows.listening.node import receive_images
 from flows.listening.spool import open_spool
-from flows.listening.work import JOURNAL, Settings, look, send_waiting
+from flows.listening.work import Settings, answer_complete, send_waiting
 from mammo.base.atomic_files import write_json
 from tests.flows.listening.test_killed import references
 from tests.support.learning import write_untrained_predictor
@@ -79,9 +79,9 @@ def test_a_study_by_storescu_comes_back_as_reports_to_storescp(
     reader = make_reader(load_folder(predictor, version=3))
     with open_spool(tmp_path / "spool", 2**30) as spool:
         journal = Journal(tmp_path / "spool" / JOURNAL)
-        settings = Settings(tmp_path / "spool", Address("127.0.0.1", port, "PACS"), quiet=0.0)
+        settings = Settings(tmp_path / "spool", Peer("127.0.0.1", port, "PACS"), quiet=0.0)
         over = threading.Event()
-        with listening("127.0.0.1", 0, "MAMMOFLOW", ["MODALITY"], spool, journal) as ours:
+        with receive_images("127.0.0.1", 0, "MAMMOFLOW", ["MODALITY"], spool, journal) as ours:
             to = ["-aec", "MAMMOFLOW", "127.0.0.1", f"{ours}"]
             assert subprocess.run([str(ECHO), "-aet", "MODALITY", *to]).returncode == 0
             assert subprocess.run([str(ECHO), "-aet", "STRANGER", *to]).returncode != 0
@@ -89,7 +89,7 @@ def test_a_study_by_storescu_comes_back_as_reports_to_storescp(
                 offered = OFFER[pydicom.dcmread(woman[0]).file_meta.TransferSyntaxUID]
                 sent = [str(STORE), "-R", offered, "-aet", "MODALITY", *to, *map(str, woman)]
                 assert subprocess.run(sent).returncode == 0
-        look(reader, settings, spool, journal, over)
+        answer_complete(reader, settings, spool, journal, over)
         send_waiting(settings, spool, journal, Pauses(), over)
     written = [pydicom.dcmread(file) for file in folder.iterdir()]
     reports = [one for one in written if one.Modality == "SR"]

@@ -14,10 +14,9 @@ from pydicom.dataset import Dataset
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from flows.listening.journal import Journal
-from flows.listening.node import CLASSES, SYNTAXES, listening
-from flows.listening.spool import Spool, images_in, is_uid, open_spool
-from flows.listening.work import JOURNAL
+from flows.listening.journal import JOURNAL, Journal
+from flows.listening.node import CLASSES, SYNTAXES, receive_images
+from flows.listening.spool import Spool, is_uid, list_images, open_spool
 from mammo.base.errors import UserError
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.reader import read_mammogram
@@ -34,7 +33,7 @@ def node(
 ) -> Iterator[tuple[Spool, int]]:
     with open_spool(folder, limit) as spool:
         journal = Journal(folder / JOURNAL)
-        with listening("127.0.0.1", 0, "MAMMOFLOW", callers, spool, journal) as port:
+        with receive_images("127.0.0.1", 0, "MAMMOFLOW", callers, spool, journal) as port:
             yield spool, port
 
 
@@ -86,7 +85,7 @@ def test_an_image_is_on_the_disk_as_it_was_sent_when_it_is_acknowledged(
     spool, port = open_node
     sent = image(5)
     assert status_of(port, sent) == (0x0000, "")
-    (file,) = images_in(spool.place("collecting", "2.25.77"))
+    (file,) = list_images(spool.folder_of("collecting", "2.25.77"))
     assert pydicom.dcmread(file) == sent
     assert read_mammogram(file, 64).pixels.any()
     assert (file.stat().st_mode & 0o077, spool.folder.stat().st_mode & 0o077) == (0, 0)
@@ -96,7 +95,7 @@ def test_an_image_that_comes_again_is_acknowledged_and_taken_once(tmp_path: Path
     with node(tmp_path / "spool") as (spool, port):
         for _ in range(2):
             assert status_of(port, image()) == (0x0000, "")
-        assert len(images_in(spool.place("collecting", "2.25.77"))) == 1
+        assert len(list_images(spool.folder_of("collecting", "2.25.77"))) == 1
     steps = [line["step"] for line in journal_of(tmp_path / "spool")]
     assert steps == ["received", "received again"]
 
@@ -258,12 +257,12 @@ def test_an_address_that_is_taken_and_a_title_that_is_none_are_one_sentence(
         with (
             socket.create_server(("127.0.0.1", 0)) as taken,
             pytest.raises(UserError, match="cannot be used"),
-            listening("127.0.0.1", taken.getsockname()[1], "MAMMOFLOW", (), spool, journal),
+            receive_images("127.0.0.1", taken.getsockname()[1], "MAMMOFLOW", (), spool, journal),
         ):
             pass
         for title in ("", "   ", "A" * 17, "BACK\\SLASH"):
             with (
                 pytest.raises(UserError, match="AE title"),
-                listening("127.0.0.1", 0, title, (), spool, journal),
+                receive_images("127.0.0.1", 0, title, (), spool, journal),
             ):
                 pass
