@@ -1,6 +1,6 @@
 """How images come in: associations are accepted or rejected, images taken or refused.
 
-An image is acknowledged when it is on the disk, and not before. A refusal has a status; statuses are those of PS3.4 B.2.3.
+An image is acknowledged when it is on the disk, and not before. Statuses are those of PS3.4 B.2.3.
 """
 
 import io

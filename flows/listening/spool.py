@@ -3,7 +3,7 @@
     SPOOL/incoming/                              unfinished; emptied at each start
     SPOOL/collecting/STUDY/INSTANCE.dcm          images, until the study has been quiet for a while
     SPOOL/predicting/STUDY/INSTANCE.dcm          a complete study, which the model looks at
-    SPOOL/sending/STUDY/                         record.json, headers/ and results/: what is to be sent
+    SPOOL/sending/STUDY/                         record.json, headers/, and results/, which are to be sent
     SPOOL/answered/STUDY/                        record.json, headers/: what a later image needs
     SPOOL/failed/STUDY/INSTANCE.dcm              a study at which the program failed
 
@@ -112,13 +112,15 @@ class Spool:
 
         Time before the start does not count: senders could not send then.
         """
+        busy = {*self.list_studies("sending"), *self.list_studies("predicting")}
+        arrivals = {
+            study: find_last_arrival(self.folder_of("collecting", study))
+            for study in self.list_studies("collecting")
+        }
         return [
             study
-            for study in self.list_studies("collecting")
-            if not self.folder_of("sending", study).exists()
-            and not self.folder_of("predicting", study).exists()
-            and abs(now - max(self._opened, find_last_arrival(self.folder_of("collecting", study))))
-            >= seconds
+            for study, last in arrivals.items()
+            if study not in busy and abs(now - max(self._opened, last)) >= seconds
         ]
 
     def complete(self, study: str) -> int:
