@@ -1,4 +1,4 @@
-"""The model as a DICOM node: images come in by C-STORE, reports go back by C-STORE.
+"""The model as a DICOM node: images come in by C-STORE, and reports go back by C-STORE.
 
 It may import `serving` and what that stands on.
 """

@@ -7,7 +7,7 @@ from flows.listening.answer import Reader
 from flows.listening.deliver import parse_address
 from flows.listening.work import Settings, work
 from flows.processes.words import Say
-from flows.serving.load import Loaded, load_version, pin_for
+from flows.serving.load import LoadedModel, load_version, pin_for
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 from mammo.serving.exams import Unread, examine_files
@@ -34,7 +34,7 @@ def listen(reference: str, settings: Settings, say: Say) -> None:
     work(make_reader(loaded), settings, say)
 
 
-def make_reader(loaded: Loaded) -> Reader:
+def make_reader(loaded: LoadedModel) -> Reader:
     """A loaded model as the node asks it: files are read in processes of their own.
 
     Raises:

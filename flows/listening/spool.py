@@ -3,7 +3,7 @@
     SPOOL/incoming/                              unfinished; emptied at each start
     SPOOL/collecting/STUDY/INSTANCE.dcm          images, until the study has been quiet for a while
     SPOOL/predicting/STUDY/INSTANCE.dcm          a complete study, which the model looks at
-    SPOOL/sending/STUDY/                         record.json, headers/, and results/, which are to be sent
+    SPOOL/sending/STUDY/                         record.json, headers/, results/: what is to be sent
     SPOOL/answered/STUDY/                        record.json, headers/: what a later image needs
     SPOOL/failed/STUDY/INSTANCE.dcm              a study at which the program failed
 

@@ -24,7 +24,7 @@ from dvc.repo import Repo
 from dvc_data.hashfile.db import get_index
 
 from flows.processes.run_git import fetch, git, has_commit, listed, remotes, succeeds
-from flows.pruning.policy import Found, Waste
+from flows.pruning.policy import Survey, Waste
 from flows.publishing.publish import fetch_tag
 from flows.tracking.register import git_tag
 from flows.tracking.registry import find_snapshot, list_versions, open_store
@@ -45,7 +45,7 @@ class _Object:
     changed: float  # seconds since 1970
 
 
-def find_superseded_objects(root: Path, before: float, remote: bool) -> Found:
+def find_superseded_objects(root: Path, before: float, remote: bool) -> Survey:
     """Objects that are named nowhere and are older than a time, and run-cache entries of them.
 
     Args:
@@ -63,21 +63,21 @@ def find_superseded_objects(root: Path, before: float, remote: bool) -> Found:
         remote_store = _open_remote(repo) if remote else None
         cache = repo.cache.local
         if remote and remote_store is None:
-            return Found(notes=["DVC has no default remote: nothing was looked for there"])
+            return Survey(notes=["DVC has no default remote: nothing was looked for there"])
         try:
             named = _find_named(root, [odb for odb in (cache, remote_store) if odb is not None])
         except UserError as error:
-            return Found(notes=[f"{what} {kept}{error}"])
-        found = Found()
+            return Survey(notes=[f"{what} {kept}{error}"])
+        found = Survey()
         if Path(cache.path).resolve().is_relative_to(root.resolve()):
-            found += Found([_find_waste(what, cache, repo.cache.legacy, named, before)])
+            found += Survey([_find_waste(what, cache, repo.cache.legacy, named, before)])
         else:
-            found += Found(notes=[f"{what} {kept}other clones may use {cache.path}, too"])
+            found += Survey(notes=[f"{what} {kept}other clones may use {cache.path}, too"])
         if remote_store is not None:
             legacy = repo.cloud.get_remote_odb(None, "gc", hash_name="md5-dos2unix")
             name = repo.config["core"]["remote"]
             what = f"superseded outs on DVC's remote {name}"
-            found += Found([_find_waste(what, remote_store, legacy, named, before)])
+            found += Survey([_find_waste(what, remote_store, legacy, named, before)])
         return found
 
 

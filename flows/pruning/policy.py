@@ -42,12 +42,12 @@ class Waste:
 
 
 @dataclass(frozen=True)
-class Found:
+class Survey:
     """What is no longer needed, in the order of removal, and notes on what was left."""
 
     wastes: list[Waste] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def __add__(self, other: "Found") -> "Found":
+    def __add__(self, other: "Survey") -> "Survey":
         """Both: first what this one has found, then what the other one has."""
-        return Found([*self.wastes, *other.wastes], [*self.notes, *other.notes])
+        return Survey([*self.wastes, *other.wastes], [*self.notes, *other.notes])

@@ -25,7 +25,7 @@ from flows.processes.prefect_home import DATABASE, LOGS
 from flows.processes.run_git import git
 from flows.processes.words import Say
 from flows.pruning.objects import find_superseded_objects
-from flows.pruning.policy import Found, Policy, Waste
+from flows.pruning.policy import Policy, Survey, Waste
 from flows.pruning.records import find_old_flow_runs, find_unregistered_runs
 from flows.snapshots.snapshot import lock_snapshots, snapshots_folder
 from flows.tracking.addresses import PATIENCE, locate_registry
@@ -54,7 +54,7 @@ def exclude_others(root: Path) -> Iterator[None]:
         yield
 
 
-def find_waste(root: Path, policy: Policy) -> Found:
+def find_waste(root: Path, policy: Policy) -> Survey:
     """Find what is no longer needed; nothing changes.
 
     Args:
@@ -65,11 +65,11 @@ def find_waste(root: Path, policy: Policy) -> Found:
         UserError: if a server does not answer, or nobody can tell what is needed.
     """
     before = policy.before
-    found = Found()
+    found = Survey()
     found += find_old_flow_runs(root, before)
     found += find_unregistered_runs(root, before)
     found += find_superseded_objects(root, before, policy.remote)
-    found += Found(
+    found += Survey(
         [
             _find_worktrees(root),
             _find_checkpoints(root, before),
@@ -78,10 +78,10 @@ def find_waste(root: Path, policy: Policy) -> Found:
         ]
     )
     # The databases last: removing the others frees space in them.
-    return found + Found([_find_unpacked(root), _find_databases(root)])
+    return found + Survey([_find_unpacked(root), _find_databases(root)])
 
 
-def remove(found: Found, say: Say) -> None:
+def remove(found: Survey, say: Say) -> None:
     """Remove what was found.
 
     Raises:

@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.processes.prefect_home import DATABASE
 from flows.processes.reach import require_mlflow, require_prefect
-from flows.pruning.policy import Found, Waste
+from flows.pruning.policy import Survey, Waste
 from flows.tracking.addresses import locate_registry
 from flows.tracking.registry import EXPERIMENT, is_absent
 from flows.tracking.runs import FLOW_RUN_TAG
@@ -32,7 +32,7 @@ BATCH = 50  # flow runs that it deletes at once
 _ENDED = ("FINISHED", "FAILED", "KILLED")  # states of MLflow's runs
 
 
-def find_old_flow_runs(root: Path, before: float) -> Found:
+def find_old_flow_runs(root: Path, before: float) -> Survey:
     """Flow runs that ended before a time, with their task runs, logs and artifacts.
 
     The last one of each deployment stays. So does the last retrain of a snapshot: the watch needs
@@ -51,7 +51,7 @@ def find_old_flow_runs(root: Path, before: float) -> Found:
 
     require_prefect()
     if PREFECT_API_URL.value() is None and not (root / DATABASE).exists():
-        return Found()
+        return Survey()
     with get_client(sync_client=True) as client:
         old = list(_find_old(client, datetime.fromtimestamp(before, UTC)))
 
@@ -60,7 +60,7 @@ def find_old_flow_runs(root: Path, before: float) -> Found:
             for start in range(0, len(old), BATCH):
                 _delete(client, old[start : start + BATCH])
 
-    return Found([Waste("Prefect's flow runs, with their logs", len(old), None, remove)])
+    return Survey([Waste("Prefect's flow runs, with their logs", len(old), None, remove)])
 
 
 def _find_old(client: Any, before: datetime) -> Iterator[UUID]:
@@ -105,7 +105,7 @@ def _delete(client: Any, runs: list[UUID]) -> None:
     client.request("POST", "/flow_runs/bulk_delete", json=chosen).raise_for_status()
 
 
-def find_unregistered_runs(root: Path, before: float) -> Found:
+def find_unregistered_runs(root: Path, before: float) -> Survey:
     """MLflow's runs that ended before a time and made no version, with their artifacts.
 
     A nested run is removed with its retrain, or stays with it. The last retrain stays.
@@ -122,7 +122,7 @@ def find_unregistered_runs(root: Path, before: float) -> Found:
     client = MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        return Found()
+        return Survey()
     runs = _read_all(client, experiment.experiment_id)
     old = _select_old(client, runs, before)
     ids = {run.info.run_id for run in old}
@@ -143,7 +143,7 @@ def find_unregistered_runs(root: Path, before: float) -> Found:
                 client.delete_run(run.info.run_id)
         _delete_rows(root, [run.info.run_id for run in old], [model.model_id for model in models])
 
-    return Found([Waste("MLflow's runs of which no version came", len(old), size, remove)])
+    return Survey([Waste("MLflow's runs of which no version came", len(old), size, remove)])
 
 
 def _select_old(client: MlflowClient, runs: dict[str, Run], before: float) -> list[Run]:

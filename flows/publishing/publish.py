@@ -37,7 +37,7 @@ from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import fetch, git, read_remote_refs, remotes, succeeds
 from flows.processes.words import Say, in_one_line
-from flows.publishing.push_objects import Answer
+from flows.publishing.push_objects import PushResult
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.tracking.register import COMPLETION_TAG, git_tag
 from flows.tracking.registry import MODEL, list_versions
@@ -269,7 +269,7 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
         raise UserError(f"{remote} cannot be used from here: {answer.fault}")
 
 
-def _push_and_check(root: Path, hashes: Sequence[str]) -> Answer:
+def _push_and_check(root: Path, hashes: Sequence[str]) -> PushResult:
     """Push objects and check that they arrived, in a child process.
 
     Raises:
@@ -289,7 +289,7 @@ def _push_and_check(root: Path, hashes: Sequence[str]) -> Answer:
         ]
         path_of_ours = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         follow(command, root, ignore, {"PYTHONPATH": path_of_ours})
-        return Answer(**read_json(answer))
+        return PushResult(**read_json(answer))
 
 
 def _count(hashes: Sequence[str], owners: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 """Puts objects of DVC's cache on the default remote, and asks the remote for each of them.
 
-    python -m flows.publishing.push_objects HASHES.json ANSWER.json  # DVC's hashes; an `Answer`
+    python -m flows.publishing.push_objects HASHES.json ANSWER.json  # DVC's hashes; an `PushResult`
 
 `dvc push` and `dvc status --cloud` take all files of a folder for pushed if the remote has the
 folder's list. A file that is missing there stays missing, without a message. Nor do they
@@ -25,7 +25,7 @@ _PACKAGE = re.compile(r"requires '(dvc-[a-z]+[0-9]*)' to be installed")
 
 
 @dataclass(frozen=True)
-class Answer:
+class PushResult:
     """What became of objects that were pushed, by their hashes."""
 
     lacking: list[str]  # neither the remote nor the cache has them
@@ -33,7 +33,7 @@ class Answer:
     fault: str  # what went wrong, as a sentence; empty if nothing did
 
 
-def push(root: Path, hashes: list[str]) -> Answer:
+def push(root: Path, hashes: list[str]) -> PushResult:
     """Push what the remote lacks, then ask the remote again."""
     faults = _Faults()
     with Repo(str(root)) as repo:
@@ -45,7 +45,7 @@ def push(root: Path, hashes: list[str]) -> Answer:
             logging.getLogger(transfer.__module__).addHandler(faults)
             transfer(cache, remote, [HashInfo("md5", md5) for md5 in cached])
             refused = cached - set(remote.oids_exist(sorted(cached)))
-    return Answer(sorted(absent - cached), sorted(refused), faults.last if refused else "")
+    return PushResult(sorted(absent - cached), sorted(refused), faults.last if refused else "")
 
 
 def describe_fault(error: BaseException) -> str:
@@ -77,7 +77,7 @@ def main(hashes: Path, answer: Path) -> None:
     try:
         found = push(Path.cwd(), json.loads(hashes.read_text()))
     except Exception as error:  # noqa: BLE001  (each kind of remote raises its own)
-        found = Answer([], [], describe_fault(error))
+        found = PushResult([], [], describe_fault(error))
     write_json(answer, asdict(found))
 
 

@@ -1,4 +1,4 @@
-"""A registered model at work: taken from the registry, and its answers over HTTP.
+"""A registered model at work: it is loaded from the registry, and answers over HTTP.
 
 It may import `audit` and what that stands on.
 """

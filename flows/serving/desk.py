@@ -1,4 +1,4 @@
-"""Where requests meet the model: files are read in processes, one thread runs the networks.
+"""Requests are answered by the model: processes read the files, one thread runs the networks.
 
 Images that arrive within a few milliseconds are handed to that thread together. In it each goes
 through the networks alone: the size of a batch would change the last bits of an answer.
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.serving.load import Loaded, pin_for
+from flows.serving.load import LoadedModel, pin_for
 from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Workers
 from mammo.serving.exams import Heatmap, Unread, find_in
@@ -21,14 +21,14 @@ from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
 GATHER = 0.003
 """Seconds that the first of several images waits for others."""
 
-TOGETHER = 16
-"""Images at most that are handed over together: the ones behind them wait as long."""
+BATCH = 16
+"""Images at most that are handed over together: the next ones wait until all are done."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
+class Answer:
     """The answer to a request."""
 
     exams: list[ExamFinding]
@@ -37,10 +37,10 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _WaitingImage:
     """An image that waits for the networks."""
 
-    loaded: Loaded
+    loaded: LoadedModel
     read: Reading | Refusal
     number: int
     heatmap: Heatmap
@@ -48,21 +48,21 @@ class _Asked:
 
 
 class Desk:
-    """A loaded model that answers many requests at once, and can be replaced meanwhile."""
+    """Answers many requests at once with a loaded model, which can be replaced meanwhile."""
 
-    def __init__(self, loaded: Loaded, workers: int):
+    def __init__(self, loaded: LoadedModel, workers: int):
         """Take a model, and a number of processes that read files."""
         self.loaded = loaded
         self._workers = workers
 
     async def __aenter__(self) -> "Desk":
-        self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_WaitingImage] = asyncio.Queue()
         self._threads = ThreadPoolExecutor(self._workers, "reading")
         self._network = ThreadPoolExecutor(1, "networks")
         self._network.submit(pin_for, self.loaded)
         self._pool = reader_pool(self._workers).start()
         self._readers: Workers[tuple[Path, Preprocess], Reading | Refusal] = self._pool.__enter__()
-        self._work = asyncio.create_task(self._look())
+        self._work = asyncio.create_task(self._hand_over())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,12 +71,12 @@ class Desk:
         self._threads.shutdown()
         self._network.shutdown()
 
-    def replace(self, loaded: Loaded) -> None:
+    def replace(self, loaded: LoadedModel) -> None:
         """Answer the requests that come from now on with another model."""
         self._network.submit(pin_for, loaded)
         self.loaded = loaded
 
-    async def answer(self, files: Sequence[Path], heatmap: Heatmap) -> Found:
+    async def answer(self, files: Sequence[Path], heatmap: Heatmap) -> Answer:
         """What the model finds in the files of one request, with the model of its arrival."""
         loaded = self.loaded
         asked = (self._ask(loaded, file, n, heatmap) for n, file in enumerate(files, start=1))
@@ -86,27 +86,27 @@ class Desk:
         predictor = loaded.predictor
         aggregate = predictor.params.evaluate.aggregate
         exams = group_exams(images, loaded.model, predictor.operating_point, aggregate)
-        return Found(exams, unread, any(ours for _, ours in results))
+        return Answer(exams, unread, any(ours for _, ours in results))
 
     async def _ask(
-        self, loaded: Loaded, file: Path, number: int, heatmap: Heatmap
+        self, loaded: LoadedModel, file: Path, number: int, heatmap: Heatmap
     ) -> tuple[ImageFinding | Unread, bool]:
         loop = asyncio.get_running_loop()
         item = file, loaded.predictor.params.preprocess
         read = refuse_failure(await loop.run_in_executor(self._threads, self._readers.do, item))
-        asked = _Asked(loaded, read, number, heatmap, loop.create_future())
+        asked = _WaitingImage(loaded, read, number, heatmap, loop.create_future())
         self._waiting.put_nowait(asked)
         return await asked.answer, isinstance(read, Refusal) and read.ours
 
-    async def _look(self) -> None:
-        """Hand over what has gathered, again and again."""
+    async def _hand_over(self) -> None:
+        """Hand over to the networks the images that wait, again and again."""
         loop = asyncio.get_running_loop()
         while True:
             batch = [await self._waiting.get()]
             await asyncio.sleep(GATHER)
-            while len(batch) < TOGETHER and not self._waiting.empty():
+            while len(batch) < BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            results = await loop.run_in_executor(self._network, _look_at, batch)
+            results = await loop.run_in_executor(self._network, _find_in_batch, batch)
             for asked, result in zip(batch, results, strict=True):
                 if asked.answer.done():
                     continue  # the client has gone
@@ -116,12 +116,12 @@ class Desk:
                     asked.answer.set_result(result)
 
 
-def _look_at(batch: Sequence[_Asked]) -> list[ImageFinding | Unread | Exception]:
+def _find_in_batch(batch: Sequence[_WaitingImage]) -> list[ImageFinding | Unread | Exception]:
     results: list[ImageFinding | Unread | Exception] = []
     for one in batch:
         try:
             found = find_in(one.loaded.predictor, one.read, one.number, None, one.heatmap)
             results.append(found)
-        except Exception as error:  # noqa: BLE001  (it is one request's, and costs no other one)
+        except Exception as error:  # noqa: BLE001  (it concerns one request, and no other one)
             results.append(error)
     return results

@@ -1,6 +1,6 @@
-"""A registered model, taken from the registry and loaded: by this project's code, from its weights.
+"""A registered model is loaded by this project's code, from its weights.
 
-Nothing that lies with the model is run.
+The code that was registered with the model is not run.
 """
 
 import tempfile
@@ -19,14 +19,14 @@ from mammo.serving.predictor import Predictor, load_predictor
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model, and which one it is."""
+class LoadedModel:
+    """A predictor, and which model of the registry it is."""
 
     predictor: Predictor
     model: Model
 
 
-def load_version(reference: str) -> Loaded:
+def load_version(reference: str) -> LoadedModel:
     """Load the version that `3`, `champion` or `@champion` means.
 
     Raises:
@@ -35,7 +35,7 @@ def load_version(reference: str) -> Loaded:
     return load_found(find_version(reference))
 
 
-def load_found(version: ModelVersion) -> Loaded:
+def load_found(version: ModelVersion) -> LoadedModel:
     """Load a version of the registry.
 
     Raises:
@@ -50,13 +50,13 @@ def load_found(version: ModelVersion) -> Loaded:
         commit=version.tags.get("git_commit"),
         code=name_code(),
     )
-    return Loaded(predictor, model)
+    return LoadedModel(predictor, model)
 
 
-def pin_for(loaded: Loaded) -> None:
-    """Set torch up as for the stages, so that the numbers are theirs.
+def pin_for(loaded: LoadedModel) -> None:
+    """Set torch up as the stages do, so that the numbers are the same.
 
-    For the thread that calls it, and for threads that have not computed yet.
+    It counts for the thread that calls it, and for threads that have not computed yet.
     """
     params = loaded.predictor.params
     pin(stage_seed(params.seed, "predict"), params.threads)

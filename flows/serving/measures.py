@@ -1,4 +1,4 @@
-"""What the service counts of itself, for Prometheus. Nothing of an image or a request is in it."""
+"""The counters of the service, for Prometheus. They hold nothing of an image or a request."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -35,5 +35,5 @@ class Measures:
         self._model.info({"name": model.name, "version": str(model.version), "code": model.code})
 
     def write(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All counters, as Prometheus reads them."""
         return generate_latest(self._all)

@@ -1,4 +1,4 @@
-"""What the service says of itself in OpenAPI: its one request, its answers, and examples."""
+"""The OpenAPI description of the service: its one request, its answers, and an example."""
 
 import json
 from typing import Any
@@ -132,7 +132,7 @@ PREDICT: dict[str, Any] = {
         },
     },
 }
-"""What FastAPI is told of `POST /predict`."""
+"""The arguments with which FastAPI gets `POST /predict`."""
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

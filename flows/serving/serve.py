@@ -1,4 +1,4 @@
-"""The service as a process: its address, its end, and a new champion taken up meanwhile."""
+"""The service as a process: its address, its end, and a new champion that it changes to."""
 
 import asyncio
 import logging
@@ -11,31 +11,31 @@ from fastapi import FastAPI
 
 from flows.processes.words import Say, describe_unusable, write_host
 from flows.serving.desk import Desk
-from flows.serving.load import Loaded, load_found, load_version
+from flows.serving.load import LoadedModel, load_found, load_version
 from flows.serving.service import make_app
 from flows.tracking.find_version import find_version
 from flows.tracking.registry import EXPECTED, describe_error
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 
-LOOK = 10.0
-"""Seconds between two looks for a new champion."""
+INTERVAL = 10.0
+"""Seconds after which the registry is asked again for the version of an alias."""
 
-END = 30
-"""Seconds that requests have to end in, once the service is told to."""
+PATIENCE = 30
+"""Seconds in which requests have to end, once the service is told to end."""
 
 log = logging.getLogger(__name__)
 
 
 def serve(reference: str, follow: bool, host: str, port: int, say: Say) -> None:
-    """Answer requests until SIGINT or SIGTERM; those begun are still answered.
+    """Answer requests until SIGINT or SIGTERM; those that have begun are still answered.
 
     Args:
         reference: the version.
-        follow: take up the version that the alias `reference` means later on.
+        follow: change to the version that the alias `reference` means later on.
         host: to listen at.
         port: 0 for any that is free.
-        say: what tells the address, once a connection is taken.
+        say: gets a line with the address, once connections are accepted.
 
     Raises:
         UserError: if the version cannot be loaded, or the address is not free.
@@ -47,13 +47,13 @@ def serve(reference: str, follow: bool, host: str, port: int, say: Say) -> None:
         desk = Desk(load_version(reference), available_cores())
         app = make_app(desk)
         if follow:
-            _add_following(app, desk, reference, LOOK)
+            _add_following(app, desk, reference, INTERVAL)
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=END,
+            timeout_graceful_shutdown=PATIENCE,
         )
         address = f"http://{write_host(host)}:{listener.getsockname()[1]}"
         model = desk.loaded.model
@@ -70,7 +70,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _add_following(app: FastAPI, desk: Desk, reference: str, seconds: float) -> None:
-    """Let an app look for a new version while it is at work."""
+    """Let an app change to the version that an alias means, while it is at work."""
     inner: Callable[[FastAPI], object] = app.router.lifespan_context
 
     @asynccontextmanager
@@ -92,11 +92,13 @@ async def _follow(desk: Desk, reference: str, seconds: float) -> None:
             log.warning("version %s answers from now on", found.model.version)
 
 
-def _find_other(reference: str, version: int | None) -> Loaded | None:
+def _find_other(reference: str, version: int | None) -> LoadedModel | None:
     """The version that an alias means now, if it is another one and can be loaded."""
     try:
         found = find_version(reference)
         return None if int(found.version) == version else load_found(found)
     except EXPECTED as error:
-        log.warning("the registry was asked in vain: %s", describe_error(error))
+        log.warning(
+            "the registry did not name a version that can be loaded: %s", describe_error(error)
+        )
         return None

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from flows.serving.desk import Desk, Found
+from flows.serving.desk import Answer, Desk
 from flows.serving.entrance import Entrance
 from flows.serving.measures import Measures
 from flows.serving.openapi import PREDICT, describe
@@ -20,7 +20,7 @@ from flows.serving.uploads import Limits, discard_refused, receive_files
 from mammo.serving.finding import NOTICE, ExamFinding, describe_model, to_document
 
 QUEUE = 32
-"""Requests at most that are being answered, or wait; the next one is asked to come again."""
+"""Requests at most that are being answered, or wait; a further one is refused with 503."""
 
 PNG = "image/png"
 
@@ -59,7 +59,7 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
     _add_model(app, desk, measures)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
-    app.add_exception_handler(Exception, _confess)
+    app.add_exception_handler(Exception, _refuse_for_fault)
     return app
 
 
@@ -103,7 +103,7 @@ def _add_predict(
                 found = await desk.answer(files, "picture" if heatmap or picture else "facts")
         measures.read.inc(sum(len(exam.images) for exam in found.exams))
         measures.unread.inc(len(found.unread))
-        return _answer(found, heatmap, picture, identified)
+        return _make_response(found, heatmap, picture, identified)
 
 
 def _add_readiness(app: FastAPI, entrance: Entrance) -> None:
@@ -146,20 +146,20 @@ def _wants_picture(request: Request) -> bool:
     return any(kind.partition(";")[0].strip().lower() == PNG for kind in asked)
 
 
-def _answer(found: Found, heatmap: bool, picture: bool, identified: bool) -> Response:
+def _make_response(found: Answer, heatmap: bool, picture: bool, identified: bool) -> Response:
     unread = [{"number": file.number, "reason": file.reason} for file in found.unread]
     if not found.exams:
         status = 500 if found.ours else 422
         sentence = "; ".join(f"file {file.number}: {file.reason}" for file in found.unread)
-        return _sentence(status, sentence)
+        return _make_refusal(status, sentence)
     if picture:
         (image,) = found.exams[0].images
         return Response(image.heatmap, media_type=PNG, headers={"Notice": NOTICE})
-    exams = [_document(exam, heatmap, identified) for exam in found.exams]
+    exams = [_describe_exam(exam, heatmap, identified) for exam in found.exams]
     return JSONResponse({"notice": NOTICE, "exams": exams, "unread": unread})
 
 
-def _document(exam: ExamFinding, heatmap: bool, identified: bool) -> dict[str, Any]:
+def _describe_exam(exam: ExamFinding, heatmap: bool, identified: bool) -> dict[str, Any]:
     drawn = {
         image.number: base64.b64encode(image.heatmap).decode()
         for image in exam.images
@@ -168,21 +168,21 @@ def _document(exam: ExamFinding, heatmap: bool, identified: bool) -> dict[str, A
     return to_document(exam, identified, drawn)
 
 
-def _sentence(status: int, sentence: str, headers: Any = None) -> JSONResponse:
+def _make_refusal(status: int, sentence: str, headers: Any = None) -> JSONResponse:
     return JSONResponse({"error": sentence}, status, headers)
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _sentence(error.status_code, str(error.detail), error.headers)
+    return _make_refusal(error.status_code, str(error.detail), error.headers)
 
 
 async def _refuse_parameters(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-    return _sentence(422, "; ".join(faults))
+    return _make_refusal(422, "; ".join(faults))
 
 
-async def _confess(_: Request, error: Exception) -> Response:
+async def _refuse_for_fault(_: Request, error: Exception) -> Response:
     log.error("a fault of the service: %s", type(error).__name__)
-    return _sentence(500, f"a fault of the service ({type(error).__name__}); its log says more")
+    return _make_refusal(500, f"a fault of the service ({type(error).__name__}); its log says more")

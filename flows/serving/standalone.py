@@ -25,11 +25,11 @@ from mammo.intake.prepare import prepare
 from mammo.portable.predictor import load_portable
 from mammo.serving.predictor import load_predictor
 
-CLOSE = 1e-5
-"""How far probabilities and heat, which are in [0, 1], may be from torch's."""
+TOLERANCE = 1e-5
+"""The largest difference from torch that is allowed, of probabilities and heat in [0, 1]."""
 
 PHANTOMS = 4
-"""Drawn films for which both are asked."""
+"""Drawn films for which torch and ONNX Runtime are compared."""
 
 REQUIREMENTS = (
     "imagecodecs",
@@ -47,7 +47,7 @@ REQUIREMENTS = (
     "pyyaml",
     "rich",
 )
-"""What a prediction imports. OpenCV once, as the build that needs nothing of the system."""
+"""The packages that a prediction imports. Of OpenCV, the build without libraries of the system."""
 
 
 def export_version(reference: str, folder: Path) -> float:
@@ -55,14 +55,14 @@ def export_version(reference: str, folder: Path) -> float:
 
     Args:
         reference: `3`, `champion` or `@champion`.
-        folder: appears whole; must not be there yet.
+        folder: it appears whole, and must not exist yet.
 
     Returns:
-        How far its answers are from the version's own at most, for some phantoms.
+        The largest difference between its answers and the version's own, for PHANTOMS phantoms.
 
     Raises:
-        UserError: there is no such version, it has no formula for the heat, its answers differ by
-            more than `CLOSE`, or the folder is there.
+        UserError: there is no such version, its heat has no formula, its answers differ by more
+            than `TOLERANCE`, or the folder exists.
     """
     if folder.exists():
         raise UserError(f"{folder}: it is there already: name a new folder")
@@ -72,7 +72,7 @@ def export_version(reference: str, folder: Path) -> float:
         portable = Path(scratch) / "predictor"
         export_predictor(source, portable)
         apart = measure_distance(source, portable)
-        if apart > CLOSE:
+        if apart > TOLERANCE:
             raise UserError(
                 f"version {version.version}: ONNX Runtime's answers differ from torch's by "
                 f"{apart:.1g}, which is more than rounding: it is not exported"
@@ -98,7 +98,10 @@ def save_portable(portable: Path, target: Path) -> None:
 
 
 def measure_distance(source: Path, portable: Path) -> float:
-    """How far probabilities, boxes and heat are apart at most, for some phantoms."""
+    """The largest difference of probabilities and heat, for PHANTOMS phantoms.
+
+    It is infinite if a box differs.
+    """
     ours, theirs = load_predictor(source), load_portable(portable)
     apart = 0.0
     for seed in range(PHANTOMS):

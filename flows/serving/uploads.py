@@ -1,6 +1,6 @@
-"""The files in a request: counted while they come, on disk before they are looked at.
+"""The files of a request: counted while they come, and written to disk before they are read.
 
-A body that is too large, too slow or no body of files is refused with a status and a sentence.
+A body that is too large, too slow or holds no files is refused with a status and a sentence.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ FORM = "multipart/form-data"
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may cost."""
+    """The limits of one request."""
 
     bytes: int = 2**29  # of a body: an exam of four uncompressed views of the largest machines
     files: int = 64
-    seconds: float = 60.0  # until the whole body is there
+    seconds: float = 60.0  # until the whole body has come
 
 
 async def receive_files(request: Request, folder: Path, limits: Limits) -> list[Path]:
@@ -62,10 +62,11 @@ async def receive_files(request: Request, folder: Path, limits: Limits) -> list[
 
 @asynccontextmanager
 async def discard_refused(request: Request, limits: Limits) -> AsyncIterator[None]:
-    """If the block refuses a request, read what is left of its body, and keep nothing of it.
+    """If the block refuses a request, read the rest of its body, and keep nothing of it.
 
-    Else the connection would be reset while the client still sends, and it would never see why. As
-    much is read as a good body may have; a client that waits to be asked for its body is not asked.
+    Otherwise the connection would be reset while the client still sends, and the client would never
+    see why. As much is read as a good body may have. A client that waits to be asked for its body
+    is not asked.
     """
     try:
         yield
@@ -94,7 +95,7 @@ def _media_type(request: Request) -> str:
 
 
 def _limit(request: Request, limits: Limits) -> Request:
-    """The request, whose body ends in an error once it is too large, whatever its head said."""
+    """The request; its body ends in an error once it is too large, whatever the header says."""
     received = 0
 
     async def receive() -> Event:

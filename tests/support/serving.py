@@ -18,23 +18,23 @@ from tests.imports import ROOT
 from tests.support.toys import environment, free_port
 
 if TYPE_CHECKING:
-    from flows.serving.load import Loaded
+    from flows.serving.load import LoadedModel
 
 QUEUE = 32
 BYTES, FILES = 2**22, 8
 """What a request of this service may have at most."""
 
 
-def load_folder(folder: Path, version: int | None = None) -> "Loaded":
+def load_folder(folder: Path, version: int | None = None) -> "LoadedModel":
     """A predictor's folder, as if it came from the registry."""
     # Here, since each process that reads files runs this module as well: with torch in it, it would
     # have no address space left for a file.
-    from flows.serving.load import Loaded
+    from flows.serving.load import LoadedModel
     from mammo.serving.exams import name_code
     from mammo.serving.finding import Model
     from mammo.serving.predictor import load_predictor
 
-    return Loaded(load_predictor(folder), Model("toy", version, None, None, name_code()))
+    return LoadedModel(load_predictor(folder), Model("toy", version, None, None, name_code()))
 
 
 @dataclass(frozen=True)

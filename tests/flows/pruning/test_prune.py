@@ -30,7 +30,7 @@ from flows.cli.app import app
 from flows.pipeline.lock_and_cache import data_out, open_cache, read_lock
 from flows.processes.folder_lock import only_one
 from flows.processes.run_git import git, has_commit
-from flows.pruning.policy import Found, Policy
+from flows.pruning.policy import Policy, Survey
 from flows.pruning.prune import LONG_LOG, exclude_others, find_waste, remove
 from flows.pruning.records import _delete, _find_old
 from flows.publishing.publish import fetch_objects
@@ -163,14 +163,14 @@ def there(place: Path) -> set[str]:
     return {path.parent.name + path.name for path in files if path.is_file()}
 
 
-def gc(root: Path, policy: Policy) -> Found:
+def gc(root: Path, policy: Policy) -> Survey:
     with exclude_others(root):
         found = find_waste(root, policy)
         remove(found, print)
     return found
 
 
-def counts(found: Found) -> dict[str, int]:
+def counts(found: Survey) -> dict[str, int]:
     return {waste.what: waste.count for waste in found.wastes if waste.count}
 
 

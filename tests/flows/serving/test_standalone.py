@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("onnx", reason="no onnx")
 pytest.importorskip("onnxruntime", reason="no onnxruntime")
 
-from flows.serving.standalone import CLOSE, REQUIREMENTS, measure_distance, save_portable
+from flows.serving.standalone import REQUIREMENTS, TOLERANCE, measure_distance, save_portable
 from mammo.datasets.phantom.draw import phantom_dicom_bytes
 from mammo.exporting.export import export_predictor
 from mammo.serving.predictor import load_predictor
@@ -49,7 +49,7 @@ def test_its_requirements_are_what_it_imports_and_nothing_else() -> None:
 def test_mlflow_loads_it_from_any_folder_without_torch(tmp_path: Path) -> None:
     folder = write_untrained_predictor(tmp_path / "predictor")
     export_predictor(folder, tmp_path / "portable")
-    assert measure_distance(folder, tmp_path / "portable") <= CLOSE
+    assert measure_distance(folder, tmp_path / "portable") <= TOLERANCE
     save_portable(tmp_path / "portable", tmp_path / "model")
     (tmp_path / "exam.dcm").write_bytes(phantom_dicom_bytes(seed=0))
     command = [sys.executable, "-c", ASK, str(tmp_path / "model"), str(tmp_path / "exam.dcm")]
@@ -59,7 +59,7 @@ def test_mlflow_loads_it_from_any_folder_without_torch(tmp_path: Path) -> None:
     said = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
     probability, error, torch = said.stdout.strip().split("|")
     expected = load_predictor(folder).predict(tmp_path / "exam.dcm", heatmap=False)
-    assert abs(float(probability) - expected.probability) <= CLOSE
+    assert abs(float(probability) - expected.probability) <= TOLERANCE
     assert (error, torch) == ("there is no such file", "False")
     described = (tmp_path / "model/MLmodel").read_text()
     assert str(tmp_path) not in described
