@@ -6,7 +6,7 @@ The variable names a block document by type and name. Any notification block of 
 (Slack, Teams, mail, a custom webhook ...), and the plain `webhook`, which gets
 `{"subject": ..., "body": ...}` as JSON.
 
-To notify of something new, call `notify` where it happens.
+To notify of a new kind of event, call `notify` where it happens.
 """
 
 import os
@@ -76,7 +76,7 @@ async def make_server_action(slug: str, subject: str, body: str) -> Any:
 
 
 def _send(slug: str, subject: str, body: str) -> None:
-    # Here, since it takes half a second, which a retrain without notifications does not need.
+    # Not at the top: it takes half a second, and a retrain without notifications does not need it.
     from prefect.blocks.abstract import NotificationBlock
     from prefect.blocks.core import Block
     from prefect.blocks.webhook import Webhook

@@ -80,7 +80,7 @@ def find_agreed_snapshot(
 ) -> tuple[Snapshot | None, list[Finding]]:
     """The version's snapshot if registry, run and git agree on it, and where they do not.
 
-    Three places hold it: the version's tags (a digest), the run (the text), and git (the tag). If
+    Three records hold it: the version's tags (a digest), the run (the text), and git (the tag). If
     one disagrees with the other two, that one was changed.
 
     Args:
@@ -241,8 +241,8 @@ def check_cached_bytes(
             return
         yield missing(
             f"neither DVC's cache nor a remote has {names}: run `mammoflow publish "
-            f"{version.version}` where it was registered, and here `dvc remote add -d NAME URL` if "
-            f"this clone lacks the remote; the registry says: {read_publication(version)}"
+            f"{version.version}` where it was registered, and `dvc remote add -d NAME URL` in this "
+            f"clone if it lacks the remote; the registry says: {read_publication(version)}"
         )
 
 

@@ -46,7 +46,7 @@ from flows.tracking.runs import flatten, select_numbers
 from mammo.base.errors import UserError
 
 IN_RUN, IN_CACHE, IN_GIT = "the version's run in MLflow", "DVC's cache", "git"
-"""Where sources lie."""
+"""What sources are kept in."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Source:
 
     name: str
     digest: str | None  # the algorithm and its hex; None if the record has no digest
-    place: str
+    kept_in: str
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Facts:
 
 
 def gather(root: Path, version: ModelVersion) -> Facts:
-    """Gather the facts of a version; what is not recorded is named and no error.
+    """Gather the facts of a version; what is not recorded is named in `missing`.
 
     Args:
         root: a clone; where it lacks outs of the version, there are fewer facts.
@@ -338,7 +338,7 @@ def _read_pictures(
     for key, (path, md5) in pictures.sources.items():
         notes.sources[key] = Source(path, f"md5:{md5}", IN_CACHE)
     if not pictures.drawings:
-        notes.missing.append("the tables of the curves (DVC's cache does not hold them here)")
+        notes.missing.append("the tables of the curves (this clone's DVC cache does not hold them)")
     return pictures.drawings, bins
 
 
@@ -507,8 +507,8 @@ def _read_lines(run: str, number: int, notes: _Notes) -> list[tuple[int, str, st
     lines, _ = read_lines(split_lines(text or ""))
     kept = [line for line in lines if line.kind != DOCUMENTS]
     if kept:
-        place = f"{IN_RUN}, and {IN_GIT}"
-        notes.sources["ledger"] = Source(file_of_version(number), None, place)
+        kept_in = f"{IN_RUN}, and {IN_GIT}"
+        notes.sources["ledger"] = Source(file_of_version(number), None, kept_in)
     return [(line.number, line.date, describe(line), line.digest) for line in kept]
 
 

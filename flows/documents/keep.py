@@ -32,7 +32,7 @@ def make_documents(root: Path, version: ModelVersion) -> Papers:
 
 
 def keep_documents(root: Path, version: ModelVersion) -> Papers:
-    """Write the documents of a version among the artifacts of its run, in place of earlier ones.
+    """Write the documents of a version among the artifacts of its run, instead of earlier ones.
 
     They are signed, where there is a key of the role builder or approver.
 
@@ -41,10 +41,10 @@ def keep_documents(root: Path, version: ModelVersion) -> Papers:
     """
     papers, run, number = make_documents(root, version), run_of(version), version.version
     kept = read_folder(run, PAPERS)
-    if lost := sorted(kept.keys() - papers.files.keys()):
+    if gone := sorted(kept.keys() - papers.files.keys()):
         raise UserError(
-            f"the documents of version {number} would lose {', '.join(lost)}, since DVC's cache "
-            f"lacks here what they were made from: run this where it is whole"
+            f"the documents of version {number} would lose {', '.join(gone)}, since this clone's "
+            f"DVC cache lacks what they were made from: run this in a clone whose cache has it"
         )
     if kept != papers.files:
         signed = find_signed_documents(root, version)
@@ -64,7 +64,7 @@ def keep_documents(root: Path, version: ModelVersion) -> Papers:
 
 
 def try_to_keep_documents(root: Path, version: ModelVersion) -> str | None:
-    """As `keep_documents`; what hinders it is returned: it undoes no promotion.
+    """As `keep_documents`, but return what is wrong: this undoes no promotion.
 
     The next retrain of a version that has no documents tries again.
     """
@@ -84,7 +84,7 @@ def write_documents(papers: Papers, folder: Path) -> None:
     """Write documents into a folder.
 
     Raises:
-        UserError: if there is something in the folder.
+        UserError: if the folder is not empty.
     """
     require_empty(folder)
     with fresh_folder(folder) as new:

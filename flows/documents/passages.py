@@ -16,7 +16,7 @@ FILE = Path("documents/provider.yaml")
 
 ASKED: Mapping[str, str] = {
     "provider": "name, address and contact of the provider of the system",
-    "intended_purpose": "the medical purpose, and the place of the output in the decision",
+    "intended_purpose": "the medical purpose, and the part of the output in the decision",
     "intended_users": "who uses it, in what setting, and for which women",
     "out_of_scope": "uses and women for which it must not be used, and foreseeable misuse",
     "data_origin": (

@@ -72,7 +72,7 @@ class _Draft:
         return ", ".join(f"[S{number}](#sources)" for number in dict.fromkeys(numbers))
 
     def provider(self, key: str) -> str:
-        """A passage of the provider, or what is to be written in its place."""
+        """A passage of the provider, or, if there is none, what is to be written."""
         question = ASKED[key]
         if key in self.facts.passages:
             return (

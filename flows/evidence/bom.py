@@ -138,7 +138,7 @@ def _require_valid(text: str) -> None:
     Raises:
         UserError: if it does not.
     """
-    from cyclonedx.schema import SchemaVersion  # in this function, since it takes seconds
+    from cyclonedx.schema import SchemaVersion  # not at the top: it takes seconds
     from cyclonedx.validation.json import JsonStrictValidator
 
     if (fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)) is not None:
@@ -172,7 +172,7 @@ def _describe_data(data: str, data_hash: str, metrics: Mapping[str, float]) -> J
                 "name": data,
                 "description": "Mammograms as DICOM files with their labels, by pseudonym.",
                 "contents": {"properties": _count_cases(metrics, data_hash)},
-                "sensitiveData": ["health data of pseudonymous women, not contained here"],
+                "sensitiveData": ["health data of pseudonymous women, not contained in this file"],
             }
         ],
     }
@@ -185,7 +185,7 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
         snapshot: of the version.
         cache: DVC's; without the outs of evaluate and preprocess there are no groups.
     """
-    # Here, since they import scikit-learn.
+    # Not at the top: they import scikit-learn.
     from mammo.assurance.promotion_rule import add_groups
     from mammo.evaluation.metrics import evaluate
 

@@ -41,7 +41,7 @@ def export(
         documents: the texts to take, by name, if none were kept with the version.
 
     Raises:
-        UserError: if there is something in the folder, or the version's records cannot be read.
+        UserError: if the folder is not empty, or the version's records cannot be read.
     """
     require_empty(folder)
     with fresh_folder(folder) as new:

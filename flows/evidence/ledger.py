@@ -44,7 +44,7 @@ from flows.processes.run_git import (
     remotes,
 )
 from flows.processes.words import in_one_line
-from flows.publishing.publish import git_remote
+from flows.publishing.publish import choose_git_remote
 from flows.snapshots.snapshot import add_to_index, commit_index, index_of
 from flows.tracking.registry import (
     MODEL,
@@ -78,8 +78,8 @@ def file_of_version(version: int) -> str:
 def read_ledger(root: Path) -> list[str]:
     """Every line that the registry or git has, in the ledger's order; none is verified.
 
-    Text that is no line comes last. If a registered version or a branch lacks lines that another
-    copy has, they are here. The branch is fetched if this clone lacks it, or the last line.
+    Text that is no line comes last. A line counts if one copy has it, a registered version's or a
+    branch's. The branch is fetched if this clone lacks it, or the last line.
     """
     head = read_head()
     if not has_ref(root, f"refs/heads/{BRANCH}") or not _knows(_read_branches(root), head):
@@ -183,7 +183,7 @@ def publish_ledger(root: Path) -> str | None:
     Returns:
         Why it could not be pushed; None if it is there, or if there is nothing to push.
     """
-    remote = git_remote(root)
+    remote = choose_git_remote(root)
     if remote is None or not has_ref(root, f"refs/heads/{BRANCH}"):
         return None
     try:
@@ -217,7 +217,7 @@ def read_lines_for_adding(root: Path) -> list[Line]:
         raise UserError(
             f"line {head[0]} is the last of the signed evidence, by the tag {HEAD} of {MODEL} in "
             f"MLflow, and neither MLflow nor this clone nor a remote has it: push the branch "
-            f"{BRANCH} from the clone that signed it; if it is lost, delete the tag: the gap will "
+            f"{BRANCH} from the clone that signed it; if it is gone, delete the tag: the gap will "
             f"show"
         )
     return _readable(raws)
@@ -244,11 +244,11 @@ def _read(raw: str) -> Line | None:
 def _in_order(raws: Iterable[str]) -> list[str]:
     """Each line once, by its number; what is no line comes last."""
 
-    def place(raw: str) -> tuple[float, str]:
+    def position(raw: str) -> tuple[float, str]:
         line = _read(raw)
         return (float("inf"), raw) if line is None else (line.number, line.digest)
 
-    return sorted(dict.fromkeys(raws), key=place)
+    return sorted(dict.fromkeys(raws), key=position)
 
 
 def _read_branches(root: Path) -> list[str]:

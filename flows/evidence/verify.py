@@ -512,11 +512,11 @@ def check_kept_files(provenance: Line, folder: Path) -> Iterator[str]:
     definition = provenance.predicate["buildDefinition"]
     parts = [(part, SNAPSHOT) for part in definition["resolvedDependencies"]]
     parts += [(part, ".") for part in provenance.predicate["runDetails"]["byproducts"]]
-    for part, place in parts:
+    for part, below in parts:
         digest = part["digest"].get("sha256")
         if digest is None:
             continue  # DVC's or git's own hash, of what is not in the export
-        file = folder / place / Path(str(part["name"])).name
+        file = folder / below / Path(str(part["name"])).name
         if not file.is_file():
             yield f"the export lacks {part['name']}, which {provenance.name} names"
         elif sha256(file.read_bytes()) != digest:
@@ -663,8 +663,8 @@ def _list(roles: Sequence[str]) -> str:
 def main() -> int:
     """Verify the export that the command line names."""
     parser = argparse.ArgumentParser(description="Verify the signed evidence of a model version.")
-    here = Path(__file__).resolve().parent
-    parser.add_argument("folder", nargs="?", type=Path, default=here, help="of the export")
+    own_folder = Path(__file__).resolve().parent
+    parser.add_argument("folder", nargs="?", type=Path, default=own_folder, help="of the export")
     parser.add_argument("--keys", type=Path, help="a folder of public keys that you trust")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="KEYID", help="a key that you trust"

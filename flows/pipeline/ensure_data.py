@@ -45,8 +45,8 @@ def ensure_data(root: Path, say: Say) -> None:
     elif not same and made:
         shutil.rmtree(root / DATA)
         raise UserError(
-            f"the data that {DATA_FILE} names cannot be had: it is not in the cache, it is not the "
-            f"sample, and `dvc pull` ended with: {failure}. Mend that, or set a remote with "
+            f"the data that {DATA_FILE} names cannot be obtained: it is not in the cache, it is not "
+            f"the sample, and `dvc pull` ended with: {failure}. Mend that, or set a remote with "
             f"`dvc remote add -d NAME URL`, or put the data into {DATA}/"
         )
     elif not same:
@@ -112,7 +112,7 @@ def check_own(root: Path) -> None:
     own = f"`dvc remove {DATA_FILE} && dvc add {DATA}`"
     if deps := said.get("deps"):
         raise UserError(
-            f"{DATA}/ comes from {_source(deps[0])}, as {DATA_FILE} says: what is added here would "
+            f"{DATA}/ comes from {_source(deps[0])}, as {DATA_FILE} says: what is added would "
             f"not be pushed, and the next `dvc update` would drop it. Add the exams there, or make "
             f"the data this project's own with {own}"
         )

@@ -66,8 +66,8 @@ def ensure_weights(root: Path, say: Say) -> None:
     """Make sure that `root`/weights, and DVC's cache, hold what the .dvc files of weights/ name.
 
     Raises:
-        UserError: if a file has no .dvc file, differs from what that names, or cannot be had; or
-            as `require_pretrained`.
+        UserError: if a file has no .dvc file, differs from what that names, or cannot be obtained;
+            or as `require_pretrained`.
     """
     require_pretrained(root)
     names = read_tracked_weights(root)
@@ -90,7 +90,8 @@ def ensure_weights(root: Path, say: Say) -> None:
             follow(dvc, root, ignore)
         except CommandError as error:
             raise UserError(
-                f"{absent[0]}: cannot be had ({error}); where it is, run `dvc push {absent[0]}`"
+                f"{absent[0]}: cannot be obtained ({error}); where it is, run `dvc push "
+                f"{absent[0]}`"
             ) from None
     lacking = []
     with open_locked(root) as repo:

@@ -1,6 +1,6 @@
 """dvc.yaml read through DVC's own graph, and one stage of it brought up to date.
 
-DVC says which stages exist and what each waits for, so nothing here names a stage.
+DVC says which stages exist and what each waits for, so this module names no stage.
 """
 
 import json
@@ -68,7 +68,7 @@ class Outcome:
 def read_pipeline(root: Path) -> list[Stage]:
     """The stages of `root`/dvc.yaml, each after those that it depends on.
 
-    Not those of pretraining/dvc.yaml: what they make is an input here.
+    Not those of pretraining/dvc.yaml: what they make is an input of this pipeline.
 
     Raises:
         UserError: if dvc.yaml cannot be read, or a stage's `meta` is not understood.
@@ -126,7 +126,7 @@ def only_missing(found: Mapping[str, Any]) -> bool:
     """Whether `status` has found nothing but files that are not there."""
     return all(
         isinstance(change, dict)
-        and all(state == "deleted" for places in change.values() for state in places.values())
+        and all(state == "deleted" for states in change.values() for state in states.values())
         for changes in found.values()
         for change in changes
     )

@@ -1,8 +1,8 @@
 """The pipeline before the pipeline: pretraining/dvc.yaml, and what its dvc.lock records.
 
 It makes weights to start from, when a person runs it; a retrain only takes them, and asks whether
-they are what the folder's code, settings and data would give. Where nothing is pretrained, every
-function here says so. All its files belong to the commit, and so to the snapshot.
+they are what the folder's code, settings and data would give. Where no weights are pretrained,
+each function of this module says so. All its files belong to the commit, and so to the snapshot.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def is_card(path: str) -> bool:
 
 
 def is_active(root: Path) -> bool:
-    """Whether something is pretrained: whether pretraining/params.yaml names what is made."""
+    """Whether weights are pretrained: whether pretraining/params.yaml names what is made."""
     return bool(read_settings(root).get("made"))
 
 
@@ -122,7 +122,7 @@ def read_pretraining_objects(root: Path) -> dict[str, str]:
 def require_pretrained(root: Path) -> None:
     """Make sure that what is pretrained is what this folder would make, as far as it can be seen.
 
-    Its data need not be here: what is only missing does not count.
+    Its data need not be in the folder: what is only missing does not count.
 
     Raises:
         UserError: saying what has changed since, and what to run.
@@ -137,7 +137,7 @@ def require_pretrained(root: Path) -> None:
         raise UserError(
             f"patches.source of {SETTINGS} is not versioned: `dvc add` the folder, then {advice}"
         )
-    for source, md5 in data.items():  # DVC would compare with the folder, which need not be here
+    for source, md5 in data.items():  # DVC would compare with the folder, which may be missing
         if any(stage.deps.get(source, md5) != md5 for stage in stages):
             raise UserError(f"{WEIGHTS}/ was pretrained before {source}.dvc changed: {advice}")
     found = status_of(root, PIPELINE)
@@ -147,8 +147,8 @@ def require_pretrained(root: Path) -> None:
             path
             for change in changes
             if isinstance(change, dict)
-            for places in change.values()
-            for path, state in places.items()
+            for states in change.values()
+            for path, state in states.items()
             if state != "deleted"
         }
         what = shorten_list(sorted(named)) or "their command"

@@ -1,7 +1,7 @@
 """Moves one stage's inputs and outs between this folder and a worker's, by DVC's default remote.
 
 The worker hands back the stage's entry of its dvc.lock, which names what it made. This folder's
-dvc.lock gets the entry once the worker's outs are here and fit this folder's own inputs.
+dvc.lock gets the entry once the worker's outs have come and fit this folder's own inputs.
 """
 
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ _LEFT_OUT = "MAMMOFLOW_LEFT_OUT_"
 def exempt(hosts: Iterable[str]) -> None:
     """Let no request to these hosts take a proxy, in this process and its children."""
     lower, upper = os.environ.get("no_proxy"), os.environ.get("NO_PROXY")
-    # Some programs read one of the two, others the other, and some the first that is set.
+    # A program may read one of the two only, or the first of them that is set.
     for name, value in (("no_proxy", lower or upper), ("NO_PROXY", upper or lower)):
         listed = [host.strip() for host in (value or "").split(",") if host.strip()]
         if "*" not in listed:

@@ -1,4 +1,4 @@
-"""The one place that calls git.
+"""The one module that calls git.
 
 A person's settings say how they like to work: signing, hooks, editors, pagers, line ends. Nobody
 sees an editor that git opens for us, and a hook may change what is checked out. So each call sets
@@ -75,7 +75,7 @@ _ENVIRONMENT = {
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
 }
-# Of git's own variables those stay that reach a remote or tell who somebody is. The others, such as
+# Of git's own variables those stay that reach a remote or tell who a person is. The others, such as
 # the GIT_DIR and GIT_INDEX_FILE that a hook leaves behind, would point it elsewhere.
 _KEPT = (
     "GIT_ASKPASS",

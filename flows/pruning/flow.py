@@ -1,6 +1,6 @@
 """`mammoflow gc --yes` as a flow that can run every night.
 
-It is the deployment `gc` of prefect.yaml. Its schedule is not active until somebody activates it.
+It is the deployment `gc` of prefect.yaml. Its schedule is not active until a person activates it.
 """
 
 from pathlib import Path

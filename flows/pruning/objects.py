@@ -167,7 +167,7 @@ def _find_named(root: Path, stores: list[Any]) -> set[str]:
         stores: where the lists of folders may be, the nearest first.
 
     Raises:
-        UserError: if nobody can tell what a registered version needs.
+        UserError: if it cannot be told what a registered version needs.
     """
     named: set[str] = set()
     for text in (*_read_commits(root, _list_commits(root)), *_read_folder(root)):
@@ -243,7 +243,7 @@ def _read_versions(root: Path) -> Iterator[tuple[str, str]]:
         try:
             snapshot = find_snapshot(version)
         except UserError:
-            snapshot = None  # it was replaced by something that needs no objects
+            snapshot = None  # it was replaced by text that names no objects
         if fetch_tag(root, number) is not None:
             if snapshot is None or not has_commit(root, snapshot.commit):
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What `mammoflow gc` may remove, and what it finds: kind, number, size, how to remove it.
+"""What `mammoflow gc` may remove, and what it finds of each kind: number, size, how to remove it.
 
 The policy is not in params.yaml, since that is part of every snapshot: with another number of days
 the watch would see a new snapshot, and retrain.

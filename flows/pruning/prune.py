@@ -1,12 +1,12 @@
-"""What retraining leaves behind over time, and `mammoflow gc`, which removes it.
+"""`mammoflow gc` removes what retraining leaves behind over time.
 
     mammoflow gc                    # shows what would go
     mammoflow gc --yes
     mammoflow gc --yes --remote     # on DVC's default remote, too, which others share
 
 Three things are never removed: what the audit of a registered version needs, what the working tree
-or a commit with a name in git refers to, and what somebody works with. The rest is removed when it
-is old enough: `flows.pruning.policy.Policy`.
+or a commit with a name in git refers to, and what another process works with. The rest is removed
+when it is old enough: `flows.pruning.policy.Policy`.
 """
 
 import os
@@ -62,7 +62,7 @@ def find_waste(root: Path, policy: Policy) -> Survey:
         policy: what may be removed.
 
     Raises:
-        UserError: if a server does not answer, or nobody can tell what is needed.
+        UserError: if a server does not answer, or it cannot be told what is needed.
     """
     before = policy.before
     found = Survey()
@@ -85,7 +85,7 @@ def remove(found: Survey, say: Say) -> None:
     """Remove what was found.
 
     Raises:
-        UserError: after everything else was removed, if something could not be removed.
+        UserError: after the rest was removed, if a part of it could not be.
     """
     failures = []
     for waste in found.wastes:

@@ -45,7 +45,7 @@ def find_old_flow_runs(root: Path, before: float) -> Survey:
     Raises:
         UserError: if the server of PREFECT_API_URL does not answer.
     """
-    # Here, since it takes seconds, and not every user of this module needs Prefect.
+    # Not at the top: it takes seconds, and not every user of this module needs Prefect.
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 

@@ -75,10 +75,8 @@ def publish(root: Path, version: int, say: Say) -> Publication:
         MlflowException: if MLflow does not answer.
     """
     try:
-        places = " and ".join(_push(root, version, say))
-        found = Publication(
-            version, True, f"{places}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        )
+        where = " and ".join(_push(root, version, say))
+        found = Publication(version, True, f"{where}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     except (UserError, CommandError) as error:
         found = Publication(version, False, in_one_line(error))
     text = (_YES if found.complete else _NO) + printable(found.sentence)
@@ -91,7 +89,7 @@ def publish_pending(root: Path, say: Say) -> list[Publication]:
 
     Only versions whose git tag this clone has: it cannot publish those of other clones.
     """
-    if git_remote(root) is None or default_remote(root) is None:
+    if choose_git_remote(root) is None or default_remote(root) is None:
         return []  # they would fail as before, and each version's tag says so
     done: list[Publication] = []
     for version in reversed(list_versions()):
@@ -115,7 +113,7 @@ def read_publication(version: ModelVersion) -> str:
     return str(version.tags.get(PUBLISHED, "it was never published"))
 
 
-def git_remote(root: Path) -> str | None:
+def choose_git_remote(root: Path) -> str | None:
     """The remote that the branch goes to, else `origin`, else the first one; None if there is none.
 
     Args:
@@ -159,7 +157,7 @@ def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> str:
         say: reports the progress.
 
     Returns:
-        Why the remote cannot be used from here; empty if it can, or if there is none.
+        Why the remote cannot be used; empty if it can, or if there is none.
     """
     remote = default_remote(folder)
     if remote is None:
@@ -172,7 +170,7 @@ def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> str:
         # DVC's message is the same for a missing file and for a remote that it cannot reach.
         fault = _push_and_check(folder, [NO_OBJECT]).fault
         if fault:
-            unusable = f"DVC's remote {remote} cannot be used from here: {fault}"
+            unusable = f"DVC's remote {remote} cannot be used from this clone: {fault}"
             say(unusable)
             return unusable
         say(f"the remote did not have all of it: {error}")
@@ -188,7 +186,7 @@ def _push(root: Path, version: int, say: Say) -> Iterator[str]:
     """
     tag = git_tag(version)
     advice = f"then `mammoflow publish {version}`"
-    remote, store = git_remote(root), default_remote(root)
+    remote, store = choose_git_remote(root), default_remote(root)
     lacking = [
         text
         for text, there in (
@@ -198,7 +196,7 @@ def _push(root: Path, version: int, say: Say) -> Iterator[str]:
         if there is None
     ]
     if lacking:
-        raise UserError(f"it can only be audited here ({'; '.join(lacking)}; {advice})")
+        raise UserError(f"it can only be audited in this clone ({'; '.join(lacking)}; {advice})")
     assert remote is not None
     if not tag_exists(root, tag):
         raise UserError(f"this clone has no git tag {tag}: publish it from the one that has it")
@@ -206,7 +204,8 @@ def _push(root: Path, version: int, say: Say) -> Iterator[str]:
     yield _push_tag(root, remote, tag)
     say(f"publishing {tag}: its data and outs to DVC's remote {store}")
     _push_objects(root, read_tag(root, tag), f"the remote {store}")
-    yield f"data and outs on DVC's remote {store}{_address(_store_url(root, str(store)))}"
+    where = _describe_address(_read_store_url(root, str(store)))
+    yield f"data and outs on DVC's remote {store}{where}"
 
 
 def _push_tag(root: Path, remote: str, tag: str) -> str:
@@ -229,7 +228,7 @@ def _push_tag(root: Path, remote: str, tag: str) -> str:
             f"{remote} has another {tag}, of another registry: use that registry "
             f"(MLFLOW_TRACKING_URI), or register under another name (MAMMOFLOW_MODEL)"
         )
-    return f"git tag {tag} on {remote}{_address(git(root, 'remote', 'get-url', remote))}"
+    return f"git tag {tag} on {remote}{_describe_address(git(root, 'remote', 'get-url', remote))}"
 
 
 def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
@@ -261,12 +260,16 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
         )
     answer = _push_and_check(root, sorted(owners))
     if answer.lacking:
-        raise UserError(f"{remote} lacks {_count(answer.lacking, owners)}, and so does this cache")
+        raise UserError(
+            f"{remote} lacks {_describe_files(answer.lacking, owners)}, and so does this cache"
+        )
     if answer.refused:
         reason = answer.fault or "it gives no reason"
-        raise UserError(f"{remote} did not take {_count(answer.refused, owners)}: {reason}")
+        raise UserError(
+            f"{remote} did not take {_describe_files(answer.refused, owners)}: {reason}"
+        )
     if answer.fault:
-        raise UserError(f"{remote} cannot be used from here: {answer.fault}")
+        raise UserError(f"{remote} cannot be used from this clone: {answer.fault}")
 
 
 def _push_and_check(root: Path, hashes: Sequence[str]) -> PushResult:
@@ -292,17 +295,17 @@ def _push_and_check(root: Path, hashes: Sequence[str]) -> PushResult:
         return PushResult(**read_json(answer))
 
 
-def _count(hashes: Sequence[str], owners: Mapping[str, str]) -> str:
+def _describe_files(hashes: Sequence[str], owners: Mapping[str, str]) -> str:
     names = ", ".join(sorted({owners[md5] for md5 in hashes}))
     return f"{len(hashes)} files of {names}"
 
 
-def _store_url(root: Path, name: str) -> str:
+def _read_store_url(root: Path, name: str) -> str:
     with Repo(str(root)) as repo:
         return str(repo.config["remote"][name]["url"])
 
 
-def _address(url: str) -> str:
+def _describe_address(url: str) -> str:
     """An address that others may read, without a password; empty for a path of this machine."""
     if not re.match(r"[\w+.-]+://|[\w.-]+@?[\w.-]*:(?!/?/)", url) or url.startswith("file:"):
         return ""

@@ -26,7 +26,7 @@ _PACKAGE = re.compile(r"requires '(dvc-[a-z]+[0-9]*)' to be installed")
 
 @dataclass(frozen=True)
 class PushResult:
-    """What became of objects that were pushed, by their hashes."""
+    """Which objects did not arrive, by their hashes, and why."""
 
     lacking: list[str]  # neither the remote nor the cache has them
     refused: list[str]  # the remote did not accept them

@@ -1,4 +1,4 @@
-"""Runs a stage by a worker of its pool instead of in place; dvc.lock ends the same.
+"""Runs a stage by a worker of its pool; dvc.lock is then as if it had run in this folder.
 
 Deps go to DVC's default remote, the deployment `run-stage/<pool>` runs the stage of the snapshot
 in the worker's own clone, and what it made comes back through the remote, with the stage's entry of

@@ -139,7 +139,7 @@ def _prepare_folder(root: Path) -> str:
         The id of the experiment in MLflow.
 
     Raises:
-        UserError, CommandError: if something is wrong that the user can mend.
+        UserError, CommandError: if anything is wrong that the user can mend.
     """
     say = get_run_logger().info
     read_passages(root)  # what is wrong with them is said before hours of work

@@ -61,7 +61,7 @@ class Address:
     @property
     def url(self) -> str:
         """The address without a path."""
-        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  (nothing is bound here)
+        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  (nothing is bound to it)
         return f"http://{local}:{self.port}"
 
 
@@ -141,7 +141,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _environment(root: Path) -> dict[str, str]:
     """The environment of servers and workers: this one, and where the clone and its code are."""
     return {
-        # For some minutes: a server that is busy for one answers 503, and that ends no run.
+        # For minutes: a server that is busy for one answers 503, and that ends no run.
         "PREFECT_CLIENT_MAX_RETRIES": "8",
         **os.environ,
         CLONE: str(root),
@@ -221,7 +221,7 @@ def _require_driver(store: str) -> None:
     Raises:
         UserError: naming the package that is missing.
     """
-    # Here, since it takes time, which a worker alone does not need.
+    # Not at the top: it takes time, and a worker alone does not need it.
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

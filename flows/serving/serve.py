@@ -98,7 +98,5 @@ def _find_other(reference: str, version: int | None) -> LoadedModel | None:
         found = find_version(reference)
         return None if int(found.version) == version else load_found(found)
     except EXPECTED as error:
-        log.warning(
-            "the registry did not name a version that can be loaded: %s", describe_error(error)
-        )
+        log.warning("the registry named no version that can be loaded: %s", describe_error(error))
         return None

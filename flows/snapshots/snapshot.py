@@ -62,7 +62,7 @@ class Snapshot:
             what: its name in a message, with its owner.
 
         Raises:
-            UserError: if it is no snapshot: another key, another file, something that is no commit.
+            UserError: if it is no snapshot: another key, another file, or no id of a commit.
         """
         try:
             stored = _Stored.model_validate_json(text)

@@ -64,7 +64,7 @@ def describe_origin(
         root: the project, after a retrain.
         snapshot: what the retrain ended with.
         outcomes: what happened to each stage.
-        say: gets a line if something cannot be measured.
+        say: gets a line if the arithmetic cannot be measured.
     """
     local = {o.stage for o in outcomes if o.fate == "ran" and o.arithmetic is None}
     elsewhere = {

@@ -170,7 +170,7 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
 
 def log_predictor(root: Path, run: str) -> str:
     """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
-    # Here, since a retrain with nothing to do does not need it.
+    # Not at the top: a retrain with nothing to do does not need it.
     from mammo.datasets.phantom.draw import phantom_dicom_bytes
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -199,7 +199,7 @@ def remove_local_paths(file: Path, code: str) -> None:
 
     Args:
         file: its file `MLmodel`.
-        code: what stands in the place of the path of what loads it: it is found by its last part.
+        code: the path to record of the file that loads it; MLflow uses its last part only.
     """
     described = yaml.safe_load(file.read_text())
     flavor = described["flavors"]["python_function"]

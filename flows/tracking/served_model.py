@@ -27,9 +27,9 @@ class MammogramClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load detector and classifier."""
-        # Here, since it imports torch for seconds: MLflow runs this file to register a model, too.
+        # Not at the top: it imports torch for seconds, and registering a model runs this file, too.
         folder = Path(context.artifacts["predictor"])
-        if (folder / "portable.json").exists():  # `mammoflow export` wrote it: no torch is here
+        if (folder / "portable.json").exists():  # written by `mammoflow export`: without torch
             from mammo.portable.predictor import load_portable
 
             self.predictor = load_portable(folder)

@@ -72,7 +72,7 @@ def test_other_data_that_cannot_be_had_are_an_error_and_nothing_is_left(project:
     shutil.rmtree(project / "data")
     shutil.rmtree(project / ".dvc" / "cache")
     named = (project / "data.dvc").read_text()
-    with pytest.raises(UserError, match=r"data that data\.dvc names cannot be had") as told:
+    with pytest.raises(UserError, match=r"data that data\.dvc names cannot be obtained") as told:
         ensure_data(project, print)
     assert "`dvc pull` ended with: No remote provided" in str(told.value)
     assert not (project / "data").exists()

@@ -120,7 +120,7 @@ def test_weights_that_lie_there_are_put_into_the_cache(project: Path) -> None:
 def test_weights_that_cannot_be_had_are_named_with_the_reason(project: Path) -> None:
     (project / FILE).unlink()
     shutil.rmtree(project / ".dvc/cache")
-    with pytest.raises(UserError, match=rf"(?s){FILE}: cannot be had .*run `dvc push {FILE}`"):
+    with pytest.raises(UserError, match=rf"(?s){FILE}: cannot be obtained .*run `dvc push {FILE}`"):
         ensure_weights(project, print)
 
 

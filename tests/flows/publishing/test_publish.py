@@ -13,10 +13,10 @@ from flows.processes.run_git import git
 from flows.publishing.publish import (
     PUBLISHED,
     _address,
+    choose_git_remote,
     describe_publication,
     fetch_objects,
     fetch_tag,
-    git_remote,
     publish,
     publish_pending,
 )
@@ -174,8 +174,8 @@ def with_unusable_remote(root: Path) -> None:
 
 
 UNUSABLE = (
-    "cannot be used from here: it takes the package dvc-hdfs: run `uv pip install --constraint "
-    "requirements.lock dvc-hdfs`"
+    "cannot be used from this clone: it takes the package dvc-hdfs: run `uv pip install "
+    "--constraint requirements.lock dvc-hdfs`"
 )
 
 
@@ -219,7 +219,7 @@ def test_without_a_remote_it_can_only_be_audited_here(builder: Path, lacking: st
         (builder / ".dvc" / "config").write_text("")
     found = publish(builder, 1, print)
     assert describe_publication(found).startswith(
-        "version 1 is not published: it can only be audited here ("
+        "version 1 is not published: it can only be audited in this clone ("
     )
     assert ("`git remote add origin URL`" in found.sentence) == (lacking != "dvc")
     assert ("`dvc remote add -d NAME URL`" in found.sentence) == (lacking != "git")
@@ -256,13 +256,13 @@ def test_a_clone_without_the_tag_has_nothing_to_publish(builder: Path, auditor: 
 
 def test_the_remote_is_the_branchs_then_origin_then_the_first(builder: Path) -> None:
     git(builder, "remote", "add", "another", "https://git.example/x.git")
-    assert git_remote(builder) == "origin"
+    assert choose_git_remote(builder) == "origin"
     git(builder, "config", "branch.main.remote", "another")
-    assert git_remote(builder) == "another"
+    assert choose_git_remote(builder) == "another"
     git(builder, "checkout", "--quiet", "--detach")
-    assert git_remote(builder) == "origin"
+    assert choose_git_remote(builder) == "origin"
     git(builder, "remote", "remove", "origin")
-    assert git_remote(builder) == "another"
+    assert choose_git_remote(builder) == "another"
 
 
 @pytest.mark.parametrize(
