@@ -213,7 +213,7 @@ def gather(root: Path, version: ModelVersion) -> Facts:
     return Facts(
         model=MODEL,
         version=number,
-        registered=_date(version),
+        registered=_write_date(version),
         git_tag=git_tag(number),
         snapshot=snapshot.digest if snapshot is not None else None,
         commit=snapshot.commit if snapshot is not None else None,
@@ -250,19 +250,19 @@ class _Notes:
 
 def _describe_version(version: ModelVersion) -> EarlierVersion:
     digest, verdict = version.tags.get("snapshot_digest", ""), version.tags.get("gate_verdict")
-    return EarlierVersion(int(version.version), _date(version), digest, verdict)
+    return EarlierVersion(int(version.version), _write_date(version), digest, verdict)
 
 
-def _date(version: ModelVersion) -> str:
+def _write_date(version: ModelVersion) -> str:
     seconds = int(version.creation_timestamp) // 1000
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
-def _of_text(name: str, text: str) -> Source:
+def _cite_text(name: str, text: str) -> Source:
     return Source(name, f"sha256:{hash_text(text)}", IN_RUN)
 
 
-def _of_snapshot(name: str, snapshot: Snapshot) -> Source:
+def _cite_snapshot(name: str, snapshot: Snapshot) -> Source:
     return Source(
         f"snapshot/{name}", f"sha256:{hash_text(snapshot.files[name])}", f"{IN_RUN}, and {IN_GIT}"
     )
@@ -277,21 +277,21 @@ def _read_settings(snapshot: Snapshot | None, notes: _Notes) -> dict[str, Any]:
     notes.sources["code"] = Source("the code", f"git:{snapshot.commit}", IN_GIT)
     if PARAMS_FILE not in snapshot.files:
         return {}
-    notes.sources["settings"] = _of_snapshot("params.yaml", snapshot)
+    notes.sources["settings"] = _cite_snapshot("params.yaml", snapshot)
     return dict(yaml.safe_load(snapshot.files[PARAMS_FILE]) or {})
 
 
 def _read_stages(snapshot: Snapshot | None, notes: _Notes) -> list[LockedStage]:
     if snapshot is None or LOCK_FILE not in snapshot.files:
         return []
-    notes.sources["stages"] = _of_snapshot("dvc.lock", snapshot)
+    notes.sources["stages"] = _cite_snapshot("dvc.lock", snapshot)
     return read_lock(snapshot)
 
 
 def _read_data(snapshot: Snapshot | None, notes: _Notes) -> tuple[str, str] | None:
     if snapshot is None or DATA_FILE not in snapshot.files:
         return None
-    notes.sources["data"] = _of_snapshot("data.dvc", snapshot)
+    notes.sources["data"] = _cite_snapshot("data.dvc", snapshot)
     return data_out(snapshot)
 
 
@@ -347,7 +347,7 @@ def _read_environment(version: ModelVersion, run: str, notes: _Notes) -> Environ
     if environment is None or text is None:
         notes.missing.append(f"{ENVIRONMENT_ARTIFACT}: the machine and its software")
     else:
-        notes.sources["environment"] = _of_text(ENVIRONMENT_ARTIFACT, text)
+        notes.sources["environment"] = _cite_text(ENVIRONMENT_ARTIFACT, text)
     return environment
 
 
@@ -362,7 +362,7 @@ def _read_passages(root: Path, notes: _Notes) -> dict[str, str]:
 def _read_plan(snapshot: Snapshot | None, notes: _Notes) -> ChangePlan:
     plan = read_change_plan(snapshot)
     if plan.source is not None and snapshot is not None:
-        notes.sources["plan"] = _of_snapshot(plan.source, snapshot)
+        notes.sources["plan"] = _cite_snapshot(plan.source, snapshot)
     return plan
 
 
@@ -371,7 +371,7 @@ def _read_bom(run: str, notes: _Notes) -> dict[str, Any]:
     if text is None:
         notes.missing.append(f"{BOM}: the bill of materials")
         return {}
-    notes.sources["bom"] = _of_text(BOM, text)
+    notes.sources["bom"] = _cite_text(BOM, text)
     return _parse(text, BOM)
 
 
@@ -459,7 +459,7 @@ def _read_gate(version: ModelVersion, run: str, notes: _Notes) -> Gate | None:
     conditions: list[Condition] = []
     folder = f"gates/{date.partition('+')[0].replace(':', '')}"
     if (text := read_artifact(run, f"{folder}/decision.json")) is not None:
-        notes.sources["conditions"] = _of_text(f"{folder}/decision.json", text)
+        notes.sources["conditions"] = _cite_text(f"{folder}/decision.json", text)
         table = _parse(text, f"{folder}/decision.json")
         rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         fields = Condition.__dataclass_fields__

@@ -71,7 +71,7 @@ def draw_pictures(
     if "calibration" in tables:
         breasts = tables["calibration"]
         breasts = breasts[breasts["split"] == "test"]
-        bins = share_out(breasts)
+        bins = sort_into_bins(breasts)
         drawings["calibration"] = _draw_calibration(breasts, bins)
     sources = {name: (TABLES[name], outs[TABLES[name]]) for name in drawings}
     return Pictures(drawings, sources), bins
@@ -124,7 +124,7 @@ def _draw_calibration(breasts: pd.DataFrame, bins: Sequence[Bin]) -> str:
     )
 
 
-def share_out(breasts: pd.DataFrame) -> tuple[Bin, ...]:
+def sort_into_bins(breasts: pd.DataFrame) -> tuple[Bin, ...]:
     """The breasts in ten bins of equal width, as the calibration error has them; no empty ones.
 
     Args:

@@ -92,7 +92,7 @@ def write_papers(facts: Facts) -> Papers:
         files[f"{name}.html"] = make_page(text, facts.pictures)
         to_be_written[name] = number
     for name, picture in facts.pictures.items():
-        files[f"{name}.svg"] = _stand_alone(picture)
+        files[f"{name}.svg"] = _complete_svg(picture)
     return Papers(files, to_be_written)
 
 
@@ -213,7 +213,7 @@ def format_whole(value: Any) -> str:
     return _NONE if value is None else f"{int(value):,}"
 
 
-def _stand_alone(picture: str) -> str:
+def _complete_svg(picture: str) -> str:
     """An SVG element as a file of its own, which needs its namespaces."""
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return picture.replace("<svg", f"<svg {spaces}", 1)

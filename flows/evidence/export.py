@@ -45,7 +45,7 @@ def export(
     """
     require_empty(folder)
     with fresh_folder(folder) as new:
-        _write(root, version, new, documents or {})
+        _write_parts(root, version, new, documents or {})
 
 
 def verify_version(root: Path, version: ModelVersion, trusted: Collection[str]) -> Report:
@@ -59,11 +59,13 @@ def verify_version(root: Path, version: ModelVersion, trusted: Collection[str]) 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "export"
         folder.mkdir()
-        _write(root, version, folder, {})
+        _write_parts(root, version, folder, {})
         return verify.verify(folder, trusted=trusted)
 
 
-def _write(root: Path, version: ModelVersion, folder: Path, documents: Mapping[str, str]) -> None:
+def _write_parts(
+    root: Path, version: ModelVersion, folder: Path, documents: Mapping[str, str]
+) -> None:
     number, run = int(version.version), run_of(version)
     snapshot = find_snapshot(version)
     raws, head = read_ledger(root), read_head()

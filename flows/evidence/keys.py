@@ -53,7 +53,7 @@ class Owner:
     signer: CryptoSigner
 
 
-def private_folder() -> Path:
+def find_private_folder() -> Path:
     """The folder of private keys."""
     named = os.environ.get(FOLDER)
     return Path(named) if named else Path.home() / ".config" / "mammoflow" / "keys"
@@ -79,7 +79,7 @@ def make_key(root: Path, name: str, role: str, passphrase: str | None) -> tuple[
         raise UserError(f"{name!r} is no name of a key: use small letters, digits and hyphens")
     if role not in get_args(Role):
         raise UserError(f"{role!r} is no role: choose one of {', '.join(get_args(Role))}")
-    folder = private_folder()
+    folder = find_private_folder()
     if folder.resolve().is_relative_to(root.resolve()):
         raise UserError(
             f"{FOLDER} lies in the clone, where a private key could be committed: name a folder "
@@ -102,7 +102,7 @@ def make_key(root: Path, name: str, role: str, passphrase: str | None) -> tuple[
         file.write(pem)
     found = PublicKey(name, role, made.keyid, made.keyval["public"])
     try:
-        _write(public, found)
+        _write_key(public, found)
     except BaseException:
         private.unlink()
         raise
@@ -131,7 +131,7 @@ def withdraw_key(root: Path, name: str, since: datetime) -> PublicKey:
         raise UserError(f"the key {name} was withdrawn already, from {found.withdrawn} on")
     when = since.isoformat(timespec="seconds")
     withdrawn = PublicKey(found.name, found.role, found.keyid, found.public, when)
-    _write(path, withdrawn)
+    _write_key(path, withdrawn)
     return withdrawn
 
 
@@ -164,15 +164,15 @@ def find_owner(root: Path, *roles: str) -> Owner | None:
     if named := os.environ.get(FILE):
         if not Path(named).is_file():
             raise UserError(f"{FILE}={named}: there is no such file")
-        signer = _load(Path(named))
+        signer = _load_key(Path(named))
         found = [key for key in known if key.keyid == signer.public_key.keyid]
         owners = [Owner(key, signer) for key in found if key.role in roles]
         return owners[0] if owners else None
     for role in roles:
         files = {
-            key: private_folder() / f"{key.name}.pem"
+            key: find_private_folder() / f"{key.name}.pem"
             for key in known
-            if key.role == role and (private_folder() / f"{key.name}.pem").is_file()
+            if key.role == role and (find_private_folder() / f"{key.name}.pem").is_file()
         }
         if len(files) > 1:
             names = ", ".join(key.name for key in files)
@@ -181,7 +181,7 @@ def find_owner(root: Path, *roles: str) -> Owner | None:
                 f"sign with by {FILE}"
             )
         for key, file in files.items():
-            signer = _load(file)
+            signer = _load_key(file)
             if signer.public_key.keyid != key.keyid:
                 raise UserError(f"{file} is not the private half of {PUBLIC}/{key.name}.json")
             return Owner(key, signer)
@@ -200,7 +200,7 @@ def ask_passphrase(confirm: bool, what: str) -> str | None:
     return given or None
 
 
-def _write(path: Path, key: PublicKey) -> None:
+def _write_key(path: Path, key: PublicKey) -> None:
     write_json(
         path,
         {
@@ -215,7 +215,7 @@ def _write(path: Path, key: PublicKey) -> None:
     )
 
 
-def _load(path: Path) -> CryptoSigner:
+def _load_key(path: Path) -> CryptoSigner:
     """A private key from its file.
 
     Raises:
@@ -232,7 +232,7 @@ def _decrypt(path: Path, _changed: int) -> CryptoSigner:
     """The key of a file, for as long as the file does not change: nobody types a passphrase twice.
 
     Raises:
-        UserError: as `_load`.
+        UserError: as `_load_key`.
     """
     pem = path.read_bytes()
     encrypted = b"ENCRYPTED" in pem

@@ -82,14 +82,14 @@ def read_ledger(root: Path) -> list[str]:
     branch's. The branch is fetched if this clone lacks it, or the last line.
     """
     head = read_head()
-    if not has_ref(root, f"refs/heads/{BRANCH}") or not _knows(_read_branches(root), head):
+    if not has_ref(root, f"refs/heads/{BRANCH}") or not _contain(_read_branches(root), head):
         _fetch(root)
     raws = _read_branches(root)
     for version in list_versions():
         raws += split_lines(
             read_artifact(run_of(version), file_of_version(int(version.version))) or ""
         )
-    return _in_order(raws)
+    return _sort_lines(raws)
 
 
 def read_head() -> tuple[int, str] | None:
@@ -192,7 +192,7 @@ def publish_ledger(root: Path) -> str | None:
         ours = f"refs/heads/{BRANCH}"
         if has_ref(root, theirs) and not is_ancestor(root, theirs, ours):
             with hold_in_clone(root, "evidence"):
-                lines = _readable(_read_branches(root))
+                lines = _read_all(_read_branches(root))
                 _commit(root, lines, "both clones' lines", git(root, "rev-parse", theirs))
         git(root, "push", "--quiet", remote, f"{ours}:{ours}")
     except UserError as error:
@@ -211,25 +211,25 @@ def read_lines_for_adding(root: Path) -> list[Line]:
             would be one too many for ever.
     """
     raws, head = _read_branches(root), read_head()
-    if not _knows(raws, head):
+    if not _contain(raws, head):
         raws = read_ledger(root)
-    if head is not None and not _knows(raws, head):
+    if head is not None and not _contain(raws, head):
         raise UserError(
             f"line {head[0]} is the last of the signed evidence, by the tag {HEAD} of {MODEL} in "
             f"MLflow, and neither MLflow nor this clone nor a remote has it: push the branch "
             f"{BRANCH} from the clone that signed it; if it is gone, delete the tag: the gap will "
             f"show"
         )
-    return _readable(raws)
+    return _read_all(raws)
 
 
-def _knows(raws: Iterable[str], head: tuple[int, str] | None) -> bool:
+def _contain(raws: Iterable[str], head: tuple[int, str] | None) -> bool:
     return head is None or head[1] in {sha256(raw.encode()) for raw in raws}
 
 
-def _readable(raws: Iterable[str]) -> list[Line]:
+def _read_all(raws: Iterable[str]) -> list[Line]:
     """The lines in their order; `mammoflow verify` reports what is none."""
-    found = (_read(raw) for raw in _in_order(raws))
+    found = (_read(raw) for raw in _sort_lines(raws))
     return [line for line in found if line is not None]
 
 
@@ -241,7 +241,7 @@ def _read(raw: str) -> Line | None:
         return None
 
 
-def _in_order(raws: Iterable[str]) -> list[str]:
+def _sort_lines(raws: Iterable[str]) -> list[str]:
     """Each line once, by its number; what is no line comes last."""
 
     def position(raw: str) -> tuple[float, str]:
@@ -292,7 +292,7 @@ def _commit(root: Path, lines: Sequence[Line], message: str, *parents: str) -> N
                 name, own = POLICIES, [line for line in lines if line.version is None]
             else:
                 name, own = file_of_version(version), lines_of(lines, version)
-            add_to_index(root, index, name, _as_text(line.raw for line in own))
+            add_to_index(root, index, name, _join_lines(line.raw for line in own))
         commit = commit_index(root, index, message, *([before] if before else []), *parents)
     # Only if nobody moved it meanwhile: zeros say that it must not exist.
     git(root, "update-ref", ref, commit, before or "0" * 40)
@@ -303,7 +303,7 @@ def _keep(line: Line, ledger: Sequence[Line]) -> None:
     client = MlflowClient()
     made = find(line.version) if line.version is not None else None
     if made is not None:
-        text = _as_text(own.raw for own in lines_of(ledger, int(made.version)))
+        text = _join_lines(own.raw for own in lines_of(ledger, int(made.version)))
         client.log_text(run_of(made), text, file_of_version(int(made.version)))
     try:
         client.set_registered_model_tag(MODEL, HEAD, f"{line.number} {line.digest}")
@@ -312,5 +312,5 @@ def _keep(line: Line, ledger: Sequence[Line]) -> None:
             raise  # else: there is no version yet
 
 
-def _as_text(raws: Iterable[str]) -> str:
+def _join_lines(raws: Iterable[str]) -> str:
     return "".join(f"{raw}\n" for raw in raws)

@@ -95,8 +95,8 @@ def describe_build(
 def _describe_run(run: Run) -> dict[str, Any]:
     return {
         "invocationId": run.info.run_id,
-        "startedOn": _time(run.info.start_time),
-        "finishedOn": _time(run.info.end_time),
+        "startedOn": _write_milliseconds(run.info.start_time),
+        "finishedOn": _write_milliseconds(run.info.end_time),
     }
 
 
@@ -235,7 +235,7 @@ def _name_objects(hashes: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _time(milliseconds: int | None) -> str | None:
+def _write_milliseconds(milliseconds: int | None) -> str | None:
     if milliseconds is None:
         return None
     return _write_time(datetime.fromtimestamp(milliseconds // 1000, UTC))

@@ -322,8 +322,9 @@ def check_signatures(
         elif trusted and key.keyid not in trusted:
             yield f"{line.name} is signed by {whose}, which you did not name as trusted"
         elif key.role not in ROLES[line.kind]:
-            yield f"{line.name} is signed by {whose}, but needs a key of {_list(ROLES[line.kind])}"
-        elif key.withdrawn is not None and _time(line.date) >= _time(key.withdrawn):
+            needed = " or ".join(ROLES[line.kind])
+            yield f"{line.name} is signed by {whose}, but needs a key of {needed}"
+        elif key.withdrawn is not None and _read_time(line.date) >= _read_time(key.withdrawn):
             yield (
                 f"{line.name} of {line.date} is signed by {whose}, which was withdrawn from "
                 f"{key.withdrawn} on"
@@ -363,7 +364,7 @@ def check_chain(ledger: Sequence[Line], head: tuple[int, str] | None = None) -> 
             followed and line.previous not in followed
         ):
             yield f"{line.name} follows another line than the {line.number - 1} that is there"
-        if before is not None and _time(line.date) < _time(before.date):
+        if before is not None and _read_time(line.date) < _read_time(before.date):
             yield f"{line.name} is dated {line.date}, earlier than {before.name} before it"
         before = line
     if head is not None and head[1] not in seen:
@@ -651,13 +652,9 @@ def _compare_files(folder: Path, wanted: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} of the export was changed: it is not the file of its {MANIFEST}"
 
 
-def _time(text: str) -> datetime:
+def _read_time(text: str) -> datetime:
     found = datetime.fromisoformat(text)
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-def _list(roles: Sequence[str]) -> str:
-    return " or ".join(roles)
 
 
 def main() -> int:

@@ -45,9 +45,9 @@ def ensure_data(root: Path, say: Say) -> None:
     elif not same and made:
         shutil.rmtree(root / DATA)
         raise UserError(
-            f"the data that {DATA_FILE} names cannot be obtained: it is not in the cache, it is not "
-            f"the sample, and `dvc pull` ended with: {failure}. Mend that, or set a remote with "
-            f"`dvc remote add -d NAME URL`, or put the data into {DATA}/"
+            f"the data that {DATA_FILE} names cannot be obtained: it is not in the cache, it is "
+            f"not the sample, and `dvc pull` ended with: {failure}. Mend that, or set a remote "
+            f"with `dvc remote add -d NAME URL`, or put the data into {DATA}/"
         )
     elif not same:
         raise UserError(
