@@ -25,7 +25,7 @@ from flows.documents.pictures import Bin, draw_pictures
 from flows.evidence.bom import BOM, measure_subgroups, read_locked_packages_of
 from flows.evidence.ledger import file_of_version
 from flows.evidence.statements import hash_text, without_nan
-from flows.evidence.verify import DOCUMENTS, describe, read_lines, sha256, split_lines
+from flows.evidence.verify import DOCUMENTS, describe, hash_bytes, read_lines, split_lines
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
 from flows.processes.checked import parse_record
 from flows.snapshots.environment import Environment, read_locked_packages
@@ -354,7 +354,7 @@ def _read_environment(version: ModelVersion, run: str, notes: _Notes) -> Environ
 def _read_passages(root: Path, notes: _Notes) -> dict[str, str]:
     passages = read_passages(root)
     if passages:
-        digest = sha256((root / PASSAGES_FILE).read_bytes())
+        digest = hash_bytes((root / PASSAGES_FILE).read_bytes())
         notes.sources["provider"] = Source(str(PASSAGES_FILE), f"sha256:{digest}", "the clone")
     return passages
 

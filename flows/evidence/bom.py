@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from packaging.utils import canonicalize_name
 
-from flows.evidence.verify import canonical
+from flows.evidence.verify import write_canonical
 from flows.pipeline.known_outs import BREASTS_OUT, MANIFEST_OUT
 from flows.pipeline.lock_and_cache import (
     Cache,
@@ -127,7 +127,7 @@ def make_bom(
         ],
         "formulation": [_describe_stages(read_lock(snapshot), data)],
     }
-    text = canonical(content).decode() + "\n"
+    text = write_canonical(content).decode() + "\n"
     _require_valid(text)
     return text
 
@@ -210,7 +210,7 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
                 continue
             auroc = evaluate(cases, 0.5, params.evaluate, params.seed).scores["auroc"]
             where = f"{column} {value}: {len(cases)} breasts, {positives} positive"
-            found.append(_metric("auroc", auroc.value, auroc.low, auroc.high, where))
+            found.append(_make_metric("auroc", auroc.value, auroc.low, auroc.high, where))
     return found
 
 
@@ -249,10 +249,12 @@ def _name_metrics(metrics: Mapping[str, float]) -> Iterator[Json]:
             whole = name.removesuffix(end)
             bounds = metrics.get(f"{whole}.low"), metrics.get(f"{whole}.high")
             kind, _, score = whole.removeprefix(begin).rpartition(".")
-            yield _metric(score, metrics[name], *bounds, f"test women, by {kind}")
+            yield _make_metric(score, metrics[name], *bounds, f"test women, by {kind}")
 
 
-def _metric(name: str, value: float, low: float | None, high: float | None, where: str) -> Json:
+def _make_metric(
+    name: str, value: float, low: float | None, high: float | None, where: str
+) -> Json:
     found: Json = {"type": name, "value": repr(float(value)), "slice": where}
     if low is not None and high is not None:
         found["confidenceInterval"] = {

@@ -27,11 +27,11 @@ from flows.evidence.verify import (
     ROLES,
     STATEMENT,
     Line,
-    canonical,
+    hash_bytes,
     lines_of,
     read_line,
-    sha256,
     split_lines,
+    write_canonical,
 )
 from flows.processes.folder_lock import hold_in_clone
 from flows.processes.run_git import (
@@ -172,9 +172,9 @@ def seal(owner: Owner, kind: str, subject: Mapping[str, str], predicate: Mapping
         "predicateType": DECISION if decision else kind,
         "predicate": {**predicate, "kind": kind} if decision else predicate,
     }
-    envelope = Envelope(canonical(statement), PAYLOAD_TYPE, {})
+    envelope = Envelope(write_canonical(statement), PAYLOAD_TYPE, {})
     envelope.sign(owner.signer)
-    return canonical(envelope.to_dict()).decode()
+    return write_canonical(envelope.to_dict()).decode()
 
 
 def publish_ledger(root: Path) -> str | None:
@@ -224,7 +224,7 @@ def read_lines_for_adding(root: Path) -> list[Line]:
 
 
 def _contain(raws: Iterable[str], head: tuple[int, str] | None) -> bool:
-    return head is None or head[1] in {sha256(raw.encode()) for raw in raws}
+    return head is None or head[1] in {hash_bytes(raw.encode()) for raw in raws}
 
 
 def _read_all(raws: Iterable[str]) -> list[Line]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from mlflow.entities import Run
 
-from flows.evidence.verify import canonical, sha256
+from flows.evidence.verify import hash_bytes, write_canonical
 from flows.pipeline.lock_and_cache import data_out, outs_of, read_lock
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
@@ -28,12 +28,12 @@ BUILD_TYPE = "urn:mammoflow:retrain:v1"
 
 def hash_text(text: str) -> str:
     """SHA-256 of a text as UTF-8, as hex."""
-    return sha256(text.encode())
+    return hash_bytes(text.encode())
 
 
 def hash_plan(plan: Plan) -> str:
     """The digest of a plan: SHA-256 of its canonical JSON."""
-    return sha256(canonical(plan.model_dump(mode="json")))
+    return hash_bytes(write_canonical(plan.model_dump(mode="json")))
 
 
 def describe_build(
@@ -208,7 +208,7 @@ def describe_audit(
         "resourceUri": f"urn:mammoflow:model:{MODEL}:{version}",
         "policy": {
             "uri": "urn:mammoflow:audit:v1",
-            "digest": {"sha256": sha256(canonical(dict(bounds)))},
+            "digest": {"sha256": hash_bytes(write_canonical(dict(bounds)))},
         },
         "inputAttestations": [{"digest": {"sha256": digest}} for digest in inputs],
         "verificationResult": "PASSED" if passed else "FAILED",

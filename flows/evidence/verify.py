@@ -98,7 +98,7 @@ class Line:
     @property
     def digest(self) -> str:
         """SHA-256 of the line, as hex."""
-        return sha256(self.raw.encode())
+        return hash_bytes(self.raw.encode())
 
     @property
     def name(self) -> str:
@@ -131,7 +131,7 @@ class Report:
         return f"Version {self.version} is unsigned."
 
 
-def canonical(content: Any) -> bytes:
+def write_canonical(content: Any) -> bytes:
     """JSON as bytes, in one form only: sorted keys, no spaces, UTF-8.
 
     Raises:
@@ -143,7 +143,7 @@ def canonical(content: Any) -> bytes:
     return text.encode()
 
 
-def sha256(content: bytes) -> str:
+def hash_bytes(content: bytes) -> str:
     """SHA-256 as hex."""
     return hashlib.sha256(content).hexdigest()
 
@@ -160,13 +160,13 @@ def hash_folder(folder: Path) -> dict[str, str]:
         if path.is_symlink():
             raise ValueError(f"{name} is a link")
         if path.is_file() and "__pycache__" not in path.parts:
-            found[name] = sha256(path.read_bytes())
+            found[name] = hash_bytes(path.read_bytes())
     return found
 
 
 def digest_of_model(files: Mapping[str, str]) -> str:
     """One digest of a model: SHA-256 of the list of its files with theirs."""
-    return sha256(canonical(dict(files)))
+    return hash_bytes(write_canonical(dict(files)))
 
 
 def keyid_of(public: str) -> str:
@@ -175,8 +175,8 @@ def keyid_of(public: str) -> str:
     Args:
         public: the public half, as hex.
     """
-    return sha256(
-        canonical({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": public}})
+    return hash_bytes(
+        write_canonical({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": public}})
     )
 
 
@@ -252,7 +252,9 @@ def read_line(raw: str) -> Line:
         )
         datetime.fromisoformat(line.date)
         form = (envelope["payloadType"], statement["_type"])
-        as_signed = canonical(envelope).decode() == raw and canonical(statement) == payload
+        as_signed = (
+            write_canonical(envelope).decode() == raw and write_canonical(statement) == payload
+        )
         if not 0 < line.number <= LONGEST:
             raise ValueError("its number is out of range")
     except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
@@ -464,7 +466,7 @@ def _check_policy(
     if policy is None or policy.kind != POLICY:
         yield f"{evaluation.name} names no policy that is in the ledger"
         return
-    digest = sha256(canonical(policy.predicate.get("policy")))
+    digest = hash_bytes(write_canonical(policy.predicate.get("policy")))
     if list(policy.subject.values()) != [digest]:
         yield f"{policy.name} holds another policy than its digest says"
     if evaluation.predicate.get("policy_sha256") != digest:
@@ -520,7 +522,7 @@ def check_kept_files(provenance: Line, folder: Path) -> Iterator[str]:
         file = folder / below / Path(str(part["name"])).name
         if not file.is_file():
             yield f"the export lacks {part['name']}, which {provenance.name} names"
-        elif sha256(file.read_bytes()) != digest:
+        elif hash_bytes(file.read_bytes()) != digest:
             yield f"{part['name']} is not the file that {provenance.name} names"
 
 

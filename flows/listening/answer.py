@@ -85,7 +85,7 @@ def answer(
             before = _find_predecessors(reports, exam)
             try:
                 written = write_results(
-                    exam, _by_number(exam, sources), built / RESULTS, kind, moment, before, fresh
+                    exam, _find_sources(exam, sources), built / RESULTS, kind, moment, before, fresh
                 )
             except UserError as error:
                 lines.append({"step": "unreported", "exam": exam.key, "reason": str(error)})
@@ -159,7 +159,7 @@ def _group(
     return [exam for exam in exams if any(image.number in fresh for image in exam.images)]
 
 
-def _by_number(exam: ExamFinding, sources: Mapping[str, Path]) -> dict[int, Path | bytes]:
+def _find_sources(exam: ExamFinding, sources: Mapping[str, Path]) -> dict[int, Path | bytes]:
     return {image.number: sources[str(image.identity.instance)] for image in exam.images}
 
 

@@ -150,15 +150,15 @@ def _store(event: Event, spool: Spool, journal: Journal) -> Dataset:
         new = spool.take(study, instance, content)
     except _RefusalError as refusal:
         journal.add("refused", image=image, caller=caller, reason=refusal.reason)
-        return _status(refusal.status, refusal.reason)
+        return _make_status(refusal.status, refusal.reason)
     except SpoolFullError:
         reason = "no room is left on the disk"
         journal.add("refused", image=image, caller=caller, reason=reason)
-        return _status(OUT_OF_RESOURCES, reason)
+        return _make_status(OUT_OF_RESOURCES, reason)
     except Exception as error:  # noqa: BLE001  (said by its kind alone: it may quote a header)
         reason = f"a fault of this program ({type(error).__name__})"
         journal.add("refused", image=image, caller=caller, reason=reason)
-        return _status(FAILURE, reason)
+        return _make_status(FAILURE, reason)
     journal.add(
         "received" if new else "received again",
         study=journal.name_study(study),
@@ -166,7 +166,7 @@ def _store(event: Event, spool: Spool, journal: Journal) -> Dataset:
         bytes=len(content),
         caller=caller,
     )
-    return _status(SUCCESS)
+    return _make_status(SUCCESS)
 
 
 class _RefusalError(Exception):
@@ -213,7 +213,7 @@ def _count_frames(content: bytes) -> int:
         raise _RefusalError(NOT_UNDERSTOOD, "its header is damaged") from None
 
 
-def _status(status: int, comment: str | None = None) -> Dataset:
+def _make_status(status: int, comment: str | None = None) -> Dataset:
     answer = Dataset()
     answer.Status = status
     if comment is not None:

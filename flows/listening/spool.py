@@ -192,7 +192,7 @@ class Spool:
     def measure(self) -> int:
         """Count anew the bytes of the spool."""
         with self._lock:
-            self._used = sum(_size(path) for path in self.folder.rglob("*"))
+            self._used = sum(_measure_size(path) for path in self.folder.rglob("*"))
             return self._used
 
     def recover(self) -> None:
@@ -281,7 +281,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _size(path: Path) -> int:
+def _measure_size(path: Path) -> int:
     try:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:

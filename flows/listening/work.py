@@ -94,7 +94,7 @@ def _work(
                         over,
                         lambda: answer_complete(reader, settings, spool, journal, over),
                     ),
-                    threads.submit(_repeat, over, _sender(settings, spool, journal, over)),
+                    threads.submit(_repeat, over, _make_sender(settings, spool, journal, over)),
                 ]
                 say(
                     f"{settings.title} listens at {settings.host}:{port} until Ctrl-C, and sends "
@@ -158,7 +158,7 @@ def _answer(
         journal.add("failed", study=journal.name_study(study), reason=type(error).__name__)
 
 
-def _sender(
+def _make_sender(
     settings: Settings, spool: Spool, journal: Journal, over: threading.Event
 ) -> Callable[[], None]:
     pauses = Pauses(settings.pause)

@@ -38,7 +38,7 @@ async def receive_files(request: Request, folder: Path, limits: Limits) -> list[
         HTTPException: 400 if there is none, or the form is broken; 408, 413 or 415 if the body is
             too slow, too large or of another kind.
     """
-    kind = _media_type(request)
+    kind = _read_media_type(request)
     if kind not in (*RAW, FORM):
         raise HTTPException(
             415,
@@ -46,7 +46,7 @@ async def receive_files(request: Request, folder: Path, limits: Limits) -> list[
         )
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.bytes:
-        raise _too_large(limits)
+        raise _refuse_size(limits)
     try:
         async with asyncio.timeout(limits.seconds):
             if kind == FORM:
@@ -88,7 +88,7 @@ async def _discard_rest(request: Request, limits: Limits) -> None:
                     return
 
 
-def _media_type(request: Request) -> str:
+def _read_media_type(request: Request) -> str:
     message = Message()
     message["Content-Type"] = request.headers.get("content-type", "")
     return message.get_content_type() if request.headers.get("content-type") else ""
@@ -105,13 +105,13 @@ def _limit(request: Request, limits: Limits) -> Request:
         request.state.has_ended = not event.get("more_body", False)
         received += len(event.get("body", b""))
         if received > limits.bytes:
-            raise _too_large(limits)
+            raise _refuse_size(limits)
         return event
 
     return Request(request.scope, receive)
 
 
-def _too_large(limits: Limits) -> HTTPException:
+def _refuse_size(limits: Limits) -> HTTPException:
     return HTTPException(413, f"the body is larger than {limits.bytes} bytes")
 
 

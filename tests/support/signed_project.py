@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.evidence import signing
 from flows.evidence.keys import make_key
-from flows.evidence.verify import canonical, sha256
+from flows.evidence.verify import hash_bytes, write_canonical
 from flows.processes.run_git import git
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import capture, write_tag
@@ -167,8 +167,8 @@ def with_payload(raw: str, change: Callable[[dict[str, Any]], None]) -> str:
     """A line whose statement was changed, with the old signature."""
     envelope, statement = json.loads(raw), payload_of(raw)
     change(statement)
-    envelope["payload"] = base64.b64encode(canonical(statement)).decode()
-    return canonical(envelope).decode()
+    envelope["payload"] = base64.b64encode(write_canonical(statement)).decode()
+    return write_canonical(envelope).decode()
 
 
 def renew_manifest(export: Path) -> None:
@@ -177,7 +177,7 @@ def renew_manifest(export: Path) -> None:
     manifest = json.loads(path.read_text())
     files = [x for x in sorted(export.rglob("*")) if x.is_file() and x != path]
     manifest["files"] = {
-        file.relative_to(export).as_posix(): sha256(file.read_bytes()) for file in files
+        file.relative_to(export).as_posix(): hash_bytes(file.read_bytes()) for file in files
     }
     path.write_text(json.dumps(manifest))
 
