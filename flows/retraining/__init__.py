@@ -1,4 +1,4 @@
-"""The retrain from its first look to the gate, its recovery, and the watch that starts it.
+"""The retrain from its first check to the gate, its recovery, and the watch that starts it.
 
 It may import `promotion`, `documents`, `servers` and what these stand on.
 """

@@ -1,7 +1,7 @@
 """The data trigger: a retrain for every new snapshot on the branch that the clone follows.
 
-It is the deployment `watch` of prefect.yaml; flows/retraining/looks.py starts it when a look
-finds something.
+It is the deployment `watch` of prefect.yaml; flows/retraining/watch_loop.py starts it when there is
+a snapshot to retrain.
 
 New data arrive as a commit that changes data.dvc, but new code or settings count as well. A
 snapshot is done when the gate has judged a version of it, or when its retrain was refused for a
@@ -28,8 +28,8 @@ from mammo.base.errors import UserError
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a look found: the snapshot of the branch, and its retrains so far."""
+class BranchState:
+    """The snapshot of the branch that the clone follows, and its retrains so far."""
 
     commit: str
     digest: str
@@ -44,7 +44,7 @@ def watch() -> State[Any]:
     The retrain checks the commit out in its worker's clone (`worker_clone`), not in this one.
     """
     try:
-        seen = look(Path.cwd())
+        seen = inspect_branch(Path.cwd())
     except registry.EXPECTED as error:
         return Failed(message=registry.describe_error(error))
     if seen.reason is not None:
@@ -56,7 +56,7 @@ def watch() -> State[Any]:
     return Completed(message=f"{seen.commit} is retrained by the flow run {run.name}")
 
 
-def look(root: Path) -> Look:
+def inspect_branch(root: Path) -> BranchState:
     """Fetch the branch, and ask the registry and Prefect about its snapshot.
 
     Raises:
@@ -69,9 +69,11 @@ def look(root: Path) -> Look:
     versions = runs.find_versions_of_commit(registry.open_store(root), digest)
     done = next((int(version.version) for version in versions if was_judged(version)), None)
     if done is not None:
-        return Look(commit, digest, [], f"nothing new: it became version {done}, which was judged")
+        return BranchState(
+            commit, digest, [], f"nothing new: it became version {done}, which was judged"
+        )
     earlier = find_attempts(digest)
-    return Look(commit, digest, earlier, reason_to_wait(earlier, datetime.now(UTC)))
+    return BranchState(commit, digest, earlier, reason_to_wait(earlier, datetime.now(UTC)))
 
 
 def reason_to_wait(earlier: list[FlowRun], now: datetime) -> str | None:

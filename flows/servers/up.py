@@ -48,7 +48,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STABLE = 60.0  # seconds; a worker that ends later has worked, and is started again
 
 WATCHED = "cpu"  # the pool whose worker runs the watch and what it starts
-EVERY = 900.0  # seconds between two looks of the watch
+EVERY = 900.0  # seconds after which the watch asks again
 
 
 @dataclass(frozen=True)
@@ -258,8 +258,8 @@ def _worker_service(pool: str, environment: dict[str, str]) -> Service:
 
 
 def _watch_service(environment: dict[str, str]) -> Service:
-    """The process that starts the watch when there is something to do."""
-    return Service("looks", _python("flows.retraining.looks", f"{EVERY:g}"), environment)
+    """The process that starts the watch when there is a snapshot to retrain."""
+    return Service("looks", _python("flows.retraining.watch_loop", f"{EVERY:g}"), environment)
 
 
 def _python(module: str, *arguments: str) -> list[str]:

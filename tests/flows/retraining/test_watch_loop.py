@@ -1,4 +1,4 @@
-"""A look that finds nothing starts nothing; one that finds something, or fails, a flow run."""
+"""The watch is started by a new snapshot, or by a failure to ask, and else not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
-from flows.retraining import looks
-from flows.retraining.branch_watch import Look
-from flows.retraining.looks import WATCH, look_once
+from flows.retraining import watch_loop
+from flows.retraining.branch_watch import BranchState
+from flows.retraining.watch_loop import WATCH, start_if_needed
 from mammo.base.errors import UserError
 
 # Prefect's client in this process: forked children of later tests would not end well.
@@ -46,41 +46,41 @@ def started(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
     return client.read_flow_runs(deployment_filter=chosen)
 
 
-def test_the_watch_is_started_only_where_there_is_something_to_do_or_it_cannot_be_told(
+def test_the_watch_is_started_only_where_a_snapshot_is_to_be_retrained_or_that_cannot_be_told(
     client: SyncPrefectClient, deployment: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason: str | None = "nothing new: it became version 3, which was judged"
 
-    def look(root: Path) -> Look:
-        return Look(COMMIT, "d", [], reason)
+    def inspect_branch(root: Path) -> BranchState:
+        return BranchState(COMMIT, "d", [], reason)
 
-    def fails(root: Path) -> Look:
+    def fails(root: Path) -> BranchState:
         raise UserError("git fetch: no route to host")
 
-    monkeypatch.setattr(looks, "look", look)
+    monkeypatch.setattr(watch_loop, "inspect_branch", inspect_branch)
     for _ in range(3):
-        assert look_once(Path()) == f"{COMMIT}: {reason}"
+        assert start_if_needed(Path()) == f"{COMMIT}: {reason}"
     assert started(client, deployment) == []
 
     reason = None
-    assert look_once(Path()) == f"{COMMIT}: is to be retrained; the watch was started"
+    assert start_if_needed(Path()) == f"{COMMIT}: is to be retrained; the watch was started"
     [run] = started(client, deployment)
     # A worker that is away finds one flow run when it is back, not one for each look.
-    assert look_once(Path()) == f"the watch's flow run {run.id} has not ended"
+    assert start_if_needed(Path()) == f"the watch's flow run {run.id} has not ended"
     client.set_flow_run_state(run.id, Completed(), force=True)
 
-    monkeypatch.setattr(looks, "look", fails)
-    assert look_once(Path()) == "git fetch: no route to host; the watch was started"
+    monkeypatch.setattr(watch_loop, "inspect_branch", fails)
+    assert start_if_needed(Path()) == "git fetch: no route to host; the watch was started"
     assert len(started(client, deployment)) == 2
     for run in started(client, deployment):
         client.set_flow_run_state(run.id, Completed(), force=True)
 
     client.pause_deployment(deployment)
-    assert look_once(Path()) == f"the deployment {WATCH} is paused"
+    assert start_if_needed(Path()) == f"the deployment {WATCH} is paused"
     assert len(started(client, deployment)) == 2
 
 
-def test_a_server_that_is_away_ends_no_looking_and_is_said_once(
+def test_a_server_that_is_away_does_not_end_the_loop_and_is_said_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -91,11 +91,11 @@ def test_a_server_that_is_away_ends_no_looking_and_is_said_once(
     def nap(seconds: float) -> None:
         assert seconds == next(naps)
 
-    monkeypatch.setattr("flows.retraining.looks.time", SimpleNamespace(sleep=nap))
+    monkeypatch.setattr("flows.retraining.watch_loop.time", SimpleNamespace(sleep=nap))
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(StopIteration),
     ):
-        looks.keep_looking(Path(), 0.5, said.append)
+        watch_loop.ask_repeatedly(Path(), 0.5, said.append)
     [sentence] = said
     assert sentence.startswith("Prefect's server does not start the watch: ")

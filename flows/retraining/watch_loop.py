@@ -1,12 +1,12 @@
-"""The look of the watch, repeated in one process that `mammoflow up` starts.
+"""Asks again and again, in one process of `mammoflow up`, whether the watch is to be started.
 
-    python -m flows.retraining.looks 900       # seconds from one look to the next
+    python -m flows.retraining.watch_loop 900       # seconds from one question to the next
 
-A look that finds nothing costs a fetch and a few requests. As a flow run of its own it took ten
+A question whose answer is no costs a fetch and a few requests. As a flow run of its own it took ten
 seconds of a core, left rows in Prefect's database, and took memory of Prefect's server that was
-never freed. So a flow run of the deployment `watch` is started only if there is something to do, or
-if the look failed. That flow run looks once more; what it does, or why it fails, is seen in
-Prefect.
+never freed. So a flow run of the deployment `watch` is started only if a snapshot is to be
+retrained, or if that cannot be told. That flow run asks once more; what it does, or why it fails,
+is seen in Prefect.
 """
 
 import sys
@@ -27,7 +27,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
 
 from flows.processes.words import Say
-from flows.retraining.branch_watch import look
+from flows.retraining.branch_watch import inspect_branch
 from flows.tracking.registry import EXPECTED, describe_error
 
 WATCH = "watch/watch"
@@ -35,8 +35,8 @@ WATCH = "watch/watch"
 _UNFINISHED = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
 
 
-def look_once(root: Path) -> str:
-    """Start the deployment `watch` if there is a reason to; return what was found, in words.
+def start_if_needed(root: Path) -> str:
+    """Start the deployment `watch` if there is a reason to; return what was found, as a sentence.
 
     Args:
         root: the clone that follows a branch.
@@ -47,7 +47,7 @@ def look_once(root: Path) -> str:
     if (reason := _find_reason_to_wait()) is not None:
         return reason
     try:
-        seen = look(root)
+        seen = inspect_branch(root)
         if seen.reason is not None:
             return f"{seen.commit}: {seen.reason}"
         found = f"{seen.commit}: is to be retrained"
@@ -58,7 +58,7 @@ def look_once(root: Path) -> str:
 
 
 def _find_reason_to_wait() -> str | None:
-    """Why no watch is to be started, whatever a look would find; None if one may be."""
+    """Why no watch is to be started, whatever the branch has; None if one may be."""
     with get_client(sync_client=True) as client:
         watch = client.read_deployment_by_name(WATCH)
         if watch.paused:
@@ -73,13 +73,13 @@ def _find_reason_to_wait() -> str | None:
     return f"the watch's flow run {unfinished[0].id} has not ended" if unfinished else None
 
 
-def keep_looking(root: Path, every: float, say: Say) -> None:
-    """Look every `every` seconds, and say what was found whenever that changes."""
+def ask_repeatedly(root: Path, every: float, say: Say) -> None:
+    """Ask every `every` seconds, and say what was found whenever that changes."""
     before = ""
     while True:
         time.sleep(every)
         try:
-            found = look_once(root)
+            found = start_if_needed(root)
         except (HTTPError, PrefectException) as error:
             found = f"Prefect's server does not start the watch: {error}"
         if found != before:
@@ -88,9 +88,9 @@ def keep_looking(root: Path, every: float, say: Say) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Look until killed."""
+    """Ask until killed."""
     [every] = arguments
-    keep_looking(Path.cwd(), float(every), lambda line: print(line, flush=True))
+    ask_repeatedly(Path.cwd(), float(every), lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":
