@@ -7,7 +7,7 @@ on either shows on any machine.
 import shutil
 from pathlib import Path
 
-from tests.support.emulator import HERE, PROCESSORS, outputs_of, under_emulators
+from tests.support.emulator import NATIVE, PROCESSORS, outputs_of, under_emulators
 from tests.support.tiny_pipeline import STAGES, prepare
 
 
@@ -38,17 +38,17 @@ def difference(ours: dict[str, bytes], theirs: dict[str, bytes]) -> str:
 
 @under_emulators
 def test_every_byte_is_the_same_on_another_processor(tmp_path: Path) -> None:
-    prepare(tmp_path / HERE)
+    prepare(tmp_path / NATIVE)
     for name in PROCESSORS:
-        shutil.copytree(tmp_path / HERE, tmp_path / name)
-    folders = {name: [str(tmp_path / name)] for name in (HERE, *PROCESSORS)}
+        shutil.copytree(tmp_path / NATIVE, tmp_path / name)
+    folders = {name: [str(tmp_path / name)] for name in (NATIVE, *PROCESSORS)}
     for name, said in outputs_of("tests.support.tiny_pipeline", folders).items():
         print(f"{name}:\n{said}")
-    here = contents(tmp_path / HERE / "outputs")
-    assert {name.split("/")[0] for name in here} == set(STAGES)
-    assert any(name.startswith("explain/overlays/") for name in here)
+    native = contents(tmp_path / NATIVE / "outputs")
+    assert {name.split("/")[0] for name in native} == set(STAGES)
+    assert any(name.startswith("explain/overlays/") for name in native)
     for name in PROCESSORS:
-        told = difference(here, contents(tmp_path / name / "outputs"))
+        told = difference(native, contents(tmp_path / name / "outputs"))
         assert not told, f"under an emulated {name}: {told}"
 
 

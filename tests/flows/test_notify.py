@@ -32,7 +32,9 @@ def receiver(prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
         yield found
 
 
-def test_nobody_is_told_by_default(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_notification_is_sent_by_default(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(VARIABLE)
     notify("subject", "body")
     assert receiver.received == []

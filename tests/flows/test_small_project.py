@@ -25,7 +25,7 @@ def test_tests_run_by_the_age_of_the_project_that_they_need_wherever_they_lie() 
     assert ordered == ["other", "end", "again", "promotion", "audit", "after"]
 
 
-def test_every_state_is_a_fixture() -> None:
+def test_every_state_of_the_history_is_a_fixture() -> None:
     assert [state for state in HISTORY if not hasattr(conftest, state)] == []
 
 

@@ -27,7 +27,7 @@ from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import compute_heatmap
 from mammo.patches.settings import FILE, load_pretraining
 from tests.imports import ROOT
-from tests.support.emulator import HERE, PROCESSORS, outputs_of, under_emulators
+from tests.support.emulator import NATIVE, PROCESSORS, outputs_of, under_emulators
 from tests.support.half_ellipses import SETTINGS, examples
 from tests.support.learning import tiny
 from tests.support.operators import RARE
@@ -207,7 +207,7 @@ def test_what_is_portable_is_left_alone() -> None:
 @under_emulators
 def test_the_list_is_what_differs_under_an_emulator() -> None:
     """On every processor, for the emulator computes approximate instructions its own way."""
-    arguments: dict[str, list[str]] = {processor: [] for processor in (HERE, *PROCESSORS)}
+    arguments: dict[str, list[str]] = {processor: [] for processor in (NATIVE, *PROCESSORS)}
     said = outputs_of("tests.support.operators", arguments)
     native, *others = [json.loads(output) for output in said.values()]
     for processor, other in zip(PROCESSORS, others, strict=True):

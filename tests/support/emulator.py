@@ -17,7 +17,7 @@ import pytest
 from tests.imports import ROOT
 
 QEMU = shutil.which("qemu-x86_64")
-HERE = "here"
+NATIVE = "native"
 _CPUINFO = Path("/proc/cpuinfo")
 _AMD = _CPUINFO.exists() and "AuthenticAMD" in _CPUINFO.read_text()
 PROCESSORS = tuple(
@@ -41,7 +41,7 @@ def under_emulators(test: Callable[..., None]) -> Callable[..., None]:
 def outputs_of(module: str, arguments: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """What a module of ours prints on each processor of `arguments`, all at the same time.
 
-    HERE is the one that there is. Whoever fails is told with what it said.
+    NATIVE is the machine's own. Whoever fails is told with what it said.
     """
     running: dict[str, subprocess.Popen[str]] = {}
     try:
@@ -58,7 +58,7 @@ def outputs_of(module: str, arguments: Mapping[str, Sequence[str]]) -> dict[str,
 
 
 def _start(processor: str, module: str, *arguments: str) -> "subprocess.Popen[str]":
-    emulator = [] if processor == HERE else [str(QEMU), "-cpu", processor]
+    emulator = [] if processor == NATIVE else [str(QEMU), "-cpu", processor]
     ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
     kept = {
         name: value

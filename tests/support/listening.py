@@ -175,7 +175,7 @@ def journal_of(spool: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-class Zygote:
+class ForkServer:
     """Forks processes that do what `_DO` names."""
 
     def __init__(self) -> None:

@@ -42,17 +42,17 @@ DICE = SCORE.replace("0.5", "__import__('time').time()")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project whose stages are sound, to be copied."""
-    root = tmp_path_factory.mktemp("made") / "p"
+    root = tmp_path_factory.mktemp("original") / "p"
     project(root, SCORE)
     return root
 
 
 @pytest.fixture
-def sound(made: Path, tmp_path: Path) -> Snapshot:
+def sound(sound_original: Path, tmp_path: Path) -> Snapshot:
     """A copy of it in the folder `p`."""
-    return capture(Path(shutil.copytree(made, tmp_path / "p", symlinks=True)))
+    return capture(Path(shutil.copytree(sound_original, tmp_path / "p", symlinks=True)))
 
 
 def project(root: Path, score: str) -> Snapshot:

@@ -55,7 +55,7 @@ def assert_caught(result: Result, status: int, *words: str) -> None:
         assert word in last, result.output
 
 
-def test_untouched_its_records_agree(root: Path) -> None:
+def test_the_records_of_an_untouched_version_agree(root: Path) -> None:
     for number in (1, 2):
         result = audit(number)
         assert result.exit_code == 0, result.output

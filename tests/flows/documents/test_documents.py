@@ -335,7 +335,7 @@ def test_a_page_needs_nothing_beside_it(papers: Papers, name: str) -> None:
         assert heading in papers.files[f"{name}.html"]
 
 
-def test_no_table_is_broken(papers: Papers) -> None:
+def test_every_row_of_a_table_has_as_many_cells_as_its_head(papers: Papers) -> None:
     """Each row of a table in Markdown has a cell in HTML, so none was taken for a paragraph."""
     for name in TITLES:
         text, page = papers.files[f"{name}.md"], papers.files[f"{name}.html"]

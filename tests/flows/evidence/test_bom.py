@@ -35,16 +35,16 @@ def snapshot() -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def text(snapshot: Snapshot) -> str:
+def bom(snapshot: Snapshot) -> str:
     lock = (ROOT / "requirements.lock").read_text()
     group = {"type": "auroc", "value": "0.8", "slice": "density A: 10 breasts, 3 positive"}
     model = {WEIGHTS: "a" * 64, "MLmodel": "b" * 64}
     return make_bom(snapshot, lock, model, METRICS, [group], LICENCES)
 
 
-def test_it_names_each_package_of_the_lock_with_its_hashes(text: str) -> None:
+def test_the_bill_names_each_package_of_the_lock_with_its_hashes(bom: str) -> None:
     lock = (ROOT / "requirements.lock").read_text()
-    packages = [x for x in json.loads(text)["components"] if x["type"] == "library"]
+    packages = [x for x in json.loads(bom)["components"] if x["type"] == "library"]
     pins = [line for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#"))]
     assert len(packages) == len(pins) > 100
     hashes = sum(len(package["hashes"]) for package in packages)
@@ -52,14 +52,14 @@ def test_it_names_each_package_of_the_lock_with_its_hashes(text: str) -> None:
     assert len({package["bom-ref"] for package in packages}) == len(packages)
 
 
-def test_a_package_has_its_licence_where_the_environment_recorded_one(text: str) -> None:
-    parts = json.loads(text)["components"]
+def test_a_package_has_its_licence_where_the_environment_recorded_one(bom: str) -> None:
+    parts = json.loads(bom)["components"]
     named = {x["name"]: x["licenses"] for x in parts if "licenses" in x}
     assert named == {"numpy": [{"license": {"name": "BSD-3-Clause"}}]}
 
 
-def test_the_model_has_a_card_with_metrics_intervals_and_groups(text: str) -> None:
-    model = json.loads(text)["metadata"]["component"]
+def test_the_model_has_a_card_with_metrics_intervals_and_groups(bom: str) -> None:
+    model = json.loads(bom)["metadata"]["component"]
     assert model["components"] == [
         {
             "type": "file",
@@ -83,15 +83,15 @@ def test_the_model_has_a_card_with_metrics_intervals_and_groups(text: str) -> No
     assert parameters["datasets"] == [{"ref": "data"}]
 
 
-def test_the_data_have_a_hash_and_counts(text: str, snapshot: Snapshot) -> None:
-    (data,) = (x for x in json.loads(text)["components"] if x["type"] == "data")
+def test_the_data_have_a_hash_and_counts(bom: str, snapshot: Snapshot) -> None:
+    (data,) = (x for x in json.loads(bom)["components"] if x["type"] == "data")
     md5 = yaml.safe_load(snapshot.files["data.dvc"])["outs"][0]["md5"]
     said = {x["name"]: x["value"] for x in data["data"][0]["contents"]["properties"]}
     assert said == {"dvc:md5": md5, "preprocess/images": "440"}
 
 
-def test_the_nine_stages_are_its_formulation(text: str, snapshot: Snapshot) -> None:
-    (workflow,) = json.loads(text)["formulation"][0]["workflows"]
+def test_the_nine_stages_are_its_formulation(bom: str, snapshot: Snapshot) -> None:
+    (workflow,) = json.loads(bom)["formulation"][0]["workflows"]
     names = [stage.name for stage in read_lock(snapshot)]
     assert [task["name"] for task in workflow["tasks"]] == names
     assert len(names) == 9
@@ -99,13 +99,13 @@ def test_the_nine_stages_are_its_formulation(text: str, snapshot: Snapshot) -> N
     assert after["stage:split"] == ["stage:preprocess"]
 
 
-def test_the_same_records_give_the_same_bytes(text: str, snapshot: Snapshot) -> None:
-    again = json.loads(text)["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]
+def test_the_same_records_give_the_same_bytes(bom: str, snapshot: Snapshot) -> None:
+    again = json.loads(bom)["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]
     group = again["performanceMetrics"][1:]
     lock = (ROOT / "requirements.lock").read_text()
     reordered = dict(reversed(METRICS.items()))
     model = {"MLmodel": "c" * 64, WEIGHTS: "a" * 64}  # MLflow writes the time into MLmodel
-    assert make_bom(snapshot, lock, model, reordered, group, LICENCES) == text
+    assert make_bom(snapshot, lock, model, reordered, group, LICENCES) == bom
 
 
 def test_what_does_not_fit_the_schema_is_refused(snapshot: Snapshot) -> None:
@@ -151,7 +151,9 @@ def test_groups_are_measured_with_intervals_and_name_no_woman(tmp_path: Path) ->
     assert measure_subgroups(earlier, Cache(tmp_path / "empty")) == []
 
 
-def test_it_lies_with_the_run_and_is_signed_with_the_version(root: Path, signed: Path) -> None:
+def test_the_bill_is_kept_with_the_run_and_signed_with_the_version(
+    root: Path, signed: Path
+) -> None:
     kept = read_artifact(run_of(get_version(2)), BOM)
     assert kept is not None
     assert (signed / "export" / BOM).read_text() == kept

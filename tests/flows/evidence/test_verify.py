@@ -30,7 +30,7 @@ WEIGHTS = "model/artifacts/predictor/weights.safetensors"
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has `cryptography`, and what that needs, and nothing else."""
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, symlinks=True)
@@ -42,8 +42,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
-def run(bare: Path, export: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [str(bare), "-I", str(export / "verify.py"), *more]
+def run(bare_python: Path, export: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [str(bare_python), "-I", str(export / "verify.py"), *more]
     return subprocess.run(command, cwd="/", env={}, capture_output=True, text=True)
 
 
@@ -68,9 +68,13 @@ def assert_says(report: Report, *sentences: str) -> None:
         assert any(sentence in said for said in report.wrong), report.wrong
 
 
-def test_an_untouched_export_holds_where_the_project_is_not(bare: Path, signed: Path) -> None:
-    assert subprocess.run([bare, "-Ic", "import mlflow"], capture_output=True).returncode == 1
-    result = run(bare, signed / "export")
+def test_an_untouched_export_holds_where_the_project_is_not(
+    bare_python: Path, signed: Path
+) -> None:
+    assert (
+        subprocess.run([bare_python, "-Ic", "import mlflow"], capture_output=True).returncode == 1
+    )
+    result = run(bare_python, signed / "export")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[-1] == "The signed evidence of version 2 holds."
@@ -90,9 +94,9 @@ def test_an_untouched_export_holds_where_the_project_is_not(bare: Path, signed: 
     assert ", by lab (auditor), key " in lines[9]
 
 
-def test_a_changed_model_is_found_where_the_project_is_not(bare: Path, copy: Path) -> None:
+def test_a_changed_model_is_found_where_the_project_is_not(bare_python: Path, copy: Path) -> None:
     flip_a_byte(copy / WEIGHTS, -1)
-    result = run(bare, copy)
+    result = run(bare_python, copy)
     assert result.returncode == 1
     assert f"{WEIGHTS} of the export was changed" in result.stdout
     assert "does not hold" in result.stdout.splitlines()[-1]
@@ -203,16 +207,16 @@ def test_a_line_of_a_key_that_is_not_in_keys_is_found(copy: Path) -> None:
 
 
 def test_a_key_that_the_reader_does_not_trust_is_found_though_it_is_in_keys(
-    copy: Path, signed: Path, bare: Path
+    copy: Path, signed: Path, bare_python: Path
 ) -> None:
     ids = [read_key(path).keyid for path in sorted((copy / "keys").glob("*.json"))]
     assert verify(copy, trusted=ids).status == 0
     report = verify(copy, trusted=ids[1:])  # anna's is left out
     assert_says(report, "is signed by the key anna", "which you did not name as trusted")
     given = [word for keyid in ids[1:] for word in ("--trust", keyid)]
-    assert run(bare, copy, *given).returncode == 1
-    assert run(bare, copy, "--keys", str(signed / "project" / "keys")).returncode == 0
-    assert run(bare, copy, "--trust", "abc").returncode == 2
+    assert run(bare_python, copy, *given).returncode == 1
+    assert run(bare_python, copy, "--keys", str(signed / "project" / "keys")).returncode == 0
+    assert run(bare_python, copy, "--trust", "abc").returncode == 2
 
 
 def withdraw(export: Path, name: str, when: str) -> None:
@@ -384,8 +388,10 @@ def test_text_that_is_no_line_is_found(copy: Path) -> None:
     )
 
 
-def test_a_folder_that_is_no_export_is_said(tmp_path: Path, bare: Path, signed: Path) -> None:
+def test_a_folder_that_is_no_export_is_said(
+    tmp_path: Path, bare_python: Path, signed: Path
+) -> None:
     assert_says(verify(tmp_path), "manifest.json of the export cannot be read")
-    result = run(bare, signed / "export", str(tmp_path))
+    result = run(bare_python, signed / "export", str(tmp_path))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mammo.datasets.phantom.draw import write_phantoms
-from tests.support.listening import Receiver, Zygote, receiving
+from tests.support.listening import ForkServer, Receiver, receiving
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,10 @@ def women(tmp_path_factory: pytest.TempPathFactory) -> list[list[Path]]:
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    zygote = Zygote()
-    yield zygote
-    zygote.end()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.end()
 
 
 @pytest.fixture

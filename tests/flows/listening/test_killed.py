@@ -9,8 +9,8 @@ import pydicom
 import pytest
 
 from tests.support.listening import (
+    ForkServer,
     Receiver,
-    Zygote,
     answers,
     is_stored,
     store,
@@ -51,7 +51,7 @@ def check_answered_once(receiver: Receiver, spool: Path, files: list[Path]) -> N
 
 @pytest.mark.parametrize("first", range(1, EVERY + 1))
 def test_a_kill_before_any_change_of_the_disk_loses_nothing(
-    zygote: Zygote, women: list[list[Path]], receiver: Receiver, tmp_path: Path, first: int
+    fork_server: ForkServer, women: list[list[Path]], receiver: Receiver, tmp_path: Path, first: int
 ) -> None:
     """The sender sends again what was not acknowledged, as senders do."""
     files, kill = women[0][:1], first
@@ -60,10 +60,10 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(
         spool, taken = tmp_path / f"{kill}", tmp_path / f"taken-{kill}"
         taken.touch()
         what = {"do": "study", "spool": str(spool), "port": receiver.port, "taken": str(taken)}
-        status = zygote.wait(zygote.start(**what, files=[*map(str, files)], kill=kill))
+        status = fork_server.wait(fork_server.start(**what, files=[*map(str, files)], kill=kill))
         assert status in (0, -signal.SIGKILL)
         rest = [str(file) for file in files if str(file) not in taken.read_text()]
-        assert zygote.wait(zygote.start(**what, files=rest)) == 0
+        assert fork_server.wait(fork_server.start(**what, files=rest)) == 0
         check_answered_once(receiver, spool, files)
         assert len(receiver.reports()) == 1
         if status == 0:
@@ -74,22 +74,22 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(
 
 @pytest.mark.parametrize("step", ["received", "complete", "predicted", "sent"])
 def test_a_node_that_is_killed_at_a_step_goes_on_from_there(
-    zygote: Zygote, women: list[list[Path]], receiver: Receiver, tmp_path: Path, step: str
+    fork_server: ForkServer, women: list[list[Path]], receiver: Receiver, tmp_path: Path, step: str
 ) -> None:
     port, spool = free_port(), tmp_path / "spool"
     files = women[0][:2]
     datasets = [pydicom.dcmread(file) for file in files]
     what = {"do": "node", "spool": str(spool), "port": port, "to": receiver.port, "quiet": 1.0}
-    pid = zygote.start(**what, kill=step)
+    pid = fork_server.start(**what, kill=step)
     wait_until(lambda: answers(port))
     stored = [is_stored(answer) for answer in store(port, datasets)]
     assert stored == [step != "received"] * 2
-    assert zygote.wait(pid) == -signal.SIGKILL
-    pid = zygote.start(**what)
+    assert fork_server.wait(pid) == -signal.SIGKILL
+    pid = fork_server.start(**what)
     wait_until(lambda: answers(port))
     assert all(map(is_stored, store(port, datasets)))  # it sends all of them again
     wait_until(lambda: not list(spool.glob("[cps]*ing/*")))
     os.kill(pid, signal.SIGTERM)
-    assert zygote.wait(pid) == 0
+    assert fork_server.wait(pid) == 0
     check_answered_once(receiver, spool, files)
     assert len(receiver.got) - len(receiver.reports()) == 2  # a picture of each view

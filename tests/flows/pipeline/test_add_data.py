@@ -16,9 +16,9 @@ from tests.support.small_sets import write_set
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project whose data are two images, committed; to be copied."""
-    root = tmp_path_factory.mktemp("made") / "project"
+    root = tmp_path_factory.mktemp("original") / "project"
     root.mkdir()
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     command(root, "dvc", "init", "-q")
@@ -28,8 +28,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
+def project(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "project", symlinks=True))
 
 
 def state(root: Path) -> tuple[dict[str, bytes], str, list[str]]:

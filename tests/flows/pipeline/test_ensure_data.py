@@ -14,9 +14,9 @@ from tests.support.small_project import command
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project whose data are one file; to be copied."""
-    root = tmp_path_factory.mktemp("made")
+    root = tmp_path_factory.mktemp("original")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     command(root, "dvc", "init", "-q")
     (root / "data").mkdir()
@@ -26,8 +26,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True))
+def project(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path, symlinks=True, dirs_exist_ok=True))
 
 
 @pytest.fixture

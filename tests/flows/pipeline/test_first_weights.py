@@ -31,9 +31,9 @@ STAGE = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project to be copied: one stage that starts from weights that DVC tracks, and a remote."""
-    root = tmp_path_factory.mktemp("made") / "project"
+    root = tmp_path_factory.mktemp("original") / "project"
     (root / "weights").mkdir(parents=True)
     shutil.copyfile(ROOT / "weights/.gitkeep", root / "weights/.gitkeep")
     (root / FILE).write_text("one")
@@ -53,8 +53,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
+def project(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "project", symlinks=True))
 
 
 def run_and_push(root: Path) -> None:

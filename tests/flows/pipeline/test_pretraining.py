@@ -45,7 +45,7 @@ OFF: dict[str, object] = {"made": [], "seed": 1, "patches": {"source": "pretrain
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def without_pretraining(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which nothing is pretrained."""
     root = tmp_path_factory.mktemp("made") / "project"
     for folder in ("weights", "data", "code", "pretraining/data"):
@@ -70,9 +70,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrained(without_pretraining: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same project after a pretraining, and a training that started from it."""
-    root = Path(shutil.copytree(plain, tmp_path_factory.mktemp("used") / "project", symlinks=True))
+    root = Path(
+        shutil.copytree(
+            without_pretraining, tmp_path_factory.mktemp("used") / "project", symlinks=True
+        )
+    )
     (root / SETTINGS).write_text(yaml.safe_dump(OFF | {"made": ["backbone"]}))
     command(root, "dvc", "repro", "-q")  # what the weights follow from comes first
     command(root, "dvc", "push", "-q")
@@ -81,9 +85,9 @@ def made(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made.parent / "remote", tmp_path / "remote")
-    return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
+def project(pretrained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pretrained.parent / "remote", tmp_path / "remote")
+    return Path(shutil.copytree(pretrained, tmp_path / "project", symlinks=True))
 
 
 def commit(root: Path, message: str) -> None:
@@ -101,11 +105,17 @@ def lock_hash(root: Path) -> str:
     return str(dep["md5"])
 
 
-def test_where_nothing_is_pretrained_dvc_sees_nothing_of_it(plain: Path) -> None:
-    listed = command(plain, "dvc", "stage", "list", "--all", "--name-only").stdout.split()
+def test_where_nothing_is_pretrained_dvc_sees_nothing_of_it(without_pretraining: Path) -> None:
+    listed = command(
+        without_pretraining, "dvc", "stage", "list", "--all", "--name-only"
+    ).stdout.split()
     assert set(listed) == {"data.dvc", "pretraining/data.dvc", "train"}
-    ensure_weights(plain, print)
-    assert read_tracked_weights(plain) == read_pretraining_objects(plain) == {}
+    ensure_weights(without_pretraining, print)
+    assert (
+        read_tracked_weights(without_pretraining)
+        == read_pretraining_objects(without_pretraining)
+        == {}
+    )
 
 
 def test_what_was_pretrained_is_tracked_and_its_card_is_gits(project: Path) -> None:
@@ -134,8 +144,10 @@ def test_weights_of_other_settings_and_code_are_refused(project: Path) -> None:
         ensure_weights(project, print)
 
 
-def test_a_pretraining_that_was_never_run_is_told(plain: Path, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(plain, tmp_path / "project", symlinks=True))
+def test_a_pretraining_that_was_never_run_is_told(
+    without_pretraining: Path, tmp_path: Path
+) -> None:
+    project = Path(shutil.copytree(without_pretraining, tmp_path / "project", symlinks=True))
     change_settings(project, made=["backbone"])
     with pytest.raises(UserError, match=f"nothing is yet: run `dvc repro {PIPELINE}`"):
         ensure_weights(project, print)

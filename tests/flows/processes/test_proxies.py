@@ -85,7 +85,7 @@ def test_loopback_takes_no_proxy(address: str, name: str, monkeypatch: pytest.Mo
         ({"no_proxy": "*"}, "*"),
     ],
 )
-def test_what_was_exempt_stays_exempt(
+def test_hosts_that_were_exempt_stay_exempt(
     before: dict[str, str], after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in before.items():
@@ -95,7 +95,9 @@ def test_what_was_exempt_stays_exempt(
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == after
 
 
-def test_two_spellings_keep_what_each_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_in_small_and_in_capital_letters_each_keep_their_hosts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("no_proxy", "a")
     monkeypatch.setenv("NO_PROXY", "b")
     proxies.exempt(["c"])
@@ -162,7 +164,9 @@ def test_an_mlflow_that_takes_the_call_and_says_nothing_is_one_sentence(
         assert "no answer came in time" in silence(uri)
 
 
-def test_a_proxy_in_between_is_named(tracking: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_answers_for_a_server_is_named(
+    tracking: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", CLOSED)
     assert "sets HTTP_PROXY: NO_PROXY can exempt" in silence("http://mlflow.example:5000")
     with ThreadingHTTPServer(("127.0.0.1", 0), NobodyBehind) as server:

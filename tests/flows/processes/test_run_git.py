@@ -261,7 +261,7 @@ def test_a_file_that_is_no_text_is_named(project: Path) -> None:
         file_at(project, "HEAD", "params.yaml")
 
 
-def test_no_other_place_calls_git_or_dvc() -> None:
+def test_no_other_module_calls_git_or_dvc() -> None:
     calling = re.compile(r"""\[\s*["']git["']|["']-m["'],\s*["']dvc["']|pygit2|dulwich""")
     found = {
         str(path.relative_to(ROOT))

@@ -67,13 +67,13 @@ GENERATIONS = ("forgotten", "registered", "elsewhere", "here")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def old_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which everything is a year old, with remotes of git and DVC.
 
     Its stage has run four times. The first result nothing names any more; then come that of a
     registered version, that of a branch which only git's remote has, and the working tree's.
     """
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("original")
     root = folder / "clone"
     make_toy(root)
     (root / "dvc.yaml").write_text(STAGES)
@@ -134,10 +134,10 @@ def ended_run(
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(old_original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The clone, each test with its own."""
     for name in ("clone", "origin.git", "remote"):
-        shutil.copytree(made / name, tmp_path / name, symlinks=True)
+        shutil.copytree(old_original / name, tmp_path / name, symlinks=True)
     root = tmp_path / "clone"
     monkeypatch.chdir(root)
     monkeypatch.setenv("MAMMOFLOW_STORE", str(tmp_path / "results"))
@@ -145,15 +145,15 @@ def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def named(made: Path, root: Path, generation: str) -> set[str]:
+def named(old_original: Path, root: Path, generation: str) -> set[str]:
     """The hashes that the lock of one of the four results names, its folder's files included."""
-    text = (made / generation).read_text()
+    text = (old_original / generation).read_text()
     (stage,) = read_lock(Snapshot("0" * 40, {"dvc.lock": text}))
-    return objects_of(made, dict(stage.outs))
+    return objects_of(old_original, dict(stage.outs))
 
 
-def objects_of(made: Path, outs: dict[str, str]) -> set[str]:
-    whole = open_cache(made / "clone")
+def objects_of(old_original: Path, outs: dict[str, str]) -> set[str]:
+    whole = open_cache(old_original / "clone")
     return {md5 for path, top in outs.items() for _, md5 in whole.objects(path, top)}
 
 
@@ -184,23 +184,23 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_what_nothing_names_goes_and_all_that_a_version_branch_or_folder_names_stays(
-    made: Path, root: Path, tmp_path: Path
+    old_original: Path, root: Path, tmp_path: Path
 ) -> None:
-    kept = {md5 for name in GENERATIONS[1:] for md5 in named(made, root, name)}
-    gone = named(made, root, "forgotten") - kept
+    kept = {md5 for name in GENERATIONS[1:] for md5 in named(old_original, root, name)}
+    gone = named(old_original, root, "forgotten") - kept
     assert len(gone) == 3  # a file, a folder's list, and of its two files the one that changes
     found = gc(root, Policy())
     assert counts(found) == {"superseded outs in DVC's cache": 3}
-    assert there(tmp_path / "remote") == there(made / "remote")  # was not asked for
-    assert there(root / ".dvc" / "cache") == there(made / "clone" / ".dvc" / "cache") - gone
+    assert there(tmp_path / "remote") == there(old_original / "remote")  # was not asked for
+    assert there(root / ".dvc" / "cache") == there(old_original / "clone" / ".dvc" / "cache") - gone
     found = gc(root, Policy(remote=True))
     assert counts(found) == {"superseded outs on DVC's remote team": 3}
-    assert there(tmp_path / "remote") == there(made / "remote") - gone
+    assert there(tmp_path / "remote") == there(old_original / "remote") - gone
     assert counts(gc(root, Policy(remote=True))) == {}
     # What a version needs, as an audit looks for it: in this cache, and from the remote.
     version = read_tag(root, TAG)
     outs = {path: md5 for stage in read_lock(version) for path, md5 in stage.outs.items()}
-    needs = objects_of(made, {**outs, **dict([data_out(version)])})
+    needs = objects_of(old_original, {**outs, **dict([data_out(version)])})
     assert len(needs) == 6
     assert needs <= there(root / ".dvc" / "cache") & there(tmp_path / "remote")
     shutil.rmtree(root / ".dvc" / "cache")
@@ -210,16 +210,16 @@ def test_what_nothing_names_goes_and_all_that_a_version_branch_or_folder_names_s
 
 
 def test_an_entry_of_the_run_cache_goes_with_what_it_names(
-    made: Path, root: Path, tmp_path: Path
+    old_original: Path, root: Path, tmp_path: Path
 ) -> None:
     """Else DVC would take the newest entry of a key for whole, whatever it names."""
     places = (root / ".dvc" / "cache" / "runs", tmp_path / "remote" / "runs")
     before = [[path for path in place.rglob("*") if path.is_file()] for place in places]
     gc(root, Policy(remote=True))
-    gone = named(made, root, "forgotten") - named(made, root, "here")
+    gone = named(old_original, root, "forgotten") - named(old_original, root, "here")
     for files in before:
         [entry] = [path for path in files if not path.exists()]
-        saved = made / entry.relative_to(tmp_path)
+        saved = old_original / entry.relative_to(tmp_path)
         assert any(md5 in saved.read_text() for md5 in gone)
         assert len(files) == len(GENERATIONS)
 
@@ -246,7 +246,7 @@ def test_without_yes_nothing_changes_and_the_table_says_what_would_go(
     assert CliRunner().invoke(app, ["gc", "--remote"]).output == "Everything is still needed.\n"
 
 
-def test_what_is_younger_than_the_policy_says_stays(made: Path, root: Path) -> None:
+def test_what_is_younger_than_the_policy_says_stays(old_original: Path, root: Path) -> None:
     for path in (root / ".dvc" / "cache").rglob("*"):
         os.utime(path)
     assert counts(gc(root, Policy(days=1))) == {}
@@ -254,17 +254,17 @@ def test_what_is_younger_than_the_policy_says_stays(made: Path, root: Path) -> N
 
 
 def test_a_version_without_its_tag_is_known_by_its_record_in_mlflow(
-    made: Path, root: Path, tmp_path: Path
+    old_original: Path, root: Path, tmp_path: Path
 ) -> None:
     git(root, "tag", "-d", TAG)
     gc(root, Policy(remote=True))
-    assert named(made, root, "registered") <= there(root / ".dvc" / "cache")
-    assert named(made, root, "registered") <= there(tmp_path / "remote")
+    assert named(old_original, root, "registered") <= there(root / ".dvc" / "cache")
+    assert named(old_original, root, "registered") <= there(tmp_path / "remote")
 
 
 @pytest.mark.parametrize("lost", ["its list", "its tag and its record"])
 def test_where_it_cannot_be_told_what_a_version_needs_no_object_goes(
-    made: Path, root: Path, tmp_path: Path, lost: str
+    old_original: Path, root: Path, tmp_path: Path, lost: str
 ) -> None:
     if lost == "its list":
         (stage,) = read_lock(read_tag(root, TAG))
@@ -284,18 +284,18 @@ def test_where_it_cannot_be_told_what_a_version_needs_no_object_goes(
     assert there(root / ".dvc" / "cache") == before
     if lost == "its list":  # the remote has it
         assert gc(root, Policy(remote=True)).notes == []
-        assert named(made, root, "registered") <= there(tmp_path / "remote")
+        assert named(old_original, root, "registered") <= there(tmp_path / "remote")
 
 
 def test_a_cache_that_other_clones_may_use_is_left_alone(
-    made: Path, root: Path, tmp_path: Path
+    old_original: Path, root: Path, tmp_path: Path
 ) -> None:
     (root / ".dvc" / "cache").rename(tmp_path / "shared")
     with (root / ".dvc" / "config").open("a") as file:
         file.write("[cache]\n    dir = ../../shared\n")
     [note] = gc(root, Policy()).notes
     assert note.endswith(f"other clones may use {tmp_path}/shared/files/md5, too")
-    assert there(tmp_path / "shared") == there(made / "clone" / ".dvc" / "cache")
+    assert there(tmp_path / "shared") == there(old_original / "clone" / ".dvc" / "cache")
 
 
 def test_while_a_retrain_or_an_audit_is_at_work_it_refuses_in_one_sentence(root: Path) -> None:
@@ -319,7 +319,7 @@ def test_while_a_retrain_or_an_audit_is_at_work_it_refuses_in_one_sentence(root:
 
 
 def test_runs_of_which_no_version_came_go_with_their_artifacts_and_rows(
-    made: Path, root: Path
+    old_original: Path, root: Path
 ) -> None:
     client = MlflowClient()
     ours = client.get_experiment_by_name(EXPERIMENT)
@@ -348,10 +348,12 @@ def test_runs_of_which_no_version_came_go_with_their_artifacts_and_rows(
         rows = {id_ for (id_,) in database.execute("SELECT run_uuid FROM runs")}
         assert not rows & {failed, stage, deleted}
         assert database.execute("SELECT count(*) FROM logged_models").fetchone() == (0,)
-    gone = [*(made / "artifacts").rglob(f"*{model.model_id}*/artifacts")]
-    gone += [made / "artifacts" / run / "artifacts" for run in (failed, stage, deleted)]
+    gone = [*(old_original / "artifacts").rglob(f"*{model.model_id}*/artifacts")]
+    gone += [old_original / "artifacts" / run / "artifacts" for run in (failed, stage, deleted)]
     assert [path for path in gone if path.exists()] == []
-    assert all((made / "artifacts" / run / "artifacts" / "some.txt").exists() for run in kept)
+    assert all(
+        (old_original / "artifacts" / run / "artifacts" / "some.txt").exists() for run in kept
+    )
 
 
 def test_leavings_of_the_dead_and_what_was_not_used_for_long_go(root: Path, tmp_path: Path) -> None:
@@ -402,7 +404,7 @@ def test_git_packs_its_objects_and_forgets_none(
     assert has_commit(root, unnamed)
 
 
-def test_room_in_sqlite_files_is_given_back(root: Path) -> None:
+def test_free_space_of_sqlite_files_is_given_back(root: Path) -> None:
     path = root / "mlruns" / "mlflow.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE filler (x)")

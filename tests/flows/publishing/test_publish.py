@@ -31,14 +31,14 @@ TAG = "model/v1"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def registered_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A builder's clone with a version, all of it in one folder."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("original")
     root = folder / "builder"
     make_toy(root)
     run(root, "dvc", "repro", "-q")
     run(root, "git", "add", "-A")
-    run(root, "git", "commit", "-qm", "made")
+    run(root, "git", "commit", "-qm", "original")
     (root / "mlruns").mkdir()
     client, snapshot = store(root), capture(root)
     experiment = client.create_experiment("mammoflow", f"file://{folder}/artifacts")
@@ -59,10 +59,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def builder(made: Path, tmp_path: Path) -> Path:
+def builder(registered_original: Path, tmp_path: Path) -> Path:
     """The builder's clone with remotes of git and DVC, each test with its own."""
-    shutil.copytree(made / "builder", tmp_path / "builder", symlinks=True)
-    shutil.copytree(made / "origin.git", tmp_path / "origin.git")
+    shutil.copytree(registered_original / "builder", tmp_path / "builder", symlinks=True)
+    shutil.copytree(registered_original / "origin.git", tmp_path / "origin.git")
     root = tmp_path / "builder"
     git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
     git(root, "push", "--quiet", "origin", "main")

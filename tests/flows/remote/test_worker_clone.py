@@ -64,7 +64,7 @@ def test_the_lock_of_the_last_retrain_gives_way_to_one_that_was_committed(
     assert (clone / "dvc.lock").read_text() == "dvc.lock: 2\n"
 
 
-def test_other_changes_are_never_lost(origin: Path, clone: Path) -> None:
+def test_other_changes_are_never_overwritten(origin: Path, clone: Path) -> None:
     (clone / "params.yaml").write_text("mine\n")
     (clone / "dvc.lock").write_text("written by a retrain\n")
     before = git(clone, "rev-parse", "HEAD")
@@ -94,7 +94,7 @@ def test_a_clone_that_is_past_the_commit_stays(origin: Path, clone: Path) -> Non
     assert git(clone, "rev-parse", "HEAD") == second
 
 
-def test_data_come_along_with_the_commit(origin: Path, clone: Path) -> None:
+def test_data_are_brought_to_the_commit_as_well(origin: Path, clone: Path) -> None:
     command(origin, "dvc", "init", "-q")
     command(origin, "dvc", "remote", "add", "-q", "-d", "there", str(origin.parent / "remote"))
     (origin / "data").mkdir()

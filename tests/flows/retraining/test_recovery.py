@@ -224,7 +224,7 @@ def test_a_killed_retrain_leaves_no_stage_behind(mishaps: Told) -> None:
     assert not alive(mishaps.orphan)
 
 
-def test_a_full_disk_is_told(mishaps: Told) -> None:
+def test_a_full_disk_is_named_in_the_message(mishaps: Told) -> None:
     said = mishaps.said["disk full"]
     assert "No space left on device" in said or "File size limit exceeded" in said
 

@@ -204,7 +204,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
         up.wait(PATIENCE)
 
 
-def test_it_says_where_everything_is(toy: Toy) -> None:
+def test_up_says_where_servers_and_workers_are(toy: Toy) -> None:
     said = "".join(toy.said)
     assert toy.said[0].startswith("starting MLflow and Prefect")
     assert f"PREFECT_API_URL={toy.api}" in said
@@ -239,7 +239,7 @@ def test_prefect_has_what_prefect_yaml_declares(toy: Toy) -> None:
     assert rule["actions"][0]["state"] == "CRASHED"
 
 
-def test_the_schedule_makes_runs(toy: Toy) -> None:
+def test_the_schedule_starts_flow_runs(toy: Toy) -> None:
     deadline = time.monotonic() + PATIENCE
     waiting = {"retrain"}
     while waiting and time.monotonic() < deadline:

@@ -147,7 +147,9 @@ def test_a_path_or_method_that_is_none_gets_a_sentence(server: Server) -> None:
     assert connection.getresponse().status == 405
 
 
-def test_it_says_how_it_is(server: Server, dicoms: list[bytes]) -> None:
+def test_health_readiness_version_and_metrics_are_answered(
+    server: Server, dicoms: list[bytes]
+) -> None:
     server.post(dicoms[0])
     assert json.loads(server.get("/health")[1]) == {"status": "ok"}
     assert json.loads(server.get("/ready")[1]) == {"status": "ready"}
@@ -190,11 +192,11 @@ def test_a_full_queue_asks_to_come_again(folder: Path, dicoms: list[bytes]) -> N
         assert server.post(dicoms[0])[0] == 200
 
 
-def test_its_openapi_is_true_of_right_and_wrong_requests(server: Server) -> None:
+def test_the_openapi_holds_for_right_and_wrong_requests(server: Server) -> None:
     assert list(ask_by_openapi(server.url, number=1, examples=3)) == []
 
 
-def test_its_openapi_has_examples_that_are_as_the_schema_says(server: Server) -> None:
+def test_the_examples_in_the_openapi_fit_the_schema(server: Server) -> None:
     said = json.loads(server.get("/openapi.json")[1])
     answer = said["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]
     for exam in answer["example"]["exams"]:

@@ -28,7 +28,7 @@ print(repr(float(found["probability"][0])), found["error"][1], "torch" in sys.mo
 """
 
 
-def test_its_requirements_are_what_it_imports_and_nothing_else() -> None:
+def test_the_requirements_are_what_a_prediction_imports_and_nothing_else() -> None:
     modules = closure(ROOT / "mammo/portable/predictor.py")
     modules |= closure(ROOT / "mammo/serving/intake.py")
     imported: set[str] = set()

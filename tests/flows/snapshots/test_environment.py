@@ -19,15 +19,15 @@ NOW = describe_environment()
 LOCK = read_locked_packages((ROOT / "requirements.lock").read_text())
 
 
-def test_nothing_differs_from_itself() -> None:
+def test_an_environment_does_not_differ_from_itself() -> None:
     assert compare(NOW, NOW, LOCK) == []
 
 
-def test_it_survives_json() -> None:
+def test_an_environment_read_from_its_json_is_the_same() -> None:
     assert Environment.model_validate_json(NOW.model_dump_json()) == NOW
 
 
-def test_it_holds_what_can_matter_and_nobodys_name() -> None:
+def test_an_environment_holds_what_can_move_bits_and_no_name_of_a_person_or_machine() -> None:
     assert NOW.packages["torch"]
     assert NOW.python == platform.python_version()
     assert "mammoflow" not in NOW.packages

@@ -15,7 +15,7 @@ from flows.snapshots.snapshot import Snapshot
 from flows.tracking import arithmetic, registry
 from flows.tracking.arithmetic import describe_origin, measure
 
-HERE, THERE, OLD = ({"matrix product": name} for name in ("here", "there", "old"))
+LOCAL, REMOTE, OLD = ({"matrix product": name} for name in ("local", "remote", "old"))
 MACHINE = environment.describe_environment()
 
 
@@ -27,7 +27,7 @@ def snapshot(**hashes: str) -> Snapshot:
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "measure", lambda root: HERE)
+    monkeypatch.setattr(arithmetic, "measure", lambda root: LOCAL)
 
 
 def versions(monkeypatch: pytest.MonkeyPatch, *made: tuple[Snapshot, Environment | None]) -> None:
@@ -44,10 +44,10 @@ def made_by(families: Mapping[str, str], **elsewhere: Mapping[str, str]) -> Envi
 
 
 def test_what_ran_at_a_worker_is_told_from_what_ran_here() -> None:
-    outcomes = [Outcome("cut", "ran"), Outcome("train", "ran", THERE)]
+    outcomes = [Outcome("cut", "ran"), Outcome("train", "ran", REMOTE)]
     found = describe_origin(Path(), snapshot(cut="1", train="2"), outcomes, print)
-    assert found.arithmetic == HERE
-    assert found.elsewhere == {"train": THERE}
+    assert found.arithmetic == LOCAL
+    assert found.elsewhere == {"train": REMOTE}
 
 
 def test_what_did_not_run_is_of_the_newest_version_with_the_same_outs(
@@ -55,13 +55,13 @@ def test_what_did_not_run_is_of_the_newest_version_with_the_same_outs(
 ) -> None:
     versions(
         monkeypatch,
-        (snapshot(cut="1", train="0", score="9"), made_by(HERE)),
-        (snapshot(cut="0", train="2", score="9"), made_by(OLD, train=THERE)),
+        (snapshot(cut="1", train="0", score="9"), made_by(LOCAL)),
+        (snapshot(cut="0", train="2", score="9"), made_by(OLD, train=REMOTE)),
         (snapshot(cut="0", train="2", score="3"), made_by(OLD)),
     )
     outcomes = [Outcome(name, "cached") for name in ("cut", "train", "score")]
     found = describe_origin(Path(), snapshot(cut="1", train="2", score="3"), outcomes, print)
-    assert found.elsewhere == {"train": THERE, "score": OLD}  # and cut is of a machine like this
+    assert found.elsewhere == {"train": REMOTE, "score": OLD}  # and cut is of a machine like this
 
 
 @pytest.mark.parametrize("older", [[], [(snapshot(train="2"), None)]])
@@ -75,9 +75,9 @@ def test_of_outs_from_a_cache_nothing_is_known_without_a_record(
 
 def test_damaged_records_of_a_version_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = Snapshot("", {"dvc.lock": "stages: []"})
-    versions(monkeypatch, (damaged, made_by(OLD)), (snapshot(train="2"), made_by(THERE)))
+    versions(monkeypatch, (damaged, made_by(OLD)), (snapshot(train="2"), made_by(REMOTE)))
     found = describe_origin(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
-    assert found.elsewhere == {"train": THERE}
+    assert found.elsewhere == {"train": REMOTE}
 
 
 def test_a_measurement_that_fails_costs_no_training(

@@ -21,7 +21,7 @@ def models() -> list[str]:
     return [model.name for model in MlflowClient().search_registered_models()]
 
 
-def test_it_is_held_by_one_and_nothing_stays_behind() -> None:
+def test_one_clone_at_a_time_holds_a_lock_and_no_model_stays_behind() -> None:
     inside, most = 0, 0
 
     def work() -> None:
@@ -41,7 +41,7 @@ def test_it_is_held_by_one_and_nothing_stays_behind() -> None:
     assert models() == []
 
 
-def test_it_is_let_go_when_the_work_fails() -> None:
+def test_a_lock_is_released_when_the_work_fails() -> None:
     with pytest.raises(KeyError), hold_across_clones("looks"):
         raise KeyError
     assert models() == []

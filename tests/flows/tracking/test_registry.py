@@ -54,7 +54,7 @@ def version(root: Path) -> ModelVersion:
 
 
 @pytest.fixture
-def away(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def server_away(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """MLflow's server cannot be reached."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     before = mlflow.get_tracking_uri()
@@ -65,7 +65,7 @@ def away(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     mlflow.set_registry_uri(before)
 
 
-@pytest.mark.usefixtures("away")
+@pytest.mark.usefixtures("server_away")
 def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(root: Path) -> None:
     with pytest.raises(registry.FAULTS) as told:
         check_next_tag(root)  # an empty one would mean: delete the tag
@@ -75,7 +75,7 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(root: Pat
             ask()
 
 
-@pytest.mark.usefixtures("away")
+@pytest.mark.usefixtures("server_away")
 def test_what_a_version_was_made_in_is_not_taken_for_unrecorded(version: ModelVersion) -> None:
     def text(version: ModelVersion) -> str | None:
         return registry.read_artifact(registry.run_of(version), "snapshot/x")
@@ -85,14 +85,14 @@ def test_what_a_version_was_made_in_is_not_taken_for_unrecorded(version: ModelVe
             ask(version)
 
 
-@pytest.mark.usefixtures("away")
+@pytest.mark.usefixtures("server_away")
 def test_a_worker_does_without_a_server_that_it_cannot_reach(version: ModelVersion) -> None:
     before = dict(os.environ)
     assert _find_reachable_run(str(version.run_id)) == ""
     assert dict(os.environ) == before
 
 
-def test_what_is_not_there_is_none(version: ModelVersion) -> None:
+def test_a_record_that_is_not_there_is_none(version: ModelVersion) -> None:
     assert registry.environment_of(version) == describe_environment()
     assert registry.find(2) is None
     assert registry.read_artifact(str(version.run_id), "nothing.json") is None
@@ -169,7 +169,7 @@ def test_another_registrys_versions_are_told_before_any_work(tmp_path: Path) -> 
         check_next_tag(root)
     for choice in ("MLFLOW_TRACKING_URI", "mammoflow --model NAME", "MAMMOFLOW_MODEL"):
         assert choice in str(told.value)
-    (tmp_path / "origin.git").rename(tmp_path / "away")
+    (tmp_path / "origin.git").rename(tmp_path / "server_away")
     check_next_tag(root)  # whatever is published later, is compared then
 
 

@@ -144,7 +144,7 @@ def test_mlflow_predicts_a_csv_of_paths_in_any_folder(
     assert base64.b64decode(rows[2]["heatmap"]) == alone[1].heatmap
 
 
-def test_mlflow_serves_it(
+def test_mlflows_server_gives_the_answers_of_the_model(
     saved: Path, dicoms: list[bytes], alone: list[Prediction], tmp_path: Path
 ) -> None:
     port = free_port()
