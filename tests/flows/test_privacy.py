@@ -56,9 +56,9 @@ def test_nothing_personal_is_found_outside_the_data(challenged: Retrained) -> No
     }
     assert guilty == {}
     names = {path.name for path in searched}
-    places = {path.relative_to(challenged.root).parts[0] for path in searched}
+    folders = {path.relative_to(challenged.root).parts[0] for path in searched}
     assert {"mlflow.db", "index.html", "weights.safetensors", "manifest.csv"} <= names
-    assert {"outputs", "mlruns", ".dvc", ".git"} <= places
+    assert {"outputs", "mlruns", ".dvc", ".git"} <= folders
 
 
 def test_nothing_personal_is_said(registered: Retrained) -> None:

@@ -1,3 +1,3 @@
-"""What tests of several folders use, some of it in processes of their own."""
+"""What tests of several folders use; several modules run in processes of their own."""
 
-import stages  # noqa: F401  (pins what libraries read as they load: before a module here loads one)
+import stages  # noqa: F401  (pins what libraries read as they load: before one of these modules loads one)

@@ -35,7 +35,7 @@ MACROS = {
     "CONTAINER": ("0040a050", "0040a504"),
 }
 """What a content item has by its value type: the first elements of the macros that table C.17-5
-includes. The package has lost the conditions, and that the items of an item are items again. Left
+includes. The package lacks the conditions, and that the items of an item are items again. Left
 out: coordinates in three dimensions, which we do not use."""
 
 _ITEMS, _RELATIONSHIP, _REFERENCE = "0040a730", "0040a010", "0040db73"
@@ -69,7 +69,7 @@ def _objects(used: Table, rows: Table, attributes: dict[str, dict[str, Any]]) ->
     _section(objects, "A.1", "Introduction")
     needed = [row for row in used if row["ciodId"] in CLASSES]
     names = sorted({row["moduleId"] for row in needed})
-    place = {name: f"C.{number}" for number, name in enumerate(names, 1)}
+    chapters = {name: f"C.{number}" for number, name in enumerate(names, 1)}
     for number, ciod in enumerate(CLASSES, 2):
         section = _section(objects, f"A.{number}", f"{ciod} IOD")
         body = _table(_section(section, f"A.{number}.1", f"{ciod} IOD Modules"))
@@ -77,11 +77,11 @@ def _objects(used: Table, rows: Table, attributes: dict[str, dict[str, Any]]) ->
             if row["ciodId"] == ciod:
                 condition = f" - {row['conditionalStatement']}" if row["usage"] == "C" else ""
                 cells = _row(body, row["informationEntity"], row["moduleId"], "", row["usage"])
-                SubElement(cells[2][0], "xref", linkend=f"sect_{place[row['moduleId']]}")
+                SubElement(cells[2][0], "xref", linkend=f"sect_{chapters[row['moduleId']]}")
                 cells[3][0].text = f"{row['usage']}{condition}"
     for name in names:
         ours = [row for row in rows if row["moduleId"] == name]
-        section = _section(modules, place[name], name)
+        section = _section(modules, chapters[name], name)
         if name == CONTENT:
             _include(_table(section), "Content Item", "C.100")
             _content_item(modules, ours, attributes)

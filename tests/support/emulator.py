@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.imports import ROOT
+from tests.support.processes import inherited_environment
 
 QEMU = shutil.which("qemu-x86_64")
 NATIVE = "native"
@@ -59,17 +60,10 @@ def outputs_of(module: str, arguments: Mapping[str, Sequence[str]]) -> dict[str,
 
 def _start(processor: str, module: str, *arguments: str) -> "subprocess.Popen[str]":
     emulator = [] if processor == NATIVE else [str(QEMU), "-cpu", processor]
-    ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        # The last is what ultralytics sets as it is imported into the tests' process.
-        if not name.startswith(ours) and not name.endswith("_NUM_THREADS")
-    }
     return subprocess.Popen(
         [*emulator, sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env={**kept, "PYTHONPATH": str(ROOT), "MAMMOFLOW_STORE": "off"},
+        env={**inherited_environment(), "PYTHONPATH": str(ROOT), "MAMMOFLOW_STORE": "off"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

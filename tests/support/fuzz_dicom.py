@@ -105,37 +105,37 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 Change = Callable[[bytearray], None]
-Place = tuple[str, float]  # a part of the file, and a share of it
+Spot = tuple[str, float]  # a part of the file, and a share of it
 NASTY = [b"\0", b"\xff", b"\x7f\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"]
 
 
-def _overwrite(place: Place, value: bytes) -> Change:
+def _overwrite(spot: Spot, value: bytes) -> Change:
     def change(content: bytearray) -> None:
-        at = _at(content, place)
+        at = _at(content, spot)
         content[at : at + len(value)] = value
 
     return change
 
 
-def _insert(place: Place, value: bytes) -> Change:
+def _insert(spot: Spot, value: bytes) -> Change:
     def change(content: bytearray) -> None:
-        at = _at(content, place)
+        at = _at(content, spot)
         content[at:at] = value
 
     return change
 
 
-def _delete(place: Place, length: int) -> Change:
+def _delete(spot: Spot, length: int) -> Change:
     def change(content: bytearray) -> None:
-        at = _at(content, place)
+        at = _at(content, spot)
         del content[at : at + length]
 
     return change
 
 
-def _repeat(place: Place, length: int, times: int) -> Change:
+def _repeat(spot: Spot, length: int, times: int) -> Change:
     def change(content: bytearray) -> None:
-        at = _at(content, place)
+        at = _at(content, spot)
         content[at:at] = content[at : at + length] * times
 
     return change
@@ -160,9 +160,9 @@ def _value(tag: int, value: int) -> Change:
     return change
 
 
-def _at(content: bytearray, place: Place) -> int:
+def _at(content: bytearray, spot: Spot) -> int:
     """Where that is, never in the preamble: a file without its mark is refused at once."""
-    part, share = place
+    part, share = spot
     begin = 132 if part == "file" else content.rfind(b"\xe0\x7f\x10\x00") + 12
     end = min(len(content), begin + 100) if part == "head" else len(content)
     return min(begin + int(share * (end - begin)), len(content))

@@ -34,10 +34,10 @@ OF_MKL = (
     "expm1", "sin", "cos", "tan", "acos", "asin", "atan", "tanh", "erf", "erfc", "erfinv",
     "sigmoid",
 )  # fmt: skip
-"""What MKL computes, or may: on so many numbers, since some functions differ in few."""
+"""What MKL computes, or may: on so many numbers, since a function may differ in few of them."""
 
 RARE = {"log10", "log", "logit", "_foreach_log", "_foreach_log10", "_foreach_atan"}
-"""Differ in so few of the numbers that they are given here that on some machine none may."""
+"""They differ in few of the numbers of this module: on a machine it may be in none."""
 
 ANY, POSITIVE, UNIT, ABOVE_ONE = "any", "positive", "unit", "above one"
 

@@ -1,7 +1,21 @@
-"""Whether processes live."""
+"""Processes that tests start: their environment, and whether they live."""
 
+import os
 import time
 from pathlib import Path
+
+
+def inherited_environment() -> dict[str, str]:
+    """The environment of this process, without what would point a child elsewhere.
+
+    Nor what libraries set in this process as they were imported: ultralytics sets OMP_NUM_THREADS.
+    """
+    ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ours) and not name.endswith("_NUM_THREADS")
+    }
 
 
 def alive(pid: int) -> bool:

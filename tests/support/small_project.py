@@ -1,7 +1,6 @@
 """A whole small project in a folder of its own: our code, real git, real DVC, tiny phantoms."""
 
 import functools
-import os
 import shutil
 import subprocess
 import sys
@@ -22,10 +21,8 @@ from benchmarks.overhead import SMALL
 from mammo.datasets.phantom.draw import write_phantoms
 from tests.imports import ROOT
 from tests.support.markers import plant
+from tests.support.processes import inherited_environment
 
-TINY = {
-    **SMALL,
-}
 HISTORY = ("registered", "unchanged_again", "challenged", "leaking")
 """The project's states, by their fixtures, from the youngest to the oldest."""
 CODE = (
@@ -36,16 +33,8 @@ CODE = (
 
 
 def environment_of(root: Path) -> dict[str, str]:
-    """What a process of the project gets: its own code, and nothing that points it elsewhere.
-
-    Nor what libraries set in this process as they were imported: ultralytics sets OMP_NUM_THREADS.
-    """
-    ours = ("MLFLOW_", "PREFECT_", "MAMMOFLOW_")
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(ours) and not name.endswith("_NUM_THREADS")
-    }
+    """What a process of the project gets: its own code, and nothing that points it elsewhere."""
+    env = inherited_environment()
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     env["DVC_NO_ANALYTICS"] = "1"
     env["PYTHONPATH"] = str(root)  # the copy's code, not the one installed
@@ -87,7 +76,7 @@ def make_project(root: Path) -> None:
         else:
             shutil.copyfile(source, root / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, changes in TINY.items():
+    for section, changes in SMALL.items():
         params[section].update(changes)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     plan = yaml.safe_load((ROOT / "plan.yaml").read_text())

@@ -73,7 +73,7 @@ def write_tiny_outputs(params: Params, outputs: Path) -> pd.DataFrame:
     )
     rois["confidence"] = 0.9
     women = manifest["patient_id"].unique()
-    splits = [("train", "validation", "test")[place // 8] for place in range(len(women))]
+    splits = [("train", "validation", "test")[number // 8] for number in range(len(women))]
     split = pd.DataFrame({"patient_id": women, "split": splits})
     for name, table in (
         ("preprocess/manifest.csv", manifest),

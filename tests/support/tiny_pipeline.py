@@ -38,7 +38,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def prepare(folder: Path) -> None:
-    """Draw the data, and write the project's own settings with TINY's in their place."""
+    """Draw the data, and write the project's own settings with TINY's instead."""
     write_phantoms(folder / "data", women=9, seed=9, long_side=256, workers=1)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings["threads"] = 1  # two would wait for each other on the processors that emulators share

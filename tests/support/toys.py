@@ -103,7 +103,7 @@ RUN_STAGES = """
             print(outcome.stage, outcome.fate)
 
     toy()
-"""  # [POOL STAGE...]: the stages as a flow, those of the pool through a worker; else all in place
+"""  # [POOL STAGE...]: the stages as a flow, those of the pool through a worker
 
 
 def make_toy(root: Path) -> None:

@@ -264,7 +264,7 @@ def test_a_policy_that_is_dated_back_is_found(copy: Path, signed: Path) -> None:
 
 
 def test_a_policy_that_was_put_in_before_the_look_is_found(copy: Path, signed: Path) -> None:
-    """By the builder's own key, in the place of the one that was there."""
+    """By the builder's own key, instead of the one that was there."""
     easy = plan(sensitivity_floor=0.5)
     old = (copy / LEDGER).read_text().splitlines()[4]
     position = read_line(old).predicate[POSITION]

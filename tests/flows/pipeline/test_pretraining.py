@@ -1,4 +1,4 @@
-"""Weights that are pretrained here belong to the record: noticed, fetched, and made again."""
+"""Weights of a pretraining belong to the record: noticed, fetched, and made again."""
 
 import shutil
 from pathlib import Path
@@ -125,7 +125,7 @@ def test_what_was_pretrained_is_tracked_and_its_card_is_gits(project: Path) -> N
     assert hash_weights(project) == lock_hash(project)
     (project / FILE).unlink()
     assert hash_weights(project) == lock_hash(project)
-    shutil.rmtree(project / "pretraining/data")  # which need not be here
+    shutil.rmtree(project / "pretraining/data")  # which may be missing
     ensure_weights(project, print)
     assert (project / FILE).exists()
 

@@ -71,9 +71,9 @@ def test_loopback_takes_no_proxy(address: str, name: str, monkeypatch: pytest.Mo
     with pytest.raises(httpx.ConnectError):
         httpx.get(address)
     proxies.exempt(proxies.LOOPBACK)
-    for place in (address, address.replace("127.0.0.1", "localhost")):
-        assert httpx.get(place).is_success
-        assert requests.get(place, timeout=10).ok
+    for url in (address, address.replace("127.0.0.1", "localhost")):
+        assert httpx.get(url).is_success
+        assert requests.get(url, timeout=10).ok
 
 
 @pytest.mark.parametrize(

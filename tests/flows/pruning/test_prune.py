@@ -63,7 +63,7 @@ stages:
     params: [seed]
     outs: [outputs/one.txt, outputs/many]
 """
-GENERATIONS = ("forgotten", "registered", "elsewhere", "here")
+GENERATIONS = ("forgotten", "registered", "elsewhere", "current")
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def old_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             git(root, "push", "--quiet", "origin", generation)
             git(root, "checkout", "--quiet", "main")
             git(root, "branch", "--quiet", "-D", generation)
-    for place in (folder / "remote", root / ".dvc" / "cache"):
-        for path in place.rglob("*"):
+    for top in (folder / "remote", root / ".dvc" / "cache"):
+        for path in top.rglob("*"):
             os.utime(path, (OLD, OLD))
     return folder
 
@@ -127,7 +127,7 @@ def ended_run(
     tags = {"mlflow.parentRunId": parent} if parent else {}
     at = int(OLD * 1000)
     made = str(client.create_run(experiment, start_time=at, tags=tags).info.run_id)
-    client.log_text(made, "x" * 1000, "some.txt")
+    client.log_text(made, "x" * 1000, "notes.txt")
     if status != "RUNNING":
         client.set_terminated(made, status, end_time=at)
     return made
@@ -157,9 +157,9 @@ def objects_of(old_original: Path, outs: dict[str, str]) -> set[str]:
     return {md5 for path, top in outs.items() for _, md5 in whole.objects(path, top)}
 
 
-def there(place: Path) -> set[str]:
+def there(top: Path) -> set[str]:
     """The hashes of the objects in DVC's cache or on a remote."""
-    files = (place / "files" / "md5").rglob("*")
+    files = (top / "files" / "md5").rglob("*")
     return {path.parent.name + path.name for path in files if path.is_file()}
 
 
@@ -213,10 +213,10 @@ def test_an_entry_of_the_run_cache_goes_with_what_it_names(
     old_original: Path, root: Path, tmp_path: Path
 ) -> None:
     """Else DVC would take the newest entry of a key for whole, whatever it names."""
-    places = (root / ".dvc" / "cache" / "runs", tmp_path / "remote" / "runs")
-    before = [[path for path in place.rglob("*") if path.is_file()] for place in places]
+    tops = (root / ".dvc" / "cache" / "runs", tmp_path / "remote" / "runs")
+    before = [[path for path in top.rglob("*") if path.is_file()] for top in tops]
     gc(root, Policy(remote=True))
-    gone = named(old_original, root, "forgotten") - named(old_original, root, "here")
+    gone = named(old_original, root, "forgotten") - named(old_original, root, "current")
     for files in before:
         [entry] = [path for path in files if not path.exists()]
         saved = old_original / entry.relative_to(tmp_path)
@@ -262,11 +262,11 @@ def test_a_version_without_its_tag_is_known_by_its_record_in_mlflow(
     assert named(old_original, root, "registered") <= there(tmp_path / "remote")
 
 
-@pytest.mark.parametrize("lost", ["its list", "its tag and its record"])
+@pytest.mark.parametrize("missing", ["its list", "its tag and its record"])
 def test_where_it_cannot_be_told_what_a_version_needs_no_object_goes(
-    old_original: Path, root: Path, tmp_path: Path, lost: str
+    old_original: Path, root: Path, tmp_path: Path, missing: str
 ) -> None:
-    if lost == "its list":
+    if missing == "its list":
         (stage,) = read_lock(read_tag(root, TAG))
         md5 = stage.outs["outputs/many"]
         path = root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
@@ -282,7 +282,7 @@ def test_where_it_cannot_be_told_what_a_version_needs_no_object_goes(
     [note] = found.notes
     assert note.startswith("superseded outs in DVC's cache were left: what version 1 ")
     assert there(root / ".dvc" / "cache") == before
-    if lost == "its list":  # the remote has it
+    if missing == "its list":  # the remote has it
         assert gc(root, Policy(remote=True)).notes == []
         assert named(old_original, root, "registered") <= there(tmp_path / "remote")
 
@@ -352,7 +352,7 @@ def test_runs_of_which_no_version_came_go_with_their_artifacts_and_rows(
     gone += [old_original / "artifacts" / run / "artifacts" for run in (failed, stage, deleted)]
     assert [path for path in gone if path.exists()] == []
     assert all(
-        (old_original / "artifacts" / run / "artifacts" / "some.txt").exists() for run in kept
+        (old_original / "artifacts" / run / "artifacts" / "notes.txt").exists() for run in kept
     )
 
 

@@ -230,7 +230,7 @@ def test_without_a_remote_it_can_only_be_audited_here(builder: Path, lacking: st
 def test_a_remote_that_was_away_gets_it_the_next_time(builder: Path, tmp_path: Path) -> None:
     (tmp_path / "origin.git").rename(tmp_path / "away")
     assert not publish(builder, 1, print).complete
-    assert said().startswith("no: git ls-remote origin")
+    assert said().startswith("no: git ls-remote --refs origin")
     [still] = publish_pending(builder, print)
     assert not still.complete
     (tmp_path / "away").rename(tmp_path / "origin.git")

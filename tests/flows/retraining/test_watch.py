@@ -163,7 +163,8 @@ def version(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.chdir(root)
     client = store(root)
     experiment = registry.open_store(root)
-    run = runs.start_retrain(experiment, Snapshot("0" * 40, {}), "here", "d1", "retrain 0000000")
+    snapshot = Snapshot("0" * 40, {})
+    run = runs.start_retrain(experiment, snapshot, "workspace", "d1", "retrain 0000000")
     client.create_registered_model(MODEL)
     made = client.create_model_version(MODEL, source=str(root), run_id=run)
     aliases.move(CHALLENGER, int(made.version), aliases.AUTOMATIC, "registered by a retrain")
@@ -401,4 +402,4 @@ def half_registered(root: Path, version: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def repair(root: Path, said: list[str]) -> None:
-    recovery._finish_versions(MlflowClient(), root, "here", said.append)
+    recovery._finish_versions(MlflowClient(), root, "workspace", said.append)

@@ -1,7 +1,7 @@
 """mammoflow up, and stages run by a worker in a clone of its own: real servers, real processes.
 
 The project is a toy of shell stages, in three clones of one repository: `worker` has servers and
-workers, `parent` retrains through them, `here` does everything in place.
+workers, `parent` retrains through them, `alone` runs each stage itself.
 """
 
 import os
@@ -166,7 +166,7 @@ def make_clones(folder: Path) -> None:
     command(origin, "dvc", "remote", "add", "-q", "-d", "there", str(folder / "remote"))
     command(origin, "git", "add", "-A")
     command(origin, "git", "commit", "-qm", "a toy")
-    for clone in ("worker", "parent", "here"):
+    for clone in ("worker", "parent", "alone"):
         command(folder, "git", "clone", "-q", str(origin), clone)
 
 
@@ -251,17 +251,17 @@ def test_the_schedule_starts_flow_runs(toy: Toy) -> None:
     assert waiting == set()
 
 
-def test_a_stage_in_a_pool_ends_with_the_same_lock_as_in_place(toy: Toy) -> None:
-    here, parent = toy.folder / "here", toy.folder / "parent"
-    command(here, "dvc", "repro", "last")
+def test_a_stage_in_a_pool_ends_with_the_same_lock_as_without_a_worker(toy: Toy) -> None:
+    alone, parent = toy.folder / "alone", toy.folder / "parent"
+    command(alone, "dvc", "repro", "last")
     run = toy.flow("base", "train", "last")
     said, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, said
     assert f"trained in {toy.folder / 'worker'}/.dvc/tmp/snapshots/" in said
     assert {"base ran", "train ran", "last ran"} <= set(said.splitlines())
-    assert (parent / "dvc.lock").read_bytes() == (here / "dvc.lock").read_bytes()
+    assert (parent / "dvc.lock").read_bytes() == (alone / "dvc.lock").read_bytes()
     for path in ("weights.txt", "last.txt", "m.json", "many/2.txt"):
-        assert (parent / "outputs" / path).read_bytes() == (here / "outputs" / path).read_bytes()
+        assert (parent / "outputs" / path).read_bytes() == (alone / "outputs" / path).read_bytes()
     assert "train" not in command(parent, "dvc", "status").stdout
     # The worker's clone is as it was, but for its cache.
     assert command(toy.folder / "worker", "git", "status", "--porcelain").stdout == ""
@@ -288,7 +288,7 @@ def test_a_failed_or_crashed_child_fails_the_task_with_its_last_lines(toy: Toy) 
     last = said[said.rindex("flows.processes.follow.CommandError") :]
     assert "run-stage/gpu ended as Failed" in last
     assert "no such breast" in last
-    # What it said in its last second may be lost with it.
+    # What it said in its last second may be missing.
     assert "run-stage/gpu ended as Crashed: Process exited with status code: -9" in last
 
 
@@ -322,9 +322,9 @@ def test_a_killed_worker_is_started_again_and_the_next_run_ends_as_if_nothing_ha
     again = toy.flow("orphaned")
     said, _ = again.communicate(timeout=PATIENCE)
     assert "orphaned ran" in said, said
-    here, parent = toy.folder / "here", toy.folder / "parent"
-    command(here, "env", f"TOY={toy.folder}", "dvc", "repro", "--single-item", "orphaned")
-    locks = [yaml.safe_load((clone / "dvc.lock").read_text()) for clone in (here, parent)]
+    alone, parent = toy.folder / "alone", toy.folder / "parent"
+    command(alone, "env", f"TOY={toy.folder}", "dvc", "repro", "--single-item", "orphaned")
+    locks = [yaml.safe_load((clone / "dvc.lock").read_text()) for clone in (alone, parent)]
     assert locks[0]["stages"]["orphaned"] == locks[1]["stages"]["orphaned"]
 
 
@@ -404,7 +404,7 @@ def test_the_end_of_it_is_the_end_of_every_process(toy: Toy) -> None:
 )
 def test_a_mistake_is_one_sentence(toy: Toy, arguments: list[str], sentence: str) -> None:
     result = command(
-        toy.folder / "here", sys.executable, "-m", "flows.cli", "up", *arguments, check=False
+        toy.folder / "alone", sys.executable, "-m", "flows.cli", "up", *arguments, check=False
     )
     assert result.returncode == 1
     assert sentence in result.stdout

@@ -187,7 +187,7 @@ def test_a_full_queue_asks_to_come_again(folder: Path, dicoms: list[bytes]) -> N
             refused = connection.getresponse()
             assert (refused.status, refused.getheader("Retry-After")) == (503, "1")
             assert server.get("/health")[0] == 200
-        while server.get("/ready")[0] != 200:  # its client has gone: the place is free again
+        while server.get("/ready")[0] != 200:  # its client has gone: another request may come
             pass
         assert server.post(dicoms[0])[0] == 200
 

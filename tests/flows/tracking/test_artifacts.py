@@ -1,7 +1,7 @@
 """Artifacts can be had wherever the registry can: alone, through a server, moved and copied.
 
 The registry is real and so is the server, which is started as `mammoflow up` starts it; the
-project has the form of ours, with a model of three lines in the place of the predictor.
+project has the form of ours, with a model of three lines instead of the predictor.
 """
 
 import getpass
@@ -201,9 +201,9 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def as_before(root: Path, place: str) -> None:
-    """Give the registry the rows that it had when addresses were absolute ones of `place`."""
-    folder = f"{place}/mlruns/artifacts"
+def as_before(root: Path, clone: str) -> None:
+    """Give the registry the rows that it had when addresses were absolute ones of `clone`."""
+    folder = f"{clone}/mlruns/artifacts"
     with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as opened:
         for table, column in addresses._COLUMNS:
             opened.execute(
@@ -212,7 +212,7 @@ def as_before(root: Path, place: str) -> None:
             )
         opened.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0",
-            (f"{place}/mlruns/0",),
+            (f"{clone}/mlruns/0",),
         )
         opened.commit()
 
@@ -363,8 +363,8 @@ def test_a_registry_from_before_is_mended_when_it_is_opened(clone: Path) -> None
     own = "file:///home/ann/notebooks/mlruns/artefacts/1"
     with at_work_in(clone):
         client = MlflowClient()
-        for name, place in (("on S3", elsewhere), ("by hand", own)):
-            client.create_experiment(name, artifact_location=place)
+        for name, location in (("on S3", elsewhere), ("by hand", own)):
+            client.create_experiment(name, artifact_location=location)
         assert str(registry.get_version(1).source).startswith("models:/")
         with pytest.raises(UserError, match=r"has no snapshot/snapshot\.json"):
             registry.snapshot_of(registry.get_version(1))
