@@ -287,7 +287,11 @@ def show_small_losses(plan: Plan, rows: int) -> None:
         f"{rows} rows of {CHALLENGERS} challengers, each truly 0.01 of auROC worse than the "
         f"champion of that moment; {women} test women, margin {margin}"
     )
-    show(title, ["plan", "worse at the end", "at most", f"rows that are worse by more than {margin}"], found)
+    show(
+        title,
+        ["plan", "worse at the end", "at most", f"rows that are worse by more than {margin}"],
+        found,
+    )
 
 
 def show_power(plan: Plan, rows: int) -> None:
