@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.audit.record import ComparedOut, ComparedStage, OutLikeness
 from flows.pipeline.first_weights import has_dvc_file, read_tracked_weights
-from flows.pipeline.graph import worth_showing
+from flows.pipeline.graph import skip_hints
 from flows.pipeline.lock_and_cache import Cache, LockedStage, parse_lock
 from flows.pipeline.pretraining import read_pretraining, read_pretraining_data
 from flows.processes.follow import follow
@@ -191,7 +191,7 @@ def _dvc(folder: Path, say: Say, *arguments: str) -> None:
     follow(
         [*DVC, "--wait-for-lock", *arguments],
         folder,
-        lambda line: say(line) if worth_showing(line) else None,
+        skip_hints(say),
         # The snapshot's own code, not the auditor's. No run of MLflow to log to, no stored results,
         # no earlier checkpoints, and no workers, which may have other code.
         {

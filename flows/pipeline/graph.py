@@ -195,7 +195,12 @@ def _read_fate(name: str, lines: Sequence[str]) -> Fate:
     return "unchanged"
 
 
-def worth_showing(line: str) -> bool:
-    """Whether a line of `dvc repro` is about the stage, and not a hint to use git."""
+def skip_hints(say: Say) -> Say:
+    """What takes lines of `dvc repro`, and hands on those about the stage: no hints to use git."""
     hints = ("To track the changes", "To enable auto staging", "Use `dvc push`", "\tgit ", "\tdvc ")
-    return bool(line.strip()) and not line.startswith(hints)
+
+    def say_if_about_the_stage(line: str) -> None:
+        if line.strip() and not line.startswith(hints):
+            say(line)
+
+    return say_if_about_the_stage

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
-from flows.pipeline.graph import Stage, read_pipeline, repro, worth_showing
+from flows.pipeline.graph import Stage, read_pipeline, repro, skip_hints
 from flows.pipeline.lock_and_cache import require_form
 from flows.pipeline.transfer import pull_deps, push_result
 from flows.processes.checked import RunId, checked
@@ -42,11 +42,7 @@ def run_requested_stage(stage: str, snapshot: str, mlflow_run: str = "") -> Stat
         A completed state whose message is a `StageResult` as JSON, or a failed one that says why.
     """
     root, logger = Path.cwd(), get_run_logger()
-
-    def say(line: str) -> None:
-        if worth_showing(line):
-            logger.info(line)
-
+    say = skip_hints(logger.info)
     try:
         wanted = Snapshot.from_json(snapshot, "the run's parameter `snapshot`")
         _fetch_commit(root, wanted.commit)

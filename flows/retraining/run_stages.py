@@ -12,7 +12,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from flows.pipeline.graph import Outcome, Stage, repro, worth_showing
+from flows.pipeline.graph import Outcome, Stage, repro, skip_hints
 from flows.processes.follow import CommandError, stop_all
 from flows.promotion import budget
 from flows.promotion.budget import NoLookLeftError
@@ -54,11 +54,7 @@ def bring_up_to_date(
     if looks is not None and Path(PREDICTIONS_OUT) in stage.outs:
         budget.take(root, capture(root), looks, logger.info)
     run = runs.start_stage(experiment, parent, stage)
-
-    def say(line: str) -> None:
-        if worth_showing(line):
-            logger.info(line)
-
+    say = skip_hints(logger.info)
     with runs.end_afterwards(run):
         if elsewhere:
             outcome = run_in_pool(stage, root, run, say)

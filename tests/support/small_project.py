@@ -126,7 +126,11 @@ def store(root: Path) -> MlflowClient:
 
 
 def all_runs(root: Path) -> list[Run]:
-    client = store(root)
+    return list_runs(store(root))
+
+
+def list_runs(client: MlflowClient) -> list[Run]:
+    """The runs of every experiment."""
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(ids, max_results=1000))
 

@@ -22,6 +22,7 @@ from flows.pipeline.transfer import pull_deps, push_deps
 from flows.publishing.publish import _push_objects
 from flows.snapshots.snapshot import capture, materialise
 from mammo.base.errors import UserError
+from tests.flows.pipeline.test_first_weights import lock_hash
 from tests.imports import ROOT
 from tests.support.small_project import command
 
@@ -98,11 +99,6 @@ def commit(root: Path, message: str) -> None:
 def change_settings(root: Path, **changes: object) -> None:
     settings = yaml.safe_load((root / SETTINGS).read_text())
     (root / SETTINGS).write_text(yaml.safe_dump(settings | changes))
-
-
-def lock_hash(root: Path) -> str:
-    (dep,) = yaml.safe_load((root / "dvc.lock").read_text())["stages"]["train"]["deps"]
-    return str(dep["md5"])
 
 
 def test_where_nothing_is_pretrained_dvc_sees_nothing_of_it(without_pretraining: Path) -> None:

@@ -21,7 +21,6 @@ import httpx
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from flows.processes.folder_lock import only_one
 from flows.retraining.recovery import repair_dvc, workspace_id
@@ -29,6 +28,7 @@ from flows.snapshots.snapshot import read_tag
 from flows.tracking.registry import MODEL
 from mammo.base.errors import UserError
 from tests.support.processes import alive, gone
+from tests.support.small_project import list_runs
 from tests.support.toys import (
     Retrain,
     environment,
@@ -189,12 +189,6 @@ def registry_of(root: Path) -> MlflowClient:
     return MlflowClient(uri, uri)
 
 
-def runs(root: Path) -> list[Run]:
-    client = registry_of(root)
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(ids, max_results=1000))
-
-
 def assert_one_whole_version(root: Path) -> None:
     client = registry_of(root)
     [version] = client.search_model_versions(f"name = '{MODEL}'")
@@ -205,7 +199,7 @@ def assert_one_whole_version(root: Path) -> None:
     # So the next retrain will find that nothing has changed.
     assert snapshot.files["dvc.lock"] == (root / "dvc.lock").read_text()
     assert client.get_run(str(version.run_id)).info.status == "FINISHED"
-    assert not [run for run in runs(root) if run.info.status == "RUNNING"]
+    assert not [run for run in list_runs(registry_of(root)) if run.info.status == "RUNNING"]
 
 
 def test_a_killed_stage_fails_the_retrain_and_is_named(mishaps: Told) -> None:
@@ -237,7 +231,7 @@ def test_after_all_of_it_a_retrain_ends_as_if_nothing_had_been(
     for mended in ("DVC's list of locks named processes that have ended", "dvc.lock was cut short"):
         assert mended in mishaps.said["good"]
     # The flow that was killed had its own run and the stage's.
-    assert [run.info.status for run in runs(mishaps.root)].count("KILLED") == 2
+    assert [run.info.status for run in list_runs(registry_of(mishaps.root))].count("KILLED") == 2
 
 
 def test_without_mlflow_the_outs_stay_and_are_registered_once(
@@ -259,7 +253,7 @@ def test_a_run_in_prefect_links_to_its_run_in_mlflow(
 ) -> None:
     url = f"{prefect['PREFECT_API_URL']}/artifacts/latest/filter"
     [link] = httpx.post(url, json={"artifacts": {"key": {"any_": ["mlflow"]}}}).json()
-    ids = [run.info.run_id for run in runs(without_mlflow.root)]
+    ids = [run.info.run_id for run in list_runs(registry_of(without_mlflow.root))]
     assert any(f"/runs/{run}" in link["data"] for run in ids)
     assert "by hand" in link["description"]
 

@@ -47,6 +47,7 @@ from mammo.base.errors import UserError
 from mammo.base.settings import load_params
 from mammoflow_artifacts import artifact_repository, sqlite_file
 from tests.imports import ROOT, imports_of
+from tests.support.contents import contents
 from tests.support.toys import environment, free_port
 
 MODEL = """
@@ -192,15 +193,6 @@ def of_this_machine(text: str) -> bool:
     return bool(path) or text == getpass.getuser() or tempfile.gettempdir() in text
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 def as_before(root: Path, clone: str) -> None:
     """Give the registry the rows that it had when addresses were absolute ones of `clone`."""
     folder = f"{clone}/mlruns/artifacts"
@@ -286,7 +278,7 @@ def test_a_clone_that_was_moved_has_its_artifacts_and_takes_more(
 
 
 def test_what_is_done_in_a_copy_stays_in_the_copy(alone: Path, clone: Path) -> None:
-    before = content(alone)
+    before = contents(alone)
     with at_work_in(clone):
         run = run_of_version_1()
         check_readable(run)
@@ -294,7 +286,7 @@ def test_what_is_done_in_a_copy_stays_in_the_copy(alone: Path, clone: Path) -> N
         registered(clone, SECOND)
         assert says(2) == float(SECOND)
     assert (clone / "mlruns/artifacts" / run / "artifacts/note.txt").read_text() == "by the copy"
-    after = content(alone)
+    after = contents(alone)
     assert [name for name in before | after if before.get(name) != after.get(name)] == []
 
 
@@ -405,11 +397,11 @@ def test_what_a_copy_has_put_into_the_original_comes_home(alone: Path, tmp_path:
     as_before(copy, str(original))
     for folder in (run, "models"):
         shutil.rmtree(copy / "mlruns/artifacts" / folder)
-    before = content(original)
+    before = contents(original)
     with at_work_in(copy):
         registry.open_store(copy)
         check_readable(run)
-    assert content(original) == before
+    assert contents(original) == before
     assert {path.name for path in (copy / "mlruns/artifacts").iterdir()} == {run, "models"}
 
 
