@@ -1,7 +1,7 @@
 """Which standard a re-run must meet; chosen before anything runs again.
 
-Where this machine computes as the machines did that made a version, the bytes must be the same.
-Where it does not, training gives other weights, and the models are compared by what they do.
+If this machine computes as the machines that made a version, the bytes must be the same. If not,
+training gives other weights, and the models are compared by what they do.
 """
 
 from collections.abc import Mapping, Sequence

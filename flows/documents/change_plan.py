@@ -1,7 +1,7 @@
 """What may change between versions, and by which rules: of the snapshot's plan, or its settings.
 
-Of versions from before there was a plan, the policy stands in params.yaml, and nothing says what
-may change. Read as plain YAML: a version's own code is what once validated it.
+A version from before there was a plan has its policy in params.yaml, and nothing says what may
+change. The files are read as plain YAML: the version's own code has validated them.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ import yaml
 from mammo.base.errors import UserError
 
 FILE = Path("documents/provider.yaml")
-"""In the clone; it need not be there."""
+"""The path in the clone; the file may be missing."""
 
 ASKED: Mapping[str, str] = {
     "provider": "name, address and contact of the provider of the system",

@@ -3,8 +3,8 @@
     mammoflow keys new build-server --role builder
 
 A private key is a PEM file that only its owner can read, in the folder MAMMOFLOW_KEYS (in one's
-home if it is not set); MAMMOFLOW_KEY names a single file instead. Where there is none whose public
-half is in `keys/`, nothing is signed, and everything works as without keys.
+home if it is not set); MAMMOFLOW_KEY names a single file instead. If no private key has its public
+half in `keys/`, nothing is signed, and everything else works.
 """
 
 import functools

@@ -1,6 +1,6 @@
-"""What flows sign, where a key of the role that it needs is there; else nothing happens.
+"""What flows sign: each function adds one line to the ledger, and returns it.
 
-Each function adds one line to the ledger, and returns it, or None where nobody signs.
+If there is no key of a role that may sign it, it does nothing and returns None.
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """The record of an answered study: what was found in each image, and what was reported.
 
-With it a later image gets a report on the whole exam, though the pixels are gone by then.
+A later image gets a report on the whole exam from it, when the pixels are no longer kept.
 """
 
 from collections.abc import Mapping

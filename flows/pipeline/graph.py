@@ -95,7 +95,7 @@ def _is_of_the_pipeline(stage: Any) -> bool:
 def status(root: Path) -> dict[str, Any]:
     """What `dvc status` finds out of date: for each stage or .dvc file, the changes.
 
-    Of pretraining/ only what a retrain takes from it counts, and the stages that take it tell that.
+    Stages of pretraining/ do not count: what a retrain takes from them, the other stages tell.
 
     Raises:
         UserError: with DVC's own words if it fails.
@@ -105,7 +105,7 @@ def status(root: Path) -> dict[str, Any]:
 
 
 def status_of(root: Path, *targets: str) -> dict[str, Any]:
-    """What `dvc status` finds of some targets, such as another dvc.yaml; of all, without any.
+    """What `dvc status` finds of targets, such as another dvc.yaml; of all, if none is given.
 
     Raises:
         UserError: with DVC's own words if it fails.
@@ -196,7 +196,7 @@ def _read_fate(name: str, lines: Sequence[str]) -> Fate:
 
 
 def skip_hints(say: Say) -> Say:
-    """What takes lines of `dvc repro`, and hands on those about the stage: no hints to use git."""
+    """Hand on to `say` only the lines of `dvc repro` about the stage: no hints to use git."""
     hints = ("To track the changes", "To enable auto staging", "Use `dvc push`", "\tgit ", "\tdvc ")
 
     def say_if_about_the_stage(line: str) -> None:

@@ -60,7 +60,7 @@ def _parse_settings(text: str) -> dict[str, Any]:
 def read_pretraining(root: Path) -> list[LockedStage]:
     """The stages of a pretraining as its dvc.lock has them, each by its address for DVC.
 
-    None if nothing is pretrained, or if nothing has been made yet.
+    There are none if no weights are pretrained, or if none have been made yet.
 
     Raises:
         UserError: if the lock is not what DVC writes.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 DVC = (sys.executable, "-P", __file__)
-"""The command. By its file, since it also runs in the folders of commits that did not have it."""
+"""The command. It names this file, since it also runs in the folders of commits without it."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     # It asks before each stage, puts what it wrote into git's index, or leaves git alone.

@@ -3,8 +3,8 @@
     python -m flows.publishing.push_objects HASHES.json ANSWER.json  # DVC's hashes; an `PushResult`
 
 `dvc push` and `dvc status --cloud` take all files of a folder for pushed if the remote has the
-folder's list. A file that is missing there stays missing, without a message. Nor do they
-distinguish a remote that lacks a file from one that does not answer.
+folder's list. A file that is missing there stays missing, without a message. They do not
+distinguish a remote that lacks a file from one that does not answer, either.
 """
 
 import json

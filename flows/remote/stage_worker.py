@@ -1,7 +1,7 @@
 """What a worker does for a retrain on another machine: one stage of a snapshot, in its own clone.
 
 It is the deployment `run-stage/gpu` of prefect.yaml; `mammoflow up --workers gpu` starts a worker.
-Files are exchanged through DVC's default remote. Of the clone, only its cache changes.
+Files are exchanged through DVC's default remote. Nothing changes in the clone but its cache.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Requests are answered by the model: processes read the files, one thread runs the networks.
 
-Images that arrive within a few milliseconds are handed to that thread together. In it each goes
-through the networks alone: the size of a batch would change the last bits of an answer.
+Images that arrive within a few milliseconds are handed to that thread together. Each goes through
+the networks alone: the size of a batch would change the last bits of an answer.
 """
 
 import asyncio

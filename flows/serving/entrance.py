@@ -40,7 +40,7 @@ class Entrance:
     def admit(self) -> Iterator[Path]:
         """Count a request until the block ends; yields the folder for its files, which goes then.
 
-        Whoever calls this has called `require_room`.
+        To be called after `require_room`.
         """
         folder = Path(tempfile.mkdtemp(dir=self._scratch))
         self._count(1)

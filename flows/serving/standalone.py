@@ -47,7 +47,7 @@ REQUIREMENTS = (
     "pyyaml",
     "rich",
 )
-"""The packages that a prediction imports. Of OpenCV, the build without libraries of the system."""
+"""The packages that a prediction imports; OpenCV as the build that needs no system libraries."""
 
 
 def export_version(reference: str, folder: Path) -> float:

@@ -26,7 +26,7 @@ Arithmetic = Mapping[str, str]
 def measure(folder: Path) -> dict[str, str]:
     """The arithmetic of this machine: see `mammo.assurance.fingerprint`.
 
-    In a process of its own, with the pins and threads of the project's own stages.
+    It is computed in a process of its own, with the pins and threads of the project's own stages.
 
     Args:
         folder: a project, or a snapshot that was materialised: its code and params.yaml count.
@@ -82,8 +82,8 @@ def describe_origin(
 def _find_in_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Arithmetic]]:
     """The arithmetic that made the outs of stages that did not run.
 
-    The newest version that has the same outs has recorded it. For outs that came from a cache and
-    belong to no version, it is empty.
+    The newest version that has the same outs has recorded it. It is empty for outs that came from a
+    cache and belong to no version.
     """
     wanted = {stage.name: stage for stage in stages}
     for version in registry.list_versions() if wanted else ():

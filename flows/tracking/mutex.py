@@ -1,7 +1,7 @@
 """One clone at a time, across all clones that share a registry.
 
-MLflow has no locks. What its database does refuse is a second registered model of the same name, so
-that is the lock: whoever makes the model holds it, and removes it when done.
+MLflow has no locks, but its database refuses a second registered model of the same name. So the
+model is the lock: whoever makes it holds the lock, and removes it when done.
 """
 
 import random

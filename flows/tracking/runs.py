@@ -1,6 +1,6 @@
 """The runs of MLflow that a retrain and its stages make: params, metrics, plots and data sets.
 
-What is logged of a stage is what dvc.yaml declares for it; this module knows no stage by name.
+dvc.yaml declares what is logged of a stage; this module knows no stage by name.
 """
 
 import json

@@ -47,7 +47,7 @@ class MammogramClassifier(PythonModel):
         """A row of `register.SIGNATURE` for each file; the box is in pixels of the stored image.
 
         A file that cannot be read has its reason in `error`, and nothing else; `error` is empty for
-        the others. Of `params`, `heatmap` says whether one is drawn.
+        the others. `heatmap` in `params` says whether one is drawn.
         """
         heatmap = bool((params or {}).get("heatmap", True))
         rows = [self._answer(file, heatmap) for file in model_input["dicom"]]
