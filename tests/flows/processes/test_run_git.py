@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from flows.processes import run_git
-from flows.processes.run_git import changed_between, fetch, file_at, git
+from flows.processes.run_git import (
+    changed_between,
+    fetch,
+    file_at,
+    git,
+    has_ref,
+    is_ancestor,
+    list_paths,
+    read_remote_refs,
+)
 from flows.remote.worker_clone import fast_forward
 from flows.snapshots.snapshot import (
     FILES,
@@ -252,6 +261,33 @@ def test_a_remote_that_does_not_answer_is_one_sentence_and_leaves_no_process(
     with pytest.raises(UserError, match=r"git fetch in .*clone did not end within 3 s: .*password"):
         fetch(clone, "--all")
     assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_refs_of_a_remote_are_read_by_their_full_names_and_each_once(
+    project: Path, tmp_path: Path
+) -> None:
+    git(project, "tag", "--annotate", "--message", "by hand", "model/v1")
+    git(project, "branch", "model/v1", "HEAD")
+    clone = tmp_path / "clone"
+    found = read_remote_refs(clone, "origin", "refs/tags/model/v*")
+    assert found == {"refs/tags/model/v1": git(project, "rev-parse", "refs/tags/model/v1")}
+    assert read_remote_refs(clone, "origin", "refs/tags/other/v*") == {}
+    assert has_ref(project, "refs/tags/model/v1")
+    assert not has_ref(project, "model/v1")  # no full name
+    assert not has_ref(clone, "refs/tags/model/v1")
+
+
+def test_a_commit_comes_before_itself_and_those_after_it(project: Path) -> None:
+    before = git(project, "rev-parse", "HEAD")
+    git(project, "commit", "--quiet", "--allow-empty", "--message", "second")
+    assert is_ancestor(project, before, "HEAD")
+    assert is_ancestor(project, "HEAD", "HEAD")
+    assert not is_ancestor(project, "HEAD", before)
+
+
+def test_paths_of_a_revision_are_those_that_it_holds(project: Path) -> None:
+    assert list_paths(project, "HEAD", "params.yaml", "none.yaml") == ["params.yaml"]
+    assert list_paths(project, "HEAD", "mammo/", "weights/") == ["mammo/science.py"]
 
 
 def test_a_file_that_is_no_text_is_named(project: Path) -> None:

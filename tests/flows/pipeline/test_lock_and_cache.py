@@ -1,4 +1,4 @@
-"""Folders of code as deps of a stage, and commits from before there were rooms."""
+"""A folder of code as a dep of a stage: our hash of it is DVC's."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from flows.pipeline.lock_and_cache import hash_room, read_lock
-from flows.snapshots.earlier_layout import file_of, find_module
 from flows.snapshots.snapshot import Snapshot
 from tests.imports import ROOT
 from tests.support.small_project import command
@@ -57,20 +56,3 @@ def test_dvc_knows_a_room_by_its_files_and_not_by_what_python_leaves_there(tmp_p
     assert stage.deps != {"room": hash_room(clone / "room")}
     with Repo(str(clone)) as repo:
         assert "'room'" in str(repo.status())
-
-
-def test_an_older_commit_is_asked_by_the_names_that_it_knows(tmp_path: Path) -> None:
-    for new, old in (
-        ("mammo.serving.score_files", "mammo.scoring"),
-        ("mammo.assurance.fingerprint", "mammo.fingerprint"),
-        ("mammo.assurance.fingerprint", "mammo.learning.fingerprint"),
-        ("flows.tracking.served_model", "flows.serving"),
-    ):
-        assert (ROOT / file_of(new)).is_file()
-        folder = tmp_path / old
-        assert find_module(folder, new) is None
-        for name in (old, new):
-            file = folder / file_of(name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-            assert find_module(folder, new) == name
