@@ -35,10 +35,10 @@ LOOKS = """
 import sys
 from pathlib import Path
 import flows
-from flows.retraining.looks import look_once
+from flows.retraining.watch_loop import start_if_needed
 for line in sys.stdin:
-    print(look_once(Path.cwd()), flush=True)
-"""  # as `python -m flows.retraining.looks`, but each when it is told to
+    print(start_if_needed(Path.cwd()), flush=True)
+"""  # as `python -m flows.retraining.watch_loop`, but each when it is told to
 REGISTER = '''
 
 def log_predictor(root: Path, run: str) -> str:

@@ -12,7 +12,7 @@ from flows.pipeline.lock_and_cache import open_cache
 from flows.processes.run_git import git
 from flows.publishing.publish import (
     PUBLISHED,
-    _address,
+    _describe_address,
     choose_git_remote,
     describe_publication,
     fetch_objects,
@@ -278,7 +278,7 @@ def test_the_remote_is_the_branchs_then_origin_then_the_first(builder: Path) -> 
     ],
 )
 def test_an_address_tells_no_secret_and_no_path_of_this_machine(url: str, told: str) -> None:
-    assert _address(url) == told
+    assert _describe_address(url) == told
 
 
 def test_nothing_is_fetched_without_a_remote(builder: Path) -> None:
