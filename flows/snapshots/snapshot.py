@@ -25,6 +25,7 @@ from flows.processes.checked import Commit, faults
 from flows.processes.folder_lock import hold_lock
 from flows.processes.run_dvc import SETTINGS
 from flows.processes.run_git import file_at, git, has_ref, list_paths, listed, succeeds
+from flows.processes.words import shorten_list
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
@@ -145,10 +146,9 @@ def require_committed(root: Path) -> None:
     """
     changed = find_uncommitted_code(root)
     if changed:
-        shown = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
         raise UserError(
-            f"the code is not committed: {shown}; commit or stash it (weights: `dvc add` each file "
-            "first), then run this again"
+            f"the code is not committed: {shorten_list(changed)}; commit or stash it (weights: "
+            "`dvc add` each file first), then run this again"
         )
 
 
