@@ -110,7 +110,7 @@ def make_key(root: Path, name: str, role: str, passphrase: str | None) -> tuple[
 
 
 def withdraw_key(root: Path, name: str, since: datetime) -> PublicKey:
-    """Withdraw a public key: what it signs from a time on counts no more.
+    """Withdraw a public key: what it signs after a time does not count.
 
     Args:
         root: the clone.
@@ -189,7 +189,7 @@ def find_owner(root: Path, *roles: str) -> Owner | None:
 
 
 def ask_passphrase(confirm: bool, what: str) -> str | None:
-    """The passphrase: of the environment, or of whoever sits at the terminal; None without."""
+    """The passphrase, from the environment or the terminal; None if there is none."""
     if PASSPHRASE in os.environ:
         return os.environ[PASSPHRASE] or None
     if not sys.stdin.isatty():
@@ -229,7 +229,7 @@ def _load_key(path: Path) -> CryptoSigner:
 
 @functools.cache
 def _decrypt(path: Path, _changed: int) -> CryptoSigner:
-    """The key of a file, for as long as the file does not change: nobody types a passphrase twice.
+    """The key of a file; it is kept until the file changes, so that a passphrase is typed once.
 
     Raises:
         UserError: as `_load_key`.

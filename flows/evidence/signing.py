@@ -91,7 +91,7 @@ def sign_version(root: Path, version: ModelVersion, *, later: bool = False) -> L
     Args:
         root: the clone.
         version: registered.
-        later: it was registered before, unsigned.
+        later: whether it was registered before, unsigned.
 
     Raises:
         UserError: if it was signed before, its records cannot be read, or a key cannot be used.

@@ -1,4 +1,4 @@
-"""Publishes what other clones need of a version, and fetches it there.
+"""Publishes what other clones need of a version, and fetches it in such a clone.
 
     mammoflow publish 3
 
