@@ -19,6 +19,7 @@ from mammo.data.splits import split_of
 from tests.support import toys
 from tests.support.markers import UID
 from tests.support.receiver import Receiver, listening
+from tests.support.repositories import init_repository
 from tests.support.small_project import (
     Retrained,
     command,
@@ -79,9 +80,7 @@ def project(tmp_path: Path) -> Path:
     """A repository of git and DVC with code and the three files, and a clone of it beside it."""
     root = tmp_path / "project"
     (root / "mammo").mkdir(parents=True)
-    git(root, "init", "-q", "-b", "main")
-    git(root, "config", "user.name", "Jörg Tester")
-    git(root, "config", "user.email", "tester@localhost")
+    init_repository(root, "Jörg Tester")
     (root / "mammo" / "science.py").write_text("ANSWER = 42\n")
     for name in FILES:
         (root / name).write_text(f"{name}: 1\n")

@@ -22,6 +22,7 @@ from mammo.datasets.phantom.draw import write_phantoms
 from tests.imports import ROOT
 from tests.support.markers import plant
 from tests.support.processes import inherited_environment
+from tests.support.repositories import init_repository
 
 HISTORY = ("registered", "unchanged_again", "challenged", "leaking")
 """The project's states, by their fixtures, from the youngest to the oldest."""
@@ -82,9 +83,7 @@ def make_project(root: Path) -> None:
     plan = yaml.safe_load((ROOT / "plan.yaml").read_text())
     plan["policy"].update(approve="manual", bootstrap=200, sensitivity_floor=0.0)
     (root / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    command(root, "git", "init", "-q", "-b", "main")
-    command(root, "git", "config", "user.name", "Tester")
-    command(root, "git", "config", "user.email", "tester@localhost")
+    init_repository(root)
     command(root, "git", "config", "tag.gpgSign", "true")  # as a person may have it
     command(root, "dvc", "init", "-q")
     write_phantoms(root / "data", women=24, seed=5, long_side=256)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.imports import ROOT
+from tests.support.repositories import init_repository
 
 DVC_YAML = """
     stages:
@@ -120,9 +121,7 @@ def make_toy(root: Path) -> None:
     )
     (root / "data").mkdir()
     (root / "data" / "train.csv").write_text(TRAIN.lstrip())
-    run(root, "git", "init", "-q", "-b", "main")
-    run(root, "git", "config", "user.name", "Tester")
-    run(root, "git", "config", "user.email", "tester@localhost")
+    init_repository(root)
     run(root, sys.executable, "-m", "dvc", "init", "-q")
     run(root, sys.executable, "-m", "dvc", "add", "-q", "data")
     run(root, "git", "add", "-A")

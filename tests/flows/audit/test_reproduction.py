@@ -14,6 +14,7 @@ from flows.processes.follow import CommandError
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import Snapshot, capture, materialise
 from mammo.assurance.equivalence import Equivalence, Outcome
+from tests.support.repositories import init_repository
 from tests.support.small_project import command
 
 DVC_YAML = f"""
@@ -63,9 +64,7 @@ def project(root: Path, score: str) -> Snapshot:
         (root / name).write_text(textwrap.dedent(text))
     (root / "params.yaml").write_text("seed: 1\n")
     (root / ".gitignore").write_text("/data\n/outputs\n")
-    git(root, "init", "-q", "-b", "main")
-    git(root, "config", "user.name", "Tester")
-    git(root, "config", "user.email", "tester@localhost")
+    init_repository(root)
     command(root, "dvc", "init", "-q")
     command(root, "dvc", "add", "-q", "data")
     command(root, "dvc", "repro", "-q")

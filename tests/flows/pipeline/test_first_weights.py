@@ -16,6 +16,7 @@ from flows.snapshots.snapshot import capture, materialise
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
 from tests.imports import ROOT
+from tests.support.repositories import init_repository
 from tests.support.small_project import command
 
 FILE = "weights/first.safetensors"
@@ -41,9 +42,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "data/train.csv").write_text("patient_id\n")
     (root / "dvc.yaml").write_text(yaml.safe_dump(STAGE))
     (root / ".gitignore").write_text("/outputs/\n")
-    command(root, "git", "init", "-q", "-b", "main")
-    command(root, "git", "config", "user.name", "Tester")
-    command(root, "git", "config", "user.email", "tester@localhost")
+    init_repository(root)
     command(root, "dvc", "init", "-q")
     command(root, "dvc", "remote", "add", "-q", "-d", "store", "../remote")
     command(root, "dvc", "add", "-q", FILE, "data")

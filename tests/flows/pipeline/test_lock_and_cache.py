@@ -8,6 +8,7 @@ from dvc.repo import Repo
 from flows.pipeline.lock_and_cache import hash_room, read_lock
 from flows.snapshots.snapshot import Snapshot
 from tests.imports import ROOT
+from tests.support.repositories import init_repository
 from tests.support.small_project import command
 
 LEAVES_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
@@ -29,9 +30,7 @@ def make_clone(folder: Path) -> Path:
     (origin / "room" / "page.html.j2").write_text("<p>")
     (origin / "dvc.yaml").write_text(PIPELINE)
     (origin / ".gitignore").write_text("__pycache__/\n")
-    command(origin, "git", "init", "-q", "-b", "main")
-    command(origin, "git", "config", "user.name", "Tester")
-    command(origin, "git", "config", "user.email", "tester@localhost")
+    init_repository(origin)
     command(origin, "dvc", "init", "-q")
     (origin / ".dvcignore").write_bytes((ROOT / ".dvcignore").read_bytes())
     command(origin, "dvc", "repro", "-q", extra_env=LEAVES_BYTECODE)

@@ -24,6 +24,7 @@ from flows.snapshots.snapshot import capture, materialise
 from mammo.base.errors import UserError
 from tests.flows.pipeline.test_first_weights import lock_hash
 from tests.imports import ROOT
+from tests.support.repositories import init_repository
 from tests.support.small_project import command
 
 FILE, CARD = "weights/backbone.safetensors", "weights/backbone.json"
@@ -60,9 +61,7 @@ def without_pretraining(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / PIPELINE).write_text(yaml.safe_dump({"stages": {"pretrain": PRETRAIN}}))
     (root / SETTINGS).write_text(yaml.safe_dump(OFF))
     (root / ".gitignore").write_text("/outputs/\n")
-    command(root, "git", "init", "-q", "-b", "main")
-    command(root, "git", "config", "user.name", "Tester")
-    command(root, "git", "config", "user.email", "tester@localhost")
+    init_repository(root)
     command(root, "dvc", "init", "-q")
     command(root, "dvc", "remote", "add", "-q", "-d", "store", "../remote")
     command(root, "dvc", "add", "-q", "data", "pretraining/data")

@@ -7,6 +7,7 @@ import pytest
 from flows.processes.run_git import git
 from flows.remote.worker_clone import fast_forward
 from mammo.base.errors import UserError
+from tests.support.repositories import init_repository
 from tests.support.small_project import command
 
 
@@ -15,9 +16,7 @@ def origin(tmp_path: Path) -> Path:
     """A repository with the files that matter, and a clone of it beside it."""
     root = tmp_path / "origin"
     root.mkdir()
-    git(root, "init", "-q", "-b", "main")
-    git(root, "config", "user.name", "Tester")
-    git(root, "config", "user.email", "tester@localhost")
+    init_repository(root)
     for name in ("params.yaml", "dvc.lock", "code.py"):
         (root / name).write_text(f"{name}: 1\n")
     git(root, "add", "-A")

@@ -23,6 +23,7 @@ import yaml
 
 from tests.imports import ROOT
 from tests.support.processes import gone
+from tests.support.repositories import init_repository
 from tests.support.small_project import command
 from tests.support.toys import RUN_STAGES, ask, free_port, prefect_database
 
@@ -159,9 +160,7 @@ def make_clones(folder: Path) -> None:
     (origin / "params.yaml").write_text("seed: 1\n")
     (origin / "in.txt").write_text("hello\n")
     write(folder / "flow.py", RUN_STAGES)
-    command(origin, "git", "init", "-q", "-b", "main")
-    command(origin, "git", "config", "user.name", "Tester")
-    command(origin, "git", "config", "user.email", "tester@localhost")
+    init_repository(origin)
     command(origin, "dvc", "init", "-q")
     command(origin, "dvc", "remote", "add", "-q", "-d", "there", str(folder / "remote"))
     command(origin, "git", "add", "-A")

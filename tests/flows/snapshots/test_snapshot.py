@@ -1,7 +1,6 @@
 """A snapshot survives the way into git and back, and changes nothing on the way."""
 
 import contextlib
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from flows.snapshots.snapshot import (
     write_tag,
 )
 from mammo.base.errors import UserError
+from tests.support.repositories import init_repository
 from tests.support.small_project import command
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=200)
@@ -32,9 +32,7 @@ snapshots = st.builds(
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A git repository with code and the three files."""
-    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
-    git(tmp_path, "config", "user.name", "Tester")
-    git(tmp_path, "config", "user.email", "tester@localhost")
+    init_repository(tmp_path)
     (tmp_path / "mammo").mkdir()
     (tmp_path / "mammo" / "science.py").write_text("ANSWER = 42\n")
     (tmp_path / "README.md").write_text("hello\n")
