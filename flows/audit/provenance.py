@@ -52,17 +52,33 @@ def find_run(version: ModelVersion) -> Run:
         ) from None
 
 
-def measure_minutes(run: Run) -> float | None:
-    """Minutes that the stages of a retrain took together; None if one of them did not run.
+def estimate_minutes(run: Run) -> tuple[float, list[str]]:
+    """How long the stages of a retrain take together, if each takes what it took before.
+
+    A stage that this retrain did not run counts as it did when it ran last for another.
 
     Args:
         run: the parent run.
+
+    Returns:
+        Minutes, and the stages whose time nobody knows, which are not in them.
     """
+    client, minutes, unknown = MlflowClient(), 0.0, []
+    experiments = [run.info.experiment_id]
     query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.stage != ''"
-    stages = MlflowClient().search_runs([run.info.experiment_id], query)
-    times = [stage.info.end_time - stage.info.start_time for stage in stages if stage.info.end_time]
-    ran = all(stage.data.tags.get("fate") == "ran" for stage in stages)
-    return sum(times) / 60_000 if times and ran else None
+    for stage in client.search_runs(experiments, query):
+        name = stage.data.tags["stage"]
+        timed: Run | None = stage
+        if stage.data.tags.get("fate") != "ran":
+            query = f"tags.stage = '{name}' and tags.fate = 'ran'"
+            newest = ["attributes.start_time DESC"]
+            ran = client.search_runs(experiments, query, max_results=1, order_by=newest)
+            timed = next(iter(ran), None)
+        if timed is None or not timed.info.end_time:
+            unknown.append(name)
+        else:
+            minutes += (timed.info.end_time - timed.info.start_time) / 60_000
+    return minutes, sorted(unknown)
 
 
 def find_missing_tags(version: ModelVersion) -> Iterator[Finding]:

@@ -303,7 +303,7 @@ def test_the_gate_leaves_alone_what_people_went_back_from_and_its_very_weights(
     aliases.make_champion(good, "Ann", "the first")
     aliases.make_champion(bad, "mammoflow", "the gate")
     assert _find_objection(registry.get_version(again)) is None
-    aliases.roll_back("Bob", "recalls too many")
+    aliases.roll_back("Bob", "recalls too many", str)
     said = {number: _find_objection(registry.get_version(number)) for number in numbers}
     assert (said[good], said[other], said[version]) == (None, None, None)
     assert str(said[bad]).startswith("it was rolled back on")
