@@ -50,7 +50,7 @@ Count = Literal["lowest", "leave_out"]
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Two models on the same women."""
 
     # patient_id, laterality, target, the groups, champion, challenger: a row a test breast
@@ -62,7 +62,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnPredictions:
     """A model on its own test women."""
 
     breasts: pd.DataFrame  # patient_id, laterality, target, probability
@@ -77,7 +77,7 @@ def compare(
     groups: Sequence[str],
     count: Count,
     say: Say,
-) -> Compared:
+) -> Comparison:
     """The test breasts with both models' probabilities.
 
     Args:
@@ -113,7 +113,7 @@ def compare(
     columns = [_group_read(images.assign(probability=x), now) for x in counted.values()]
     breasts = columns[0].rename(columns={"probability": "champion"})
     breasts["challenger"] = columns[1]["probability"]
-    return Compared(
+    return Comparison(
         add_groups(breasts, images, groups),
         len(images),
         int(scores.isna().sum()),
@@ -122,7 +122,7 @@ def compare(
     )
 
 
-def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -> Own:
+def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -> OwnPredictions:
     """The test breasts with a version's own probabilities.
 
     Raises:
@@ -133,7 +133,7 @@ def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -
     mine = images["probability"]
     counted, _ = count_unread(mine, mine, count)
     breasts = _group_read(images.assign(probability=counted), now)
-    return Own(breasts, len(images), int(mine.isna().sum()))
+    return OwnPredictions(breasts, len(images), int(mine.isna().sum()))
 
 
 def _read_scores(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from flows.promotion.budget import Look
 from flows.promotion.flow import _find_objection, needs_gate, was_judged
 from flows.promotion.gate import PAGE, judge_first, record_uncompared
 from flows.promotion.networks import predict_alike
-from flows.promotion.rescoring import Own
+from flows.promotion.rescoring import OwnPredictions
 from flows.retraining import recovery
 from flows.retraining.attempts import find_next_start, name_run
 from flows.retraining.branch_watch import reason_to_wait
@@ -245,7 +245,7 @@ def test_a_run_whose_id_has_no_form_gets_no_verdict(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breasts = women(30, seed=1)
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: Own(breasts, 60, 0))
+    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: OwnPredictions(breasts, 60, 0))
     forged = found(root)
     forged._run_id = "../../elsewhere"
     with pytest.raises(UserError, match="the run of version 1 in MLflow is"):
@@ -262,7 +262,7 @@ def test_test_breasts_of_one_class_are_no_verdict_either_way(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sick = women(30, seed=1).assign(target=0)
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: Own(sick, 60, 0))
+    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: OwnPredictions(sick, 60, 0))
     verdict = judge_first(root, found(root), plan(), LOOK, print)
     assert (verdict.word, "of one class" in verdict.sentence) == ("cannot be judged", True)
 
