@@ -97,8 +97,8 @@ def find_agreed_snapshot(
 ) -> tuple[Snapshot | None, list[Finding]]:
     """The version's snapshot if registry, run and git agree on it, and where they do not.
 
-    Three places hold it: the version's tags (a digest), the run (the text), and git (the tag). If
-    one disagrees with the other two, that one was changed.
+    It is recorded three times: in the version's tags (a digest), in the run (the text), and in git
+    (the tag). If one disagrees with the other two, that one was changed.
 
     Args:
         root: the auditor's clone.

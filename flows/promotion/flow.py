@@ -25,7 +25,7 @@ from flows.evidence.signing import (
 from flows.notify import notify, notify_failure
 from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
-from flows.promotion.budget import NoLookLeftError, take
+from flows.promotion.budget import NoLookLeftError, take_look
 from flows.promotion.changes import find_outside, find_reference
 from flows.promotion.gate import (
     NO_CHAMPION,
@@ -126,7 +126,7 @@ def _look_and_judge(
                 said += f" since version {reference.version}"
             sentence = f"{said}: {'; '.join(outside)}: {_advise(version)}"
             return record_uncompared(version, known, "outside the plan", plan, sentence)
-        look = take(root, read_snapshot(root, version), plan.looks, say)
+        look = take_look(root, read_snapshot(root, version), plan.looks, say)
     except NoLookLeftError as error:
         return record_uncompared(version, known, "no look left", plan, str(error))
     except NoAnswerError:

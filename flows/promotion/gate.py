@@ -108,7 +108,7 @@ def _compare_and_decide(
     Raises:
         UserError, CommandError, ValueError: if the models cannot be compared.
     """
-    # Here, since they import scikit-learn: a second that a retrain with nothing to do saves.
+    # Not at the top, since they import scikit-learn: a retrain with nothing to do saves a second.
     from flows.promotion.rescoring import compare
     from mammo.assurance.promotion_rule import add_reasons, check_unread, decide, hold_against
 

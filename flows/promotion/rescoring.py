@@ -140,7 +140,7 @@ def _read_scores(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> pd.D
     """Every image of the test women, with the snapshot's own probability; NaN where it has none.
 
     Raises:
-        UserError: if a table is neither here nor in the remote, or the two do not fit.
+        UserError: if a table is neither in DVC's cache nor in the remote, or the two do not fit.
     """
     _bring(root, snapshot, cache, [PREDICTIONS_OUT], say)
     images = read_test_images(root, snapshot, cache, say)
@@ -208,7 +208,7 @@ def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], s
     """Make sure that the cache holds outs of a snapshot, with their bytes; ask the remote if not.
 
     Raises:
-        UserError: if an out is neither here nor there, or is damaged.
+        UserError: if an out is neither in the cache nor in the remote, or is damaged.
     """
     hashes = _hashes(snapshot)
     unknown = [path for path in paths if path not in hashes]
@@ -251,7 +251,7 @@ def _dicom_files(
     """The cached DICOM file of each image, in order; the remote is asked for what is missing.
 
     Raises:
-        UserError: if one is neither here nor there.
+        UserError: if one is neither in the cache nor in the remote.
     """
     name, md5 = data_out(snapshot)
     wanted = tables.image_files(images)
