@@ -41,7 +41,6 @@ from flows.audit.subject import Subject, read_subject
 from flows.evidence.export import verify_version
 from flows.evidence.keys import PUBLIC, list_keys
 from flows.pipeline.graph import follows_training
-from flows.pipeline.lock_and_cache import read_sizes
 from flows.pipeline.pretraining import read_pretraining_data
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
@@ -227,11 +226,9 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
         UserError: if the disk has no room for what this and the re-run need.
     """
     _say_needs(subject, quick, say)
-    # Besides the data.
-    tracked = {**subject.first_weights, **subject.pretraining_objects, **subject.outs}
     complete = all(
         subject.cache.path(md5).exists()
-        for path, top in {**dict([subject.data]), **tracked}.items()
+        for path, top in subject.objects.items()
         for _, md5 in subject.cache.objects(path, top)
     )
     unusable = "" if complete else fetch_objects(subject.folder, [], say)
@@ -243,7 +240,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             subject.cache,
             subject.version,
             subject.data,
-            tracked,
+            {path: md5 for path, md5 in subject.objects.items() if path != subject.data[0]},
             _counter(say),
             unusable,
             read_pretraining_data(subject.folder),
@@ -257,14 +254,26 @@ def _say_needs(subject: Subject, quick: bool, say: Say) -> None:
     Raises:
         UserError: if the disk has no room for it.
     """
-    known = read_sizes(subject.snapshot)
+    known = subject.read_sizes()
     absent = sum(size for md5, size in known.items() if not subject.cache.path(md5).exists())
     if absent:
         say(f"needs {format_bytes(absent)} from DVC's remote")
     again = 0 if quick else sum(known.values())
     check_disk(subject.root, absent + again)
-    if not quick and (minutes := provenance.measure_minutes(subject.run)):
-        say(f"needs about {minutes:.0f} minutes, as the stages did that made the version")
+    if not quick:
+        _say_minutes(subject, say)
+
+
+def _say_minutes(subject: Subject, say: Say) -> None:
+    """Tell how long the re-run will take, as far as anybody knows."""
+    minutes, unknown = provenance.estimate_minutes(subject.run)
+    # A person runs a pretraining by DVC, which records no times.
+    unknown += [stage.name.partition(":")[2] for stage in subject.pretraining]
+    if minutes:
+        about = f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
+        say(f"needs about {about}, as the stages took when they ran before")
+    if unknown:
+        say(f"needs the time of {', '.join(unknown)}, too, which was not recorded")
 
 
 def _counter(say: Say) -> Callable[[], None]:

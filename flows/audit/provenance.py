@@ -52,16 +52,32 @@ def find_run(version: ModelVersion) -> Run:
         ) from None
 
 
-def measure_minutes(run: Run) -> float | None:
-    """Minutes that the stages of a retrain took together; None if one of them did not run.
+def estimate_minutes(run: Run) -> tuple[float, list[str]]:
+    """How long the stages of a retrain take together, if each takes what it took before.
+
+    A stage that this retrain did not run counts as it did when it ran last for another.
 
     Args:
         run: the parent run.
+
+    Returns:
+        Minutes, and the stages whose time nobody knows, which are not in them.
     """
-    stages = list_stage_runs(run)
-    times = [stage.info.end_time - stage.info.start_time for stage in stages if stage.info.end_time]
-    ran = all(stage.data.tags.get("fate") == "ran" for stage in stages)
-    return sum(times) / 60_000 if times and ran else None
+    client, minutes, unknown = MlflowClient(), 0.0, []
+    experiments = [run.info.experiment_id]
+    for stage in list_stage_runs(run):
+        name = stage.data.tags["stage"]
+        timed: Run | None = stage
+        if stage.data.tags.get("fate") != "ran":
+            query = f"tags.stage = '{name}' and tags.fate = 'ran'"
+            newest = ["attributes.start_time DESC"]
+            ran = client.search_runs(experiments, query, max_results=1, order_by=newest)
+            timed = next(iter(ran), None)
+        if timed is None or not timed.info.end_time:
+            unknown.append(name)
+        else:
+            minutes += (timed.info.end_time - timed.info.start_time) / 60_000
+    return minutes, sorted(unknown)
 
 
 def find_missing_tags(version: ModelVersion) -> Iterator[Finding]:
@@ -80,8 +96,8 @@ def find_agreed_snapshot(
 ) -> tuple[Snapshot | None, list[Finding]]:
     """The version's snapshot if registry, run and git agree on it, and where they do not.
 
-    Three records hold it: the version's tags (a digest), the run (the text), and git (the tag). If
-    one disagrees with the other two, that one was changed.
+    It is recorded three times: in the version's tags (a digest), in the run (the text), and in git
+    (the tag). If one disagrees with the other two, that one was changed.
 
     Args:
         root: the auditor's clone.

@@ -16,8 +16,9 @@ from flows.pipeline.lock_and_cache import (
     open_cache,
     outs_of,
     read_lock,
+    read_sizes,
 )
-from flows.pipeline.pretraining import read_pretraining, read_pretraining_objects
+from flows.pipeline.pretraining import LOCK, read_pretraining, read_pretraining_objects
 from flows.snapshots.snapshot import Snapshot
 
 
@@ -42,6 +43,23 @@ class Subject:
     def outs(self) -> dict[str, str]:
         """Path and hash of each out of the stages."""
         return outs_of(self.locked)
+
+    @property
+    def objects(self) -> dict[str, str]:
+        """Path and hash of all that DVC keeps of it: data, first weights, a pretraining, outs."""
+        return {
+            **dict([self.data]),
+            **self.first_weights,
+            **self.pretraining_objects,
+            **self.outs,
+        }
+
+    def read_sizes(self) -> dict[str, int]:
+        """Bytes of each of these objects, by its hash."""
+        objects = self.objects
+        files = ["dvc.lock", LOCK, *(f"{path}.dvc" for path in objects)]
+        sizes = read_sizes(self.folder, files)
+        return {md5: sizes[md5] for md5 in objects.values() if md5 in sizes}
 
 
 def read_subject(

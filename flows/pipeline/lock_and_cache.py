@@ -112,16 +112,28 @@ def out_of(text: str, name: str) -> tuple[str, str]:
     return out.path, out.md5
 
 
-def read_sizes(snapshot: Snapshot) -> dict[str, int]:
-    """Sizes in bytes of a snapshot's data and outs, by DVC's hash, as DVC recorded them.
+def read_sizes(root: Path, files: Iterable[str]) -> dict[str, int]:
+    """Sizes in bytes of what files of DVC name, by DVC's hash, as DVC recorded them.
+
+    Args:
+        root: a project.
+        files: each a dvc.lock or a .dvc file below it; one that is not there names nothing.
 
     Raises:
-        UserError: if its dvc.lock or data.dvc is not what DVC writes.
+        UserError: if one of them is not what DVC writes.
     """
-    lock = _read(_Lock, snapshot.files.get(LOCK_FILE, ""), "dvc.lock")
-    data = _read(_DvcFile, snapshot.files.get(DATA_FILE, ""), "data.dvc")
-    outs = [*data.outs, *(out for stage in lock.stages.values() for out in stage.outs)]
-    return {out.md5: out.size for out in outs}
+    found: dict[str, int] = {}
+    for name in files:
+        if not (root / name).is_file():
+            continue
+        text = (root / name).read_text(errors="replace")
+        if name.endswith(".dvc"):
+            outs = _read(_DvcFile, text, name).outs
+        else:
+            stages = _read(_Lock, text, name).stages.values()
+            outs = [out for stage in stages for out in stage.outs]
+        found |= {out.md5: out.size for out in outs}
+    return found
 
 
 def require_form(root: Path, snapshot: Snapshot) -> None:

@@ -67,7 +67,7 @@ class Look:
         return f"look {self.number} at set {self.set} of test women ({self.women} women)"
 
 
-def take(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
+def take_look(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
     """Count the look that a snapshot's model is about to have, or find it if it was counted.
 
     Args:
@@ -78,7 +78,7 @@ def take(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
 
     Raises:
         NoLookLeftError: if the plan allows none; nothing is recorded then.
-        UserError: if networks or test women cannot be told, or a record was changed.
+        UserError: if networks or test women cannot be read, or a record was changed.
     """
     women = describe_women(read_test_images(root, snapshot, open_cache(root), say))
     model = name_model(snapshot)
@@ -90,13 +90,13 @@ def take(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
         mine = [look for look in looks if (look.model, look.test_women) == (model, digest)]
         if mine:
             return mine[0]
-        look = place(looks, _read_women(known), model, women, plan)
+        look = find_next_look(looks, _read_women(known), model, women, plan)
         _record(experiment, look, women)
     say(f"{look.sentence}: counted, {plan.number - look.number} left")
     return look
 
 
-def place(
+def find_next_look(
     looks: Sequence[Look],
     women_of: Mapping[str, Hashes],
     model: str,

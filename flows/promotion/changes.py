@@ -79,7 +79,7 @@ def find_outside(
         say: gets a line if something must be fetched.
 
     Raises:
-        UserError: if it cannot be told, since a record is missing.
+        UserError: if that cannot be found out, since a record is missing.
     """
     if plan.permit_everything:
         return []
@@ -115,14 +115,14 @@ def _compare_data(root: Path, then: Snapshot, now: Snapshot, grow: bool, say: Sa
     cache = open_cache(root)
     reason = "so that nobody can tell whether the data have only grown"
     before, after = (list_data(root, snapshot, cache, reason, say) for snapshot in (then, now))
-    lost = sorted(path for path in before if path != TABLE and before[path] != after.get(path))
-    found = [f"files of the data changed or are gone: {shorten_list(lost)}"] if lost else []
+    gone = sorted(path for path in before if path != TABLE and before[path] != after.get(path))
+    found = [f"files of the data changed or are gone: {shorten_list(gone)}"] if gone else []
     rows = [
         set(cache.path(files[TABLE]).read_text(encoding="utf-8-sig").splitlines())
         for files in (before, after)
     ]
-    if gone := rows[0] - rows[1]:
-        found.append(f"{len(gone)} rows of {TABLE} changed or are gone")
+    if absent := rows[0] - rows[1]:
+        found.append(f"{len(absent)} rows of {TABLE} changed or are gone")
     return found
 
 
@@ -135,6 +135,6 @@ def _compare_code(root: Path, then: Snapshot, now: Snapshot, permitted: list[str
     outside = [
         path
         for path in changed
-        if not any(path == place or path.startswith(f"{place}/") for place in allowed)
+        if not any(path == part or path.startswith(f"{part}/") for part in allowed)
     ]
     return [f"code changed: {shorten_list(outside)}"] if outside else []

@@ -25,7 +25,7 @@ from flows.evidence.signing import (
 from flows.notify import notify, notify_failure
 from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
-from flows.promotion.budget import NoLookLeftError, take
+from flows.promotion.budget import NoLookLeftError, take_look
 from flows.promotion.changes import find_outside, find_reference
 from flows.promotion.gate import (
     NO_CHAMPION,
@@ -36,7 +36,7 @@ from flows.promotion.gate import (
     judge_first,
     record_uncompared,
 )
-from flows.promotion.networks import read_networks_of
+from flows.promotion.networks import digest_networks
 from flows.tracking import aliases, registry
 from flows.tracking.find_version import find_version
 from flows.tracking.register import COMPLETION_TAG
@@ -126,7 +126,7 @@ def _look_and_judge(
                 said += f" since version {reference.version}"
             sentence = f"{said}: {'; '.join(outside)}: {_advise(version)}"
             return record_uncompared(version, known, "outside the plan", plan, sentence)
-        look = take(root, read_snapshot(root, version), plan.looks, say)
+        look = take_look(root, read_snapshot(root, version), plan.looks, say)
     except NoLookLeftError as error:
         return record_uncompared(version, known, "no look left", plan, str(error))
     except NoAnswerError:
@@ -263,7 +263,7 @@ def roll_back(root: Path, reason: str) -> tuple[int, int]:
     """
     why, who = aliases.check_reason(reason), aliases.identify_person(root)
     registry.open_store(root)
-    before, now = aliases.roll_back(who, why)
+    before, now = aliases.roll_back(who, why, _digest_networks_of)
     sign_decision(root, "rollback", registry.get_version(now), who, why, (before, now))
     publish_ledger(root)  # what hinders it hinders no rollback; the next publication says it
     notify(f"{MODEL}: rolled back from version {before} to {now}", f"{who}: {why}")
@@ -286,24 +286,29 @@ def _find_champion() -> tuple[ModelVersion | None, str | None]:
 def _find_objection(version: ModelVersion) -> str | None:
     """Why the gate does not judge a version; None if it does.
 
-    People rolled back from the version, or from one with the same weights. What a person decided,
-    only a person can change.
+    People rolled back from the version, or from one with the same weights, which may have been
+    deleted since. What a person decided, only a person can change.
     """
     rolled_back = aliases.list_rolled_back()
-    mine = read_networks_of(version) if rolled_back else {}
+    mine = digest_networks(version) if rolled_back else ""
     for number, made in sorted(rolled_back.items()):
         if number == int(version.version):
             what = "it"
-        else:
-            other = registry.find(number)
-            if other is None or not mine or read_networks_of(other) != mine:
-                continue
+        elif mine and mine == (made.weights or _digest_networks_of(number)):
             what = f"version {number}, which has the same weights,"
+        else:
+            continue
         return (
             f"{what} was rolled back on {made.date[:10]} by {made.who} ({made.why}): "
             f"{_advise(version)}"
         )
     return None
+
+
+def _digest_networks_of(number: int) -> str:
+    """The digest of the networks of a version; empty if it was deleted."""
+    found = registry.find(number)
+    return digest_networks(found) if found is not None else ""
 
 
 def _advise(version: ModelVersion) -> str:

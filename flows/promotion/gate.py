@@ -25,6 +25,7 @@ from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
 
 if TYPE_CHECKING:
+    from flows.promotion.rescoring import Comparison
     from mammo.assurance.promotion_rule import Decision, Reason
 
 Word = Literal["promote", "refuse", "outside the plan", "no look left", "cannot be judged"]
@@ -70,41 +71,17 @@ def judge(
     Raises:
         NoAnswerError: if git's remote does not answer: that is no verdict.
     """
-    # Here, since they import scikit-learn: a second that a retrain with nothing to do saves.
-    from flows.promotion.rescoring import compare
-    from mammo.assurance.promotion_rule import add_reasons, check_unread, decide, hold_against
-
-    pair, policy = (int(challenger.version), int(champion.version)), plan.policy
-    shared = ["patient_id", "laterality", "target", "probability"]
+    pair = int(challenger.version), int(champion.version)
     try:
-        found = compare(root, champion, challenger, policy.subgroups.by, plan.unread.count, say)
-        decision = decide(
-            found.breasts.rename(columns={"champion": "probability"})[shared],
-            found.breasts.rename(columns={"challenger": "probability"}),
-            policy,
-            look.confidence,
+        found, decision = _compare_and_decide(
+            root, champion, reference, challenger, plan, look, say
         )
-        unread = found.unread_by_champion, found.unread_by_challenger
-        further = [check_unread(*unread, found.images, plan.unread.more)]
-        if reference is not None and reference.version not in (
-            champion.version,
-            challenger.version,
-        ):
-            held = compare(root, reference, challenger, (), plan.unread.count, say)
-            further += hold_against(
-                held.breasts.rename(columns={"champion": "probability"})[shared],
-                held.breasts.rename(columns={"challenger": "probability"})[shared],
-                plan.reference,
-                int(reference.version),
-                policy,
-                look.confidence,
-            )
-        decision = add_reasons(decision, further)
     except NoAnswerError:
         raise
     except (UserError, CommandError, ValueError) as error:
         return _record(challenger, Verdict(*pair, "cannot be judged", str(error), None), plan, look)
-    sentence = _compose_sentence(decision, _name_unread(plan, found.images, *unread), look)
+    unread = _name_unread(plan, found.images, found.unread_by_champion, found.unread_by_challenger)
+    sentence = _compose_sentence(decision, unread, look)
     if found.same:
         sentence = (
             f"its networks and settings are those of the champion, version {champion.version}, "
@@ -112,6 +89,51 @@ def judge(
         )
     verdict = Verdict(*pair, _word(decision), sentence, decision)
     return _record(challenger, verdict, plan, look, found.breasts)
+
+
+def _compare_and_decide(
+    root: Path,
+    champion: ModelVersion,
+    reference: ModelVersion | None,
+    challenger: ModelVersion,
+    plan: Plan,
+    look: Look,
+    say: Say,
+) -> tuple["Comparison", "Decision"]:
+    """Score the models on the same test women, and apply the plan's conditions.
+
+    Returns:
+        The comparison with the champion, and what follows from it and from the reference.
+
+    Raises:
+        UserError, CommandError, ValueError: if the models cannot be compared.
+    """
+    # Not at the top, since they import scikit-learn: a retrain with nothing to do saves a second.
+    from flows.promotion.rescoring import compare
+    from mammo.assurance.promotion_rule import add_reasons, check_unread, decide, hold_against
+
+    policy = plan.policy
+    shared = ["patient_id", "laterality", "target", "probability"]
+    found = compare(root, champion, challenger, policy.subgroups.by, plan.unread.count, say)
+    decision = decide(
+        found.breasts.rename(columns={"champion": "probability"})[shared],
+        found.breasts.rename(columns={"challenger": "probability"}),
+        policy,
+        look.confidence,
+    )
+    unread = found.unread_by_champion, found.unread_by_challenger
+    further = [check_unread(*unread, found.images, plan.unread.more)]
+    if reference is not None and reference.version not in (champion.version, challenger.version):
+        held = compare(root, reference, challenger, (), plan.unread.count, say)
+        further += hold_against(
+            held.breasts.rename(columns={"champion": "probability"})[shared],
+            held.breasts.rename(columns={"challenger": "probability"})[shared],
+            plan.reference,
+            int(reference.version),
+            policy,
+            look.confidence,
+        )
+    return found, add_reasons(decision, further)
 
 
 def judge_first(root: Path, version: ModelVersion, plan: Plan, look: Look, say: Say) -> Verdict:

@@ -1,5 +1,7 @@
 """What a predictor is, by its snapshot: both networks' files, and the settings that it reads."""
 
+import hashlib
+import json
 from typing import Any
 
 import yaml
@@ -25,13 +27,16 @@ def read_networks(snapshot: Snapshot) -> dict[str, str]:
     return {path: md5 for path, md5 in outs.items() if path in wanted}
 
 
-def read_networks_of(version: ModelVersion) -> dict[str, str]:
-    """The same of a registered version; empty if its records cannot be read."""
+def digest_networks(version: ModelVersion) -> str:
+    """SHA-256 of a registered version's `read_networks`; empty if its records cannot be read."""
     try:
         snapshot = find_snapshot(version)
-        return read_networks(snapshot) if snapshot is not None else {}
+        networks = read_networks(snapshot) if snapshot is not None else {}
     except UserError:
-        return {}  # its records are damaged; `mammoflow audit` says how
+        return ""  # its records are damaged; `mammoflow audit` says how
+    if not networks:
+        return ""
+    return hashlib.sha256(json.dumps(networks, sort_keys=True).encode()).hexdigest()
 
 
 def read_predictor_settings(snapshot: Snapshot) -> dict[str, Any]:

@@ -50,7 +50,7 @@ Count = Literal["lowest", "leave_out"]
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Two models on the same women."""
 
     # patient_id, laterality, target, the groups, champion, challenger: a row a test breast
@@ -62,7 +62,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnPredictions:
     """A model on its own test women."""
 
     breasts: pd.DataFrame  # patient_id, laterality, target, probability
@@ -77,7 +77,7 @@ def compare(
     groups: Sequence[str],
     count: Count,
     say: Say,
-) -> Compared:
+) -> Comparison:
     """The test breasts with both models' probabilities.
 
     Args:
@@ -113,7 +113,7 @@ def compare(
     columns = [_group_read(images.assign(probability=x), now) for x in counted.values()]
     breasts = columns[0].rename(columns={"probability": "champion"})
     breasts["challenger"] = columns[1]["probability"]
-    return Compared(
+    return Comparison(
         add_groups(breasts, images, groups),
         len(images),
         int(scores.isna().sum()),
@@ -122,7 +122,7 @@ def compare(
     )
 
 
-def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -> Own:
+def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -> OwnPredictions:
     """The test breasts with a version's own probabilities.
 
     Raises:
@@ -133,14 +133,14 @@ def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -
     mine = images["probability"]
     counted, _ = count_unread(mine, mine, count)
     breasts = _group_read(images.assign(probability=counted), now)
-    return Own(breasts, len(images), int(mine.isna().sum()))
+    return OwnPredictions(breasts, len(images), int(mine.isna().sum()))
 
 
 def _read_scores(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> pd.DataFrame:
     """Every image of the test women, with the snapshot's own probability; NaN where it has none.
 
     Raises:
-        UserError: if a table is neither here nor in the remote, or the two do not fit.
+        UserError: if a table is neither in DVC's cache nor in the remote, or the two do not fit.
     """
     _bring(root, snapshot, cache, [PREDICTIONS_OUT], say)
     images = read_test_images(root, snapshot, cache, say)
@@ -208,7 +208,7 @@ def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], s
     """Make sure that the cache holds outs of a snapshot, with their bytes; ask the remote if not.
 
     Raises:
-        UserError: if an out is neither here nor there, or is damaged.
+        UserError: if an out is neither in the cache nor in the remote, or is damaged.
     """
     hashes = _hashes(snapshot)
     unknown = [path for path in paths if path not in hashes]
@@ -251,7 +251,7 @@ def _dicom_files(
     """The cached DICOM file of each image, in order; the remote is asked for what is missing.
 
     Raises:
-        UserError: if one is neither here nor there.
+        UserError: if one is neither in the cache nor in the remote.
     """
     name, md5 = data_out(snapshot)
     wanted = tables.image_files(images)

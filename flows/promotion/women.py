@@ -82,8 +82,8 @@ def list_data(
         UserError: if neither the cache nor the remote has the list and the table.
     """
     name, md5 = data_out(snapshot)
-    for attempt in ("here", "fetched"):
-        if attempt == "fetched":
+    for fetched in (False, True):
+        if fetched:
             fetch_outs(root, snapshot, [f"{name}/{TABLE}"], say)
         files = cache.listing(md5) if cache.state(md5) == "good" else {}
         if TABLE in files and cache.state(files[TABLE]) == "good":

@@ -52,7 +52,7 @@ def bring_up_to_date(
     """
     logger = get_run_logger()
     if looks is not None and Path(PREDICTIONS_OUT) in stage.outs:
-        budget.take(root, capture(root), looks, logger.info)
+        budget.take_look(root, capture(root), looks, logger.info)
     run = runs.start_stage(experiment, parent, stage)
     say = skip_hints(logger.info)
     with runs.end_afterwards(run):

@@ -7,7 +7,7 @@ was made by hand in MLflow has no record; it shows as a difference between histo
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ class Move:
     who: str  # a person by git's identity, or AUTOMATIC
     why: str
     kind: Literal["set", "taken away", "rolled back"] = "set"  # rolled back: from `before`
+    weights: str = ""  # of `before`, if rolled back: their digest, which outlives the version
 
 
 def read_current() -> dict[str, int]:
@@ -49,11 +50,14 @@ def read_current() -> dict[str, int]:
     return {name: int(version) for name, version in model.aliases.items()} if model else {}
 
 
-def move(
-    alias: str, version: int, who: str, why: str, kind: Literal["set", "rolled back"] = "set"
-) -> Move:
+def move(alias: str, version: int, who: str, why: str) -> Move:
     """Record a move of an alias to a version, and make it."""
-    made = _record(alias, version, who, why, kind)
+    made = _record(alias, version, who, why, "set")
+    _set(alias, version)
+    return made
+
+
+def _set(alias: str, version: int) -> None:
     client = MlflowClient()
     try:
         client.set_registered_model_alias(MODEL, alias, str(version))
@@ -62,7 +66,6 @@ def move(
         if alias not in read_current():
             raise
         client.set_registered_model_alias(MODEL, alias, str(version))
-    return made
 
 
 def remove(alias: str, who: str, why: str) -> None:
@@ -74,11 +77,16 @@ def remove(alias: str, who: str, why: str) -> None:
 
 
 def _record(
-    alias: str, version: int, who: str, why: str, kind: Literal["set", "taken away", "rolled back"]
+    alias: str,
+    version: int,
+    who: str,
+    why: str,
+    kind: Literal["set", "taken away", "rolled back"],
+    weights: str = "",
 ) -> Move:
     now = datetime.now(UTC)
     date, before = now.isoformat(timespec="seconds"), read_current().get(alias)
-    made = Move(date, alias, version, before, who, why, kind)
+    made = Move(date, alias, version, before, who, why, kind, weights)
     # The name sorts by time; its end tells apart what happens in the same microsecond.
     name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
     MlflowClient().set_registered_model_tag(MODEL, name, json.dumps(asdict(made)))
@@ -142,11 +150,17 @@ def list_rolled_back() -> dict[int, Move]:
     return found
 
 
-def roll_back(who: str, why: str) -> tuple[int, int]:
+def roll_back(who: str, why: str, digest_weights: Callable[[int], str]) -> tuple[int, int]:
     """Make the previous champion champion again.
 
     The version that was champion is recorded as rolled back. `previous` then names an earlier
     champion: another rollback returns to that one, and never to a version that was rolled back.
+
+    Args:
+        who: the person.
+        why: the reason.
+        digest_weights: gives the digest of a version's weights. The record has it, so that they are
+            known after the version was deleted.
 
     Returns:
         The version that was champion, and the one that is champion now.
@@ -170,7 +184,8 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
             f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
             f'rolled back since; make one champion with `mammoflow promote N --reason "..."`'
         )
-    move(CHAMPION, previous, who, why, "rolled back")
+    _record(CHAMPION, previous, who, why, "rolled back", digest_weights(champion))
+    _set(CHAMPION, previous)
     further = _champion_before(previous)
     if further is None:
         remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")

@@ -136,7 +136,7 @@ def sign_second(root: Path, said: Plan) -> ModelVersion:
         standard="bit for bit",
         report="f" * 64,
     )
-    aliases.roll_back(WHO, "recalls too many")
+    aliases.roll_back(WHO, "recalls too many", str)
     signing.sign_decision(root, "rollback", first, WHO, "recalls too many", (2, 1))
     return version
 

@@ -1,6 +1,7 @@
 """The whole audit, on a whole small project: the model is made again, and nothing else changes."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def audited(leaking: Retrained, tmp_path_factory: pytest.TempPathFactory) -> tup
 def test_the_first_version_is_reproduced_bit_for_bit(audited: tuple[str, Path]) -> None:
     said, _ = audited
     assert said.splitlines()[2].startswith("standard: bit for bit: ")
+    assert re.search(r"needs about (a minute|\d+ minutes), as the stages took when they ran", said)
     assert "Running stage 'train_classifier'" in said
     assert "REPRODUCED BIT FOR BIT" in said
     assert f"{MODEL} version 1 was reproduced bit for bit" in said

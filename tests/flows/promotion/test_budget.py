@@ -17,7 +17,14 @@ from flows.pipeline.graph import Meta, Stage
 from flows.pipeline.lock_and_cache import hash_files
 from flows.processes.run_git import git
 from flows.promotion import budget
-from flows.promotion.budget import Look, NoLookLeftError, hash_women, list_looks, place, take
+from flows.promotion.budget import (
+    Look,
+    NoLookLeftError,
+    find_next_look,
+    hash_women,
+    list_looks,
+    take_look,
+)
 from flows.promotion.women import Women
 from flows.retraining.run_stages import bring_up_to_date
 from flows.snapshots.snapshot import Snapshot, capture
@@ -70,7 +77,7 @@ def root(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def look_at(root: Path, weights: str, data: str, **settings: object) -> Look:
-    return take(root, snapshot_of(root, weights, data, **settings), PLAN, print)
+    return take_look(root, snapshot_of(root, weights, data, **settings), PLAN, print)
 
 
 def test_the_same_model_on_the_same_women_is_one_look_however_often(root: Path) -> None:
@@ -127,8 +134,10 @@ def test_another_plan_buys_no_look_at_women_whose_error_is_spent() -> None:
     taken = [made(number, 1, "w") for number in (1, 2, 3)]
     longer = PLAN.model_copy(update={"number": 30})
     with pytest.raises(NoLookLeftError, match=r"have spent 0.15 of the error of 0.15"):
-        place(taken, known, "m", old, longer)
-    assert place(taken, known, "m", old, longer.model_copy(update={"error": 0.3})).number == 4
+        find_next_look(taken, known, "m", old, longer)
+    assert (
+        find_next_look(taken, known, "m", old, longer.model_copy(update={"error": 0.3})).number == 4
+    )
 
 
 def test_women_who_come_one_by_one_open_a_set_once_they_are_many() -> None:
@@ -139,7 +148,7 @@ def test_women_who_come_one_by_one_open_a_set_once_they_are_many() -> None:
     }
     for count, of_set in ((14, 1), (15, 2)):
         women = Women(tuple(str(x) for x in range(count)), f"{count}")
-        assert place(taken, known, "m", women, PLAN).set == of_set
+        assert find_next_look(taken, known, "m", women, PLAN).set == of_set
 
 
 def test_two_clones_at_the_same_moment_take_two_looks_and_never_one_too_many(root: Path) -> None:
@@ -148,7 +157,7 @@ def test_two_clones_at_the_same_moment_take_two_looks_and_never_one_too_many(roo
 
     def work(snapshot: Snapshot) -> None:
         try:
-            results.append(take(root, snapshot, PLAN, lambda _: None).number)
+            results.append(take_look(root, snapshot, PLAN, lambda _: None).number)
         except NoLookLeftError:
             results.append("none")
 
@@ -227,5 +236,5 @@ def test_the_look_is_counted_before_the_stage_that_scores_and_without_one_it_doe
 def test_a_table_that_nobody_has_is_named(root: Path) -> None:
     found = capture(root)  # its data.dvc names what no cache has
     with pytest.raises(UserError, match=r"DVC's cache lacks data/train.csv"):
-        take(root, found, PLAN, print)
+        take_look(root, found, PLAN, print)
     assert git(root, "status", "--porcelain", "--", "dvc.lock") == ""

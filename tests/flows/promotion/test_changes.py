@@ -138,7 +138,7 @@ def test_without_a_look_the_verdict_names_how_many_new_women_open_the_next_set(r
 def test_a_reference_that_was_deleted_lets_nobody_walk_on(root: Path) -> None:
     """Nor does one that people rolled back from count as approved."""
     aliases.make_champion(3, WHO, "agreed")
-    aliases.roll_back(WHO, "recalls too many")
+    aliases.roll_back(WHO, "recalls too many", str)
     assert int(getattr(find_reference(FIRST), "version", 0)) == 2
     MlflowClient().delete_model_version(MODEL, "2")
     with pytest.raises(UserError, match="version 2, which was approved before others, was deleted"):

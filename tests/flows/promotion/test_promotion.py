@@ -200,6 +200,20 @@ def test_what_a_person_rolled_back_and_its_very_weights_wait_for_a_person(
     assert aliases.list_rolled_back() == {}
 
 
+def test_weights_that_were_rolled_back_stay_known_after_their_version_was_deleted(
+    root: Path,
+) -> None:
+    set_policy(root, approve="automatic")
+    run("promote", "2")
+    run("rollback", "--reason", "recalls too many")
+    again = copied_version(2)
+    MlflowClient().delete_model_version(MODEL, "2")
+    result = run("promote", again)
+    assert result.exit_code == 1
+    assert "version 2, which has the same weights, was rolled back on" in result.output
+    assert aliases.read_current()["champion"] == 1
+
+
 def test_the_run_in_mlflow_leads_to_the_one_in_prefect_and_both_say_what_they_are(
     root: Path, prefect_server: dict[str, str]
 ) -> None:

@@ -26,7 +26,7 @@ from flows.promotion.budget import Look
 from flows.promotion.flow import _find_objection, needs_gate, was_judged
 from flows.promotion.gate import PAGE, judge_first, record_uncompared
 from flows.promotion.networks import predict_alike
-from flows.promotion.rescoring import Own
+from flows.promotion.rescoring import OwnPredictions
 from flows.retraining import recovery
 from flows.retraining.attempts import find_next_start, name_run
 from flows.retraining.branch_watch import reason_to_wait
@@ -246,7 +246,7 @@ def test_a_run_whose_id_has_no_form_gets_no_verdict(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breasts = women(30, seed=1)
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: Own(breasts, 60, 0))
+    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: OwnPredictions(breasts, 60, 0))
     forged = found(root)
     forged._run_id = "../../elsewhere"
     with pytest.raises(UserError, match="the run of version 1 in MLflow is"):
@@ -263,7 +263,7 @@ def test_test_breasts_of_one_class_are_no_verdict_either_way(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sick = women(30, seed=1).assign(target=0)
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: Own(sick, 60, 0))
+    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: OwnPredictions(sick, 60, 0))
     verdict = judge_first(root, found(root), plan(), LOOK, print)
     assert (verdict.word, "of one class" in verdict.sentence) == ("cannot be judged", True)
 
@@ -304,7 +304,7 @@ def test_the_gate_leaves_alone_what_people_went_back_from_and_its_very_weights(
     aliases.make_champion(good, "Ann", "the first")
     aliases.make_champion(bad, "mammoflow", "the gate")
     assert _find_objection(registry.get_version(again)) is None
-    aliases.roll_back("Bob", "recalls too many")
+    aliases.roll_back("Bob", "recalls too many", str)
     said = {number: _find_objection(registry.get_version(number)) for number in numbers}
     assert (said[good], said[other], said[version]) == (None, None, None)
     assert str(said[bad]).startswith("it was rolled back on")

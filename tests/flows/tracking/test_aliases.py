@@ -33,7 +33,7 @@ def test_without_a_model_there_is_no_alias_and_no_history(empty_registry: Path) 
     assert aliases.read_current() == {}
     assert aliases.read_history() == []
     with pytest.raises(UserError, match="no version was ever replaced"):
-        aliases.roll_back("Ann", "why")
+        aliases.roll_back("Ann", "why", str)
 
 
 def test_the_old_champion_stays_as_previous_and_returns(three_versions: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_old_champion_stays_as_previous_and_returns(three_versions: Path) ->
     aliases.make_champion(2, "Ann", "better")
     aliases.make_champion(3, "Ann", "better still")
     assert aliases.read_current() == {CHAMPION: 3, PREVIOUS: 2}
-    assert aliases.roll_back("Bob", "it was not") == (3, 2)
+    assert aliases.roll_back("Bob", "it was not", str) == (3, 2)
     assert aliases.read_current() == {CHAMPION: 2, PREVIOUS: 1}
 
 
@@ -51,21 +51,22 @@ def test_a_second_rollback_goes_on_to_the_one_before_and_never_back_to_a_bad_one
 ) -> None:
     for version in (1, 2, 3):
         aliases.make_champion(version, "Ann", "better")
-    assert aliases.roll_back("Bob", "recalls too many") == (3, 2)
-    assert aliases.roll_back("Bob", "this one, too") == (2, 1)
+    assert aliases.roll_back("Bob", "recalls too many", str) == (3, 2)
+    assert aliases.roll_back("Bob", "this one, too", str) == (2, 1)
     assert aliases.read_current() == {CHAMPION: 1}
     assert {number: made.why for number, made in aliases.list_rolled_back().items()} == {
         3: "recalls too many",
         2: "this one, too",
     }
+    assert [made.weights for made in aliases.list_rolled_back().values()] == ["3", "2"]
     with pytest.raises(UserError, match="no `previous` to return to"):
-        aliases.roll_back("Bob", "why")
+        aliases.roll_back("Bob", "why", str)
     assert aliases.find_unrecorded(aliases.read_history(), aliases.read_current()) == []
     # A person may think better of it; from then on it is a champion like any other.
     aliases.make_champion(3, "Ann", "it was the viewer")
     assert aliases.read_current() == {CHAMPION: 3, PREVIOUS: 1}
     assert set(aliases.list_rolled_back()) == {2}
-    assert aliases.roll_back("Bob", "no, it was not") == (3, 1)
+    assert aliases.roll_back("Bob", "no, it was not", str) == (3, 1)
 
 
 def test_after_a_rollback_and_a_new_champion_the_way_back_passes_the_bad_one_by(
@@ -74,14 +75,14 @@ def test_after_a_rollback_and_a_new_champion_the_way_back_passes_the_bad_one_by(
     store(three_versions).create_model_version(MODEL, source=str(three_versions))
     for version in (1, 2, 3):
         aliases.make_champion(version, "Ann", "better")
-    aliases.roll_back("Bob", "recalls too many")
+    aliases.roll_back("Bob", "recalls too many", str)
     aliases.make_champion(4, "Ann", "better")
     assert aliases.read_current() == {CHAMPION: 4, PREVIOUS: 2}
-    assert aliases.roll_back("Bob", "so does this") == (4, 2)
+    assert aliases.roll_back("Bob", "so does this", str) == (4, 2)
     assert aliases.read_current() == {CHAMPION: 2, PREVIOUS: 1}
     # Set by hand, the alias is not taken at its word either.
     store(three_versions).set_registered_model_alias(MODEL, PREVIOUS, "3")
-    assert aliases.roll_back("Bob", "nor this") == (2, 1)
+    assert aliases.roll_back("Bob", "nor this", str) == (2, 1)
 
 
 def test_who_is_champion_is_challenger_no_longer_and_that_is_on_record(
@@ -160,7 +161,7 @@ def test_a_version_that_is_gone_takes_its_alias_along_and_leaves_its_history(
     assert aliases.read_current() == {CHAMPION: 2}
     assert len(aliases.read_history()) == 3
     with pytest.raises(UserError, match="no `previous` to return to"):
-        aliases.roll_back("Bob", "why")
+        aliases.roll_back("Bob", "why", str)
 
 
 def dangle(root: Path, alias: str, version: int) -> None:
@@ -181,7 +182,7 @@ def test_an_alias_of_a_deleted_version_stands_in_nobodys_way(three_versions: Pat
     assert aliases.read_current() == {CHAMPION: 2}
     dangle(three_versions, PREVIOUS, 1)
     with pytest.raises(UserError, match=r"version 1, the `previous` of .* was deleted in MLflow"):
-        aliases.roll_back("Bob", "why")
+        aliases.roll_back("Bob", "why", str)
     assert aliases.read_current()[CHAMPION] == 2
     assert [move.version for move in aliases.read_history()] == [1, 2]
 
@@ -191,7 +192,7 @@ def test_without_a_champion_there_is_nothing_to_roll_back_from(three_versions: P
     aliases.make_champion(2, "Ann", "better")
     store(three_versions).delete_registered_model_alias(MODEL, CHAMPION)
     with pytest.raises(UserError, match="mammoflow promote 1 --reason"):
-        aliases.roll_back("Bob", "why")
+        aliases.roll_back("Bob", "why", str)
 
 
 def test_a_move_by_hand_between_decision_and_promotion_is_noticed(three_versions: Path) -> None:

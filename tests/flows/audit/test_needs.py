@@ -1,0 +1,70 @@
+"""What an audit says it will need: bytes by DVC's own files, minutes by earlier runs."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from flows.audit.provenance import estimate_minutes
+from flows.pipeline.lock_and_cache import read_sizes
+from mammo.base.errors import UserError
+from tests.support.small_project import store
+
+MINUTE = 60_000  # milliseconds
+
+
+@pytest.fixture
+def experiment(empty_registry: Path) -> Iterator[str]:
+    client = store(empty_registry)
+    name = client.create_experiment(f"retrain {time.monotonic_ns()}")
+    yield name
+    client.delete_experiment(name)
+
+
+def log_retrain(experiment: str, start: int, **stages: tuple[str, int]) -> Run:
+    """A retrain's run in MLflow, with a run below it for each stage: its fate, and its minutes."""
+    client = mlflow.MlflowClient()
+    parent = client.create_run(experiment, start_time=start * MINUTE)
+    for stage, (fate, minutes) in stages.items():
+        tags = {"mlflow.parentRunId": parent.info.run_id, "stage": stage, "fate": fate}
+        child = client.create_run(experiment, start_time=start * MINUTE, tags=tags)
+        client.set_terminated(child.info.run_id, end_time=(start + minutes) * MINUTE)
+    return client.get_run(parent.info.run_id)
+
+
+def test_the_minutes_are_those_of_the_stages_that_made_the_version(experiment: str) -> None:
+    run = log_retrain(experiment, 100, split=("ran", 1), train=("ran", 7))
+    assert estimate_minutes(run) == (8, [])
+
+
+def test_a_stage_that_did_not_run_takes_what_it_took_when_it_ran_last(experiment: str) -> None:
+    log_retrain(experiment, 100, split=("ran", 3), train=("ran", 7))
+    log_retrain(experiment, 200, split=("ran", 5), train=("cached", 0))
+    run = log_retrain(experiment, 300, split=("unchanged", 0), train=("ran", 9))
+    assert estimate_minutes(run) == (14, [])
+
+
+def test_a_stage_that_nobody_saw_run_is_named(experiment: str) -> None:
+    run = log_retrain(experiment, 100, split=("cached", 0), train=("ran", 7))
+    assert estimate_minutes(run) == (7, ["split"])
+
+
+def test_the_bytes_are_those_of_locks_and_of_dvc_files(tmp_path: Path) -> None:
+    (tmp_path / "pretraining").mkdir()
+    (tmp_path / "weights").mkdir()
+    out = {"path": "outputs/model", "md5": "a" * 32, "size": 5}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"train": {"outs": [out]}}}))
+    made = {"path": "weights/backbone.safetensors", "md5": "b" * 32, "size": 7}
+    lock = tmp_path / "pretraining/dvc.lock"
+    lock.write_text(yaml.safe_dump({"stages": {"pretrain": {"outs": [made]}}}))
+    first = {"path": "start.safetensors", "md5": "c" * 32, "size": 11}
+    (tmp_path / "weights/start.safetensors.dvc").write_text(yaml.safe_dump({"outs": [first]}))
+    files = ["dvc.lock", "pretraining/dvc.lock", "weights/start.safetensors.dvc", "data.dvc"]
+    assert read_sizes(tmp_path, files) == {"a" * 32: 5, "b" * 32: 7, "c" * 32: 11}
+    lock.write_text("stages: 3")
+    with pytest.raises(UserError, match=r"pretraining/dvc\.lock: not what DVC writes"):
+        read_sizes(tmp_path, files)
