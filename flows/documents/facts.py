@@ -199,8 +199,7 @@ def gather(root: Path, version: ModelVersion) -> Facts:
         version: registered.
 
     Raises:
-        UserError: if a record was changed into something else, or the provider's passages are
-            wrong.
+        UserError: if a record cannot be read any more, or the provider's passages are wrong.
     """
     number, run = int(version.version), run_of(version)
     notes = _Notes()
@@ -429,7 +428,7 @@ def _read_packages(
     try:
         text = read_locked_packages_of(root, snapshot) if snapshot is not None else None
     except UserError:
-        text = None  # git does not have the commit here
+        text = None  # this clone does not have the commit
     if text is None:
         notes.missing.append("requirements.lock: the packages")
         return []

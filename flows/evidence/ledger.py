@@ -96,7 +96,7 @@ def read_head() -> tuple[int, str] | None:
     """Number and digest of the last line, as the registry names them; None if it names none.
 
     Raises:
-        UserError: if the tag was changed into something else.
+        UserError: if the tag was changed into other text.
     """
     text = (read_model_tags(MODEL) or {}).get(HEAD)
     if text is None:

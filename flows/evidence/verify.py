@@ -8,7 +8,7 @@ runs no code of the model. Whoever could have rewritten the export could have re
 and the keys in it, too: who needs to be sure takes this file from a clone that they trust, and
 names by `--trust` the ids of the keys as their owners told them.
 
-It exits with 0 if the evidence holds, 1 if something is wrong, 2 if the version is not signed.
+It exits with 0 if the evidence holds, 1 if it does not hold, 2 if the version is not signed.
 """
 
 import argparse

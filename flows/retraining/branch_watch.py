@@ -6,7 +6,7 @@ a snapshot to retrain.
 New data arrive as a commit that changes data.dvc, but new code or settings count as well. A
 snapshot is done when the gate has judged a version of it, or when its retrain was refused for a
 reason that lies in the snapshot. A retrain that did not finish, because it could not begin, was
-killed or lost a server, is started again.
+killed or had no server, is started again.
 """
 
 from dataclasses import dataclass
