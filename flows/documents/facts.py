@@ -103,7 +103,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditVerdict:
     """An audit's verdict."""
 
     date: str
@@ -163,7 +163,7 @@ class Facts:
     pictures: Mapping[str, str]  # SVG, by name
     gate: Gate | None
     moves: tuple[tuple[str, str], ...]  # date, and what became of the version
-    audits: tuple[Audit, ...]
+    audits: tuple[AuditVerdict, ...]
     lines: tuple[tuple[int, str, str, str], ...]  # of the ledger: number, date, kind, digest
     environment: Environment | None
     packages: tuple[Package, ...]
@@ -488,9 +488,9 @@ def _read_moves(number: int, notes: _Notes) -> list[tuple[str, str]]:
     return found
 
 
-def _read_audits(version: ModelVersion, notes: _Notes) -> list[Audit]:
+def _read_audits(version: ModelVersion, notes: _Notes) -> list[AuditVerdict]:
     found = [
-        Audit(one.date, one.verdict, one.standard, one.environment, one.report_digest)
+        AuditVerdict(one.date, one.verdict, one.standard, one.environment, one.report_digest)
         for one in history(version)
     ]
     if found:

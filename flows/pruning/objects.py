@@ -118,10 +118,10 @@ def _list_objects(odb: Any) -> Iterator[_Object]:
             md5 = odb.path_to_oid(path)
         except ValueError:
             continue  # not DVC's file
-        yield _Object(md5, path, int(info["size"] or 0), _last_change(info))
+        yield _Object(md5, path, int(info["size"] or 0), _find_change_time(info))
 
 
-def _last_change(info: dict[str, Any]) -> float:
+def _find_change_time(info: dict[str, Any]) -> float:
     """When a file was last changed, in seconds since 1970; infinite if the store does not tell."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
         at = info.get(key)

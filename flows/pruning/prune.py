@@ -125,11 +125,13 @@ def _find_results(before: float) -> Waste:
 
 
 def _find_old_files(what: str, folder: Path, before: float) -> Waste:
-    files = [path for path in folder.rglob("*") if path.is_file() and _last_change(path) < before]
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and _read_change_time(path) < before
+    ]
 
     def remove_all() -> None:
         for path in files:
-            if _last_change(path) < before:  # it may have been used meanwhile
+            if _read_change_time(path) < before:  # it may have been used meanwhile
                 path.unlink(missing_ok=True)
 
     return Waste(what, len(files), _measure(files), remove_all)
@@ -205,7 +207,7 @@ def _count_free_bytes(path: Path) -> int:
     return int(pages) * int(size)
 
 
-def _last_change(path: Path) -> float:
+def _read_change_time(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

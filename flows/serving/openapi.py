@@ -135,7 +135,7 @@ PREDICT: dict[str, Any] = {
 """The arguments with which FastAPI gets `POST /predict`."""
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
+def describe_service(app: FastAPI) -> dict[str, Any]:
     """The service's OpenAPI, with the schema of an exam among its components."""
     if app.openapi_schema is None:
         found = get_openapi(

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from flows.serving.desk import Answer, Desk
 from flows.serving.entrance import Entrance
 from flows.serving.measures import Measures
-from flows.serving.openapi import PREDICT, describe
+from flows.serving.openapi import PREDICT, describe_service
 from flows.serving.uploads import Limits, discard_refused, receive_files
 from mammo.serving.finding import NOTICE, ExamFinding, describe_model, to_document
 
@@ -52,7 +52,7 @@ def make_app(desk: Desk, limits: Limits | None = None, queue: int = QUEUE) -> Fa
         docs_url=None,  # they would fetch scripts from elsewhere
         redoc_url=None,
     )
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.openapi = lambda: describe_service(app)  # type: ignore[method-assign]
     _measure_requests(app, measures)
     _add_predict(app, desk, entrance, measures, limits or Limits())
     _add_readiness(app, entrance)
