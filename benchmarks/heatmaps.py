@@ -44,7 +44,7 @@ from mammo.explanation.overlay import draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box
 from mammo.imaging.png import encode_png
-from mammo.outs.gray_images import read_gray
+from mammo.imaging.gray_images import read_gray
 from stages.explain import find_lesions
 
 MEASURED: dict[str, type[BaseCAM]] = {

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
-from mammo.base.code_version import code_version, key_of
+from mammo.kept.code_version import code_version, key_of
 from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores

@@ -32,8 +32,8 @@ from mammo.explanation.grad_cam import (
 from mammo.explanation.overlay import draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.gray_images import read_gray
 from mammo.imaging.png import encode_png
-from mammo.outs.gray_images import read_gray
 from stages.device import announce_device
 from stages.runner import run_stage
 

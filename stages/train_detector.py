@@ -25,8 +25,8 @@ from mammo.detector.detector import save_detector
 from mammo.detector_training.trainer import Example, train_detector
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.gray_images import read_gray
 from mammo.imaging.png import encode_png
-from mammo.outs.gray_images import read_gray
 from stages.device import announce_device
 from stages.runner import checkpoint_folder, run_stage
 

@@ -23,8 +23,8 @@ from flows.listening.spool import Spool, SpoolFullError, is_uid
 from mammo.base.errors import UserError
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.identity import read_identity
 from mammo.dicom.values import PARSING
+from mammo.serving.identity import read_identity
 
 CLASSES = (
     uid.DigitalMammographyXRayImageStorageForPresentation,

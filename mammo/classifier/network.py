@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.learning.device import VARIABLE, choose_device
-from mammo.outs.networks import (
+from mammo.learning.networks import (
     load_weights,
     read_architecture,
     read_network,
     write_network,
 )
-from mammo.outs.weights import read_weights
+from mammo.learning.weights import read_weights
 
 DOWNLOAD_TIMEOUT = 10  # seconds without a byte
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last layers

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammo.imaging.fitting import fit_in_frame
-from mammo.outs.gray_images import read_gray
+from mammo.imaging.gray_images import read_gray
 
 Gray = NDArray[np.uint8]
 Roi = Path | Gray

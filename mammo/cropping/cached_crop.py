@@ -10,17 +10,17 @@ from functools import cache
 from pathlib import Path
 
 from mammo.base.atomic_files import NETWORK_FILES
-from mammo.base.code_version import code_version, key_of
 from mammo.base.determinism import pin
 from mammo.base.processor import processor_name
 from mammo.base.settings import Crop
 from mammo.cropping.find_breast import Roi, cut, find_roi
 from mammo.detector.detector import Detector, load_detector
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import decode_gray, read_file
 from mammo.imaging.png import encode_png
+from mammo.kept.code_version import code_version, key_of
 from mammo.kept.result_store import Store
 from mammo.learning.device import choose_device, describe_device
-from mammo.outs.gray_images import decode_gray, read_file
 
 LIBRARIES = (
     "imagecodecs",

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mammo.base.code_version import code_version
 from mammo.base.progress import say
+from mammo.kept.code_version import code_version
 from mammo.learning.device import describe_device
 
 

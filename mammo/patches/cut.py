@@ -24,8 +24,8 @@ from mammo.dicom.errors import UnreadableDicom
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import read_gray
 from mammo.intake.prepare import prepare
-from mammo.outs.gray_images import read_gray
 from mammo.patches.settings import Patches
 from mammo.patches.tables import CROPS, HEALTHY, crop_file
 

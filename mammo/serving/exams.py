@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mammo.base.code_version import code_version
 from mammo.cropping.cached_crop import LIBRARIES as LOOKING
 from mammo.explanation.overlay import find_peak
 from mammo.imaging.geometry import Box, Placement
 from mammo.intake.cached_prepare import LIBRARIES as READING
+from mammo.kept.code_version import code_version
 from mammo.serving.finding import ImageFinding, Peak, Point, Region
 from mammo.serving.heat_map import REGION_SHARE, outline_region
 from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure

@@ -14,9 +14,9 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Failure, WorkerPool
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.identity import Identity, list_directory, read_identity
 from mammo.intake.examine import FAILURES, SECONDS
 from mammo.intake.prepare import Prepared, prepare
+from mammo.serving.identity import Identity, list_directory, read_identity
 
 TOO_LARGE = "reading it takes more memory than a mammogram should"
 

@@ -18,10 +18,10 @@ from flows.listening.record import Record, Seen, read_record, write_record
 from flows.listening.spool import Spool, open_spool
 from flows.listening.work import JOURNAL, Settings, look, send_waiting
 from mammo.base.errors import UserError
-from mammo.dicom.identity import read_identity
 from mammo.dicom_results.write import Kind
 from mammo.imaging.geometry import Box
 from mammo.serving.finding import ImageFinding, Peak, Region
+from mammo.serving.identity import read_identity
 from mammo.serving.intake import Refusal
 from tests.flows.listening.test_killed import references
 from tests.support.listening import MODEL, READER, Receiver, examine, journal_of

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mammo.base.atomic_files import NETWORK_FILES, write_json
 from mammo.base.errors import UserError
-from mammo.outs.weights import read_weights
+from mammo.learning.weights import read_weights
 
 Architecture = TypeVar("Architecture", bound=BaseModel)
 Kind = Literal["classifier", "detector"]
