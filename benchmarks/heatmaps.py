@@ -40,11 +40,11 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.data.tables import ROIS, SPLIT, read_table
 from mammo.explanation.grad_cam import METHODS, compute_heatmap
-from mammo.explanation.overlay import draw_overlay, find_peak
+from mammo.explanation.overlay import Heat, draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box
-from mammo.imaging.png import encode_png
 from mammo.imaging.gray_images import read_gray
+from mammo.imaging.png import encode_png
 from stages.explain import find_lesions
 
 MEASURED: dict[str, type[BaseCAM]] = {
@@ -61,7 +61,6 @@ SIZES = ("small", "medium", "large")
 HEIGHT = 480  # pixels of a picture
 
 Mask = NDArray[np.bool_]
-Heat = NDArray[np.float32]
 
 
 def main(

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
-from mammo.kept.code_version import code_version, key_of
 from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
@@ -39,6 +38,7 @@ from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as training
 from mammo.data.splits import hash_to_unit_interval, target_of
 from mammo.data.tables import MANIFEST, ROIS, read_table
+from mammo.kept.code_version import code_version, key_of
 from mammo.kept.result_store import open_store
 
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "efficientnet-lite-pytorch")

@@ -21,7 +21,7 @@ from mammo.patches.pretrain import dump_backbone, pretrain, write_card
 from mammo.patches.settings import Pretraining, load_pretraining
 from stages.runner import checkpoint_folder, run_stage
 
-PATCHES = Path("outputs/patches")
+PATCHES_FOLDER = Path("outputs/patches")
 OUT = Path("outputs/pretrain")
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     if device.type == "cuda":
         say(f"pretrain: on {device}, {describe_device(device)['gpu']}")
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
-        run(params, PATCHES, out, Path(WEIGHTS), checkpoints)
+        run(params, PATCHES_FOLDER, out, Path(WEIGHTS), checkpoints)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
-CROPS = Path("outputs/crop_rois")
+CROPS_FOLDER = Path("outputs/crop_rois")
 OUT = Path("outputs/tune_classifier")
 
 
@@ -81,7 +81,9 @@ def main() -> None:
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
     announce_device(OUT.name, params)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
-        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, out, storage, checkpoints, list_cards())
+        run(
+            params, MANIFEST_FILE, SPLIT_FILE, CROPS_FOLDER, out, storage, checkpoints, list_cards()
+        )
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from mammo.base.processor import available_cores
 from mammo.base.progress import track
 from mammo.base.settings import Classifier
 from mammo.classifier.changes import Change, draw_change, render, render_batch
-from mammo.classifier.picture import Gray, Roi, load_picture
+from mammo.classifier.picture import RoiSource, load_picture
 from mammo.data.splits import target_of
 from mammo.imaging.fitting import fit_in_frame
+from mammo.imaging.gray_images import Gray
 from mammo.learning.parallel import WHOLE, Part
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -95,7 +96,7 @@ class Pictures(Dataset[Gray]):
         key: what the pictures are known by if they are in a file that is mapped into memory.
     """
 
-    def __init__(self, rois: Sequence[Roi], settings: Classifier):
+    def __init__(self, rois: Sequence[RoiSource], settings: Classifier):
         """Take image files or pixels; a small set is read now, a large one when it is needed.
 
         Raises:
@@ -122,7 +123,7 @@ class Pictures(Dataset[Gray]):
         # torch warns of memory that cannot be written to.
         return self.cache[index] if self.key is None else np.array(self.cache[index])
 
-    def _load(self, roi: Roi) -> Gray:
+    def _load(self, roi: RoiSource) -> Gray:
         return load_picture(roi, *self.size)
 
 

@@ -25,14 +25,18 @@ from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.finding import OperatingPoint
 from mammo.serving.heat_map import spread_heat
 from mammo.serving.look import (
-    EVALUATION,
+    EVALUATION_FILE,
     Look,
     Prediction,
     draw_heatmap,
     read_operating_point,
 )
 
-DETECTOR, CLASSIFIER, DESCRIPTION = "detector.onnx", "classifier.onnx", "portable.json"
+DETECTOR_FILE, CLASSIFIER_FILE, DESCRIPTION_FILE = (
+    "detector.onnx",
+    "classifier.onnx",
+    "portable.json",
+)
 """In the predictor's folder: the networks, and the sizes of their inputs."""
 
 
@@ -123,18 +127,18 @@ def load_portable(folder: Path) -> PortablePredictor:
     """
     params = load_params(folder / "params.yaml", registered=True)
     try:
-        described = read_json(folder / DESCRIPTION)
+        described = read_json(folder / DESCRIPTION_FILE)
         settings = Settings.model_validate(described["classifier"])
         detector = PortableDetector(
-            _open(folder / DETECTOR, params.threads), int(described["image_size"])
+            _open(folder / DETECTOR_FILE, params.threads), int(described["image_size"])
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder / DESCRIPTION}: it describes no predictor ({type(error).__name__}); "
+            f"{folder / DESCRIPTION_FILE}: it describes no predictor ({type(error).__name__}); "
             "export it again"
         ) from None
-    classifier = PortableClassifier(_open(folder / CLASSIFIER, params.threads), settings)
-    point = read_operating_point(folder / EVALUATION, params)
+    classifier = PortableClassifier(_open(folder / CLASSIFIER_FILE, params.threads), settings)
+    point = read_operating_point(folder / EVALUATION_FILE, params)
     return PortablePredictor(params, detector, classifier, point)
 
 

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
 from mammo.cropping.find_breast import FoundBy
-from mammo.explanation.overlay import draw_overlay
+from mammo.explanation.overlay import Heat, draw_overlay
 from mammo.imaging.geometry import Box
 from mammo.imaging.png import encode_png
 from mammo.serving.finding import OperatingPoint
-from mammo.serving.heat_map import Heat
 
-EVALUATION = Path("evaluate") / "metrics.json"
+EVALUATION_FILE = Path("evaluate") / "metrics.json"
 """In a predictor's folder: the scores of the stage evaluate, whose threshold is the model's."""
 
 

@@ -14,7 +14,7 @@ from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.finding import OperatingPoint
 from mammo.serving.heat import score_and_explain, watch_feature_map
 from mammo.serving.look import (
-    EVALUATION,
+    EVALUATION_FILE,
     Look,
     Prediction,
     draw_heatmap,
@@ -73,13 +73,13 @@ class Predictor:
 def load_predictor(folder: Path) -> Predictor:
     """Load a predictor from a folder: params.yaml, and detector/ and classifier/ from their stages.
 
-    `EVALUATION`, if it is there, holds the operating point. No pickle is involved.
+    `EVALUATION_FILE`, if it is there, holds the operating point. No pickle is involved.
 
     Raises:
         UserError: if a file is missing, damaged or does not fit the others.
     """
     params = load_params(folder / "params.yaml", registered=True)
-    point = read_operating_point(folder / EVALUATION, params)
+    point = read_operating_point(folder / EVALUATION_FILE, params)
     classifier, settings = load_classifier(folder / "classifier")
     watch_feature_map(classifier)
     return Predictor(params, load_detector(folder / "detector"), classifier, settings, point)

@@ -33,13 +33,12 @@ from mammo.classifier.network import build_classifier
 from mammo.classifier_training.fit import Examples, Scores, TrainingDivergedError, dump_examples
 from mammo.kept.checkpoint import describe_machine, hash_inputs
 from mammo.learning.device import choose_device
-from mammo.tuning.cards import Outcome, Read, Trial, Workers, start_workers, train_trial
+from mammo.tuning.cards import Outcome, Read, Report, Trial, Workers, start_workers, train_trial
 
 HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
 UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
 
 Choice = dict[str, Any]
-Report = Callable[[Scores], None]
 Attempt = tuple[int, Choice, Report]
 Objective = Callable[[int, Choice, Report], float]
 RunRound = Callable[[Sequence[Attempt]], list[Outcome]]

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import recipes, studies
 from benchmarks.recipes import (
     BASELINE,
-    PATCHES,
+    GIVEN_WEIGHTS,
     RECIPES,
     Found,
     choose_recipes,
@@ -132,7 +132,7 @@ def test_a_recipe_without_its_first_weights_is_left_out_and_told(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    names, missing = [BASELINE, PATCHES], tmp_path / "backbone.safetensors"
+    names, missing = [BASELINE, GIVEN_WEIGHTS], tmp_path / "backbone.safetensors"
     assert list(recipes.run(study, params, names, missing, kept, 1, train=False)) == [BASELINE]
     assert "patches is left out: classifier.weights" in capsys.readouterr().out
 
@@ -233,7 +233,7 @@ def test_every_recipe_has_settings_that_can_be_built(
     weights = tmp_path / "backbone.safetensors"
     weights.write_bytes(b"")
     settings = settle(study, params, RECIPES[name], weights)
-    uses_file = RECIPES[name].classifier.get("weights") == PATCHES
+    uses_file = RECIPES[name].classifier.get("weights") == GIVEN_WEIGHTS
     assert (settings.weights == str(weights)) is uses_file
     assert settings.target == params.classifier.target
 
@@ -247,10 +247,10 @@ def test_a_name_that_is_none_and_a_file_that_is_missing_are_told() -> None:
     with pytest.raises(UserError, match="'lite9' is no recipe; there are imagenet, random"):
         choose_recipes(["lite9"], None)
     with pytest.raises(UserError, match="patches needs --patches"):
-        choose_recipes([PATCHES], None)
+        choose_recipes([GIVEN_WEIGHTS], None)
     assert choose_recipes(["head"], None) == [BASELINE, "head"]
-    assert PATCHES not in choose_recipes(None, None)
-    assert PATCHES in choose_recipes(None, Path("backbone.safetensors"))
+    assert GIVEN_WEIGHTS not in choose_recipes(None, None)
+    assert GIVEN_WEIGHTS in choose_recipes(None, Path("backbone.safetensors"))
 
 
 def test_crops_are_divided_by_woman_and_val_is_the_test(tmp_path: Path) -> None:
