@@ -7,7 +7,6 @@ with its interval per split and level, the origin's three figures computed its w
 and the counts. The curves and the confusion table are of the test breasts.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +87,7 @@ def _score(
         say(f"evaluate: {split}, by {level}: {params.evaluate.bootstrap} resamples")
         part = cases[cases["split"] == split]
         seed = stage_seed(params.seed, f"evaluate/{split}/{level}")
-        result = evaluate(part, thresholds[level], params.evaluate, seed)
-        scores[level] = {
-            **{score: asdict(estimate) for score, estimate in result.scores.items()},
-            "cases": result.cases,
-            "positives": result.positives,
-            "women": result.women,
-            "resamples_skipped": result.resamples_skipped,
-        }
+        scores[level] = evaluate(part, thresholds[level], params.evaluate, seed).to_json()
     images = levels["image"]
     scores["origin"] = compute_origin_scores(images[images["split"] == split])
     return scores
