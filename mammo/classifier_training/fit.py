@@ -45,9 +45,10 @@ from mammo.classifier_training.picture_file import map_pictures
 from mammo.data.splits import BREAST
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.kept import checkpoint
-from mammo.kept.checkpoint import Checkpoint, add_prefix, select_prefix
+from mammo.kept.checkpoint import Checkpoint
 from mammo.learning.device import choose_device
 from mammo.learning.parallel import WHOLE, Part, sum_parts
+from mammo.learning.weights import add_prefix, select_prefix
 
 WARM_UP = 0.1  # of all steps
 

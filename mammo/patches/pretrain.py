@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 
 from mammo.base.determinism import stage_seed
 from mammo.base.settings import Classifier as Settings
@@ -21,10 +20,9 @@ from mammo.classifier.predict import predict
 from mammo.classifier_training.fit import Examples, Fit, fit, keep_pictures
 from mammo.data.tables import read_table
 from mammo.evaluation.metrics import choose_threshold, evaluate
+from mammo.learning.weights import add_prefix, dump_weights
 from mammo.patches.settings import Pretraining
 from mammo.patches.tables import HEALTHY, PATCHES, crop_file, read_source
-
-_PREFIX = "backbone."  # by which the classifier finds the tensors that it takes
 
 
 @dataclass(frozen=True)
@@ -114,14 +112,11 @@ def _paths(table: pd.DataFrame) -> list[str]:
 
 
 def dump_backbone(model: Classifier) -> bytes:
-    """The backbone's weights as a safetensors file; equal weights are equal bytes.
+    """The backbone's weights as a safetensors file, which `classifier.weights` takes.
 
-    The names are those of a classifier's weights, so `classifier.weights` takes the file.
+    The names are those of a classifier's weights.
     """
-    state = model.backbone.state_dict()
-    return safetensors.torch.save(
-        {f"{_PREFIX}{name}": state[name].cpu().contiguous() for name in sorted(state)}
-    )
+    return dump_weights(add_prefix("backbone", model.backbone.state_dict()))
 
 
 def write_card(
