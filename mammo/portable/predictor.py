@@ -17,7 +17,7 @@ from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import Params, load_params
-from mammo.cropping.find_breast import cut, find_roi
+from mammo.cropping.find_breast import cut_breast
 from mammo.detector.detection import LOWEST_CONFIDENCE, Detection, box_in_image
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
@@ -109,8 +109,7 @@ class PortablePredictor:
 
     def look_at(self, prepared: Prepared, heat: bool = True) -> Look:
         """Find the breast, classify it and, if asked, explain the probability."""
-        roi = find_roi(self.detector, prepared.image, self.params.crop)
-        breast = cut(prepared.image, roi.box)
+        roi, breast = cut_breast(self.detector, prepared.image, self.params.crop)
         settings = self.classifier.settings
         picture, placement = fit_in_frame(breast, settings.image_width, settings.image_height)
         logit, coarse = self.classifier.session.run(None, {"pictures": picture[None]})

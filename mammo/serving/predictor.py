@@ -8,7 +8,7 @@ from torch import nn
 from mammo.base.settings import Classifier, Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.classifier.predict import predict
-from mammo.cropping.find_breast import cut, find_roi
+from mammo.cropping.find_breast import cut_breast
 from mammo.detector.detector import Detector, load_detector
 from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.finding import OperatingPoint
@@ -61,8 +61,7 @@ class Predictor:
             prepared: the image.
             heat: explain the probability, too; that takes next to no time.
         """
-        roi = find_roi(self.detector, prepared.image, self.params.crop)
-        breast = cut(prepared.image, roi.box)
+        roi, breast = cut_breast(self.detector, prepared.image, self.params.crop)
         if heat:
             found = score_and_explain(self.classifier, breast, self.classifier_settings)
             return Look(found[0], roi.box, roi.found_by, breast, found[1])
