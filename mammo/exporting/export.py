@@ -28,7 +28,7 @@ from mammo.classifier.inputs import normalise
 from mammo.classifier.network import Classifier, get_cam_layer, load_classifier
 from mammo.detector.detector import Detector, load_detector
 from mammo.portable.predictor import CLASSIFIER_FILE, DESCRIPTION_FILE, DETECTOR_FILE
-from mammo.serving.look import EVALUATION_FILE
+from mammo.serving.prediction import EVALUATION_FILE
 
 OPSET = 18
 

@@ -24,9 +24,9 @@ from mammo.imaging.geometry import Box
 from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.finding import OperatingPoint
 from mammo.serving.heat_map import spread_heat
-from mammo.serving.look import (
+from mammo.serving.prediction import (
     EVALUATION_FILE,
-    Look,
+    NetworkOutput,
     Prediction,
     draw_heatmap,
     read_operating_point,
@@ -103,11 +103,11 @@ class PortablePredictor:
             mammo.dicom.reader.UnreadableDicom: if it holds no mammogram that we can read.
         """
         prepared = prepare(dicom, self.params.preprocess)
-        look = self.look_at(prepared, heatmap)
-        box = prepared.placement.to_stored(look.box)
-        return Prediction(look.probability, box, look.found_by, draw_heatmap(look))
+        output = self.run_networks(prepared, heatmap)
+        box = prepared.placement.to_stored(output.box)
+        return Prediction(output.probability, box, output.found_by, draw_heatmap(output))
 
-    def look_at(self, prepared: Prepared, heat: bool = True) -> Look:
+    def run_networks(self, prepared: Prepared, heat: bool = True) -> NetworkOutput:
         """Find the breast, classify it and, if asked, explain the probability."""
         roi, breast = cut_breast(self.detector, prepared.image, self.params.crop)
         settings = self.classifier.settings
@@ -115,7 +115,7 @@ class PortablePredictor:
         logit, coarse = self.classifier.session.run(None, {"pictures": picture[None]})
         probability = float(1 / (1 + np.exp(-np.float64(logit[0]))))
         spread = spread_heat(coarse[0], breast.shape, placement, settings) if heat else None
-        return Look(probability, roi.box, roi.found_by, breast, spread)
+        return NetworkOutput(probability, roi.box, roi.found_by, breast, spread)
 
 
 def load_portable(folder: Path) -> PortablePredictor:

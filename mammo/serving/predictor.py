@@ -13,9 +13,9 @@ from mammo.detector.detector import Detector, load_detector
 from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.finding import OperatingPoint
 from mammo.serving.heat import score_and_explain, watch_feature_map
-from mammo.serving.look import (
+from mammo.serving.prediction import (
     EVALUATION_FILE,
-    Look,
+    NetworkOutput,
     Prediction,
     draw_heatmap,
     read_operating_point,
@@ -46,15 +46,15 @@ class Predictor:
             mammo.dicom.reader.UnreadableDicom: if it holds no mammogram that we can read.
         """
         prepared = prepare(dicom, self.params.preprocess)
-        look = self.look_at(prepared, heatmap)
+        output = self.run_networks(prepared, heatmap)
         return Prediction(
-            probability=look.probability,
-            box=prepared.placement.to_stored(look.box),
-            found_by=look.found_by,
-            heatmap=draw_heatmap(look),
+            probability=output.probability,
+            box=prepared.placement.to_stored(output.box),
+            found_by=output.found_by,
+            heatmap=draw_heatmap(output),
         )
 
-    def look_at(self, prepared: Prepared, heat: bool = True) -> Look:
+    def run_networks(self, prepared: Prepared, heat: bool = True) -> NetworkOutput:
         """Find the breast and classify it, as the stages do: the same probability, bit for bit.
 
         Args:
@@ -64,9 +64,9 @@ class Predictor:
         roi, breast = cut_breast(self.detector, prepared.image, self.params.crop)
         if heat:
             found = score_and_explain(self.classifier, breast, self.classifier_settings)
-            return Look(found[0], roi.box, roi.found_by, breast, found[1])
+            return NetworkOutput(found[0], roi.box, roi.found_by, breast, found[1])
         probability = float(predict(self.classifier, [breast], self.classifier_settings)[0])
-        return Look(probability, roi.box, roi.found_by, breast, None)
+        return NetworkOutput(probability, roi.box, roi.found_by, breast, None)
 
 
 def load_predictor(folder: Path) -> Predictor:

@@ -20,7 +20,7 @@ EVALUATION_FILE = Path("evaluate") / "metrics.json"
 
 
 @dataclass(frozen=True)
-class Look:
+class NetworkOutput:
     """What the networks say of a prepared image."""
 
     probability: float  # of the target, in [0, 1]
@@ -40,11 +40,11 @@ class Prediction:
     heatmap: bytes | None  # PNG: the breast, turned to the left, under Grad-CAM's heat
 
 
-def draw_heatmap(look: Look) -> bytes | None:
+def draw_heatmap(output: NetworkOutput) -> bytes | None:
     """Draw the breast under the heat, as a PNG; None if there is no heat."""
-    if look.heat is None:
+    if output.heat is None:
         return None
-    return encode_png(draw_overlay(look.breast, look.heat))
+    return encode_png(draw_overlay(output.breast, output.heat))
 
 
 def read_operating_point(file: Path, params: Params) -> OperatingPoint | None:
