@@ -142,8 +142,7 @@ class Epoch(Dataset[tuple[Gray, np.float32]]):
         self.augment = settings.augment
         self.seed = seed, epoch
         rng = np.random.default_rng(self.seed)
-        factor = settings.balance_factor if settings.balance == "upsample" else 1.0
-        self.order = rng.permutation(repeat_positives(targets, factor, rng))
+        self.order = rng.permutation(repeat_positives(targets, _choose_factor(settings), rng))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -182,9 +181,27 @@ def repeat_positives(
     For a factor of 2.5, each positive comes twice, and half of them, drawn at random, once more.
     """
     positives = np.flatnonzero(targets == 1)
-    whole = int(factor)
-    drawn = rng.permutation(positives)[: round((factor - whole) * len(positives))]
+    whole, more = _split_factor(factor, len(positives))
+    drawn = rng.permutation(positives)[:more]
     return np.concatenate([np.flatnonzero(targets == 0), np.repeat(positives, whole), drawn])
+
+
+def count_in_epoch(targets: NDArray[np.int64], settings: Classifier) -> int:
+    """How many pictures an epoch has: positives may come several times."""
+    positives = int((targets == 1).sum())
+    whole, more = _split_factor(_choose_factor(settings), positives)
+    return len(targets) - positives + whole * positives + more
+
+
+def _choose_factor(settings: Classifier) -> float:
+    """How often each positive comes in an epoch."""
+    return settings.balance_factor if settings.balance == "upsample" else 1.0
+
+
+def _split_factor(factor: float, positives: int) -> tuple[int, int]:
+    """How often all positives come, and how many of them come once more."""
+    whole = int(factor)
+    return whole, round((factor - whole) * positives)
 
 
 def build_loader(

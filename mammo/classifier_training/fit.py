@@ -35,6 +35,7 @@ from mammo.classifier.inputs import (
     Counted,
     Epoch,
     Pictures,
+    count_in_epoch,
     label_rois,
     load_epoch,
     normalise,
@@ -179,9 +180,7 @@ def fit(
     if on_epoch is not None:
         for scores in list(state.history):
             on_epoch(scores)
-    batches = math.ceil(
-        len(Epoch(train.pictures, train.targets, settings, seed, 1)) / settings.batch_size
-    )
+    batches = math.ceil(count_in_epoch(train.targets, settings) / settings.batch_size)
     schedule = _build_schedule(
         state.optimizer, batches * settings.epochs, len(state.history) * batches
     )
