@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAMPlusPlus
 from pytorch_grad_cam.base_cam import BaseCAM
 
-from benchmarks.recipes import BASELINE, RECIPES, choose_recipes, open_study, settle
+from benchmarks.recipes import BASELINE, RECIPES, choose_recipes, open_study, build_settings
 from benchmarks.studies import Study, Trial, read_study, train_trial
 from mammo.base.atomic_files import write_bytes
 from mammo.base.determinism import pin
@@ -111,7 +111,7 @@ def train_folds(
     """
     if RECIPES[recipe].change:
         raise UserError(f"{recipe} is no setting, and its networks are not kept")
-    settings = settle(study, params, RECIPES[recipe], patches)
+    settings = build_settings(study, params, RECIPES[recipe], patches)
     for seed in range(seeds):
         for fold, parts in enumerate(study.folds):
             yield train_trial(study, fold, Trial(settings, seed), params.threads, keep), parts

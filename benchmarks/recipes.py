@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes KEEP --phantoms 300
     python -m benchmarks.recipes KEEP --data DIR --base recipes/mini-mias.yaml
-    python -m benchmarks.recipes KEEP --crops DIR                     # train/ and val/ by class
+    python -m benchmarks.recipes KEEP --crops DIR                     # of `mammoflow data cbis-masses`
     python -m benchmarks.recipes KEEP ... --recipe all-layers --recipe patches --patches FILE
 
 DIR is in our layout, as `mammoflow data mini-mias` makes one. KEEP holds what was made: prepared
@@ -34,9 +34,9 @@ from benchmarks.studies import (
     find_trial,
     prepare,
     read_breasts,
-    read_crops,
     read_facts,
     read_study,
+    study_crops,
     train_trial,
     within_folds,
 )
@@ -189,7 +189,7 @@ def open_study(
     if sum([data is not None, phantoms > 0, crops is not None]) != 1:
         raise UserError("name one of --data, --phantoms and --crops")
     if crops is not None:
-        return read_crops(crops)
+        return study_crops(crops)
     if data is None:
         data = keep / f"phantoms-{phantoms}"
         if not data.exists():
@@ -197,7 +197,7 @@ def open_study(
     return read_study(data.name, params, prepare(params, data, keep), folds)
 
 
-def settle(study: Study, params: Params, recipe: Recipe, patches: Path | None) -> Settings:
+def build_settings(study: Study, params: Params, recipe: Recipe, patches: Path | None) -> Settings:
     """The settings of a recipe.
 
     Raises:
@@ -254,10 +254,10 @@ def run(
     Raises:
         UserError: if the baseline's first weights are missing, or as `fit`.
     """
-    settings = {BASELINE: settle(study, params, RECIPES[BASELINE], patches)}
+    settings = {BASELINE: build_settings(study, params, RECIPES[BASELINE], patches)}
     for name in names:
         try:
-            settings[name] = settle(study, params, RECIPES[name], patches)
+            settings[name] = build_settings(study, params, RECIPES[name], patches)
         except UserError as error:  # no weights of ResNet-50 without a network: the others go on
             print(f"{name} is left out: {error}", flush=True)
     names = list(settings)
