@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAMPlusPlus
 from pytorch_grad_cam.base_cam import BaseCAM
 
-from benchmarks.recipes import BASELINE, RECIPES, choose_recipes, open_study, settle
+from benchmarks.recipes import BASELINE, RECIPES, choose_recipes, open_study, build_settings
 from benchmarks.studies import Study, Trial, read_study, train_trial
 from mammo.base.atomic_files import write_bytes
 from mammo.base.determinism import pin
@@ -40,11 +40,11 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.data.tables import ROIS, SPLIT, read_table
 from mammo.explanation.grad_cam import METHODS, compute_heatmap
-from mammo.explanation.overlay import draw_overlay, find_peak
+from mammo.explanation.overlay import Heat, draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import read_gray
 from mammo.imaging.png import encode_png
-from mammo.outs.gray_images import read_gray
 from stages.explain import find_lesions
 
 MEASURED: dict[str, type[BaseCAM]] = {
@@ -61,7 +61,6 @@ SIZES = ("small", "medium", "large")
 HEIGHT = 480  # pixels of a picture
 
 Mask = NDArray[np.bool_]
-Heat = NDArray[np.float32]
 
 
 def main(
@@ -112,7 +111,7 @@ def train_folds(
     """
     if RECIPES[recipe].change:
         raise UserError(f"{recipe} is no setting, and its networks are not kept")
-    settings = settle(study, params, RECIPES[recipe], patches)
+    settings = build_settings(study, params, RECIPES[recipe], patches)
     for seed in range(seeds):
         for fold, parts in enumerate(study.folds):
             yield train_trial(study, fold, Trial(settings, seed), params.threads, keep), parts

@@ -51,6 +51,7 @@ from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammo
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import draw_view
 from mammo.detector.detector import Detector, build_detector, save_detector
+from mammo.imaging.gray_images import Gray
 from mammo.serving.exams import Unread, examine_files
 from mammo.serving.predictor import load_predictor
 from tests.support.serving import form_of, serving
@@ -60,7 +61,6 @@ CLIENTS, DRAWN, EXAMS, SIDE = 8, 3, 20, 1024
 the input of the notebooks' networks."""
 
 VIEWS = ("CC", "MLO")
-Gray = NDArray[np.uint8]
 
 
 def draw_exams(folder: Path, count: int, height: int) -> list[list[Path]]:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes KEEP --phantoms 300
     python -m benchmarks.recipes KEEP --data DIR --base recipes/mini-mias.yaml
-    python -m benchmarks.recipes KEEP --crops DIR                     # train/ and val/ by class
+    python -m benchmarks.recipes KEEP --crops DIR                     # of `mammoflow data cbis-masses`
     python -m benchmarks.recipes KEEP ... --recipe all-layers --recipe patches --patches FILE
 
 DIR is in our layout, as `mammoflow data mini-mias` makes one. KEEP holds what was made: prepared
@@ -34,9 +34,9 @@ from benchmarks.studies import (
     find_trial,
     prepare,
     read_breasts,
-    read_crops,
     read_facts,
     read_study,
+    study_crops,
     train_trial,
     within_folds,
 )
@@ -48,7 +48,7 @@ from mammo.classifier.network import check_weights
 from mammo.datasets.phantom.draw import write_phantoms
 
 BASELINE = "imagenet"
-PATCHES = "patches"  # first weights from the file that is given
+GIVEN_WEIGHTS = "patches"  # first weights from the file that is given
 RESAMPLES = 2000
 ERROR = 0.025  # beyond either end of an interval
 
@@ -78,12 +78,12 @@ _FREE = {"trainable_layers": "all", "freeze_batch_norm": False}
 RECIPES = {
     BASELINE: Recipe("the baseline: the settings as they are"),
     "random": Recipe("no first weights", {"weights": "none", **_FREE}),
-    PATCHES: Recipe("lesions first, whole films then", {"weights": PATCHES}),
+    GIVEN_WEIGHTS: Recipe("lesions first, whole films then", {"weights": GIVEN_WEIGHTS}),
     "patches-all": Recipe(
-        "the same, and all layers learn", {"weights": PATCHES, "trainable_layers": "all"}
+        "the same, and all layers learn", {"weights": GIVEN_WEIGHTS, "trainable_layers": "all"}
     ),
     "patches-head": Recipe(
-        "the same, and the head alone learns", {"weights": PATCHES, "trainable_layers": 0}
+        "the same, and the head alone learns", {"weights": GIVEN_WEIGHTS, "trainable_layers": 0}
     ),
     "head": Recipe("the head alone learns", {"trainable_layers": 0}),
     "layers-30": Recipe("the last 30 layers learn", {"trainable_layers": 30}),
@@ -113,7 +113,7 @@ RECIPES = {
 }  # fmt: skip
 """What is compared, by name."""
 
-CROPS: dict[str, Any] = {
+CROP_SETTINGS: dict[str, Any] = {
     "image_height": 128, "image_width": 128, "trainable_layers": "all", "learning_rate": 0.001,
     "weight_decay": 0.01, "batch_size": 16, "epochs": 10, "patience": 10, "select_by": "auroc",
     "average": 0.98, "balance": "none", "balance_factor": 1.0,
@@ -164,7 +164,9 @@ def choose_recipes(names: Sequence[str] | None, patches: Path | None) -> list[st
     unknown = [name for name in names or () if name not in RECIPES]
     if unknown:
         raise UserError(f"{unknown[0]!r} is no recipe; there are {', '.join(RECIPES)}")
-    needing = {name for name, one in RECIPES.items() if one.classifier.get("weights") == PATCHES}
+    needing = {
+        name for name, one in RECIPES.items() if one.classifier.get("weights") == GIVEN_WEIGHTS
+    }
     if names and patches is None and needing & set(names):
         raise UserError(f"{min(needing & set(names))} needs --patches, a safetensors file")
     some = names or [name for name in RECIPES if patches is not None or name not in needing]
@@ -187,7 +189,7 @@ def open_study(
     if sum([data is not None, phantoms > 0, crops is not None]) != 1:
         raise UserError("name one of --data, --phantoms and --crops")
     if crops is not None:
-        return read_crops(crops)
+        return study_crops(crops)
     if data is None:
         data = keep / f"phantoms-{phantoms}"
         if not data.exists():
@@ -195,13 +197,13 @@ def open_study(
     return read_study(data.name, params, prepare(params, data, keep), folds)
 
 
-def settle(study: Study, params: Params, recipe: Recipe, patches: Path | None) -> Settings:
+def build_settings(study: Study, params: Params, recipe: Recipe, patches: Path | None) -> Settings:
     """The settings of a recipe.
 
     Raises:
         UserError: if the backbone or its first weights are missing.
     """
-    base = params.classifier.model_dump() | (CROPS if study.folder is None else {})
+    base = params.classifier.model_dump() | (CROP_SETTINGS if study.folder is None else {})
     if recipe.file:
         other = load_params(Path(__file__).parents[1] / recipe.file).classifier.model_dump()
         base = other | {name: base[name] for name in NOT_OF_FILE if name in base}
@@ -211,7 +213,7 @@ def settle(study: Study, params: Params, recipe: Recipe, patches: Path | None) -
         if name.startswith("image_"):
             value = max(32, 32 * round(value / 32))
         base[name] = max(1, round(value)) if isinstance(base[name], int) else value
-    if base["weights"] == PATCHES:
+    if base["weights"] == GIVEN_WEIGHTS:
         base["weights"] = str(patches)
     settings = Settings.model_validate(base)
     check_weights(settings)
@@ -252,10 +254,10 @@ def run(
     Raises:
         UserError: if the baseline's first weights are missing, or as `fit`.
     """
-    settings = {BASELINE: settle(study, params, RECIPES[BASELINE], patches)}
+    settings = {BASELINE: build_settings(study, params, RECIPES[BASELINE], patches)}
     for name in names:
         try:
-            settings[name] = settle(study, params, RECIPES[name], patches)
+            settings[name] = build_settings(study, params, RECIPES[name], patches)
         except UserError as error:  # no weights of ResNet-50 without a network: the others go on
             print(f"{name} is left out: {error}", flush=True)
     names = list(settings)

@@ -8,7 +8,6 @@ was stopped goes on, and two measurements may share it. Films stay where KEEP is
 import mammo  # noqa: F401, I001  (before NumPy, which it pins)
 
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
-from mammo.base.code_version import code_version, key_of
 from mammo.base.determinism import pin, stage_seed
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
@@ -39,13 +37,14 @@ from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as training
 from mammo.data.splits import hash_to_unit_interval, target_of
 from mammo.data.tables import MANIFEST, ROIS, read_table
+from mammo.kept.code_version import code_version, key_of
 from mammo.kept.result_store import open_store
+from mammo.patches.tables import crop_file, read_crops
 
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "efficientnet-lite-pytorch")
 SALT = "folds"  # of the hash that deals women to folds
 VALIDATION = 0.15  # of the women whose crops train
 COLUMNS = ["patient_id", "laterality", "image_id", "target", "path"]
-_PATIENT = re.compile(r"P_\d+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,30 +140,31 @@ def deal_women(table: pd.DataFrame, folds: int) -> dict[str, int]:
     return {woman: place % folds for place, woman in enumerate(order)}
 
 
-def read_crops(folder: Path) -> Study:
-    """Crops by class, `train/` and `val/` with `benign/` and `malignant/` each: one division.
+def study_crops(folder: Path) -> Study:
+    """Crops by class, as `mammoflow data cbis-masses` writes them: one division.
 
-    `val` is the test. A share of the women of `train` is the validation.
+    The women of its validation, and of its test if there is one, are the test. A share of the
+    women of its train is the validation.
+
+    Raises:
+        UserError: if its table cannot be read, or has a woman in two splits.
     """
-    rows = []
-    for path in sorted(folder.glob("*/*/*.png")):
-        part, kind = path.parts[-3:-1]
-        woman = _PATIENT.search(path.name)
-        if part not in ("train", "val") or kind not in ("benign", "malignant") or woman is None:
-            raise UserError(f"{path}: is no crop such as train/benign/..._P_00004_....png")
-        rows.append([woman[0], path.stem, path.stem, int(kind == "malignant"), str(path), part])
-    if not rows:
-        raise UserError(f"{folder}: has no crops such as train/benign/..._P_00004_....png")
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "part"])
-    parts = [
+    table = read_crops(folder)
+    ids = list(zip(table["patient_id"], table["image_id"], strict=True))
+    table = table.assign(
+        laterality=table["image_id"],  # each crop is judged by itself
+        target=table["cancer"],
+        path=[str(folder / crop_file(*of_crop)) for of_crop in ids],
+    )
+    splits = [
         "test"
-        if row["part"] == "val"
+        if row["split"] != "train"
         else "validation"
         if hash_to_unit_interval(row["patient_id"], SALT) < VALIDATION
         else "train"
         for row in table.to_dict("records")
     ]
-    return Study(folder.name, table[COLUMNS], [parts], hash_pictures(table))
+    return Study(folder.name, table[COLUMNS], [splits], hash_pictures(table))
 
 
 def hash_pictures(table: pd.DataFrame) -> str:

@@ -26,8 +26,8 @@ from mammo.kept.result_store import Store, open_store
 from stages.device import announce_device
 from stages.runner import run_stage
 
-PREPROCESSED = Path("outputs/preprocess")
-DETECTOR = Path("outputs/train_detector")
+PREPROCESSED_FOLDER = Path("outputs/preprocess")
+DETECTOR_FOLDER = Path("outputs/train_detector")
 OUT = Path("outputs/crop_rois")
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     pin(stage_seed(params.seed, "crop_rois"), params.threads)
     announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
-        run(params, PREPROCESSED, DETECTOR, out, open_store())
+        run(params, PREPROCESSED_FOLDER, DETECTOR_FOLDER, out, open_store())
 
 
 if __name__ == "__main__":

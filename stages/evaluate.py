@@ -7,7 +7,6 @@ with its interval per split and level, the origin's three figures computed its w
 and the counts. The curves and the confusion table are of the test breasts.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,11 @@ from stages.runner import run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
-CROPS = Path("outputs/crop_rois")
-CLASSIFIER = Path("outputs/train_classifier")
+CROPS_FOLDER = Path("outputs/crop_rois")
+CLASSIFIER_FOLDER = Path("outputs/train_classifier")
 OUT = Path("outputs/evaluate")
 
-SPLITS = ("test", "validation")  # the most important first
+SCORED_SPLITS = ("test", "validation")  # the most important first
 
 
 def run(
@@ -63,7 +62,9 @@ def run(
         name: choose_threshold(cases["target"], cases["probability"], params.evaluate.beta)
         for name, cases in validation.items()
     }
-    metrics: dict[str, Any] = {name: _score(name, levels, thresholds, params) for name in SPLITS}
+    metrics: dict[str, Any] = {
+        name: _score(name, levels, thresholds, params) for name in SCORED_SPLITS
+    }
     metrics["threshold"] = thresholds
 
     write_csv(out / "predictions.csv", images)
@@ -86,14 +87,7 @@ def _score(
         say(f"evaluate: {split}, by {level}: {params.evaluate.bootstrap} resamples")
         part = cases[cases["split"] == split]
         seed = stage_seed(params.seed, f"evaluate/{split}/{level}")
-        result = evaluate(part, thresholds[level], params.evaluate, seed)
-        scores[level] = {
-            **{score: asdict(estimate) for score, estimate in result.scores.items()},
-            "cases": result.cases,
-            "positives": result.positives,
-            "women": result.women,
-            "resamples_skipped": result.resamples_skipped,
-        }
+        scores[level] = evaluate(part, thresholds[level], params.evaluate, seed).to_json()
     images = levels["image"]
     scores["origin"] = compute_origin_scores(images[images["split"] == split])
     return scores
@@ -108,7 +102,7 @@ def _read_images(params: Params, manifest: Path, split: Path, crops: Path) -> pd
     table["target"] = target_of(table, target)
     table = table.merge(women, on="patient_id", validate="many_to_one")
     rois = read_table(crops / "rois.csv", ROIS)[["image_id", "path"]]
-    table = table[table["split"].isin(SPLITS)].merge(rois, on="image_id", how="left")
+    table = table[table["split"].isin(SCORED_SPLITS)].merge(rois, on="image_id", how="left")
     missing = table.loc[table["path"].isna(), "image_id"]
     if len(missing):
         raise UserError(
@@ -151,7 +145,7 @@ def main() -> None:
     pin(stage_seed(params.seed, "evaluate"), params.threads)
     announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
-        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, CLASSIFIER, out)
+        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS_FOLDER, CLASSIFIER_FOLDER, out)
 
 
 if __name__ == "__main__":

@@ -32,15 +32,15 @@ from mammo.explanation.grad_cam import (
 from mammo.explanation.overlay import draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.gray_images import read_gray
 from mammo.imaging.png import encode_png
-from mammo.outs.gray_images import read_gray
 from stages.device import announce_device
 from stages.runner import run_stage
 
-PREPROCESSED = Path("outputs/preprocess")
-CROPS = Path("outputs/crop_rois")
-EVALUATION = Path("outputs/evaluate")
-CLASSIFIER = Path("outputs/train_classifier")
+PREPROCESSED_FOLDER = Path("outputs/preprocess")
+CROPS_FOLDER = Path("outputs/crop_rois")
+EVALUATION_FOLDER = Path("outputs/evaluate")
+CLASSIFIER_FOLDER = Path("outputs/train_classifier")
 OUT = Path("outputs/explain")
 
 PICTURE_HEIGHT = 640  # pixels of every picture of the gallery
@@ -223,7 +223,7 @@ def main() -> None:
     pin(stage_seed(params.seed, "explain"), params.threads)
     announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
-        run(params, PREPROCESSED, CROPS, EVALUATION, CLASSIFIER, out)
+        run(params, PREPROCESSED_FOLDER, CROPS_FOLDER, EVALUATION_FOLDER, CLASSIFIER_FOLDER, out)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from mammo.base.determinism import pin, stage_seed
 from mammo.base.progress import say
 from mammo.base.settings import WEIGHTS
 from mammo.classifier.network import check_weights
-from mammo.learning.device import choose_device, describe_device
 from mammo.patches.pretrain import dump_backbone, pretrain, write_card
 from mammo.patches.settings import Pretraining, load_pretraining
+from stages.device import announce_device
 from stages.runner import checkpoint_folder, run_stage
 
-PATCHES = Path("outputs/patches")
+PATCHES_FOLDER = Path("outputs/patches")
 OUT = Path("outputs/pretrain")
 
 
@@ -58,11 +58,9 @@ def main() -> None:
     """Run the stage in the current folder."""
     params = load_pretraining()
     pin(stage_seed(params.seed, OUT.name), params.threads)
-    device = choose_device()
-    if device.type == "cuda":
-        say(f"pretrain: on {device}, {describe_device(device)['gpu']}")
+    announce_device(OUT.name)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
-        run(params, PATCHES, out, Path(WEIGHTS), checkpoints)
+        run(params, PATCHES_FOLDER, out, Path(WEIGHTS), checkpoints)
 
 
 if __name__ == "__main__":

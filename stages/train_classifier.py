@@ -40,7 +40,7 @@ from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
-CROPS = Path("outputs/crop_rois")
+CROPS_FOLDER = Path("outputs/crop_rois")
 BEST_PARAMS = Path("outputs/tune_classifier/best_params.json")
 OUT = Path("outputs/train_classifier")
 
@@ -145,7 +145,7 @@ def _run_here(params: Params, out: Path, checkpoints: Path, part: Part) -> None:
     """Run the stage, or one process's part of it, on the project's folders."""
     pin(stage_seed(params.seed, OUT.name), params.threads)
     announce_device(OUT.name, params)
-    run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, BEST_PARAMS, out, checkpoints, part)
+    run(params, MANIFEST_FILE, SPLIT_FILE, CROPS_FOLDER, BEST_PARAMS, out, checkpoints, part)
 
 
 if __name__ == "__main__":

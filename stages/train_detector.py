@@ -25,12 +25,12 @@ from mammo.detector.detector import save_detector
 from mammo.detector_training.trainer import Example, train_detector
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box, Placement
+from mammo.imaging.gray_images import read_gray
 from mammo.imaging.png import encode_png
-from mammo.outs.gray_images import read_gray
 from stages.device import announce_device
 from stages.runner import checkpoint_folder, run_stage
 
-PREPROCESSED = Path("outputs/preprocess")
+PREPROCESSED_FOLDER = Path("outputs/preprocess")
 SPLIT_FILE = Path("outputs/split/split.csv")
 OUT = Path("outputs/train_detector")
 
@@ -218,7 +218,7 @@ def main() -> None:
     pin(stage_seed(params.seed, "train_detector"), params.threads)
     announce_device(OUT.name, params)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
-        run(params, PREPROCESSED, SPLIT_FILE, out, checkpoints)
+        run(params, PREPROCESSED_FOLDER, SPLIT_FILE, out, checkpoints)
 
 
 if __name__ == "__main__":

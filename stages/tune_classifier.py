@@ -25,14 +25,14 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
 from mammo.learning.device import list_cards
-from mammo.tuning.search import find_best_params, tabulate_trials, tune, tune_shared
+from mammo.tuning.search import Tuning, find_best_params, tabulate_trials, tune, tune_shared
 from stages.device import announce_device
 from stages.mlflow_live import open_trial_runs
 from stages.runner import checkpoint_folder, run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
-CROPS = Path("outputs/crop_rois")
+CROPS_FOLDER = Path("outputs/crop_rois")
 OUT = Path("outputs/tune_classifier")
 
 
@@ -64,11 +64,11 @@ def run(
     train, validation = read()
     seed = stage_seed(params.seed, "tune_classifier")
     with open_trial_runs(1 if storage else params.tune.at_once) as watch:
-        search = (settings, params.tune, train, validation, seed, watch)
+        tuning = Tuning(settings, params.tune, train, validation, seed)
         if storage:
-            study = tune_shared(*search, storage)
+            study = tune_shared(tuning, watch, storage)
         else:
-            study = tune(*search, checkpoints, cards, read)
+            study = tune(tuning, watch, checkpoints, cards, read)
     write_csv(out / "trials.csv", tabulate_trials(study))
     how = {"search": "shared by several workers"} if storage else {}
     write_json(out / "best_params.json", find_best_params(study) | how)
@@ -81,7 +81,9 @@ def main() -> None:
     pin(stage_seed(params.seed, "tune_classifier"), params.threads)
     announce_device(OUT.name, params)
     with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
-        run(params, MANIFEST_FILE, SPLIT_FILE, CROPS, out, storage, checkpoints, list_cards())
+        run(
+            params, MANIFEST_FILE, SPLIT_FILE, CROPS_FOLDER, out, storage, checkpoints, list_cards()
+        )
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from flows.processes.words import describe_unusable
 from mammo.base.errors import UserError
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.identity import read_identity
 from mammo.dicom.values import PARSING
+from mammo.serving.identity import read_identity
 
 CLASSES = (
     uid.DigitalMammographyXRayImageStorageForPresentation,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mammo.base.atomic_files import read_json, write_json
-from mammo.dicom.identity import Identity
 from mammo.dicom_results.objects import Report
 from mammo.imaging.geometry import Box
 from mammo.serving.finding import ImageFinding, Model, Peak, Region
+from mammo.serving.identity import Identity
 
 FILE = "record.json"
 

@@ -58,7 +58,7 @@ class MammogramClassifier(PythonModel):
     def _answer(self, file: Any, heatmap: bool) -> dict[str, Any]:
         """The row of one file."""
         from mammo.dicom.errors import UnreadableDicom
-        from mammo.serving.intake import TOO_LARGE
+        from mammo.intake.examine import TOO_LARGE
 
         if isinstance(file, str | Path):
             source: bytes | Path = Path(file)

@@ -5,7 +5,6 @@ It imports nothing of ours but `mammo.pins`.
 
 __all__ = [
     "atomic_files",
-    "code_version",
     "determinism",
     "errors",
     "processor",

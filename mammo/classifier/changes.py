@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mammo.base.settings import Augment
-from mammo.classifier.picture import Gray
+from mammo.imaging.gray_images import Gray
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from mammo.base.processor import available_cores
 from mammo.base.progress import track
 from mammo.base.settings import Classifier
 from mammo.classifier.changes import Change, draw_change, render, render_batch
-from mammo.classifier.picture import Gray, Roi, load_picture
+from mammo.classifier.picture import RoiSource, load_picture
 from mammo.data.splits import target_of
 from mammo.imaging.fitting import fit_in_frame
+from mammo.imaging.gray_images import Gray
 from mammo.learning.parallel import WHOLE, Part
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -95,7 +96,7 @@ class Pictures(Dataset[Gray]):
         key: what the pictures are known by if they are in a file that is mapped into memory.
     """
 
-    def __init__(self, rois: Sequence[Roi], settings: Classifier):
+    def __init__(self, rois: Sequence[RoiSource], settings: Classifier):
         """Take image files or pixels; a small set is read now, a large one when it is needed.
 
         Raises:
@@ -122,7 +123,7 @@ class Pictures(Dataset[Gray]):
         # torch warns of memory that cannot be written to.
         return self.cache[index] if self.key is None else np.array(self.cache[index])
 
-    def _load(self, roi: Roi) -> Gray:
+    def _load(self, roi: RoiSource) -> Gray:
         return load_picture(roi, *self.size)
 
 
@@ -141,8 +142,7 @@ class Epoch(Dataset[tuple[Gray, np.float32]]):
         self.augment = settings.augment
         self.seed = seed, epoch
         rng = np.random.default_rng(self.seed)
-        factor = settings.balance_factor if settings.balance == "upsample" else 1.0
-        self.order = rng.permutation(repeat_positives(targets, factor, rng))
+        self.order = rng.permutation(repeat_positives(targets, _choose_factor(settings), rng))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -181,9 +181,27 @@ def repeat_positives(
     For a factor of 2.5, each positive comes twice, and half of them, drawn at random, once more.
     """
     positives = np.flatnonzero(targets == 1)
-    whole = int(factor)
-    drawn = rng.permutation(positives)[: round((factor - whole) * len(positives))]
+    whole, more = _split_factor(factor, len(positives))
+    drawn = rng.permutation(positives)[:more]
     return np.concatenate([np.flatnonzero(targets == 0), np.repeat(positives, whole), drawn])
+
+
+def count_in_epoch(targets: NDArray[np.int64], settings: Classifier) -> int:
+    """How many pictures an epoch has: positives may come several times."""
+    positives = int((targets == 1).sum())
+    whole, more = _split_factor(_choose_factor(settings), positives)
+    return len(targets) - positives + whole * positives + more
+
+
+def _choose_factor(settings: Classifier) -> float:
+    """How often each positive comes in an epoch."""
+    return settings.balance_factor if settings.balance == "upsample" else 1.0
+
+
+def _split_factor(factor: float, positives: int) -> tuple[int, int]:
+    """How often all positives come, and how many of them come once more."""
+    whole = int(factor)
+    return whole, round((factor - whole) * positives)
 
 
 def build_loader(

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.learning.device import VARIABLE, choose_device
-from mammo.outs.networks import (
+from mammo.learning.networks import (
     load_weights,
     read_architecture,
     read_network,
     write_network,
 )
-from mammo.outs.weights import read_weights
+from mammo.learning.weights import read_weights, select_prefix
 
 DOWNLOAD_TIMEOUT = 10  # seconds without a byte
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last layers
@@ -135,12 +135,7 @@ def build_classifier(settings: Settings) -> Classifier:
     features, cam_name = _probe(backbone, settings)
     if settings.weights not in ("imagenet", "none"):
         path = Path(settings.weights)
-        prefix = "backbone."
-        state = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in read_weights(path).items()
-            if name.startswith(prefix)
-        }
+        state = select_prefix("backbone", read_weights(path))
         load_weights(backbone, state, path, settings.backbone)
     # Channels last is a quarter faster, on CPUs too.
     return Classifier(backbone, features, cam_name, settings).to(memory_format=torch.channels_last)

@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mammo.imaging.fitting import fit_in_frame
-from mammo.outs.gray_images import read_gray
+from mammo.imaging.gray_images import Gray, read_gray
 
-Gray = NDArray[np.uint8]
-Roi = Path | Gray
+RoiSource = Path | Gray
+"""An ROI: an image file, or pixels."""
 
 
-def load_picture(roi: Roi, height: int, width: int) -> Gray:
+def load_picture(roi: RoiSource, height: int, width: int) -> Gray:
     """One ROI, an image file or pixels, at the network's size: (height, width).
 
     Raises:

@@ -9,11 +9,11 @@ from torch import nn
 
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import Pictures, build_loader, normalise, track_batches
-from mammo.classifier.picture import Roi
+from mammo.classifier.picture import RoiSource
 from mammo.learning.parallel import WHOLE, Part, gather_parts
 
 
-def predict(model: nn.Module, rois: Sequence[Roi], settings: Settings) -> NDArray[np.float64]:
+def predict(model: nn.Module, rois: Sequence[RoiSource], settings: Settings) -> NDArray[np.float64]:
     """Probability of the target for each ROI, (N,) in [0, 1], on the device that the model is on.
 
     On a CPU each goes through the network alone, since the size of a batch would change the last

@@ -35,6 +35,7 @@ from mammo.classifier.inputs import (
     Counted,
     Epoch,
     Pictures,
+    count_in_epoch,
     label_rois,
     load_epoch,
     normalise,
@@ -45,9 +46,10 @@ from mammo.classifier_training.picture_file import map_pictures
 from mammo.data.splits import BREAST
 from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
 from mammo.kept import checkpoint
-from mammo.kept.checkpoint import Checkpoint, add_prefix, select_prefix
+from mammo.kept.checkpoint import Checkpoint
 from mammo.learning.device import choose_device
 from mammo.learning.parallel import WHOLE, Part, sum_parts
+from mammo.learning.weights import add_prefix, select_prefix
 
 WARM_UP = 0.1  # of all steps
 
@@ -178,9 +180,7 @@ def fit(
     if on_epoch is not None:
         for scores in list(state.history):
             on_epoch(scores)
-    batches = math.ceil(
-        len(Epoch(train.pictures, train.targets, settings, seed, 1)) / settings.batch_size
-    )
+    batches = math.ceil(count_in_epoch(train.targets, settings) / settings.batch_size)
     schedule = _build_schedule(
         state.optimizer, batches * settings.epochs, len(state.history) * batches
     )

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from mammo.base.atomic_files import partial_path
-from mammo.base.code_version import code_version, key_of
 from mammo.base.processor import available_cores
 from mammo.base.progress import say
-from mammo.classifier.picture import Gray, load_picture
+from mammo.classifier.picture import load_picture
+from mammo.imaging.gray_images import Gray, read_file
+from mammo.kept.code_version import code_version, key_of
 from mammo.kept.result_store import Store, hash_of, open_store, read_limit
-from mammo.outs.gray_images import read_file
 
 LIBRARIES = ("numpy", "opencv-python-headless")
 GIB = 128.0

@@ -20,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mammo.base.code_version import code_version
 from mammo.base.determinism import check_pins
 from mammo.base.errors import UserError
+from mammo.kept.code_version import code_version
 
 if TYPE_CHECKING:
     from distributed import Client, Future

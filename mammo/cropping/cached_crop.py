@@ -1,4 +1,4 @@
-"""`find_roi` and the crop, not done again for an image and a detector that were met before.
+"""`cut_breast`, not done again for an image and a detector that were met before.
 
 What comes of an image is the same with and without the store; only the time differs.
 """
@@ -10,17 +10,17 @@ from functools import cache
 from pathlib import Path
 
 from mammo.base.atomic_files import NETWORK_FILES
-from mammo.base.code_version import code_version, key_of
 from mammo.base.determinism import pin
 from mammo.base.processor import processor_name
 from mammo.base.settings import Crop
-from mammo.cropping.find_breast import Roi, cut, find_roi
+from mammo.cropping.find_breast import Roi, cut_breast
 from mammo.detector.detector import Detector, load_detector
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import decode_gray, read_file
 from mammo.imaging.png import encode_png
+from mammo.kept.code_version import code_version, key_of
 from mammo.kept.result_store import Store
 from mammo.learning.device import choose_device, describe_device
-from mammo.outs.gray_images import decode_gray, read_file
 
 LIBRARIES = (
     "imagecodecs",
@@ -71,8 +71,8 @@ def find_and_cut(image: Path, how: Search, store: Store | None) -> tuple[Roi, by
         return Roi(Box(**facts.pop("box")), **facts), png
     pixels = decode_gray(content, image)
     with _one_at_a_time:
-        roi = find_roi(_load(how), pixels, how.settings)
-    png = encode_png(cut(pixels, roi.box))
+        roi, breast = cut_breast(_load(how), pixels, how.settings)
+    png = encode_png(breast)
     if store is not None:
         store.put(key, asdict(roi), png)
     return roi, png

@@ -11,6 +11,7 @@ from mammo.base.settings import Crop
 from mammo.detector.detection import Detection
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import Gray
 
 FoundBy = Literal["detector", "mask", "whole"]
 
@@ -32,8 +33,19 @@ class Finder(Protocol):
         ...
 
 
-def find_roi(detector: Finder, image: np.ndarray, settings: Crop) -> Roi:
-    """Find the breast in a preprocessed image (uint8, HxW).
+def cut_breast(detector: Finder, image: Gray, settings: Crop) -> tuple[Roi, Gray]:
+    """Find the breast in a preprocessed image, (H, W), and cut it out.
+
+    Returns:
+        Where it is, and that part of the image: (h, w), a view.
+    """
+    roi = find_roi(detector, image, settings)
+    box = roi.box
+    return roi, image[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)]
+
+
+def find_roi(detector: Finder, image: Gray, settings: Crop) -> Roi:
+    """Find the breast in a preprocessed image, (H, W).
 
     By the detector if it is sure enough, else by the breast mask, else the whole image: a
     woman is never dropped because her breast was not recognised.
@@ -50,11 +62,6 @@ def find_roi(detector: Finder, image: np.ndarray, settings: Crop) -> Roi:
     if masked is not None:
         return Roi(_widen(masked, settings.margin, width, height), "mask", None)
     return Roi(Box(0, 0, width, height), "whole", None)
-
-
-def cut(image: np.ndarray, box: Box) -> np.ndarray:
-    """The part of an image (HxW) inside a box of whole pixels."""
-    return image[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)]
 
 
 def _widen(box: Box, margin: float, width: int, height: int) -> Box:

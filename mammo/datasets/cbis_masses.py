@@ -20,7 +20,7 @@ from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.patches.tables import CROPS, SOURCE, crop_file
 
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
+SPLIT_OF_FOLDER = {"train": "train", "val": "validation", "test": "test"}
 CLASSES = {"benign": 0, "malignant": 1}
 ABOUT = {
     "name": "masses of CBIS-DDSM, cut out by Osuala et al. (2024, arXiv 2407.12669)",
@@ -66,7 +66,7 @@ def convert_cbis_masses(source: Path, folder: Path) -> None:
 
 def _list_crops(source: Path) -> Iterator[tuple[Path, dict[str, object]]]:
     """Each crop's file, and its row."""
-    for part, split in SPLITS.items():
+    for part, split in SPLIT_OF_FOLDER.items():
         for kind, cancer in CLASSES.items():
             for path in sorted((source / part / kind).glob("*.png")):
                 found = _NAME.fullmatch(path.name)

@@ -19,7 +19,7 @@ from mammo.detector.ultralytics_adapter import DetectionModel, non_max_suppressi
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
 from mammo.learning.device import choose_device
-from mammo.outs.networks import read_architecture, read_network, write_network
+from mammo.learning.networks import read_architecture, read_network, write_network
 
 
 class _Architecture(Section):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mammo.kept.checkpoint import Checkpoint, add_prefix, collect_state, restore, select_prefix
+from mammo.kept.checkpoint import Checkpoint, collect_state, restore
+from mammo.learning.weights import add_prefix, select_prefix
 
 
 def collect_trainer_state(trainer: Any) -> Checkpoint:

@@ -39,11 +39,11 @@ from mammo.detector.ultralytics_adapter import (
 from mammo.detector_training.resume import collect_trainer_state, restore_trainer
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import read_gray
 from mammo.kept import checkpoint
-from mammo.kept.checkpoint import Checkpoint, select_prefix
+from mammo.kept.checkpoint import Checkpoint
 from mammo.learning.device import choose_device
-from mammo.outs.gray_images import read_gray
-from mammo.outs.weights import read_weights
+from mammo.learning.weights import read_weights, select_prefix
 
 # A preprocessed image shows one breast, at its left edge. Mosaics, left-right flips and
 # ultralytics' own scaling and shifting, which put grey to the left of the breast, would make images

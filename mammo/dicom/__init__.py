@@ -10,7 +10,6 @@ __all__ = [
     "container",
     "errors",
     "header",
-    "identity",
     "read_mammogram",
     "reader",
     "values",

@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from mammo.dicom.errors import DamagedStream
 from mammo.dicom.jpeg_header import JpegHeading
 
-_LOOK = 12  # bits looked at for two values at once: 32 KiB of table fit the processor's cache
+_WINDOW = (
+    12  # bits that are decoded at once, to two values: 32 KiB of table fit the processor's cache
+)
 _CODE = 16  # bits of the longest code
 _WHOLE = 16  # the category of the one difference, 2**15, that has no bits of its own
 _LONGEST = 31  # bits of a code of _CODE bits and a difference of 15
@@ -65,7 +67,7 @@ def lossless_rows(stream: memoryview, heading: JpegHeading) -> _Decoder | None:
     singles = _singles(*table)
     if singles is None:
         return None
-    pairs = np.zeros(1 << _LOOK, np.uint64)
+    pairs = np.zeros(1 << _WINDOW, np.uint64)
     _fill_pairs(singles, pairs)
     width, data = heading.width, np.frombuffer(stream, np.uint8)[heading.scan :]
     ready = np.zeros(2 * _need(width) + _CHUNK, np.uint8)
@@ -159,20 +161,20 @@ def _one(bits, singles):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.void(types.uint16[::1], types.uint64[::1]))
 def _fill_pairs(singles, pairs):  # type: ignore[no-untyped-def]
-    """For each value of _LOOK bits, the whole differences that it begins with.
+    """For each value of _WINDOW bits, the whole differences that it begins with.
 
     An entry holds their number, two at most (3 bits); how many bits they take (from bit 8); the
     first difference (from bit 16), and the sum of both (from bit 32).
     """
     low = np.uint64(0xFFFF)
     for index in range(len(pairs)):
-        bits, count = np.uint64(index) << np.uint64(64 - _LOOK), np.uint64(1)
+        bits, count = np.uint64(index) << np.uint64(64 - _WINDOW), np.uint64(1)
         first, taken = _one(bits, singles)
-        if not taken or taken > np.uint64(_LOOK):
+        if not taken or taken > np.uint64(_WINDOW):
             continue
         total = first
         second, more = _one(bits << taken, singles)
-        if more and taken + more <= np.uint64(_LOOK):
+        if more and taken + more <= np.uint64(_WINDOW):
             count, taken, total = np.uint64(2), taken + more, first + second
         facts = count | taken << np.uint64(8)
         pairs[index] = facts | (first & low) << np.uint64(16) | (total & low) << np.uint64(32)
@@ -216,7 +218,7 @@ def _decode(data, ready, state, singles, pairs, rows):  # type: ignore[no-untype
         row, value, x = rows[y], state[_ABOVE], np.uint64(0)
         while x < width:
             bits, have, at = _more(bits, have, at, ready)
-            pair = pairs[bits >> np.uint64(64 - _LOOK)]
+            pair = pairs[bits >> np.uint64(64 - _WINDOW)]
             count = pair & np.uint64(7)
             if count and x + one < width:
                 # Two are written even where one was found: the next overwrites it.

@@ -4,8 +4,8 @@ A breast is called positive when its probability is at least the threshold. Inte
 resampling the women, not the images: the views and breasts of one woman are not independent.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,16 @@ class Evaluation:
     positives: int
     women: int
     resamples_skipped: int  # had cases of one class only
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a metrics.json: each score with its interval by its name, then counts."""
+        return {
+            **{name: asdict(estimate) for name, estimate in self.scores.items()},
+            "cases": self.cases,
+            "positives": self.positives,
+            "women": self.women,
+            "resamples_skipped": self.resamples_skipped,
+        }
 
 
 def group_by_breast(images: pd.DataFrame, aggregate: Literal["max", "mean"]) -> pd.DataFrame:

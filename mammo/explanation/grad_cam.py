@@ -22,11 +22,10 @@ from torch import nn
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import to_input
 from mammo.classifier.network import Classifier, get_cam_layer
+from mammo.explanation.overlay import Heat
 from mammo.imaging.fitting import place_in_frame
 from mammo.imaging.geometry import Box
-
-Gray = NDArray[np.uint8]
-Heat = NDArray[np.float32]
+from mammo.imaging.gray_images import Gray
 
 METHODS: dict[str, type[BaseCAM]] = {
     "grad_cam": GradCAM,

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import Gray
 
-Gray = NDArray[np.uint8]
 Heat = NDArray[np.float32]
+"""What speaks for a positive at each pixel of an ROI: (h, w) in [0, 1]."""
 
 HEAT_OPACITY = 0.55  # at the heatmap's maximum, so that the breast stays visible below
 PEAK_SHARE = 0.9

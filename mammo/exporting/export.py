@@ -27,8 +27,8 @@ from mammo.base.errors import UserError
 from mammo.classifier.inputs import normalise
 from mammo.classifier.network import Classifier, get_cam_layer, load_classifier
 from mammo.detector.detector import Detector, load_detector
-from mammo.portable.predictor import CLASSIFIER, DESCRIPTION, DETECTOR
-from mammo.serving.look import EVALUATION
+from mammo.portable.predictor import CLASSIFIER_FILE, DESCRIPTION_FILE, DETECTOR_FILE
+from mammo.serving.prediction import EVALUATION_FILE
 
 OPSET = 18
 
@@ -89,15 +89,15 @@ def export_predictor(source: Path, target: Path) -> None:
     _check_formula(explained, shape, settings.backbone)
     with fresh_folder(target) as partial:
         shutil.copyfile(source / "params.yaml", partial / "params.yaml")
-        if (source / EVALUATION).exists():
-            (partial / EVALUATION).parent.mkdir()
-            shutil.copyfile(source / EVALUATION, partial / EVALUATION)
+        if (source / EVALUATION_FILE).exists():
+            (partial / EVALUATION_FILE).parent.mkdir()
+            shutil.copyfile(source / EVALUATION_FILE, partial / EVALUATION_FILE)
         square = detector.image_size, detector.image_size
         detector.model.cpu()
-        write_bytes(partial / DETECTOR, _export(_FoundBoxes(detector), square, ["found"]))
-        write_bytes(partial / CLASSIFIER, _export(explained, shape, ["logit", "heat"]))
+        write_bytes(partial / DETECTOR_FILE, _export(_FoundBoxes(detector), square, ["found"]))
+        write_bytes(partial / CLASSIFIER_FILE, _export(explained, shape, ["logit", "heat"]))
         described = {"image_size": detector.image_size, "classifier": settings.model_dump()}
-        write_json(partial / DESCRIPTION, described)
+        write_json(partial / DESCRIPTION_FILE, described)
 
 
 def _export(module: nn.Module, shape: tuple[int, int], outputs: list[str]) -> bytes:

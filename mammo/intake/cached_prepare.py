@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mammo.base.code_version import code_version, key_of
 from mammo.base.settings import Preprocess
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
@@ -21,6 +20,7 @@ from mammo.dicom.reader import read_patient
 from mammo.imaging.geometry import Placement
 from mammo.imaging.png import encode_png
 from mammo.intake.prepare import Prepared, prepare
+from mammo.kept.code_version import code_version, key_of
 from mammo.kept.result_store import Store, hash_of
 
 LIBRARIES = ("imagecodecs", "numba", "numpy", "opencv-python-headless", "pillow", "pydicom")

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import pandas as pd
@@ -25,6 +25,9 @@ from mammo.intake.cached_prepare import prepare_cached
 from mammo.intake.prepare import Prepared
 from mammo.kept.result_store import Store
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 SECONDS = 300.0
 """Seconds that a file may take: 300 times what the largest mammogram takes on an idle machine,
 so that a busy one rejects no more."""
@@ -33,6 +36,8 @@ FAILURES = {
     "crashed": "reading it crashes the decoder, twice",
     "hung": f"reading it does not end within {SECONDS:.0f} seconds",
 }
+TOO_LARGE = "reading it takes more memory than a mammogram should"
+
 SHARED = 4
 """Ids of train.csv that may be one woman's. A PatientID that more of them share was written by an
 anonymiser for everybody."""
@@ -80,7 +85,7 @@ def examine(
     except UnreadableDicom as error:
         return Outcome(None, error.reason), None
     except MemoryError:
-        return Outcome(None, "reading it takes more memory than a mammogram should"), None
+        return Outcome(None, TOO_LARGE), None
     except (UserError, OSError):
         raise
     except Exception as error:  # noqa: BLE001  (it is raised again as ProgramError)
@@ -122,14 +127,26 @@ def examine_all(
     Returns:
         One outcome a record, in order.
     """
-    pool = WorkerPool(work, workers, SECONDS, _keep_to_one_thread, preload=(__name__,))
-    for outcome in pool.map(records):
+    for outcome in reading_pool(work, workers, __name__).map(records):
         yield reject_failure(outcome) if isinstance(outcome, Failure) else outcome
 
 
 def reject_failure(failure: Failure) -> Outcome:
     """Reject a file that crashed or hung the process that read it."""
     return Outcome(None, FAILURES[failure.how])
+
+
+def reading_pool(
+    work: Callable[[Item], Result], workers: int, module: str
+) -> WorkerPool[Item, Result]:
+    """Processes that read files: one that a file crashes or hangs costs that file alone.
+
+    Args:
+        work: on a file; picklable.
+        workers: processes.
+        module: with all that `work` needs, imported before the processes are forked.
+    """
+    return WorkerPool(work, workers, SECONDS, _keep_to_one_thread, preload=(module,))
 
 
 def _keep_to_one_thread() -> None:

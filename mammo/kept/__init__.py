@@ -3,4 +3,4 @@
 It may import `base` and `learning`.
 """
 
-__all__ = ["checkpoint", "result_store"]
+__all__ = ["checkpoint", "code_version", "result_store"]

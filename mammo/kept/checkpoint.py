@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mammo.base.code_version import code_version
 from mammo.base.progress import say
+from mammo.kept.code_version import code_version
 from mammo.learning.device import describe_device
+from mammo.learning.weights import add_prefix, select_prefix
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,6 @@ def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimize
     device = _device_of(model)
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["generator.gpu"], device)
-
-
-def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under names with a prefix and a dot before them."""
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with this prefix, without it."""
-    start = f"{prefix}."
-    return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -19,9 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mammo.base.code_version import key_of
 from mammo.base.errors import UserError
 from mammo.base.progress import say
+from mammo.kept.code_version import key_of
 
 FOLDER = Path(".cache/results")
 GIB = 32.0

@@ -1,6 +1,6 @@
-"""What every network shares: the device that it computes on, and processes that learn together.
+"""What every network shares: its device, its files, and processes that learn together.
 
 It may import `base`.
 """
 
-__all__ = ["device", "parallel"]
+__all__ = ["device", "networks", "parallel", "weights"]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PATIENCE = timedelta(days=1)
 """For other processes, such as one that decodes pictures for all: torchrun notices a lost one."""
 
-_LOOK = 1.0  # seconds between two looks whether the process that started this one still lives
+_CHECK_EVERY = 1.0  # seconds: whether the process that started this one still lives
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(_LOOK)
+            time.sleep(_CHECK_EVERY)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -24,10 +24,10 @@ from mammo.dicom.errors import UnreadableDicom
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
+from mammo.imaging.gray_images import read_gray
 from mammo.intake.prepare import prepare
-from mammo.outs.gray_images import read_gray
 from mammo.patches.settings import Patches
-from mammo.patches.tables import CROPS, HEALTHY, crop_file
+from mammo.patches.tables import CROPS, HEALTHY, crop_file, read_crops
 
 SMALLEST_SIDE = 16  # pixels of the film: of what is smaller, nothing can be seen
 _IN_BREAST = 0.9  # share of a healthy patch, at least
@@ -89,17 +89,12 @@ def _may_be_learnt_from(woman: str, settings: Patches, served: Split) -> bool:
 
 
 def _take_crops(source: Path, settings: Patches, served: Split) -> Iterator[Patch]:
-    path = source / str(CROPS.name)
-    table = read_table(path, CROPS).sort_values(["patient_id", "image_id"])
-    splits = table.groupby("patient_id")["split"].nunique()
-    if (torn := splits[splits > 1]).size:
-        raise UserError(f"{path}: {torn.index[0]} is in {torn.iloc[0]} splits: put her into one")
-    for row in table.to_dict("records"):
+    for row in read_crops(source).to_dict("records"):
         if not _may_be_learnt_from(row["patient_id"], settings, served):
             continue
         picture = source / crop_file(row["patient_id"], row["image_id"])
         if not picture.is_file():
-            raise UserError(f"{picture}: is missing, but {path} names it")
+            raise UserError(f"{picture}: is missing, but {source / str(CROPS.name)} names it")
         yield Patch(
             patient_id=row["patient_id"],
             image_id=row["image_id"],

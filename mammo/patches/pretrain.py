@@ -6,26 +6,23 @@ own, and the best epoch is chosen on the validation women.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 
 from mammo.base.determinism import stage_seed
 from mammo.base.settings import Classifier as Settings
-from mammo.base.settings import Evaluate
 from mammo.classifier.network import Classifier
 from mammo.classifier.predict import predict
 from mammo.classifier_training.fit import Examples, Fit, fit, keep_pictures
 from mammo.data.tables import read_table
 from mammo.evaluation.metrics import choose_threshold, evaluate
+from mammo.learning.weights import add_prefix, dump_weights
 from mammo.patches.settings import Pretraining
 from mammo.patches.tables import HEALTHY, PATCHES, crop_file, read_source
-
-_PREFIX = "backbone."  # by which the classifier finds the tensors that it takes
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,12 @@ def pretrain(
         "train_patches": len(sets["train"].targets),
         "train_positive_patches": int(sets["train"].targets.sum()),
     }
-    scored = table[table["split"] != "train"].copy()
+    scored = table[table["split"] != "train"].rename(columns={"cancer": "target"})
     paths = [patches / path for path in _paths(scored)]
     scored["probability"] = predict(found.model, paths, settings)
     validation = scored[scored["split"] == "validation"]
     threshold = choose_threshold(
-        validation["cancer"], validation["probability"], params.evaluate.beta
+        validation["target"], validation["probability"], params.evaluate.beta
     )
     for split in ("validation", "test"):
         part = scored[scored["split"] == split]
@@ -82,9 +79,11 @@ def pretrain(
         if len(levels["lesion"]) == len(part):
             del levels["lesion"]
         scores = {
-            level: _score(cases, threshold, params.evaluate, stage_seed(seed, f"{split}/{level}"))
+            level: evaluate(
+                cases, threshold, params.evaluate, stage_seed(seed, f"{split}/{level}")
+            ).to_json()
             for level, cases in levels.items()
-            if cases["cancer"].nunique() == 2
+            if cases["target"].nunique() == 2
         }
         metrics |= {split: scores} if scores else {}
     return Pretrained(found, {**metrics, "threshold": threshold})
@@ -112,27 +111,12 @@ def _paths(table: pd.DataFrame) -> list[str]:
     return [crop_file(*ids) for ids in zip(table["patient_id"], table["image_id"], strict=True)]
 
 
-def _score(cases: pd.DataFrame, threshold: float, settings: Evaluate, seed: int) -> dict[str, Any]:
-    cases = cases.rename(columns={"cancer": "target"})
-    result = evaluate(cases, threshold, settings, seed)
-    return {
-        **{name: asdict(estimate) for name, estimate in result.scores.items()},
-        "cases": result.cases,
-        "positives": result.positives,
-        "women": result.women,
-        "resamples_skipped": result.resamples_skipped,
-    }
-
-
 def dump_backbone(model: Classifier) -> bytes:
-    """The backbone's weights as a safetensors file; equal weights are equal bytes.
+    """The backbone's weights as a safetensors file, which `classifier.weights` takes.
 
-    The names are those of a classifier's weights, so `classifier.weights` takes the file.
+    The names are those of a classifier's weights.
     """
-    state = model.backbone.state_dict()
-    return safetensors.torch.save(
-        {f"{_PREFIX}{name}": state[name].cpu().contiguous() for name in sorted(state)}
-    )
+    return dump_weights(add_prefix("backbone", model.backbone.state_dict()))
 
 
 def write_card(

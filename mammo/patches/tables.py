@@ -8,7 +8,7 @@ import pandera.pandas as pa
 
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.data.tables import SPLIT, TRAIN
+from mammo.data.tables import SPLIT, TRAIN, read_table
 
 _PATCH = {
     "patient_id": TRAIN.columns["patient_id"],
@@ -33,6 +33,20 @@ SOURCE = "source.json"
 def crop_file(patient_id: str, image_id: str) -> str:
     """Where a crop is in its folder, and a patch in outputs/patches."""
     return f"images/{patient_id}/{image_id}.png"
+
+
+def read_crops(folder: Path) -> pd.DataFrame:
+    """The table of a folder of crops by class, sorted by woman and crop.
+
+    Raises:
+        UserError: if it cannot be read, or has a woman in two splits.
+    """
+    path = folder / str(CROPS.name)
+    table = read_table(path, CROPS).sort_values(["patient_id", "image_id"], ignore_index=True)
+    splits = table.groupby("patient_id")["split"].nunique()
+    if (torn := splits[splits > 1]).size:
+        raise UserError(f"{path}: {torn.index[0]} is in {torn.iloc[0]} splits: put her into one")
+    return table
 
 
 def read_source(folder: Path) -> dict[str, str]:

@@ -17,22 +17,26 @@ from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import Params, load_params
-from mammo.cropping.find_breast import cut, find_roi
+from mammo.cropping.find_breast import cut_breast
 from mammo.detector.detection import LOWEST_CONFIDENCE, Detection, box_in_image
 from mammo.imaging.fitting import fit_in_frame
 from mammo.imaging.geometry import Box
 from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.finding import OperatingPoint
 from mammo.serving.heat_map import spread_heat
-from mammo.serving.look import (
-    EVALUATION,
-    Look,
+from mammo.serving.prediction import (
+    EVALUATION_FILE,
+    NetworkOutput,
     Prediction,
     draw_heatmap,
     read_operating_point,
 )
 
-DETECTOR, CLASSIFIER, DESCRIPTION = "detector.onnx", "classifier.onnx", "portable.json"
+DETECTOR_FILE, CLASSIFIER_FILE, DESCRIPTION_FILE = (
+    "detector.onnx",
+    "classifier.onnx",
+    "portable.json",
+)
 """In the predictor's folder: the networks, and the sizes of their inputs."""
 
 
@@ -99,20 +103,19 @@ class PortablePredictor:
             mammo.dicom.reader.UnreadableDicom: if it holds no mammogram that we can read.
         """
         prepared = prepare(dicom, self.params.preprocess)
-        look = self.look_at(prepared, heatmap)
-        box = prepared.placement.to_stored(look.box)
-        return Prediction(look.probability, box, look.found_by, draw_heatmap(look))
+        output = self.run_networks(prepared, heatmap)
+        box = prepared.placement.to_stored(output.box)
+        return Prediction(output.probability, box, output.found_by, draw_heatmap(output))
 
-    def look_at(self, prepared: Prepared, heat: bool = True) -> Look:
+    def run_networks(self, prepared: Prepared, heat: bool = True) -> NetworkOutput:
         """Find the breast, classify it and, if asked, explain the probability."""
-        roi = find_roi(self.detector, prepared.image, self.params.crop)
-        breast = cut(prepared.image, roi.box)
+        roi, breast = cut_breast(self.detector, prepared.image, self.params.crop)
         settings = self.classifier.settings
         picture, placement = fit_in_frame(breast, settings.image_width, settings.image_height)
         logit, coarse = self.classifier.session.run(None, {"pictures": picture[None]})
         probability = float(1 / (1 + np.exp(-np.float64(logit[0]))))
         spread = spread_heat(coarse[0], breast.shape, placement, settings) if heat else None
-        return Look(probability, roi.box, roi.found_by, breast, spread)
+        return NetworkOutput(probability, roi.box, roi.found_by, breast, spread)
 
 
 def load_portable(folder: Path) -> PortablePredictor:
@@ -123,18 +126,18 @@ def load_portable(folder: Path) -> PortablePredictor:
     """
     params = load_params(folder / "params.yaml", registered=True)
     try:
-        described = read_json(folder / DESCRIPTION)
+        described = read_json(folder / DESCRIPTION_FILE)
         settings = Settings.model_validate(described["classifier"])
         detector = PortableDetector(
-            _open(folder / DETECTOR, params.threads), int(described["image_size"])
+            _open(folder / DETECTOR_FILE, params.threads), int(described["image_size"])
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder / DESCRIPTION}: it describes no predictor ({type(error).__name__}); "
+            f"{folder / DESCRIPTION_FILE}: it describes no predictor ({type(error).__name__}); "
             "export it again"
         ) from None
-    classifier = PortableClassifier(_open(folder / CLASSIFIER, params.threads), settings)
-    point = read_operating_point(folder / EVALUATION, params)
+    classifier = PortableClassifier(_open(folder / CLASSIFIER_FILE, params.threads), settings)
+    point = read_operating_point(folder / EVALUATION_FILE, params)
     return PortablePredictor(params, detector, classifier, point)
 
 

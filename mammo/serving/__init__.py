@@ -3,4 +3,13 @@
 It may import `intake`, `cropping`, `explanation` and what these stand on.
 """
 
-__all__ = ["exam_files", "exams", "finding", "heat_map", "intake", "look", "predictor"]
+__all__ = [
+    "exam_files",
+    "exams",
+    "finding",
+    "heat_map",
+    "identity",
+    "intake",
+    "prediction",
+    "predictor",
+]

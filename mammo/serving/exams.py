@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mammo.base.code_version import code_version
-from mammo.cropping.cached_crop import LIBRARIES as LOOKING
+from mammo.cropping.cached_crop import LIBRARIES as DETECTING
 from mammo.explanation.overlay import find_peak
 from mammo.imaging.geometry import Box, Placement
 from mammo.intake.cached_prepare import LIBRARIES as READING
+from mammo.kept.code_version import code_version
 from mammo.serving.finding import ImageFinding, Peak, Point, Region
 from mammo.serving.heat_map import REGION_SHARE, outline_region
 from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
-from mammo.serving.look import Look, draw_heatmap
+from mammo.serving.prediction import NetworkOutput, draw_heatmap
 from mammo.serving.predictor import Predictor
 
 Heatmap = Literal["none", "facts", "picture"]
@@ -33,7 +33,7 @@ class Unread:
 
 def name_code() -> str:
     """A hash of the code that findings follow from, and of the libraries' versions."""
-    return code_version(__name__, tuple(sorted({*READING, *LOOKING})))[:16]
+    return code_version(__name__, tuple(sorted({*READING, *DETECTING})))[:16]
 
 
 def examine_files(
@@ -82,9 +82,9 @@ def find_in(
     """
     if isinstance(read, Refusal):
         return Unread(number, source, read.reason)
-    look = predictor.look_at(read.prepared, heat=heatmap != "none")
+    output = predictor.run_networks(read.prepared, heat=heatmap != "none")
     description, placement = read.prepared.description, read.prepared.placement
-    peak, region = _locate(look, placement)
+    peak, region = _locate(output, placement)
     return ImageFinding(
         number=number,
         source=source,
@@ -93,28 +93,28 @@ def find_in(
         view=description.view,
         rows=placement.stored_height,
         columns=placement.stored_width,
-        probability=look.probability,
-        box=placement.to_stored(look.box),
-        found_by=look.found_by,
+        probability=output.probability,
+        box=placement.to_stored(output.box),
+        found_by=output.found_by,
         peak=peak,
         region=region,
-        heatmap=draw_heatmap(look) if heatmap == "picture" else None,
+        heatmap=draw_heatmap(output) if heatmap == "picture" else None,
     )
 
 
-def _locate(look: Look, placement: Placement) -> tuple[Peak | None, Region | None]:
+def _locate(output: NetworkOutput, placement: Placement) -> tuple[Peak | None, Region | None]:
     """Peak and region of the heat in the stored image; None where there is no heat."""
-    at = None if look.heat is None else find_peak(look.heat)
-    if look.heat is None or at is None:
+    at = None if output.heat is None else find_peak(output.heat)
+    if output.heat is None or at is None:
         return None, None
 
     def to_stored(x: float, y: float) -> Point:
-        x, y = x + look.box.x1, y + look.box.y1
+        x, y = x + output.box.x1, y + output.box.y1
         point = placement.to_stored(Box(x, y, x, y))
         return round(point.x1, _DIGITS), round(point.y1, _DIGITS)
 
     # What `find_peak` gives are pixels, whose middle is meant.
     x, y = to_stored(at[0] + 0.5, at[1] + 0.5)
-    heat = float(look.heat[int(at[1]), int(at[0])])
-    points = tuple(to_stored(*corner) for corner in outline_region(look.heat))
+    heat = float(output.heat[int(at[1]), int(at[0])])
+    points = tuple(to_stored(*corner) for corner in outline_region(output.heat))
     return Peak(x, y, heat), Region(REGION_SHARE, points)

@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from mammo.base.atomic_files import read_json
-from mammo.dicom.identity import Identity
 from mammo.imaging.geometry import Box
+from mammo.serving.identity import Identity
 
 if TYPE_CHECKING:  # it imports torch, and those who read files need none
     from mammo.cropping.find_breast import FoundBy

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import normalise
 from mammo.classifier.network import get_cam_layer
+from mammo.explanation.overlay import Heat
 from mammo.imaging.fitting import fit_in_frame
-from mammo.serving.heat_map import Gray, Heat, spread_heat
+from mammo.imaging.gray_images import Gray
+from mammo.serving.heat_map import spread_heat
 
 _asked = threading.local()
 """What this thread asks a watched network for: `maps`, a list. Unset: nothing."""

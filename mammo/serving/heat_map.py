@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammo.base.settings import Classifier as Settings
+from mammo.explanation.overlay import Heat
 from mammo.imaging.geometry import Placement
-
-Gray = NDArray[np.uint8]
-Heat = NDArray[np.float32]
 
 REGION_SHARE = 0.5
 """Of the highest heat: what has at least as much, around the peak, is the hot region."""

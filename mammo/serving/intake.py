@@ -8,17 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 from mammo.base.errors import UserError
 from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Failure, WorkerPool
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.identity import Identity, list_directory, read_identity
-from mammo.intake.examine import FAILURES, SECONDS
+from mammo.intake.examine import FAILURES, TOO_LARGE, reading_pool
 from mammo.intake.prepare import Prepared, prepare
-
-TOO_LARGE = "reading it takes more memory than a mammogram should"
+from mammo.serving.identity import Identity, list_directory, read_identity
 
 _DIRECTORY = "DICOMDIR"
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
@@ -56,21 +52,11 @@ def read(source: Path | bytes, settings: Preprocess) -> Reading | Refusal:
 
 def reader_pool(workers: int) -> WorkerPool[tuple[Path, Preprocess], Reading | Refusal]:
     """Processes that read files: one that crashes or hangs its process costs itself alone."""
-    return WorkerPool(
-        _read_item,
-        workers,
-        SECONDS,
-        _keep_to_one_thread,
-        preload=(__name__,),
-    )
+    return reading_pool(_read_item, workers, __name__)
 
 
 def _read_item(item: tuple[Path, Preprocess]) -> Reading | Refusal:
     return read(*item)
-
-
-def _keep_to_one_thread() -> None:
-    cv2.setNumThreads(1)
 
 
 def refuse_failure(result: Reading | Refusal | Failure) -> Reading | Refusal:

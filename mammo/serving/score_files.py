@@ -26,7 +26,7 @@ from mammo.base.processor import available_cores
 from mammo.base.progress import track
 from mammo.base.settings import Preprocess
 from mammo.classifier.predict import predict
-from mammo.cropping.find_breast import cut, find_roi
+from mammo.cropping.find_breast import cut_breast
 from mammo.dicom.reader import UnreadableDicom
 from mammo.intake.prepare import prepare
 from mammo.serving.predictor import Predictor, load_predictor
@@ -43,7 +43,7 @@ def score_files(predictor: Predictor, files: Sequence[Path]) -> Iterator[float |
     """
     for images in _prepare_batches(files, predictor.params.preprocess):
         breasts = [
-            cut(image, find_roi(predictor.detector, image, predictor.params.crop).box)
+            cut_breast(predictor.detector, image, predictor.params.crop)[1]
             for image in images
             if image is not None
         ]

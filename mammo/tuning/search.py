@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,12 @@ from mammo.classifier.network import build_classifier
 from mammo.classifier_training.fit import Examples, Scores, TrainingDivergedError, dump_examples
 from mammo.kept.checkpoint import describe_machine, hash_inputs
 from mammo.learning.device import choose_device
-from mammo.tuning.cards import Outcome, Read, Trial, Workers, start_workers, train_trial
+from mammo.tuning.cards import Outcome, Read, Report, Trial, Workers, start_workers, train_trial
 
 HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
 UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
 
 Choice = dict[str, Any]
-Report = Callable[[Scores], None]
 Attempt = tuple[int, Choice, Report]
 Objective = Callable[[int, Choice, Report], float]
 RunRound = Callable[[Sequence[Attempt]], list[Outcome]]
@@ -330,12 +330,19 @@ def _build_runner(
     return run
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What is tuned, and on what: all that the result of a search follows from, besides code."""
+
+    classifier: Classifier  # the settings that are not tuned
+    settings: Tune  # of the search
+    train: Examples  # to learn from
+    validation: Examples  # to compare on
+    seed: int  # of the samplers and the trainings
+
+
 def tune(
-    classifier: Classifier,
-    settings: Tune,
-    train: Examples,
-    validation: Examples,
-    seed: int,
+    tuning: Tuning,
     watch: Watch | None = None,
     checkpoints: Path | None = None,
     cards: Sequence[str] = (),
@@ -347,11 +354,7 @@ def tune(
     value is that of its best epoch.
 
     Args:
-        classifier: the settings that are not tuned.
-        settings: of the search.
-        train: the examples to learn from.
-        validation: the examples to compare on.
-        seed: of the samplers and the trainings.
+        tuning: what to tune.
         watch: called with each trial's number and choice; what it returns is called with the
             scores of each of its epochs.
         checkpoints: a folder for the trials that have ended. Without it, a search that was
@@ -365,18 +368,21 @@ def tune(
     Raises:
         UserError: a process on a GPU was lost.
     """
-    study = create_study(classifier.select_by, settings.pruning)
+    settings = tuning.settings
+    study = create_study(tuning.classifier.select_by, settings.pruning)
     keep = None
     if checkpoints is not None:
-        path = _name_trials(classifier, settings, train, validation, seed, checkpoints)
+        path = _name_trials(tuning, checkpoints)
         load_trials(path, study)
         keep = partial(save_trials, path=path)
     chosen = cards[: settings.at_once]
     spread = read is not None and len(chosen) > 1 and len(study.trials) < settings.trials
     with start_workers(chosen, read) if read and spread else nullcontext() as workers:
-        plan = partial(_plan_trial, classifier, settings, seed, watch)
+        plan = partial(_plan_trial, tuning, watch)
         if workers is None:
-            run_round = in_turn(lambda *wanted: train_trial(plan(*wanted), train, validation))
+            run_round = in_turn(
+                lambda *wanted: train_trial(plan(*wanted), tuning.train, tuning.validation)
+            )
         else:
             say(f"tuning on {len(chosen)} GPUs, {settings.at_once} trials in a round")
             run_round = partial(_train_on_workers, workers, plan)
@@ -384,9 +390,9 @@ def tune(
             study,
             run_round,
             settings.space,
-            classifier.select_by,
+            tuning.classifier.select_by,
             settings.trials,
-            seed,
+            tuning.seed,
             keep,
             settings.at_once,
         )
@@ -399,42 +405,24 @@ def _train_on_workers(
     return workers.train([plan(*attempt) for attempt in wanted])
 
 
-def _name_trials(
-    classifier: Classifier,
-    settings: Tune,
-    train: Examples,
-    validation: Examples,
-    seed: int,
-    checkpoints: Path,
-) -> Path:
+def _name_trials(tuning: Tuning, checkpoints: Path) -> Path:
     """Name the file of a search's trials by a hash of all that decides it."""
-    torch.manual_seed(stage_seed(seed, "fit"))
-    weights = build_classifier(classifier).state_dict()
+    torch.manual_seed(stage_seed(tuning.seed, "fit"))
+    weights = build_classifier(tuning.classifier).state_dict()
     facts = [
-        *_describe_search(classifier, settings, seed),
+        *_describe_settings(tuning),
         describe_machine(choose_device()) | {"optuna": optuna.__version__},
     ]
-    name = hash_inputs(__name__, facts, dump_examples(train, validation), weights)
+    data = dump_examples(tuning.train, tuning.validation)
+    name = hash_inputs(__name__, facts, data, weights)
     return checkpoints / f"{name}.json"
 
 
-def tune_shared(
-    classifier: Classifier,
-    settings: Tune,
-    train: Examples,
-    validation: Examples,
-    seed: int,
-    watch: Watch | None,
-    storage: str,
-) -> optuna.Study:
+def tune_shared(tuning: Tuning, watch: Watch | None, storage: str) -> optuna.Study:
     """Do a share of a search that several workers share; return when all trials have ended.
 
     Args:
-        classifier: as for `tune`.
-        settings: as for `tune`.
-        train: as for `tune`.
-        validation: as for `tune`.
-        seed: as for `tune`.
+        tuning: what to tune.
         watch: as for `tune`.
         storage: address of a database, in SQLAlchemy's form. Every worker with the same address
             and the same arguments takes part in the same search.
@@ -442,33 +430,30 @@ def tune_shared(
     Raises:
         UserError: if the database cannot be reached.
     """
-    facts = _describe_search(classifier, settings, seed)
-    name = f"mammoflow-{hash_inputs(__name__, facts, dump_examples(train, validation), {})[:32]}"
-    study, database = open_shared_study(storage, name, classifier.select_by, settings.pruning)
+    settings, select_by = tuning.settings, tuning.classifier.select_by
+    data = dump_examples(tuning.train, tuning.validation)
+    name = f"mammoflow-{hash_inputs(__name__, _describe_settings(tuning), data, {})[:32]}"
+    study, database = open_shared_study(storage, name, select_by, settings.pruning)
 
     def objective(number: int, choice: Choice, report: Report) -> float:
-        trial = _plan_trial(classifier, settings, seed, watch, number, choice, report)
-        return train_trial(trial, train, validation)
+        trial = _plan_trial(tuning, watch, number, choice, report)
+        return train_trial(trial, tuning.train, tuning.validation)
 
-    share(study, database, objective, settings.space, classifier.select_by, settings.trials)
+    share(study, database, objective, settings.space, select_by, settings.trials)
     return study
 
 
-def _describe_search(classifier: Classifier, settings: Tune, seed: int) -> list[Any]:
+def _describe_settings(tuning: Tuning) -> list[Any]:
     """Describe what decides a search, besides code and data."""
-    return [classifier.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
+    settings = (tuning.classifier, tuning.settings)
+    return [*(one.model_dump(mode="json") for one in settings), tuning.seed]
 
 
 def _plan_trial(
-    classifier: Classifier,
-    settings: Tune,
-    seed: int,
-    watch: Watch | None,
-    number: int,
-    choice: Choice,
-    report: Report,
+    tuning: Tuning, watch: Watch | None, number: int, choice: Choice, report: Report
 ) -> Trial:
     """Plan the training of one trial, and say that it begins."""
+    settings = tuning.settings
     say(f"trial {number} of {settings.trials}: {choice}")
     listener = None if watch is None else watch(number, choice)
 
@@ -477,8 +462,8 @@ def _plan_trial(
             listener(scores)
         report(scores)
 
-    tried = classifier.model_copy(update={**choice, "epochs": settings.epochs})
-    return Trial(number, tried, stage_seed(seed, "fit"), on_epoch)
+    tried = tuning.classifier.model_copy(update={**choice, "epochs": settings.epochs})
+    return Trial(number, tried, stage_seed(tuning.seed, "fit"), on_epoch)
 
 
 def tabulate_trials(study: optuna.Study) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,12 +12,12 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import recipes, studies
 from benchmarks.recipes import (
     BASELINE,
-    PATCHES,
+    GIVEN_WEIGHTS,
     RECIPES,
     Found,
+    build_settings,
     choose_recipes,
     compare,
-    settle,
 )
 from benchmarks.studies import (
     SpreadEpoch,
@@ -24,14 +25,15 @@ from benchmarks.studies import (
     Tiled,
     Trial,
     find_trial,
-    read_crops,
     read_study,
+    study_crops,
     within_folds,
 )
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
 from mammo.classifier.inputs import Epoch, Pictures
 from mammo.classifier.network import build_classifier
+from mammo.datasets.cbis_masses import convert_cbis_masses
 from tests.support.learnable import tiny_params, write_outputs
 from tests.support.learning import tiny
 
@@ -132,7 +134,7 @@ def test_a_recipe_without_its_first_weights_is_left_out_and_told(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    names, missing = [BASELINE, PATCHES], tmp_path / "backbone.safetensors"
+    names, missing = [BASELINE, GIVEN_WEIGHTS], tmp_path / "backbone.safetensors"
     assert list(recipes.run(study, params, names, missing, kept, 1, train=False)) == [BASELINE]
     assert "patches is left out: classifier.weights" in capsys.readouterr().out
 
@@ -232,14 +234,14 @@ def test_every_recipe_has_settings_that_can_be_built(
 ) -> None:
     weights = tmp_path / "backbone.safetensors"
     weights.write_bytes(b"")
-    settings = settle(study, params, RECIPES[name], weights)
-    uses_file = RECIPES[name].classifier.get("weights") == PATCHES
+    settings = build_settings(study, params, RECIPES[name], weights)
+    uses_file = RECIPES[name].classifier.get("weights") == GIVEN_WEIGHTS
     assert (settings.weights == str(weights)) is uses_file
     assert settings.target == params.classifier.target
 
 
 def test_sizes_stay_multiples_of_32_and_epochs_whole(study: Study, params: Params) -> None:
-    larger = settle(study, params, RECIPES["larger"], None)
+    larger = build_settings(study, params, RECIPES["larger"], None)
     assert (larger.image_height, larger.image_width) == (64, 64)  # of 48 x 32
 
 
@@ -247,33 +249,34 @@ def test_a_name_that_is_none_and_a_file_that_is_missing_are_told() -> None:
     with pytest.raises(UserError, match="'lite9' is no recipe; there are imagenet, random"):
         choose_recipes(["lite9"], None)
     with pytest.raises(UserError, match="patches needs --patches"):
-        choose_recipes([PATCHES], None)
+        choose_recipes([GIVEN_WEIGHTS], None)
     assert choose_recipes(["head"], None) == [BASELINE, "head"]
-    assert PATCHES not in choose_recipes(None, None)
-    assert PATCHES in choose_recipes(None, Path("backbone.safetensors"))
+    assert GIVEN_WEIGHTS not in choose_recipes(None, None)
+    assert GIVEN_WEIGHTS in choose_recipes(None, Path("backbone.safetensors"))
 
 
-def test_crops_are_divided_by_woman_and_val_is_the_test(tmp_path: Path) -> None:
-    import cv2
-
+def test_crops_are_divided_by_woman_and_those_of_validation_are_the_test(tmp_path: Path) -> None:
     for woman in range(40):
         part = "val" if woman < 8 else "train"
-        for kind in ("benign", "malignant"):
-            path = tmp_path / part / kind / f"x_P_{woman:05d}_image1_mass1_is_{kind}_1.png"
+        for benign, kind in enumerate(("malignant", "benign")):
+            name = f"patientcbis-ddsm__P_{woman:05d}_image1_mass{benign}_is_benign_{benign}.png"
+            path = tmp_path / "source" / part / kind / name
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), np.full((8, 8), woman, np.uint8))
-    study = read_crops(tmp_path)
+    convert_cbis_masses(tmp_path / "source", tmp_path / "crops")
+    study = study_crops(tmp_path / "crops")
     (fold,) = study.folds
     table = study.table.assign(split=fold)
+    assert len(table) == 80
+    assert table["target"].sum() == 40
+    assert all(Path(path).is_file() for path in table["path"])
     assert (table.groupby("patient_id")["split"].nunique() == 1).all()
     assert set(table.loc[table["split"] == "test", "patient_id"]) == {
         f"P_{woman:05d}" for woman in range(8)
     }
     assert {"train", "validation"} <= set(fold)
-    (tmp_path / "train" / "unknown").mkdir()
-    (tmp_path / "train" / "unknown" / "P_00001.png").write_bytes(b"")
-    with pytest.raises(UserError, match="is no crop such as"):
-        read_crops(tmp_path)
+    with pytest.raises(UserError, match=r"crops\.csv: there is no such file"):
+        study_crops(tmp_path / "source")
 
 
 def test_noisy_or_is_one_minus_the_product_over_the_tiles() -> None:

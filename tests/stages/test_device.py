@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from flows.pipeline.graph import read_pipeline
 from mammo.base.settings import load_params
@@ -35,6 +36,13 @@ def test_the_stages_that_want_a_card_are_those_that_dvc_yaml_sends_to_the_pool_g
     assert wants_gpu("train_classifier", params)
 
 
+def test_a_stage_of_a_pretraining_wants_a_card_if_it_is_sent_to_the_pool_gpu() -> None:
+    stages = yaml.safe_load((ROOT / "pretraining/dvc.yaml").read_text())["stages"]
+    wanted = {name: stage["do"]["meta"]["pool"] == "gpu" for name, stage in stages.items()}
+    assert set(wanted.values()) == {True, False}
+    assert {name: wants_gpu(name) for name in stages} == wanted
+
+
 def test_a_stage_that_wants_a_card_and_finds_none_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +56,8 @@ def test_a_stage_that_wants_a_card_and_finds_none_says_so(
     assert capsys.readouterr().out == ""
     announce_device("evaluate", params.model_copy(update={"prediction_pool": "gpu"}))
     assert "evaluate: torch sees no GPU" in capsys.readouterr().out
+    announce_device("pretrain")
+    assert "pretrain: torch sees no GPU" in capsys.readouterr().out
     monkeypatch.setenv("MAMMOFLOW_DEVICE", "cpu")  # as it was told
     announce_device("train_classifier", params)
     assert capsys.readouterr().out == ""

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from mammo.base.code_version import code_version
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.compute import dask_map
 from mammo.compute.dask_map import map_over_dask
 from mammo.detector.detector import build_detector, save_detector
+from mammo.kept.code_version import code_version
 from mammo.kept.result_store import Store
 from mammo.pins import PINS, X86
 from stages import crop_rois, preprocess

@@ -11,7 +11,7 @@ from mammo.base.atomic_files import read_json
 from mammo.base.determinism import pin
 from mammo.base.settings import Crop, Params, Preprocess
 from mammo.cropping import cached_crop
-from mammo.cropping.find_breast import Roi, find_roi
+from mammo.cropping.find_breast import Roi, cut_breast
 from mammo.detector.detector import Detector, build_detector, save_detector
 from mammo.intake import cached_prepare
 from mammo.intake.prepare import Prepared, prepare
@@ -139,11 +139,11 @@ def test_crops_are_remembered_for_a_detector_and_its_settings(
     params = params.model_copy(update={"crop": sure})
     searched = []
 
-    def noted(detector: Detector, image: np.ndarray, settings: Crop) -> Roi:
+    def noted(detector: Detector, image: np.ndarray, settings: Crop) -> tuple[Roi, np.ndarray]:
         searched.append(image.shape)
-        return find_roi(detector, image, settings)
+        return cut_breast(detector, image, settings)
 
-    monkeypatch.setattr(cached_crop, "find_roi", noted)
+    monkeypatch.setattr(cached_crop, "cut_breast", noted)
 
     def crop(
         out: str, detector: str = "one", params: Params = params, store: Store | None = store

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammo.base.settings import Preprocess
-from mammo.dicom.identity import read_identity
 from mammo.explanation.overlay import draw_overlay
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
@@ -23,6 +22,7 @@ from mammo.serving.finding import (
     Region,
     group_exams,
 )
+from mammo.serving.identity import read_identity
 
 MODEL = Model("mammogram-classifier", 3, "5e" * 32, "c0" * 20, "ab" * 32)
 POINT = OperatingPoint(0.4, 2.0)

@@ -32,10 +32,10 @@ from flows.listening.journal import JOURNAL, Journal
 from flows.listening.spool import open_spool
 from flows.listening.work import Settings, send_waiting, work
 from mammo.base.settings import Preprocess
-from mammo.dicom.identity import read_identity
 from mammo.imaging.geometry import Box
 from mammo.intake.prepare import prepare
 from mammo.serving.finding import ImageFinding, Model, OperatingPoint
+from mammo.serving.identity import read_identity
 from tests.imports import ROOT
 
 MODEL = Model("mammogram-classifier", 3, "5e" * 32, "c0" * 20, "ab" * 32)

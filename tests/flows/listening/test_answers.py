@@ -18,10 +18,10 @@ from flows.listening.record import SeenImage, StudyRecord, read_record, write_re
 from flows.listening.spool import Spool, open_spool
 from flows.listening.work import Settings, answer_complete, send_waiting
 from mammo.base.errors import UserError
-from mammo.dicom.identity import read_identity
 from mammo.dicom_results.write import Kind
 from mammo.imaging.geometry import Box
 from mammo.serving.finding import ImageFinding, Peak, Region
+from mammo.serving.identity import read_identity
 from mammo.serving.intake import Refusal
 from tests.flows.listening.test_killed import references
 from tests.support.listening import MODEL, READER, Receiver, examine, journal_of

@@ -16,7 +16,7 @@ from mlflow.pyfunc import scoring_server
 
 from flows.tracking.register import SIGNATURE
 from mammo.datasets.phantom.draw import phantom_dicom_bytes
-from mammo.serving.look import Prediction
+from mammo.serving.prediction import Prediction
 from mammo.serving.predictor import load_predictor
 from tests.imports import ROOT
 from tests.support.learning import write_untrained_predictor

@@ -20,6 +20,7 @@ from mammo.classifier.inputs import (
     UnchangedEpoch,
     build_loader,
     change_batch,
+    count_in_epoch,
     label_rois,
     load_epoch,
     repeat_positives,
@@ -94,6 +95,16 @@ def batches(wanted: Classifier, seed: int, epoch: int) -> list[torch.Tensor]:
         )
         for tensor in batch
     ]
+
+
+@pytest.mark.parametrize("balance", ["none", "upsample", "weight"])
+@pytest.mark.parametrize("factor", [0.6, 1.0, 2.5, 3.3])
+def test_an_epoch_has_as_many_pictures_as_are_counted_beforehand(
+    balance: str, factor: float
+) -> None:
+    wanted = settings(balance=balance, balance_factor=factor)
+    pictures = Pictures([roi(number) for number in range(7)], wanted)
+    assert count_in_epoch(TARGETS, wanted) == len(Epoch(pictures, TARGETS, wanted, 5, 1))
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mammo.base.settings import Crop
-from mammo.cropping.find_breast import cut, find_roi
+from mammo.cropping.find_breast import cut_breast, find_roi
 from mammo.detector.detection import Detection
 from mammo.detector.detector import Detector
 from mammo.imaging.breast_mask import find_breast_box
@@ -79,13 +79,17 @@ def test_the_box_is_whole_pixels_of_the_image_around_what_was_found(
     image = np.zeros((80, 64), np.uint8)
     found = Box(x1, y1, x1 + width, y1 + height).clip(64, 80)
     settings = Crop(confidence=0, margin=margin)
-    box = find_roi(says(Detection(found, 1.0)), image, settings).box
+    roi, breast = cut_breast(says(Detection(found, 1.0)), image, settings)
+    box = roi.box
     assert all(float(side).is_integer() for side in (box.x1, box.y1, box.x2, box.y2))
     assert 0 <= box.x1 <= found.x1 < found.x2 <= box.x2 <= 64
     assert 0 <= box.y1 <= found.y1 < found.y2 <= box.y2 <= 80
-    assert cut(image, box).shape == (box.height, box.width)
+    assert breast.shape == (box.height, box.width)
 
 
-def test_cut_takes_the_pixels_of_the_box() -> None:
+def test_what_is_cut_out_is_the_pixels_of_the_box() -> None:
     image = np.arange(20, dtype=np.uint8).reshape(4, 5)
-    assert cut(image, Box(1, 2, 3, 4)).tolist() == [[11, 12], [16, 17]]
+    finder, settings = says(Detection(Box(1, 2, 3, 4), 1.0)), Crop(confidence=0, margin=0)
+    roi, breast = cut_breast(finder, image, settings)
+    assert roi == find_roi(finder, image, settings)
+    assert breast.tolist() == [[11, 12], [16, 17]]

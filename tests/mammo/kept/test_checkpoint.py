@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mammo.base.code_version import code_version
 from mammo.kept.checkpoint import hash_inputs
+from mammo.kept.code_version import code_version
 from tests.imports import ROOT
 
 FIT = "mammo.classifier_training.fit"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mammo.base.code_version import _BESIDE, code_version, key_of
 from mammo.base.errors import UserError
 from mammo.kept import result_store
+from mammo.kept.code_version import _BESIDE, code_version, key_of
 from mammo.kept.result_store import SHARDS, Store, hash_of, open_store
 from tests.imports import ROOT, closure, module_path
 
@@ -64,7 +64,7 @@ def test_it_keeps_to_its_size_and_forgets_what_was_used_longest_ago(tmp_path: Pa
 KILLED = """
 import sys
 from pathlib import Path
-from mammo.base.code_version import key_of
+from mammo.kept.code_version import key_of
 from mammo.kept.result_store import Store
 store = Store(Path(sys.argv[1]), 2**30)
 print("ready", flush=True)

@@ -54,7 +54,7 @@ def test_probability_box_and_heat_are_torchs_but_for_rounding(
     with_torch, without = load_predictor(folder), load_portable(tmp_path / "portable")
     for seed in range(3):
         prepared = prepare(phantom_dicom_bytes(seed=seed), with_torch.params.preprocess)
-        expected, found = with_torch.look_at(prepared), without.look_at(prepared)
+        expected, found = with_torch.run_networks(prepared), without.look_at(prepared)
         assert abs(found.probability - expected.probability) <= CLOSE
         assert (found.box, found.found_by) == (expected.box, expected.found_by)
         assert found.heat is not None

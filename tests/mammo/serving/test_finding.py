@@ -6,7 +6,6 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
-from mammo.dicom.identity import Identity
 from mammo.imaging.geometry import Box
 from mammo.serving.finding import (
     NOTICE,
@@ -19,6 +18,7 @@ from mammo.serving.finding import (
     read_schema,
     to_document,
 )
+from mammo.serving.identity import Identity
 
 MODEL = Model("toy", 3, "d1ge57", "c0mm17", "c0de")
 POINT = OperatingPoint(0.5, 2.0)

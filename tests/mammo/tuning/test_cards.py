@@ -18,7 +18,7 @@ from mammo.classifier_training.fit import Examples, Scores, gather
 from mammo.learning import device
 from mammo.learning.device import list_cards
 from mammo.tuning.cards import CARD, Trial, start_workers
-from mammo.tuning.search import Choice, Report, tabulate_trials, tune
+from mammo.tuning.search import Choice, Report, Tuning, tabulate_trials, tune
 from tests.support.learning import tiny, write_breasts
 
 SPACE = Space(head_width=[8, 16], dropout=(0.0, 0.5), learning_rate=(1e-4, 1e-2))
@@ -56,11 +56,11 @@ def test_a_search_on_two_gpus_is_that_of_one_process(
 
         return hear
 
-    arguments = CLASSIFIER, SETTINGS, *read(tmp_path), 7
-    alone = tune(*arguments, partial(watch, "alone"))
+    tuning = Tuning(CLASSIFIER, SETTINGS, *read(tmp_path), 7)
+    alone = tune(tuning, partial(watch, "alone"))
     assert "GPUs" not in capsys.readouterr().out
     cards = ["0", "GPU-4f1a", "2"]
-    both = tune(*arguments, partial(watch, "both"), None, cards, partial(read, tmp_path))
+    both = tune(tuning, partial(watch, "both"), None, cards, partial(read, tmp_path))
     assert "tuning on 2 GPUs, 2 trials in a round" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("seen*")} == {"seen by 0", "seen by GPU-4f1a"}
     pd.testing.assert_frame_equal(tabulate_trials(both), tabulate_trials(alone), check_exact=True)

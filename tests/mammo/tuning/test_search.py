@@ -25,6 +25,7 @@ from mammo.tuning.search import (
     Attempt,
     Choice,
     Report,
+    Tuning,
     create_study,
     find_best_params,
     in_turn,
@@ -244,7 +245,7 @@ def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
     def watch(number: int, choice: Choice) -> Report:
         return lambda scores: heard.append((number, choice, scores))
 
-    study = tune(classifier, settings, train, validation, 7, watch)
+    study = tune(Tuning(classifier, settings, train, validation, 7), watch)
     assert [(number, scores["epoch"]) for number, _, scores in heard] == [
         (0, 1),
         (0, 2),
@@ -258,7 +259,7 @@ def test_tuning_trains_and_tells_who_watches(tmp_path: Path) -> None:
     for number in (0, 1):
         values = [scores["validation_auroc"] for n, _, scores in heard if n == number]
         assert result.loc[number, "value"] == max(values)
-    again = tune(classifier, settings, train, validation, 7)
+    again = tune(Tuning(classifier, settings, train, validation, 7))
     pd.testing.assert_frame_equal(tabulate_trials(again), result)
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING
 

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from mammo.base.errors import UserError
 
+Gray = NDArray[np.uint8]
+"""A gray image: (h, w) of 0 (black) to 255 (white)."""
 
-def read_gray(path: Path) -> NDArray[np.uint8]:
+
+def read_gray(path: Path) -> Gray:
     """Read an 8-bit gray image file, (H, W).
 
     Raises:
@@ -32,7 +35,7 @@ def read_file(path: Path) -> bytes:
         ) from None
 
 
-def decode_gray(content: bytes, path: Path) -> NDArray[np.uint8]:
+def decode_gray(content: bytes, path: Path) -> Gray:
     """The 8-bit gray image, (H, W), in the content of the file at `path`.
 
     Raises:

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mammo.base.atomic_files import NETWORK_FILES, write_json
+from mammo.base.atomic_files import NETWORK_FILES, write_bytes, write_json
 from mammo.base.errors import UserError
-from mammo.outs.weights import read_weights
+from mammo.learning.weights import dump_weights, read_weights
 
 Architecture = TypeVar("Architecture", bound=BaseModel)
 Kind = Literal["classifier", "detector"]
@@ -20,9 +19,7 @@ _WEIGHTS, _ARCHITECTURE = NETWORK_FILES
 
 def write_network(folder: Path, model: nn.Module, architecture: BaseModel) -> None:
     """Write weights.safetensors and architecture.json; equal networks are equal bytes."""
-    state = model.state_dict()
-    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
-    save_file(tensors, folder / _WEIGHTS)
+    write_bytes(folder / _WEIGHTS, dump_weights(model.state_dict()))
     write_json(folder / _ARCHITECTURE, architecture.model_dump(mode="json"))
 
 

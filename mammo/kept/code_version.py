@@ -12,7 +12,7 @@ from pathlib import Path
 
 _BESIDE = {
     *("mammo.base.errors", "mammo.base.progress", "mammo.base.settings"),
-    *("mammo.base.code_version", "mammo.base.processor", "mammo.kept.result_store"),
+    *("mammo.kept.code_version", "mammo.base.processor", "mammo.kept.result_store"),
 }
 """Our modules that no result follows from: words for people, what keeps results, this one, the
 settings, whose values are in the keys, and the number of cores, which changes no result."""

@@ -10,18 +10,17 @@ from numpy.typing import NDArray
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
 from mammo.cropping.find_breast import FoundBy
-from mammo.explanation.overlay import draw_overlay
+from mammo.explanation.overlay import Heat, draw_overlay
 from mammo.imaging.geometry import Box
 from mammo.imaging.png import encode_png
 from mammo.serving.finding import OperatingPoint
-from mammo.serving.heat_map import Heat
 
-EVALUATION = Path("evaluate") / "metrics.json"
+EVALUATION_FILE = Path("evaluate") / "metrics.json"
 """In a predictor's folder: the scores of the stage evaluate, whose threshold is the model's."""
 
 
 @dataclass(frozen=True)
-class Look:
+class NetworkOutput:
     """What the networks say of a prepared image."""
 
     probability: float  # of the target, in [0, 1]
@@ -41,11 +40,11 @@ class Prediction:
     heatmap: bytes | None  # PNG: the breast, turned to the left, under Grad-CAM's heat
 
 
-def draw_heatmap(look: Look) -> bytes | None:
+def draw_heatmap(output: NetworkOutput) -> bytes | None:
     """Draw the breast under the heat, as a PNG; None if there is no heat."""
-    if look.heat is None:
+    if output.heat is None:
         return None
-    return encode_png(draw_overlay(look.breast, look.heat))
+    return encode_png(draw_overlay(output.breast, output.heat))
 
 
 def read_operating_point(file: Path, params: Params) -> OperatingPoint | None:
