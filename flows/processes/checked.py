@@ -108,7 +108,7 @@ def require_empty(folder: Path) -> None:
         UserError: if it is not empty, or is a file.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: it is not empty; name a new folder")
+        raise UserError(f"{folder}: there is something in it already; name a new folder")
 
 
 def inside(folder: Path, relative: Any, what: str) -> Path:

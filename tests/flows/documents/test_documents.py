@@ -503,7 +503,7 @@ def test_signed_documents_are_renewed_by_who_can_sign_them(
 def test_they_are_written_into_a_new_folder_only(papers: Papers, tmp_path: Path) -> None:
     write_documents(papers, tmp_path / "papers")
     assert {x.name for x in (tmp_path / "papers").iterdir()} == set(papers.files)
-    with pytest.raises(UserError, match="it is not empty"):
+    with pytest.raises(UserError, match="there is something in it already"):
         write_documents(papers, tmp_path / "papers")
 
 
