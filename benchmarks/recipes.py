@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes KEEP --phantoms 300
     python -m benchmarks.recipes KEEP --data DIR --base recipes/mini-mias.yaml
-    python -m benchmarks.recipes KEEP --crops DIR                     # of `mammoflow data cbis-masses`
+    python -m benchmarks.recipes KEEP --crops DIR     # as `mammoflow data cbis-masses` makes it
     python -m benchmarks.recipes KEEP ... --recipe all-layers --recipe patches --patches FILE
 
 DIR is in our layout, as `mammoflow data mini-mias` makes one. KEEP holds what was made: prepared
@@ -169,8 +169,8 @@ def choose_recipes(names: Sequence[str] | None, patches: Path | None) -> list[st
     }
     if names and patches is None and needing & set(names):
         raise UserError(f"{min(needing & set(names))} needs --patches, a safetensors file")
-    some = names or [name for name in RECIPES if patches is not None or name not in needing]
-    return [BASELINE, *(name for name in some if name != BASELINE)]
+    wanted = names or [name for name in RECIPES if patches is not None or name not in needing]
+    return [BASELINE, *(name for name in wanted if name != BASELINE)]
 
 
 def open_study(
