@@ -39,7 +39,25 @@ def write_tiny_outputs(params: Params, outputs: Path) -> pd.DataFrame:
     Returns:
         The manifest, with the columns split and target.
     """
-    generator = np.random.default_rng(8)
+    manifest = _list_images()
+    women = manifest["patient_id"].unique()
+    splits = [("train", "validation", "test")[number // 8] for number in range(len(women))]
+    split = pd.DataFrame({"patient_id": women, "split": splits})
+    _write_tables(manifest, split, outputs)
+    _write_rois(manifest, outputs / "crop_rois/images")
+    pin(4, params.threads)
+    (outputs / "train_classifier").mkdir()
+    network = build_classifier(params.classifier)
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.abs_()  # whatever is seen speaks for a positive, so every image has heat
+    save_classifier(network, params.classifier, outputs / "train_classifier")
+    manifest = manifest.merge(split, on="patient_id")
+    return manifest.assign(target=manifest["cancer"])
+
+
+def _list_images() -> pd.DataFrame:
+    """The manifest."""
     sick = {f"{woman:03d}L" for woman in range(0, 24, 4)}
     rows = [
         {
@@ -67,14 +85,14 @@ def write_tiny_outputs(params: Params, outputs: Path) -> pd.DataFrame:
         for laterality in "LR"
         for view in ("CC", "MLO")
     ]
-    manifest = pd.DataFrame(rows)
+    return pd.DataFrame(rows)
+
+
+def _write_tables(manifest: pd.DataFrame, split: pd.DataFrame, outputs: Path) -> None:
     rois = manifest[["patient_id", "image_id", "path"]].assign(
         x1=MARGIN, y1=MARGIN, x2=MARGIN + WIDTH, y2=MARGIN + HEIGHT, found_by="detector"
     )
     rois["confidence"] = 0.9
-    women = manifest["patient_id"].unique()
-    splits = [("train", "validation", "test")[place // 8] for place in range(len(women))]
-    split = pd.DataFrame({"patient_id": women, "split": splits})
     for name, table in (
         ("preprocess/manifest.csv", manifest),
         ("preprocess/lesions.csv", pd.DataFrame(columns=list(LESIONS.columns))),
@@ -83,18 +101,13 @@ def write_tiny_outputs(params: Params, outputs: Path) -> pd.DataFrame:
     ):
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(outputs / name, index=False)
-    for row in rows:
-        path = outputs / "crop_rois/images" / str(row["path"])
+
+
+def _write_rois(manifest: pd.DataFrame, images: Path) -> None:
+    generator = np.random.default_rng(8)
+    for row in manifest.to_dict("records"):
+        path = images / str(row["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 120, (HEIGHT, WIDTH), dtype=np.uint8)
         pixels[10:40, 5:25] += np.uint8(60 + 60 * int(row["cancer"]))
         cv2.imwrite(str(path), pixels)
-    pin(4, params.threads)
-    (outputs / "train_classifier").mkdir()
-    network = build_classifier(params.classifier)
-    with torch.no_grad():
-        for parameter in network.head.parameters():
-            parameter.abs_()  # whatever is seen speaks for a positive, so every image has heat
-    save_classifier(network, params.classifier, outputs / "train_classifier")
-    manifest = manifest.merge(split, on="patient_id")
-    return manifest.assign(target=manifest["cancer"])

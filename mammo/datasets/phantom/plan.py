@@ -7,6 +7,7 @@ looking: BIRADS, biopsy, invasive and difficult_negative_case, as in RSNA.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from numpy.random import Generator
@@ -49,23 +50,17 @@ def plan_women(count: int, seed: int) -> tuple[Woman, ...]:
     patient_ids = _distinct_numbers(rng, count, 10_000, 65_000)
     image_ids = _distinct_numbers(rng, 4 * count, 100_000_000, 2_000_000_000)
     difficult = deal(rng, [(True, 0.16), (False, 0.84)], 2 * count)
-    women = []
-    for index in range(count):
-        age, density, implant, cancer_kind, cancer_side = facts[cancers[index]].pop()
-        kinds = [cancer_kind if side == cancer_side else "" for side in ("L", "R")]
-        women.append(
-            _woman(
-                generator(seed, 2, index),
-                patient_ids[index],
-                machines[index],
-                age,
-                density,
-                implant,
-                kinds,
-                difficult[2 * index : 2 * index + 2],
-                image_ids[4 * index : 4 * index + 4],
-            )
+    women = [
+        _woman(
+            generator(seed, 2, index),
+            patient_ids[index],
+            machines[index],
+            facts[cancers[index]].pop(),
+            difficult[2 * index : 2 * index + 2],
+            image_ids[4 * index : 4 * index + 4],
         )
+        for index in range(count)
+    ]
     return tuple(sorted(women, key=lambda woman: int(woman.patient_id)))
 
 
@@ -80,11 +75,19 @@ def deal(rng: Generator, shares: Sequence[tuple[T, float]], count: int) -> list[
     return [cards[index] for index in rng.permutation(count)]
 
 
-Facts = tuple[int, str, bool, str, str]
+@dataclass(frozen=True)
+class _Facts:
+    """What is dealt to a woman; kind and side of her cancer are empty if she has none."""
+
+    age: int
+    density: str
+    implant: bool
+    cancer_kind: str
+    cancer_side: str
 
 
-def _deal_facts(rng: Generator, count: int, cancer: bool) -> list[Facts]:
-    """Age, density, implant, kind of cancer and its side, for the women with or without cancer."""
+def _deal_facts(rng: Generator, count: int, cancer: bool) -> list[_Facts]:
+    """The facts of all women with cancer, or of all without."""
     ages = []
     for index in range(count):
         q = 2 * (index + 0.5) / count - 1
@@ -96,10 +99,10 @@ def _deal_facts(rng: Generator, count: int, cancer: bool) -> list[Facts]:
         with_implant = max(with_implant, 1)
     implants = [index < with_implant for index in rng.permutation(count)]
     if not cancer:
-        return [(*fact, "", "") for fact in zip(ages, densities, implants, strict=True)]
+        return [_Facts(*fact, "", "") for fact in zip(ages, densities, implants, strict=True)]
     kinds = deal(rng, [("mass", 0.55), ("calcifications", 0.45)], count)
     sides = deal(rng, [("L", 0.5), ("R", 0.5)], count)
-    return list(zip(ages, densities, implants, kinds, sides, strict=True))
+    return [_Facts(*fact) for fact in zip(ages, densities, implants, kinds, sides, strict=True)]
 
 
 def _distinct_numbers(rng: Generator, count: int, low: int, high: int) -> list[str]:
@@ -113,10 +116,7 @@ def _woman(
     rng: Generator,
     patient_id: str,
     machine: Machine,
-    age: int,
-    density: str,
-    implant: bool,
-    cancer_kinds: list[str],
+    facts: _Facts,
     difficult: list[bool],
     image_ids: list[str],
 ) -> Woman:
@@ -133,24 +133,25 @@ def _woman(
     for side, laterality in enumerate("LR"):
         own_shape = _similar_shape(rng, shape)
         own_islands = _similar_islands(rng, islands)
+        cancer_kind = facts.cancer_kind if laterality == facts.cancer_side else ""
         breasts.append(
             _breast(
                 rng,
                 laterality,
                 own_shape,
                 own_islands,
-                implant,
-                cancer_kinds[side],
-                difficult[side] and not cancer_kinds[side],
+                facts.implant,
+                cancer_kind,
+                difficult[side] and not cancer_kind,
                 (image_ids[2 * side], image_ids[2 * side + 1]),
             )
         )
     return Woman(
         patient_id,
         machine,
-        age,
-        density,
-        implant,
+        facts.age,
+        facts.density,
+        facts.implant,
         int(rng.integers(2**31)),
         (breasts[0], breasts[1]),
     )
