@@ -8,7 +8,7 @@
 DIR is in our layout, as `mammoflow data mini-mias` makes one. KEEP holds what was made: prepared
 pictures once for each data set, and each training, under a hash of what it follows from. So a run
 that was stopped goes on, also after its last epoch, and `--table` prints what is there. A training
-keeps 14 MB; an hour on two cores is some 40 trainings of mini-MIAS.
+keeps 14 MB; an hour on two cores is about 40 trainings of mini-MIAS.
 
 No recipe is tuned first, so that all are treated alike. Each breast is scored by the network that
 did not see its woman; auROC counts the pairs of breasts that the same network scored, and is

@@ -1,4 +1,4 @@
-"""Work over a real Dask cluster on loopback: the same outs, and a worker that is lost."""
+"""Work over a real Dask cluster on loopback: the same outs, and a worker that dies."""
 
 import json
 import os
@@ -160,7 +160,7 @@ def test_a_cluster_without_workers_is_told(
         process.wait()
     monkeypatch.setattr(dask_map, "PATIENCE", 1.0)
     work = partial(hold, folder=tmp_path)
-    with pytest.raises(UserError, match="has no workers; start some"):
+    with pytest.raises(UserError, match="has no workers; start at least one"):
         list(map_over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
 
 

@@ -127,6 +127,6 @@ def add_fleck(
 
 
 def box_of_spots(canvas: Canvas, spots: Points, margin: float = 1.0) -> Box | None:
-    """The box around some points with a margin, all in mm; None if they are off the image."""
+    """The box around points with a margin, all in mm; None if they are off the image."""
     xs, ys = [x for x, _ in spots], [y for _, y in spots]
     return box_on(canvas, min(xs) - margin, min(ys) - margin, max(xs) + margin, max(ys) + margin)

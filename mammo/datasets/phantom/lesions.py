@@ -29,11 +29,11 @@ Changing it changes the sample's hash.
 def draw_lesion(canvas: Canvas, lesion: Lesion, view_key: int) -> Box | None:
     """Draw one finding; return its box in pixels of the canvas, or None if this view misses it.
 
-    A view has its own details of the same finding: margins differ in CC and MLO, place and size
+    A view has its own details of the same finding: margins differ in CC and MLO, position and size
     do not.
     """
     rng = generator(lesion.seed, view_key)
-    x, y = project(lesion.place, canvas.seen)
+    x, y = project(lesion.position, canvas.seen)
     draw = _DRAWERS[lesion.kind]
     return draw(canvas, rng, lesion, x, y)
 
@@ -72,7 +72,7 @@ def _mass(canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: float) ->
 def _calcifications(
     canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: float
 ) -> Box | None:
-    """A cancer: many fine specks of all sizes and shapes, crowded, some along a duct."""
+    """A cancer: many fine specks of all sizes and shapes, crowded, a few along a duct."""
     cosine, sine = turn(float(rng.random()))
     height = 0.32 * lesion.contrast * CONSPICUITY
     spots: Points = []
@@ -152,8 +152,8 @@ def _lymph_node(canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: flo
     if canvas.seen.pectoral is None:
         return None
     top, foot = canvas.seen.pectoral
-    x = top * (0.75 + 0.25 * lesion.place.lateral)
-    y = foot * (0.24 + 0.16 * lesion.place.superior)
+    x = top * (0.75 + 0.25 * lesion.position.lateral)
+    y = foot * (0.24 + 0.16 * lesion.position.superior)
     radius, height = lesion.radius, 0.15 * lesion.contrast
     add_blob(canvas, rng, (x, y), radius=radius, wobble=0.05, edge=0.8, height=height, notch=0.85)
     reach = 1.15 * radius

@@ -13,7 +13,7 @@ from typing import TypeVar
 from numpy.random import Generator
 
 from mammo.datasets.phantom.anatomy import (
-    Place,
+    Position,
     Shape,
     depth_under_skin,
     implant_oval,
@@ -171,16 +171,16 @@ def _breast(
     lesions = _benign_lesions(rng, shape, implant)
     seen = bool(lesions)
     has_node = rng.random() < 0.6
-    node_place = Place(0.0, _between(rng, -1, 1), _between(rng, -1, 1))
+    node_position = Position(0.0, _between(rng, -1, 1), _between(rng, -1, 1))
     if has_node:
-        lesions.append(_lesion(rng, "lymph_node", node_place, _between(rng, 3.5, 7.0)))
+        lesions.append(_lesion(rng, "lymph_node", node_position, _between(rng, 3.5, 7.0)))
     reads = rng.random(4)
     lookalike = "lookalike_mass" if reads[0] < 0.5 else "lookalike_calcifications"
     suspicious = cancer_kind or (lookalike if difficult else "")
     if suspicious:
         is_mass = suspicious.endswith("mass")
         radius = _between(rng, 3.8, 8.0) if is_mass else _between(rng, 4.5, 8.0)
-        lesions.append(_lesion(rng, suspicious, _find_place(rng, shape, implant), radius))
+        lesions.append(_lesion(rng, suspicious, _find_position(rng, shape, implant), radius))
     cancer = bool(cancer_kind)
     birads = ("0" if suspicious else "2" if seen else "1") if reads[1] < 0.6 else ""
     return Breast(
@@ -208,22 +208,22 @@ def _benign_lesions(rng: Generator, shape: Shape, implant: bool) -> list[Lesion]
         ("vascular_calcification", 0.18, 12.0, 22.0),
     ):
         wanted = rng.random() < chance
-        lesion = _lesion(rng, kind, _find_place(rng, shape, implant), _between(rng, low, high))
+        lesion = _lesion(rng, kind, _find_position(rng, shape, implant), _between(rng, low, high))
         if wanted:
             lesions.append(lesion)
     return lesions
 
 
-def _lesion(rng: Generator, kind: str, place: Place, radius: float) -> Lesion:
-    # Contrast varies widely: some lesions jump to the eye, some have to be looked for.
-    return Lesion(kind, place, radius, _between(rng, 0.7, 1.45), int(rng.integers(2**31)))
+def _lesion(rng: Generator, kind: str, position: Position, radius: float) -> Lesion:
+    # Contrast varies widely: a few lesions jump to the eye, others have to be looked for.
+    return Lesion(kind, position, radius, _between(rng, 0.7, 1.45), int(rng.integers(2**31)))
 
 
-def _find_place(rng: Generator, shape: Shape, implant: bool) -> Place:
-    """A random place well inside the breast in both views, off the muscle and the implant."""
+def _find_position(rng: Generator, shape: Shape, implant: bool) -> Position:
+    """A random position well inside the breast in both views, off the muscle and the implant."""
     views = [silhouette(shape, view) for view in ("CC", "MLO")]
     for _ in range(200):
-        candidate = Place(
+        candidate = Position(
             _between(rng, 14.0, shape.depth - 14.0), _between(rng, -1, 1), _between(rng, -1, 1)
         )
         spots = [(seen, *project(candidate, seen)) for seen in views]
@@ -235,7 +235,7 @@ def _find_place(rng: Generator, shape: Shape, implant: bool) -> Place:
             for seen, x, y in spots
         ):
             return candidate
-    return Place(18.0, 0.0, 0.0)  # right behind the nipple there is always room
+    return Position(18.0, 0.0, 0.0)  # right behind the nipple there is always room
 
 
 def _islands(rng: Generator, shape: Shape) -> tuple[Island, ...]:
@@ -244,12 +244,12 @@ def _islands(rng: Generator, shape: Shape) -> tuple[Island, ...]:
     for _ in range(int(rng.integers(16, 26))):
         depth = 10 + (shape.depth - 30) * float(rng.random() + rng.random()) / 2
         fan = min(depth / 45, 1.0)
-        place = Place(
+        position = Position(
             depth,
             fan * (0.18 + 0.5 * _between(rng, -1, 1)),
             fan * (0.12 + 0.5 * _between(rng, -1, 1)),
         )
-        islands.append(Island(place, _between(rng, 9, 26), _between(rng, 0.4, 1.0)))
+        islands.append(Island(position, _between(rng, 9, 26), _between(rng, 0.4, 1.0)))
     return tuple(islands)
 
 
@@ -267,15 +267,15 @@ def _similar_shape(rng: Generator, shape: Shape) -> Shape:
 def _similar_islands(rng: Generator, islands: tuple[Island, ...]) -> tuple[Island, ...]:
     moved = []
     for island in islands:
-        at = island.place
-        place = Place(
+        at = island.position
+        position = Position(
             at.depth + _between(rng, -4, 4),
             at.lateral + _between(rng, -0.08, 0.08),
             at.superior + _between(rng, -0.08, 0.08),
         )
         moved.append(
             Island(
-                place,
+                position,
                 island.radius * _between(rng, 0.9, 1.1),
                 island.weight * _between(rng, 0.8, 1.2),
             )

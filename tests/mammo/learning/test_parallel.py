@@ -1,4 +1,4 @@
-"""Work is shared out without loss, and a process that is lost ends all of them with a sentence."""
+"""Work is shared out without loss, and a process that dies ends all of them with a sentence."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ def test_each_process_needs_a_gpu_of_its_own_if_there_are_any(
     for there, named, complaint in (
         (0, None, None),
         (2, None, None),
-        (1, None, "torch sees 1 of the GPUs here"),
+        (1, None, "torch sees 1 of this machine's GPUs"),
         (1, "cpu", None),
         (4, "cuda:1", "names one GPU for all"),
     ):
