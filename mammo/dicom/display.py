@@ -57,8 +57,9 @@ def _bits(highest: int) -> int:
     not asked: machines state 16 and fill in 10 or 12, or state 12 and fill in 11, or state 8 and
     fill in 12, and viewers do not trust it either (cornerstone3D: "bitsPerEntry" of the largest
     entry). White is not the highest entry itself: a table that ends below white on purpose, at 90 %
-    of its range say, needs all its bits and stays as it is. One that ends below half of what it states is
-    taken for one of fewer bits: no mammogram is meant to be shown half as bright as a screen can.
+    of its range say, needs all its bits and stays as it is. One that ends below half of what it
+    states is taken for one of fewer bits: no mammogram is meant to be shown half as bright as a
+    screen can.
     """
     return next(bits for bits in range(1, 17) if highest <= OVER * (2**bits - 1))
 

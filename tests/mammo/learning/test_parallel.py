@@ -28,8 +28,8 @@ def test_each_picture_of_each_batch_counts_once(pictures: int, count: int) -> No
     for batch in range(-(-pictures // 12)):
         whole = list(range(12 * batch, min(12 * batch + 12, pictures)))
         found = []
-        for places, counted in parts:
-            mine = places[own * batch : own * batch + own]
+        for positions, counted in parts:
+            mine = positions[own * batch : own * batch + own]
             assert mine  # or the processes would not take equally many steps
             assert counted[batch][1] == len(whole)
             found += mine[: counted[batch][0]]

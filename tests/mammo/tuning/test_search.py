@@ -316,9 +316,9 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
     assert table["state"].value_counts().get("fail") == 1
     assert table["state"].value_counts()["complete"] in (6, 7)  # both may have found the dead one
     # What the dead one tried is tried again.
-    [lost] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
+    [failed] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
     done = table[table["state"] == "complete"]
-    assert lost in done[list(Space.model_fields)].to_dict("records")
+    assert failed in done[list(Space.model_fields)].to_dict("records")
     best = find_best_params(study)
     assert best["value"] == done["value"].max() == pytest.approx(quality(best))
 
