@@ -287,7 +287,11 @@ def show_small_losses(plan: Plan, rows: int) -> None:
         f"{rows} rows of {CHALLENGERS} challengers, each truly 0.01 of auROC worse than the "
         f"champion of that moment; {women} test women, margin {margin}"
     )
-    show(title, ["plan", "worse at the end", "at most", f"rows worse by more than {margin}"], found)
+    show(
+        title,
+        ["plan", "worse at the end", "at most", f"rows that are worse by more than {margin}"],
+        found,
+    )
 
 
 def show_power(plan: Plan, rows: int) -> None:
@@ -321,7 +325,7 @@ def main(
     path: Annotated[Path, typer.Option("--plan", help="Whose rule and looks.")] = Path(
         "recipes/plans/mini-mias.yaml"
     ),
-    error: Annotated[float, typer.Option(help="Of all looks, instead of it.")] = 0.05,
+    error: Annotated[float, typer.Option(help="Of all looks, in its place.")] = 0.05,
 ) -> None:
     """Print the tables of docs/plan.md."""
     plan = load_plan(path)

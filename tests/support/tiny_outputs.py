@@ -39,56 +39,10 @@ def write_tiny_outputs(params: Params, outputs: Path) -> pd.DataFrame:
     Returns:
         The manifest, with the columns split and target.
     """
-    manifest = _list_images()
+    manifest = _make_manifest()
     women = manifest["patient_id"].unique()
     splits = [("train", "validation", "test")[number // 8] for number in range(len(women))]
     split = pd.DataFrame({"patient_id": women, "split": splits})
-    _write_tables(manifest, split, outputs)
-    _write_rois(manifest, outputs / "crop_rois/images")
-    pin(4, params.threads)
-    (outputs / "train_classifier").mkdir()
-    network = build_classifier(params.classifier)
-    with torch.no_grad():
-        for parameter in network.head.parameters():
-            parameter.abs_()  # whatever is seen speaks for a positive, so every image has heat
-    save_classifier(network, params.classifier, outputs / "train_classifier")
-    manifest = manifest.merge(split, on="patient_id")
-    return manifest.assign(target=manifest["cancer"])
-
-
-def _list_images() -> pd.DataFrame:
-    """The manifest."""
-    sick = {f"{woman:03d}L" for woman in range(0, 24, 4)}
-    rows = [
-        {
-            "patient_id": f"{woman:03d}",
-            "image_id": f"{woman:03d}{laterality}{view}",
-            "laterality": laterality,
-            "view": view,
-            "age": 60.0,
-            **dict.fromkeys(
-                ("cancer", "biopsy", "invasive"), int(f"{woman:03d}{laterality}" in sick)
-            ),
-            **dict.fromkeys(("difficult_negative_case", "implant"), 0),
-            "density": "B",
-            "machine_id": "49",
-            "path": f"{woman:03d}/{woman:03d}{laterality}{view}.png",
-            "stored_width": 2 * (WIDTH + 2 * MARGIN),
-            "stored_height": 2 * (HEIGHT + 2 * MARGIN),
-            "width": WIDTH + 2 * MARGIN,
-            "height": HEIGHT + 2 * MARGIN,
-            "flipped": 1,
-            "transfer_syntax": "1.2.840.10008.1.2.1",
-            "photometric": "MONOCHROME2",
-        }
-        for woman in range(24)
-        for laterality in "LR"
-        for view in ("CC", "MLO")
-    ]
-    return pd.DataFrame(rows)
-
-
-def _write_tables(manifest: pd.DataFrame, split: pd.DataFrame, outputs: Path) -> None:
     rois = manifest[["patient_id", "image_id", "path"]].assign(
         x1=MARGIN, y1=MARGIN, x2=MARGIN + WIDTH, y2=MARGIN + HEIGHT, found_by="detector"
     )
@@ -101,13 +55,61 @@ def _write_tables(manifest: pd.DataFrame, split: pd.DataFrame, outputs: Path) ->
     ):
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(outputs / name, index=False)
+    _draw_rois(manifest, outputs / "crop_rois/images")
+    _write_classifier(params, outputs / "train_classifier")
+    manifest = manifest.merge(split, on="patient_id")
+    return manifest.assign(target=manifest["cancer"])
 
 
-def _write_rois(manifest: pd.DataFrame, images: Path) -> None:
+def _make_manifest() -> pd.DataFrame:
+    sick = {f"{woman:03d}L" for woman in range(0, 24, 4)}
+    return pd.DataFrame(
+        [
+            {
+                "patient_id": f"{woman:03d}",
+                "image_id": f"{woman:03d}{laterality}{view}",
+                "laterality": laterality,
+                "view": view,
+                "age": 60.0,
+                **dict.fromkeys(
+                    ("cancer", "biopsy", "invasive"), int(f"{woman:03d}{laterality}" in sick)
+                ),
+                **dict.fromkeys(("difficult_negative_case", "implant"), 0),
+                "density": "B",
+                "machine_id": "49",
+                "path": f"{woman:03d}/{woman:03d}{laterality}{view}.png",
+                "stored_width": 2 * (WIDTH + 2 * MARGIN),
+                "stored_height": 2 * (HEIGHT + 2 * MARGIN),
+                "width": WIDTH + 2 * MARGIN,
+                "height": HEIGHT + 2 * MARGIN,
+                "flipped": 1,
+                "transfer_syntax": "1.2.840.10008.1.2.1",
+                "photometric": "MONOCHROME2",
+            }
+            for woman in range(24)
+            for laterality in "LR"
+            for view in ("CC", "MLO")
+        ]
+    )
+
+
+def _draw_rois(manifest: pd.DataFrame, folder: Path) -> None:
+    """Noise, with a square that is brighter where there is cancer."""
     generator = np.random.default_rng(8)
-    for row in manifest.to_dict("records"):
-        path = images / str(row["path"])
+    for name, cancer in zip(manifest["path"], manifest["cancer"], strict=True):
+        path = folder / str(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 120, (HEIGHT, WIDTH), dtype=np.uint8)
-        pixels[10:40, 5:25] += np.uint8(60 + 60 * int(row["cancer"]))
+        pixels[10:40, 5:25] += np.uint8(60 + 60 * int(cancer))
         cv2.imwrite(str(path), pixels)
+
+
+def _write_classifier(params: Params, folder: Path) -> None:
+    """A network that was not trained, and whose head takes whatever is seen for cancer."""
+    pin(4, params.threads)
+    folder.mkdir()
+    network = build_classifier(params.classifier)
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.abs_()  # so every image has heat
+    save_classifier(network, params.classifier, folder)
