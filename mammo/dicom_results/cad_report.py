@@ -82,7 +82,7 @@ def add_document(dataset: Dataset, exam: Exam) -> None:
 
 
 def _root(exam: Exam, operating_point: OperatingPoint) -> Dataset:
-    """TID 4000. The order of the items counts, and the library's position is `_LIBRARY`."""
+    """TID 4000. The order of the items counts, and the library's place is `_LIBRARY`."""
     entries = [_library_entry(exam.study, film) for film in exam.films]
     library = container(codes.IMAGE_LIBRARY, contains(*entries))
     return container(
@@ -187,7 +187,7 @@ def _summary(name: codes.Code, heading: codes.Code, performed: Many[Dataset]) ->
 
 def _performed(exam: Exam, name: codes.Code, what: codes.Code) -> Dataset:
     """TID 4017 or 4018: on all images of the exam."""
-    images = [_in_library(number) for number in range(len(exam.films))]
+    images = [_in_library(place) for place in range(len(exam.films))]
     parameters = [text(codes.ALGORITHM_PARAMETERS, line) for line in list_parameters(exam)]
     return code(name, what, _algorithm(exam), has_properties(*parameters, *images))
 
@@ -201,6 +201,6 @@ def _algorithm(exam: Exam) -> Related:
     )
 
 
-def _in_library(number: int) -> Dataset:
-    """A reference to an image by its number among the exam's, from 0."""
-    return by_reference((*_LIBRARY, number + 1))
+def _in_library(place: int) -> Dataset:
+    """A reference to an image by its place among the exam's, from 0."""
+    return by_reference((*_LIBRARY, place + 1))

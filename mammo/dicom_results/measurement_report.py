@@ -145,7 +145,7 @@ def _probability(film: Film) -> Measurement:
 def _tracking(exam: Exam, film: Film, what: str) -> TrackingIdentifier:
     finding = film.finding
     name = " ".join(filter(None, (finding.laterality, finding.view, what)))
-    # The same region by the same model is the same finding, wherever it is reported.
+    # The same place by the same model is the same finding, wherever it is reported.
     uid = make_uid(what, film.instance, describe_exactly(exam.finding.model))
     return TrackingIdentifier(uid=uid, identifier=name)
 
