@@ -19,12 +19,11 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
-from mammo.tuning.cards import Outcome
+from mammo.tuning.cards import Outcome, Report
 from mammo.tuning.search import (
     UNPRUNED_TRIALS,
     Attempt,
     Choice,
-    Report,
     Tuning,
     create_study,
     find_best_params,
