@@ -158,7 +158,7 @@ def describe_machine(device: torch.device) -> Precision:
         return "float32"
     print(", ".join(f"{name} {value}" for name, value in describe_device(device).items()))
     if find_peak(device) is None:
-        print("the bfloat16 peak of this card is not known here: no share of it is given")
+        print("the bfloat16 peak of this card is not in the table: no share of it is given")
     precision = find_precision()
     if precision == "float32":
         print("this card has no bfloat16: everything is measured in float32")
@@ -275,7 +275,7 @@ def run_bare_loop(settings: Classifier, device: torch.device) -> float:
 
 
 def time_steps(step: Callable[[], None], device: torch.device) -> float:
-    """How many steps a second, after some that warm up; a GPU is waited for every fourth step."""
+    """How many steps a second, after a few that warm up; a GPU is waited for every fourth step."""
     seconds, together = (BARE, 4) if device.type == "cuda" else (BARE / 5, 1)
     for _ in range(together):
         step()
@@ -338,7 +338,7 @@ def compare_stages(folder: Path, seconds: float) -> str:
 
 
 def prepare_quietly(folder: Path) -> None:
-    """Draw a tiny project, with its stages in the precision and on the device measured here."""
+    """Draw a tiny project, with its stages in the precision and on the device that is measured."""
     with redirect_stdout(io.StringIO()):
         prepare(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())

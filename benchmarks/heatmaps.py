@@ -1,6 +1,6 @@
 """Does the heat lie on the lesion: the pointing game and the energy of several methods.
 
-    python -m benchmarks.heatmaps outputs                             # the model made here: minutes
+    python -m benchmarks.heatmaps outputs                           # the model of outputs/: minutes
     python -m benchmarks.heatmaps KEEP --phantoms 300
     python -m benchmarks.heatmaps KEEP --data DIR --base recipes/mini-mias.yaml --pictures FOLDER
     python -m benchmarks.heatmaps KEEP --data DIR ... --recipe patches --patches FILE
@@ -230,7 +230,7 @@ def summarise(games: pd.DataFrame) -> str:
     groups = {"all": everything}
     groups |= {str(kind): part for kind, part in games.groupby("kind") if kind != "all"}
     edges = f"cut at {cuts[0]:.0f} and {cuts[1]:.0f} pixels"
-    groups |= {f"{name}, {edges}": everything[size == place] for place, name in enumerate(SIZES)}
+    groups |= {f"{name}, {edges}": everything[size == number] for number, name in enumerate(SIZES)}
     return "\n\n".join(summarise_group(name, part) for name, part in groups.items() if len(part))
 
 

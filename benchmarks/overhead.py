@@ -1,7 +1,7 @@
 """What the flow costs on top of DVC: `mammoflow retrain` against bare `dvc repro`.
 
-    python -m benchmarks.overhead            # the sample: some twenty minutes on two cores
-    python -m benchmarks.overhead --small    # a few tiny phantoms: some minutes
+    python -m benchmarks.overhead            # the sample: about twenty minutes on two cores
+    python -m benchmarks.overhead --small    # a few tiny phantoms: minutes
 
 Two clones of the commit checked out, each with a cache of its own, do the same three things: make
 everything, find that nothing has to be done, restore everything from the cache. Each is timed, one

@@ -1,6 +1,6 @@
 """What the pins of `mammo.pins` cost: the same work with them and with each library's own choice.
 
-    python -m benchmarks.pins            # some three minutes on two cores at rest
+    python -m benchmarks.pins            # about three minutes on two cores at rest
 
 Each measurement is a process of its own, taking turns, and the median of three is given. Without
 the pins, libraries are loaded, and made to compute, before `mammo` could set anything.

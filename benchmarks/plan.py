@@ -325,7 +325,7 @@ def main(
     path: Annotated[Path, typer.Option("--plan", help="Whose rule and looks.")] = Path(
         "recipes/plans/mini-mias.yaml"
     ),
-    error: Annotated[float, typer.Option(help="Of all looks, in its place.")] = 0.05,
+    error: Annotated[float, typer.Option(help="Of all looks, instead of it.")] = 0.05,
 ) -> None:
     """Print the tables of docs/plan.md."""
     plan = load_plan(path)

@@ -1,6 +1,6 @@
 """How fast a model answers: one exam, a folder of fifty, a server; against the notebooks' chain.
 
-    python -m benchmarks.predict                           # some fifteen minutes on two cores
+    python -m benchmarks.predict                           # about fifteen minutes on two cores
     python -m benchmarks.predict --exams 4 --small         # for a try: 1024 x 832
     uv pip install --no-deps openvino==2025.3.0
     python -m benchmarks.predict --engines                 # other engines for the two networks
@@ -323,7 +323,7 @@ def compare_engines(params: Params, repetitions: int = 60) -> None:
 
 
 def _probability(network: str, output: NDArray[Any]) -> NDArray[np.float64]:
-    """What the output says as a probability: of the target, or of a breast in each place."""
+    """What the output says as a probability: of the target, or of a breast in each cell."""
     found = np.asarray(output, np.float64)
     return 1 / (1 + np.exp(-found)) if network == "classifier" else found[:, 4]
 

@@ -2,13 +2,13 @@
 
     python -m benchmarks.recipes KEEP --phantoms 300
     python -m benchmarks.recipes KEEP --data DIR --base recipes/mini-mias.yaml
-    python -m benchmarks.recipes KEEP --crops DIR                     # of `mammoflow data cbis-masses`
+    python -m benchmarks.recipes KEEP --crops DIR     # as `mammoflow data cbis-masses` makes it
     python -m benchmarks.recipes KEEP ... --recipe all-layers --recipe patches --patches FILE
 
 DIR is in our layout, as `mammoflow data mini-mias` makes one. KEEP holds what was made: prepared
 pictures once for each data set, and each training, under a hash of what it follows from. So a run
 that was stopped goes on, also after its last epoch, and `--table` prints what is there. A training
-keeps 14 MB; an hour on two cores is some 40 trainings of mini-MIAS.
+keeps 14 MB; an hour on two cores is about 40 trainings of mini-MIAS.
 
 No recipe is tuned first, so that all are treated alike. Each breast is scored by the network that
 did not see its woman; auROC counts the pairs of breasts that the same network scored, and is
@@ -169,8 +169,8 @@ def choose_recipes(names: Sequence[str] | None, patches: Path | None) -> list[st
     }
     if names and patches is None and needing & set(names):
         raise UserError(f"{min(needing & set(names))} needs --patches, a safetensors file")
-    some = names or [name for name in RECIPES if patches is not None or name not in needing]
-    return [BASELINE, *(name for name in some if name != BASELINE)]
+    wanted = names or [name for name in RECIPES if patches is not None or name not in needing]
+    return [BASELINE, *(name for name in wanted if name != BASELINE)]
 
 
 def open_study(

@@ -50,7 +50,7 @@ def log_predictor(root: Path, run: str) -> str:
             ).model_uri
         )
 '''
-PLACES = {
+FOLDERS = {
     "Prefect's database and logs": (".prefect",),
     "MLflow's database and artifacts": ("mlruns",),
     "DVC's cache and temporary files": (".dvc",),
@@ -118,9 +118,11 @@ class Toy:
     def disk(self) -> dict[str, float]:
         """MB of files in the clone."""
         return {
-            name: sum(_taken(file) for place in places for file in (self.root / place).rglob("*"))
+            name: sum(
+                _taken(file) for folder in folders for file in (self.root / folder).rglob("*")
+            )
             / 1e6
-            for name, places in PLACES.items()
+            for name, folders in FOLDERS.items()
         }
 
 

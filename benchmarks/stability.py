@@ -1,6 +1,6 @@
 """How far the test scores move when nothing but the seed changes: ten trainings of the sample.
 
-    python -m benchmarks.stability                     # the sample: some forty minutes on two cores
+    python -m benchmarks.stability                    # the sample: about forty minutes on two cores
     python -m benchmarks.stability --seeds 2           # a quick look
     python -m benchmarks.stability --detector          # the detector and its crops anew as well
     python -m benchmarks.stability --recipe recipes/mini-mias.yaml --data DIR

@@ -1,6 +1,6 @@
 """What each stage costs before and after its real work: on a tiny project, nearly all is start-up.
 
-    python -m benchmarks.startup                          # some two minutes on two cores at rest
+    python -m benchmarks.startup                          # about two minutes on two cores at rest
     python -m benchmarks.startup --before ../old --rounds 5
 
 Each stage runs as DVC runs it, in a process of its own. Processor time of the user is counted,

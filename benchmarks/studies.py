@@ -84,7 +84,9 @@ def prepare(params: Params, data: Path, keep: Path) -> Path:
 
     files = sorted(path for path in data.rglob("*") if path.is_file())
     if not files:
-        raise UserError(f"{data}: there is no data set here, with train.csv and train_images/")
+        raise UserError(
+            f"{data}: there is no data set in this folder, with train.csv and train_images/"
+        )
     sizes = [f"{path.relative_to(data)} {path.stat().st_size}" for path in files]
     made_of = params.model_dump_json(
         include={"seed", "threads", "preprocess", "split", "detector", "crop"}
@@ -137,7 +139,7 @@ def deal_women(table: pd.DataFrame, folds: int) -> dict[str, int]:
     """Deal the women to folds, those with a positive picture first, in the order of a hash."""
     sick = table.groupby("patient_id")["target"].max()
     order = sorted(sick.index, key=lambda woman: (-sick[woman], hash_to_unit_interval(woman, SALT)))
-    return {woman: place % folds for place, woman in enumerate(order)}
+    return {woman: number % folds for number, woman in enumerate(order)}
 
 
 def study_crops(folder: Path) -> Study:
@@ -268,10 +270,10 @@ class SpreadEpoch(Epoch):
         super().__init__(pictures, targets, settings, seed, epoch)
         positive = targets[self.order] == 1
         # Where each would lie, were its own kind alone spread evenly over the epoch.
-        place = np.empty(len(self.order))
+        position = np.empty(len(self.order))
         for kind in (positive, ~positive):
-            place[kind] = (np.arange(kind.sum()) + 0.5) / max(kind.sum(), 1)
-        self.order = self.order[np.argsort(place, kind="stable")]
+            position[kind] = (np.arange(kind.sum()) + 0.5) / max(kind.sum(), 1)
+        self.order = self.order[np.argsort(position, kind="stable")]
 
 
 @contextmanager

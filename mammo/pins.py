@@ -23,7 +23,7 @@ _EVERYWHERE = {
     # decides how sums are split. torch's own is `params.threads`.
     "OMP_DYNAMIC": "FALSE",
     "MKL_DYNAMIC": "FALSE",
-    # NumPy's and SciPy's matrix products are small here, and their threads would split sums too.
+    # NumPy's and SciPy's matrix products are small, and their threads would split sums too.
     "OPENBLAS_NUM_THREADS": "1",
 }
 

@@ -141,7 +141,7 @@ def _examine_rows_over_dask(
     store: Store | None,
     address: str,
 ) -> Iterator[Outcome]:
-    """The same by a cluster: what the workers make is written here."""
+    """The same by a cluster: this process writes what the workers make."""
     folder = data.resolve()
     work = partial(examine, settings=settings, data=folder, store=store)
     found = map_over_dask(work, records, address, folder, examine.__module__, LIBRARIES)

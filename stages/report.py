@@ -27,7 +27,7 @@ OUTPUTS = Path("outputs")  # of all stages
 TEMPLATE = Path("stages/report.html.j2")
 OUT = Path("outputs/report")
 
-# The origin's published results, on RSNA 2023: another collection than the one reported on here.
+# The origin's published results, on RSNA 2023: another collection than the one that is reported on.
 ORIGIN = {"auroc": 0.781, "auprc_trapezoid": 0.220, "f2_at_half": 0.309}
 ORIGIN_NAMES = {
     "auroc": "auROC",
@@ -108,7 +108,7 @@ def score_names(params: Params) -> dict[str, str]:
 
 
 def number(value: object) -> str:
-    """A value for people: three significant places, thousands apart, a dash for none."""
+    """A value for people: three significant digits, thousands apart, a dash for none."""
     if value is None or value != value:
         return "–"  # noqa: RUF001
     if isinstance(value, bool) or not isinstance(value, int | float):

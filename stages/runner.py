@@ -24,7 +24,7 @@ def run_stage(main: Callable[[], None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        print(f"error: the disk is full{where}: free some of it and run again", file=sys.stderr)
+        print(f"error: the disk is full{where}: free space and run again", file=sys.stderr)
         raise SystemExit(1) from None
 
 

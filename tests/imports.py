@@ -30,7 +30,7 @@ def imports_of(path: Path) -> set[Path]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports are not used here"
+            assert node.level == 0, f"{path}: relative imports are not used"
             assert node.module is not None
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)

@@ -136,6 +136,11 @@ def test_a_room_says_what_it_is_for(room: str) -> None:
     assert "import" in said.split("\n\n")[1]
 
 
+@pytest.mark.parametrize("room", sorted(room_graph()))
+def test_the_tests_of_a_room_lie_in_a_folder_named_like_it(room: str) -> None:
+    assert [*(ROOT / "tests" / room).glob("test_*.py")]
+
+
 def test_no_module_of_flows_is_named_like_a_package() -> None:
     """Prefect loads a flow by its file, and the folder of that comes first on the path."""
     packages = set(importlib.metadata.packages_distributions()) - {"flows"}

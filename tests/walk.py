@@ -45,7 +45,7 @@ cd {folder}
 exec bash -c {command}
 """
 
-# Small enough for some minutes; the floors of the gate let pass what so small a set can show.
+# Small enough for minutes; the floors of the gate let pass what so small a set can show.
 SMALL_SET = """
 import yaml
 from pathlib import Path
@@ -244,7 +244,7 @@ def walk(folder: Path) -> None:
             builder.does("sed -i 's/  beta: .*/  beta: 1.0/' params.yaml")
             builder.does("git commit -qam 'another beta' && git push -q origin HEAD:main")
             builder.does("prefect deployment run watch/watch", says="Created flow run")
-            # The server's worker takes it from here: the watch, a retrain, the gate.
+            # The server's worker does the rest: the watch, a retrain, the gate.
             _wait_for(builder, "mammoflow aliases | grep '2 is champion'")
 
         auditor.variables = {"MLFLOW_TRACKING_URI": servers["MLFLOW_TRACKING_URI"]}

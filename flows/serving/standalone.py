@@ -106,7 +106,7 @@ def measure_distance(source: Path, portable: Path) -> float:
     apart = 0.0
     for seed in range(PHANTOMS):
         prepared = prepare(phantom_dicom_bytes(seed=seed), ours.params.preprocess)
-        expected, found = ours.run_networks(prepared), theirs.look_at(prepared)
+        expected, found = ours.run_networks(prepared), theirs.run_networks(prepared)
         if (expected.box, expected.found_by) != (found.box, found.found_by):
             return float("inf")
         assert expected.heat is not None

@@ -136,10 +136,20 @@ def compare_models(then: Scored, now: Scored, settings: Audit) -> Equivalence:
     """
     if difference := find_case_difference(then.breasts, now.breasts):
         raise ValueError(difference)
+    old = _sort_breasts(then.breasts)
+    if old["target"].nunique() != 2:
+        raise ValueError("all test breasts are of one class")
+    measures = _measure_differences(then, now, settings)
+    positive_women = old.groupby("patient_id")["target"].max()
+    positives, women = int(positive_women.sum()), len(positive_women)
+    outcome, reason = _judge(measures, positives, women - positives, settings.women)
+    return Equivalence(outcome, reason, measures, women, len(old), positives)
+
+
+def _measure_differences(then: Scored, now: Scored, settings: Audit) -> tuple[Measure, ...]:
+    """The four comparisons: of auROC, average precision, ranks and decisions."""
     old, new = (_sort_breasts(scored.breasts) for scored in (then, now))
     target = old["target"].to_numpy(dtype=np.int64)
-    if len(set(target)) != 2:
-        raise ValueError("all test breasts are of one class")
     before, after = (table["probability"].to_numpy(dtype=np.float64) for table in (old, new))
     # Decisions are taken on the probabilities as they are.
     agrees = (_sort_probabilities(then) >= then.threshold) == (
@@ -166,7 +176,7 @@ def compare_models(then: Scored, now: Scored, settings: Audit) -> Equivalence:
     scores = np.column_stack(
         [compute_areas(target, before, whole), compute_areas(target, after, whole)]
     )
-    measures = (
+    return (
         _test_margin("auROC", scores[1], auroc, low[1], high[1], settings.auroc_margin),
         _test_margin(
             "average precision",
@@ -179,10 +189,6 @@ def compare_models(then: Scored, now: Scored, settings: Audit) -> Equivalence:
         _test_bound("rank correlation", correlation, low[2], high[2], settings.rank_correlation),
         _test_bound("equal decisions", agreement, low[3], high[3], settings.agreement),
     )
-    positive_women = old.groupby("patient_id")["target"].max()
-    positives, women = int(positive_women.sum()), len(positive_women)
-    outcome, reason = _judge(measures, positives, women - positives, settings.women)
-    return Equivalence(outcome, reason, measures, women, len(old), positives)
 
 
 def compare_predictions(recorded: pd.DataFrame, again: pd.DataFrame, bound: float) -> Rescoring:

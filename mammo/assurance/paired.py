@@ -53,7 +53,7 @@ def find_tail(women: "pd.Series[str]", target: Ints, error: float) -> float:
 
     The plain percentile is too narrow where there are few cases: it errs more often than it says.
     The expanded percentile (Hesterberg 2015, The American Statistician 69: 371) puts the quantile
-    of Student's t, for a standard deviation of n - 1, in the place of the normal one. n is here the
+    of Student's t, for a standard deviation of n - 1, instead of the normal one. n is the
     number of women with a positive breast, or of those without, whichever is smaller.
 
     Args:

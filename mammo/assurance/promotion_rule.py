@@ -1,4 +1,4 @@
-"""The promotion gate: may a challenger take the champion's place?
+"""The promotion gate: may a challenger replace the champion?
 
 `decide` compares the predictions of two models for the same breasts of the same test women. It is a
 pure function: the same tables, policy and confidence give the same decision. `hold_against` does
@@ -135,7 +135,7 @@ def hold_against(
     policy: Policy,
     confidence: float,
 ) -> tuple[Reason, ...]:
-    """Compare a challenger with the plan's reference: what all steps together may have lost.
+    """Compare a challenger with the plan's reference: how much worse all steps together made it.
 
     Args:
         reference: its scores, as those of the champion for `decide`.

@@ -46,7 +46,7 @@ def pin(seed: int, threads: int) -> None:
 def use_deterministic_kernels() -> None:
     """Let torch use deterministic kernels only, and compute in float32 what is in float32.
 
-    An operator that has no deterministic kernel is an error from here on, and TF32 is off, for
+    An operator that has no deterministic kernel is an error from then on, and TF32 is off, for
     matrix products, convolutions and recurrent layers. On a CPU neither changes a number.
     """
     import torch
@@ -55,7 +55,7 @@ def use_deterministic_kernels() -> None:
     # Does what use_deterministic_algorithms does, without importing the compiler (seconds).
     torch.set_deterministic_debug_mode("error")
     # Deterministic mode fills all new memory with NaN, so that reading it before writing shows: a
-    # third of the time on a CPU, and nothing here reads it.
+    # third of the time on a CPU, and nothing of ours reads it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -213,7 +213,7 @@ class Audit(Section):
     """
 
     pixels: Annotated[int, Field(ge=0, le=255)]  # grey levels, of an image made before training
-    probability: Fraction  # that the recorded weights give an image here, against the recorded one
+    probability: Fraction  # of an image by the recorded weights now, against the recorded one
     auroc_margin: Fraction  # of the difference of the two models
     average_precision_margin: Fraction
     rank_correlation: Annotated[float, Field(ge=-1, le=1)]  # at least: Spearman's, of the breasts

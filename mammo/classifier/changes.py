@@ -24,7 +24,7 @@ class Change:
     """What a picture undergoes: first it is moved, then its grey levels change.
 
     Attributes:
-        matrix: (2, 3) float64; it takes a pixel's (x, y, 1) to its new place. What comes from
+        matrix: (2, 3) float64; it takes a pixel's (x, y, 1) to its new position. What comes from
             outside of the picture is black.
         contrast: times the distance of a grey level from their mean in the moved picture.
         brightness: times the grey level, after that.
@@ -115,7 +115,7 @@ def _move(pictures: Tensor, matrices: Tensor) -> Tensor:
     y = across * d + (down * e + f)
     left, top = x.floor(), y.floor()
     x, y = x - left, y - top
-    # Two black pixels all around, for the four neighbours of any place outside.
+    # Two black pixels all around, for the four neighbours of any point outside.
     rim = 2
     framed = pad(pictures, (rim, rim, rim, rim)).flatten(1)
     row = width + 2 * rim

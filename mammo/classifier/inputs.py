@@ -208,7 +208,7 @@ def build_loader(
     dataset: "Pictures | Epoch | UnchangedEpoch",
     batch_size: int,
     device: torch.device,
-    places: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
     processes: int = 1,
 ) -> DataLoader[Any]:
     """Load batches in the dataset's order, in worker processes if that helps.
@@ -220,7 +220,7 @@ def build_loader(
         dataset: what to load.
         batch_size: of this process.
         device: that the batches are for.
-        places: in the dataset, to be loaded in this order. None: all.
+        positions: in the dataset, to be loaded in this order. None: all.
         processes: that load from the same cores.
     """
     pictures = dataset if isinstance(dataset, Pictures) else dataset.pictures
@@ -228,7 +228,7 @@ def build_loader(
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=places,
+        sampler=positions,
         num_workers=0 if at_hand else max(1, available_cores() // processes),
         generator=torch.Generator(),  # without it, it would draw from the one of dropout
         pin_memory=device.type == "cuda",  # so that copies need not be waited for
@@ -252,17 +252,17 @@ def load_epoch(
     Yields:
         Pictures, changed, (N, H, W) uint8; targets, (N,); and what of the batch counts.
     """
-    places: list[int] | None = None
+    positions: list[int] | None = None
     counted: list[Counted] = []
     if part.count > 1:
-        places, counted = part.split_batches(len(epoch), settings.batch_size)
+        positions, counted = part.split_batches(len(epoch), settings.batch_size)
         title = title if part.is_first else ""
     data = epoch if device.type == "cpu" else UnchangedEpoch(epoch)
-    loader = build_loader(data, settings.batch_size // part.count, device, places, part.count)
+    loader = build_loader(data, settings.batch_size // part.count, device, positions, part.count)
     for number, batch in enumerate(track_batches(loader, title)):
         pictures, targets = batch if device.type == "cpu" else change_batch(batch, device)
         whole = len(targets), len(targets)
-        yield pictures, targets, whole if places is None else counted[number]
+        yield pictures, targets, whole if positions is None else counted[number]
 
 
 def change_batch(batch: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -50,10 +50,10 @@ def predict_logits(
     device = next(model.parameters()).device
     model.eval()
     size = settings.batch_size
-    places = None if part.count == 1 else part.take_batches(len(pictures), size)
-    loader = build_loader(pictures, size, device, places, part.count)
+    positions = None if part.count == 1 else part.take_batches(len(pictures), size)
+    loader = build_loader(pictures, size, device, positions, part.count)
     batches = track_batches(loader, "predict" if part.is_first else "")
     with torch.inference_mode():  # the logits stay where they are: a GPU works on meanwhile
         logits = [model(normalise(batch.to(device, non_blocking=True))) for batch in batches]
     found = torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)
-    return found if places is None else gather_parts(places, found, len(pictures), device)
+    return found if positions is None else gather_parts(positions, found, len(pictures), device)

@@ -8,8 +8,8 @@ path. Started in it by
     python -m mammo.pins dask worker tcp://host:8786 --nthreads 1 --nworkers 16
 
 it computes with the instruction sets that the stages are pinned to; one that does not is refused.
-What the work returns comes back through Dask and is written here, so a worker that dies leaves
-nothing behind; another one does its items again.
+What the work returns comes back through Dask, and this process writes it, so a worker that dies
+leaves nothing behind; another one does its items again.
 """
 
 import os
@@ -103,8 +103,8 @@ def _result(client: "Client", future: "Future[Any]", address: str) -> Any:
         except TimeoutError:
             if not client.nthreads():
                 raise UserError(
-                    f"{VARIABLE}: the cluster at {address} has no workers; start some with `dask "
-                    "worker`, or unset the variable to work on this machine"
+                    f"{VARIABLE}: the cluster at {address} has no workers; start at least one with "
+                    "`dask worker`, or unset the variable to work on this machine"
                 ) from None
 
 

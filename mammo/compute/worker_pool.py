@@ -137,7 +137,7 @@ class Workers(Generic[Item, Result]):
             self._pool.join()
 
     def _fresh_pool(self) -> ProcessPool:
-        # Not forked from here, where torch and OpenCV may have started threads.
+        # Not forked from this process, where torch and OpenCV may have started threads.
         context = get_context("forkserver")
         context.set_forkserver_preload(list(self._how.preload))
         return ProcessPool(

@@ -6,9 +6,9 @@ Four CSV files, one row a lesion, and DICOM files of digitised films. What has t
   path begins with the id that the file's own header gives as PatientID, such as
   Mass-Training_P_00001_LEFT_CC for a film and Mass-Training_P_00001_LEFT_CC_1 for its first lesion.
   So the headers are asked, whatever the files are called.
-* A lesion's id has two files, the crop and the mask, in one folder or in two, and in places the CSV
-  files take one for the other. The mask is the one of the film's size; where neither is, the
-  larger one, whose places are then scaled to the film.
+* A lesion's id has two files, the crop and the mask, in one folder or in two, and a few rows of the
+  CSV files take one for the other. The mask is the one of the film's size; where neither is, the
+  larger one, whose positions are then scaled to the film.
 * A film can have several lesions, in several rows, and can be there twice, among the masses and
   among the calcifications, with the lesions of each.
 * The archive's own division into training and test has women in both, so it is not used: ours is by

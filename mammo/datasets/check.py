@@ -109,7 +109,7 @@ NOTES: dict[str, Callable[[Description], bool]] = {
     "its header says that text is burnt into the pixels: they may name the patient": (
         lambda image: image.burned_in is True
     ),
-    "its header does not say whether text is burnt into the pixels: look at some": (
+    "its header does not say whether text is burnt into the pixels: look at a few": (
         lambda image: image.burned_in is None
     ),
     **{
@@ -158,4 +158,4 @@ def _group(found: Iterable[tuple[str, str]], mend: bool) -> list[Finding]:
     groups: dict[str, list[str]] = defaultdict(list)
     for what, where in found:
         groups[what].append(where)
-    return [Finding(what, tuple(places), mend) for what, places in groups.items()]
+    return [Finding(what, tuple(positions), mend) for what, positions in groups.items()]

@@ -1,4 +1,4 @@
-"""A picture of a data set in `data/` layout: some women, their four views side by side."""
+"""A picture of a data set in `data/` layout: a few women, their four views side by side."""
 
 import io
 from pathlib import Path
@@ -62,7 +62,7 @@ def contact_sheet(
 
 
 def _choose(train: pd.DataFrame, women: int) -> list[dict[tuple[str, str], str]]:
-    """The images of some women, by side and view: women with cancer, then women without.
+    """The images of a few women, by side and view: women with cancer, then women without.
 
     An image is given as its path in the data's folder.
     """

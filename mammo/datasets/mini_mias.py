@@ -37,8 +37,8 @@ PIXEL_SPACING_MM = 0.2  # the films were digitised at 50 um and reduced to 200 u
 def convert_mini_mias(source: Path, folder: Path) -> None:
     """Write `folder` in our layout from the films and labels in `source`.
 
-    A breast with a malignant abnormality is a cancer. Findings whose place is not given (they are
-    spread over the breast) appear in train.csv but not in lesions.csv.
+    A breast with a malignant abnormality is a cancer. Findings without a position (they are spread
+    over the breast) appear in train.csv but not in lesions.csv.
 
     Raises:
         UserError: if `folder` exists, or a label or film is missing or not understood.

@@ -1,4 +1,4 @@
-"""What a detector says of an image, whatever computes it: nothing here imports torch."""
+"""What a detector says of an image, whatever computes it: this module imports no torch."""
 
 from dataclasses import dataclass
 

@@ -35,7 +35,7 @@ from ultralytics.utils.metrics import bbox_iou  # noqa: E402
 from ultralytics.utils.nms import non_max_suppression  # noqa: E402
 from ultralytics.utils.tal import TaskAlignedAssigner  # noqa: E402
 
-# ultralytics puts a function in its place that, for each file that Pillow does not know, tries to
+# ultralytics replaces it by a function that, for each file that Pillow does not know, tries to
 # install a package, and ends with another error than Pillow's.
 PIL.Image.open = _open_image
 

@@ -74,8 +74,8 @@ _SMALLEST = 0.7
 """The smallest factor by which `shrink` scales; width and height each have their own factor."""
 
 _NORM_MOMENTUM = 0.1
-"""Torch's default. With ultralytics' 0.03 the statistics of batch norm lag behind by some 30 steps,
-which is long in a short training: the same weights score well in training and badly afterwards."""
+"""Torch's default. With ultralytics' 0.03 the statistics of batch norm lag behind by about 30
+steps, which is long in a short training: the same weights score well in training, badly later."""
 
 _CURVES = {
     "train/box_loss": "train_box_loss",

@@ -167,7 +167,7 @@ def is_deflated(content: Content) -> bool:
 def _transfer_syntax(content: Content) -> tuple[str, int]:
     """The transfer syntax, and where the data set begins: after the elements of group 2.
 
-    Read here because pydicom unpacks a deflated file as soon as it has seen as much (PS3.10 7.1).
+    pydicom cannot be asked: it unpacks a deflated file as soon as it has seen as much (PS3.10 7.1).
     """
     syntax, at = "", 132
     while True:

@@ -54,11 +54,12 @@ def _bits(highest: int) -> int:
     """How many bits the entries of a table have, by the entries alone.
 
     White is the highest value of the fewest bits that hold the highest entry. The descriptor is
-    not asked: some state 16 and fill in 10 or 12, or state 12 and fill in 11, or state 8 and fill
-    in 12, and viewers do not trust it either (cornerstone3D: "bitsPerEntry" of the largest entry).
-    White is not the highest entry itself: a table that ends below white on purpose, at 90 % of its
-    range say, needs all its bits and stays as it is. One that ends below half of what it states is
-    taken for one of fewer bits: no mammogram is meant to be shown half as bright as a screen can.
+    not asked: machines state 16 and fill in 10 or 12, or state 12 and fill in 11, or state 8 and
+    fill in 12, and viewers do not trust it either (cornerstone3D: "bitsPerEntry" of the largest
+    entry). White is not the highest entry itself: a table that ends below white on purpose, at 90 %
+    of its range say, needs all its bits and stays as it is. One that ends below half of what it
+    states is taken for one of fewer bits: no mammogram is meant to be shown half as bright as a
+    screen can.
     """
     return next(bits for bits in range(1, 17) if highest <= OVER * (2**bits - 1))
 
@@ -104,8 +105,8 @@ def apply_window(
 
 def apply_voi_lut(values: NDArray[np.float32], lut: VoiLut) -> NDArray[np.uint8]:
     """A VOI lookup table, between its entries by linear interpolation: areas were averaged."""
-    places = lut.first + np.arange(len(lut.grey), dtype=np.float32)
-    return to_grey(np.interp(values, places, lut.grey))
+    positions = lut.first + np.arange(len(lut.grey), dtype=np.float32)
+    return to_grey(np.interp(values, positions, lut.grey))
 
 
 def to_grey(fraction: NDArray[np.floating]) -> NDArray[np.uint8]:

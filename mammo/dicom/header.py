@@ -1,6 +1,6 @@
 """What a DICOM header says about a mammogram, checked before a pixel is touched.
 
-Only the attributes that are asked for here are ever read: names, dates and free text stay in the
+Only the attributes that this module asks for are ever read: names, dates and free text stay in the
 file, and thousands of elements that nobody asked for cost no memory.
 """
 
@@ -29,7 +29,7 @@ from mammo.dicom.values import (
 from mammo.dicom.view import read_laterality, read_view
 
 MAX_SIDE = 16384
-"""Pixels. Film scanned at 25 micrometres has some 9,600; a header that says more is broken."""
+"""Pixels. Film scanned at 25 micrometres has about 9,600; a header that says more is broken."""
 
 MAX_PIXELS = 2**27
 """Of an image, 256 MiB of stored values: that film has 70 million."""

@@ -46,8 +46,8 @@ _TOMOSYNTHESIS = {
 }
 _TOMO = re.compile(r"(?<![A-Z])(?:TOMO|DBT(?![A-Z]))")
 """In ImageType and FrameType from value 3 on: TOMOSYNTHESIS, TOMO_PROJ and TOMO_SCOUT (PS3.3
-C.8.21.6.1.1 and C.8.11.7.1.4), and what some say instead, such as TOMO SLICE; or in a series'
-description."""
+C.8.21.6.1.1 and C.8.11.7.1.4), and what a few machines say instead, such as TOMO SLICE; or in a
+series' description."""
 
 _OF_A_STACK = re.compile(r"SLICE|SLAB|PLANE|PROJ|RECON|VOLUME|STACK")
 """What a series' description says of a tomosynthesis only. By itself the word may be there because

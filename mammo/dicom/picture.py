@@ -48,7 +48,7 @@ Whole = TypeVar("Whole", bound=np.integer)
 
 
 def sample(pixels: NDArray[Whole]) -> NDArray[Whole]:
-    """Some of an image's pixels, in rows and columns; a view."""
+    """A sample of an image's pixels, in rows and columns; a view."""
     step = sampling_step(pixels.shape)
     return pixels[::step, ::step]
 
@@ -59,7 +59,7 @@ def sampling_step(shape: tuple[int, ...]) -> int:
 
 
 def refuse_masks(sampled: NDArray[np.integer], lossy: bool) -> None:
-    """Refuse a mask, which comes beside the images of some collections, or a page of text.
+    """Refuse a mask, which comes beside the images of a few collections, or a page of text.
 
     A mammogram may be black but for the breast; that alone has more values than two.
 

@@ -198,7 +198,7 @@ def _square_kernel(reach: int) -> NDArray[np.uint8]:
 def _convert_padding_value(value: int, kind: np.dtype[np.integer]) -> int:
     """Give a padding value the sign of the pixels' type.
 
-    Some machines write the padding of signed pixels as unsigned, or the other way round.
+    A few machines write the padding of signed pixels as unsigned, or the other way round.
     """
     limits, span = np.iinfo(kind), 2 ** (8 * kind.itemsize)
     return (value - limits.min) % span + limits.min if abs(value) < span else value
@@ -241,10 +241,10 @@ def _apply_by_table(
 ) -> NDArray[np.uint8]:
     """The grey of each value, worked out once for all pixels that have it."""
     values = np.arange(int(stored.min()), int(stored.max()) + 1, dtype=stored.dtype)
-    places = f"u{stored.itemsize}"  # those of negative values are the upper half
+    index_type = f"u{stored.itemsize}"  # those of negative values are the upper half
     table = np.zeros(1 << 8 * stored.itemsize, np.uint8)
-    table[values.view(places)] = shown(_rescale(header, values))
-    return np.asarray(cv2.LUT(stored.view(places), table), np.uint8)
+    table[values.view(index_type)] = shown(_rescale(header, values))
+    return np.asarray(cv2.LUT(stored.view(index_type), table), np.uint8)
 
 
 def _rescale(header: Header, stored: NDArray[np.integer]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Single values of a DICOM header. Each is parsed when it is asked for, and may be damaged.
 
-pydicom meets damage with a dozen kinds of error. They are caught here, round its own code and
-nothing else: an error of ours stays one.
+pydicom meets damage with a dozen kinds of error. They are caught in this module, round its own
+code and nothing else: an error of ours stays one.
 """
 
 import struct

@@ -37,9 +37,9 @@ _PART = re.compile(
     rf"{_SIDE}?(?:BREASTS?|MAMMAE?|MAMMO(?:GRA(?:M|MS|PHY|PHIE|FIE|FIA))?|MAMAS?|SEINS?){_SIDE}?"
 )
 """BodyPartExamined of a breast, letters only: BREAST (PS3.16 Annex L) and its plural, the Latin,
-Spanish, Portuguese and French words, what some call it by the exam, and a side before or behind,
-as LBREAST or BREAST_L. Not BREASTBONE; nor the German and Italian words, which have other meanings
-too (Brust, seno)."""
+Spanish, Portuguese and French words, what a few hospitals call it by the exam, and a side before or
+behind, as LBREAST or BREAST_L. Not BREASTBONE; nor the German and Italian words, which have other
+meanings too (Brust, seno)."""
 
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 

@@ -174,8 +174,8 @@ def _add_text(picture: Picture, lines: Sequence[str]) -> Picture:
     room = picture.shape[1] - 2 * _MARGIN
     wrapped = [part for line in lines for part in _wrap(line, room)]
     strip = np.zeros((len(wrapped) * _LINE + 2 * _MARGIN, picture.shape[1], 3), np.uint8)
-    for place, line in enumerate(wrapped):
-        at = _MARGIN, _MARGIN + place * _LINE + round(0.7 * _LINE)
+    for number, line in enumerate(wrapped):
+        at = _MARGIN, _MARGIN + number * _LINE + round(0.7 * _LINE)
         cv2.putText(strip, line, at, _FONT, _SIZE, _TEXT_COLOUR, 1, cv2.LINE_AA)
     return np.concatenate([picture, strip])
 

@@ -86,7 +86,7 @@ def image(sop_class: str, instance: str, *related: Related) -> Dataset:
 
 
 def point(name: Code, at: tuple[float, float], *related: Related) -> Dataset:
-    """A place (x, y) in an image: pixels from the first one's top left corner (PS3.3 C.18.6)."""
+    """A point (x, y) in an image: pixels from the first one's top left corner (PS3.3 C.18.6)."""
     return _coordinates(name, "POINT", [at], related)
 
 
@@ -99,7 +99,7 @@ def by_reference(path: Sequence[int]) -> Dataset:
     """An item that stands elsewhere in the report.
 
     Args:
-        path: to it from the root, which is 1: each number is a place among its siblings, from 1.
+        path: to it from the root, which is 1: each number is a position among its siblings, from 1.
     """
     item = Dataset()
     item.ReferencedContentItemIdentifier = list(path)

@@ -1,4 +1,4 @@
-"""The heat as a picture, and its peak, whatever computed it: nothing here imports torch."""
+"""The heat as a picture, and its peak, whatever computed it: this module imports no torch."""
 
 from collections.abc import Sequence
 

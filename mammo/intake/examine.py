@@ -1,6 +1,6 @@
 """Deciding which images are accepted: each is examined by itself, then all of them for copies.
 
-The preprocess stage and `mammoflow data check` ask the same questions here, in the same way.
+The preprocess stage and `mammoflow data check` ask the same questions, in the same way.
 """
 
 import errno

@@ -42,9 +42,7 @@ def choose_device() -> torch.device:
         return torch.device("cpu")
     number = int(form[1] or 0)
     if number >= cards:
-        there = (
-            "torch sees no card here" if not cards else f"the last card here is cuda:{cards - 1}"
-        )
+        there = "torch sees no card" if not cards else f"the last card is cuda:{cards - 1}"
         raise UserError(
             f"{VARIABLE} = {wanted!r}: {there}; name another device, or unset the variable"
         )

@@ -1,7 +1,7 @@
 """Processes that train one network together: which part of the work is whose, and what they sum.
 
 torchrun starts them (`run_together`), each on a GPU of its own, or all on the CPU. A batch is
-shared out by places: of B pictures among P processes, process r takes the places r B/P to
+shared out by positions: of B pictures among P processes, process r takes the positions r B/P to
 (r+1) B/P - 1.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _PATIENCE = timedelta(days=1)
-"""For other processes, such as one that decodes pictures for all: torchrun notices a lost one."""
+"""For other processes, such as one that decodes pictures for all. torchrun notices a dead one."""
 
 _CHECK_EVERY = 1.0  # seconds: whether the process that started this one still lives
 
@@ -49,31 +49,33 @@ class Part:
         """This part of every batch of an epoch.
 
         The last batch may be too short for all. A part that gets nothing of it takes its first
-        place, so that all parts have equally many batches, and none of its pictures counts.
+        position, so that all parts have equally many batches, and none of its pictures counts.
 
         Args:
             pictures: in the epoch.
             batch: pictures in a batch of all parts together; a multiple of `count`.
 
         Returns:
-            The places, in batches of `batch / count`; and for each batch how many of them count,
+            The positions, in batches of `batch / count`; and for each batch how many of them count,
             and how many the whole batch has.
         """
         own = batch // self.count
-        places: list[int] = []
+        positions: list[int] = []
         counted: list[tuple[int, int]] = []
         for start in range(0, pictures, batch):
             first = start + self.index * own
             found = range(first, min(first + own, pictures))
-            places += found or [start]
+            positions += found or [start]
             counted.append((len(found), min(batch, pictures - start)))
-        return places, counted
+        return positions, counted
 
     def take_batches(self, pictures: int, batch: int) -> list[int]:
-        """The places of the batches that this part predicts, each of them whole."""
+        """The positions of the batches that this part predicts, each of them whole."""
         step = batch * self.count
         starts = range(self.index * batch, pictures, step)
-        return [place for start in starts for place in range(start, min(start + batch, pictures))]
+        return [
+            position for start in starts for position in range(start, min(start + batch, pictures))
+        ]
 
 
 WHOLE = Part()
@@ -81,7 +83,7 @@ WHOLE = Part()
 
 
 def sum_parts(values: Sequence[float] | NDArray[np.float64], device: torch.device) -> list[float]:
-    """Add up numbers, each by its place, over all processes: every one gets the same sums."""
+    """Add up numbers, each by its position, over all processes: every one gets the same sums."""
     import torch.distributed as dist
 
     total = torch.tensor(np.asarray(values, np.float64), device=device)
@@ -90,11 +92,11 @@ def sum_parts(values: Sequence[float] | NDArray[np.float64], device: torch.devic
 
 
 def gather_parts(
-    places: Sequence[int], values: NDArray[np.float64], total: int, device: torch.device
+    positions: Sequence[int], values: NDArray[np.float64], total: int, device: torch.device
 ) -> NDArray[np.float64]:
-    """Put together what each process has found for its places; every one gets all, (total,)."""
+    """Put together what each process has found for its positions; every one gets all, (total,)."""
     mine = np.zeros(total)
-    mine[places] = values
+    mine[positions] = values
     return np.array(sum_parts(mine, device))
 
 
@@ -114,8 +116,8 @@ def check_cards(processes: int) -> None:
         )
     if count_cards() < processes:
         raise UserError(
-            f"classifier.processes = {processes}, but torch sees {count_cards()} of the GPUs here:"
-            f" each process needs one of its own; lower it, or set {VARIABLE}=cpu"
+            f"classifier.processes = {processes}, but torch sees {count_cards()} of this machine's"
+            f" GPUs: each process needs one of its own; lower it, or set {VARIABLE}=cpu"
         )
 
 
@@ -166,7 +168,7 @@ def run_together(module: str, arguments: Sequence[str], processes: int, threads:
         threads: of each.
 
     Raises:
-        UserError: one of them could not do its part: its own sentence, or which one was lost, and
+        UserError: one of them could not do its part: its own sentence, or which one died, and
             how it ended.
     """
     from torch.distributed import run as torchrun
@@ -186,7 +188,7 @@ def run_together(module: str, arguments: Sequence[str], processes: int, threads:
 def _describe_failures(failures: "dict[int, ProcessFailure]", processes: int) -> str:
     """Say in one sentence why a training of several processes has ended.
 
-    When one is lost, the others fail as well, since they wait for it, or torchrun ends them by
+    When one dies, the others fail as well, since they wait for it, or torchrun ends them by
     SIGTERM. So one that was killed otherwise, or says itself what the user can mend, is the cause.
     """
     own = {i: found for i, found in failures.items() if found.exitcode != -signal.SIGTERM}

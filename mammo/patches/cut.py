@@ -1,8 +1,9 @@
 """Patches of a collection: crops that somebody else has cut, or our own around each lesion.
 
 Where we cut, each lesion's square comes with one of healthy tissue, of equal size, from a film of
-the same woman. A film is searched for healthy tissue only if the place of all that was found in it
-is known. Everything random is drawn from (seed, woman), so it does not matter who else is there.
+the same woman. A film is searched for healthy tissue only if it is known where all lies
+that was found in it. Everything random is drawn from (seed, woman), so it does not matter who else
+is in the collection.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from mammo.patches.tables import CROPS, HEALTHY, crop_file, read_crops
 
 SMALLEST_SIDE = 16  # pixels of the film: of what is smaller, nothing can be seen
 _IN_BREAST = 0.9  # share of a healthy patch, at least
-_TRIES = 100  # places that are tried for a healthy patch
+_TRIES = 100  # squares that are tried for a healthy patch
 _DIFFICULT = ["cancer", "difficult_negative_case"]  # something was found in the film
 
 
@@ -54,7 +55,7 @@ class _Film:
     row: dict[str, Any]
     image: NDArray[np.uint8]
     lesions: list[tuple[str, Box]]  # kind, square
-    all_known: bool  # the place of everything that was found in it
+    all_known: bool  # the position of everything that was found in it
 
 
 def gather_patches(source: Path, settings: Patches, served: Split, seed: int) -> Iterator[Patch]:
@@ -67,7 +68,7 @@ def gather_patches(source: Path, settings: Patches, served: Split, seed: int) ->
         source: with crops.csv, or with train.csv, lesions.csv and the films.
         settings: what to cut.
         served: how the collection that the backbone will serve is divided.
-        seed: of the places of healthy patches.
+        seed: of the positions of healthy patches.
 
     Raises:
         UserError: if the folder is neither, a table or a crop cannot be read, or crops.csv has a
@@ -162,8 +163,7 @@ def _cut_woman(woman: str, films: list[_Film], settings: Patches, seed: int) -> 
             yield Patch(woman, name, cancer, split, kind, pixels)
             healthy = _find_healthy(films, square.width, rng)
             if healthy is not None:
-                image, place = healthy
-                pixels = cut(image, place, settings.size)
+                pixels = cut(*healthy, settings.size)
                 yield Patch(woman, f"{name}-{HEALTHY}", 0, split, HEALTHY, pixels)
 
 
@@ -181,12 +181,12 @@ def _find_healthy(
         if side >= min(height, width):
             continue
         left, top = x * (width - side), y * (height - side)
-        place = Box(left, top, left + side, top + side)
+        square = Box(left, top, left + side, top + side)
         if number not in masks:
             masks[number] = segment_breast(film.image)
         inside = masks[number][int(top) : int(top + side), int(left) : int(left + side)]
-        if inside.mean() >= _IN_BREAST and not any(place.iou(one) for _, one in film.lesions):
-            return film.image, place
+        if inside.mean() >= _IN_BREAST and not any(square.iou(one) for _, one in film.lesions):
+            return film.image, square
     return None
 
 

@@ -1,6 +1,6 @@
 """pretraining/params.yaml as typed, validated objects: every key is required.
 
-Where a section of params.yaml says what is needed here, its keys are the same ones.
+Where a section of params.yaml says what is needed, its keys are the same ones.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """A predictor whose networks ONNX Runtime computes; `exporting` writes its folder.
 
 Its answers are torch's but for rounding: `exporting` makes sure of it. The detector's last step,
-which ultralytics calls non-maximum suppression, is here: of one class, and of one box at most, it
-is the box with the highest confidence.
+which ultralytics calls non-maximum suppression, is in this module: of one class, and of one box at
+most, it is the box with the highest confidence.
 """
 
 from collections.abc import Sequence

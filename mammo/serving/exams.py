@@ -1,4 +1,4 @@
-"""What the model finds in files: they are read in processes of their own, and looked at here."""
+"""What the model finds in files: they are read in other processes, and judged in this one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

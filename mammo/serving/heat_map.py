@@ -1,6 +1,6 @@
 """From the coarse grid of Grad-CAM to a map of the breast, and the hot region in it.
 
-Nothing here imports torch.
+This module imports no torch.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Reading the files of exams: which ones there are, and each in a process that it may crash.
 
-What a worker process runs is here, so nothing that imports torch is.
+A worker process runs this module, so it imports nothing that imports torch.
 """
 
 import os

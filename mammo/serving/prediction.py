@@ -1,4 +1,4 @@
-"""What a predictor says of an image, whatever computes it: nothing here imports torch."""
+"""What a predictor says of an image, whatever computes it: this module imports no torch."""
 
 import json
 from dataclasses import dataclass

@@ -64,7 +64,7 @@ class Workers:
         """Train all of them, as many at once as there are workers; their outcomes, in order.
 
         Raises:
-            UserError: a worker was lost, or could not read its pictures.
+            UserError: a worker died, or could not read its pictures.
         """
         waiting = list(trials)
         at_work: dict[Connection, Trial] = {}

@@ -366,7 +366,7 @@ def tune(
         read: reads the same examples in such a process: see `cards.start_workers`.
 
     Raises:
-        UserError: a process on a GPU was lost.
+        UserError: a process on a GPU died.
     """
     settings = tuning.settings
     study = create_study(tuning.classifier.select_by, settings.pruning)

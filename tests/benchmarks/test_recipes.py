@@ -148,7 +148,7 @@ def test_a_training_is_another_one_with_other_settings_seed_fold_pictures_or_fir
     with_file = settings.model_copy(update={"weights": str(weights)})
     other = Study("other", study.table, study.folds, "other pictures")
     trial = Trial(settings, 0)
-    places = [
+    folders = [
         find_trial(study, 0, trial, tmp_path),
         find_trial(study, 1, trial, tmp_path),
         find_trial(other, 0, trial, tmp_path),
@@ -157,12 +157,12 @@ def test_a_training_is_another_one_with_other_settings_seed_fold_pictures_or_fir
         find_trial(study, 0, Trial(with_file, 0), tmp_path),
     ]
     weights.write_bytes(b"two")
-    places.append(find_trial(study, 0, Trial(with_file, 0), tmp_path))
-    assert len(set(places)) == len(places)
+    folders.append(find_trial(study, 0, Trial(with_file, 0), tmp_path))
+    assert len(set(folders)) == len(folders)
     moved = tmp_path / "moved.safetensors"
     weights.rename(moved)
     with_file = settings.model_copy(update={"weights": str(moved)})
-    assert find_trial(study, 0, Trial(with_file, 0), tmp_path) == places[-1]
+    assert find_trial(study, 0, Trial(with_file, 0), tmp_path) == folders[-1]
 
 
 def test_the_auroc_within_folds_is_scikit_learns_in_one_fold_and_weighs_pairs_in_two() -> None:

@@ -23,6 +23,7 @@ from tests.support.repositories import init_repository
 from tests.support.small_project import (
     Retrained,
     command,
+    forget_experiment,
     in_order_of_history,
     make_project,
     retrained,
@@ -103,6 +104,7 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_store_left_behind() -> Iterator[None]:
     """`store` sets the whole process's, and a store so set outweighs the environment's."""
     yield
+    forget_experiment()
     mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     mlflow.set_registry_uri(None)  # type: ignore[arg-type]
 

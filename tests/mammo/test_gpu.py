@@ -104,10 +104,10 @@ def test_it_learns_on_the_card_what_it_learns_on_the_cpu(
 ) -> None:
     # One epoch without dropout: what is drawn in the network is drawn otherwise on a card.
     settings = wanted(precision=precision, epochs=1, dropout=0.0)
-    here = fit(settings, *sets, seed=1).history[0]
+    first = fit(settings, *sets, seed=1).history[0]
     monkeypatch.setenv("MAMMOFLOW_DEVICE", "cpu")
-    there = fit(settings, *sets, seed=1).history[0]
-    assert here["train_loss"] == pytest.approx(there["train_loss"], rel=0.05)
+    second = fit(settings, *sets, seed=1).history[0]
+    assert first["train_loss"] == pytest.approx(second["train_loss"], rel=0.05)
 
 
 def test_nothing_in_the_loop_waits_for_the_card(
@@ -169,8 +169,8 @@ def test_pictures_are_changed_alike_on_the_card_and_on_the_cpu(card: torch.devic
     augment = wanted().augment
     rows = [draw_change(300, 200, augment, np.random.default_rng(n)).to_row() for n in range(5)]
     changes = torch.from_numpy(np.stack(rows))
-    there = render_batch(pictures.to(card), changes.to(card)).cpu()
-    assert torch.equal(there, render_batch(pictures, changes))
+    second = render_batch(pictures.to(card), changes.to(card)).cpu()
+    assert torch.equal(second, render_batch(pictures, changes))
 
 
 def test_pictures_of_a_mapped_file_are_those_in_memory(
@@ -213,11 +213,11 @@ def test_a_detector_trained_twice_is_the_same_and_finds_what_it_finds_on_the_cpu
     images = [half_ellipse(seed)[0] for seed in range(4)]
     on_card = detector.find(images)
     detector.model.to(CPU)
-    for here, there in zip(on_card, detector.find(images), strict=True):
-        assert (here is None) == (there is None)
-        if here is not None and there is not None:
-            assert here.box.iou(there.box) > 0.99
-            assert here.confidence == pytest.approx(there.confidence, abs=1e-3)
+    for first, second in zip(on_card, detector.find(images), strict=True):
+        assert (first is None) == (second is None)
+        if first is not None and second is not None:
+            assert first.box.iou(second.box) > 0.99
+            assert first.confidence == pytest.approx(second.confidence, abs=1e-3)
 
 
 def test_an_interrupted_detector_goes_on_to_the_same_bytes(
@@ -254,10 +254,10 @@ def test_the_registered_predictor_computes_on_the_card(
     for network in (predictor.classifier, predictor.detector.model):
         assert {weight.device for weight in network.parameters()} == {card}
     monkeypatch.setenv("MAMMOFLOW_DEVICE", "cpu")
-    there = load_predictor(folder)
+    second = load_predictor(folder)
     rois = [half_ellipse(seed, 90, 50)[0] for seed in range(6)]
     on_card, on_cpu = (
-        predict(part.classifier, rois, part.classifier_settings) for part in (predictor, there)
+        predict(part.classifier, rois, part.classifier_settings) for part in (predictor, second)
     )
     assert np.abs(on_card - on_cpu).max() <= TOLERANCE["float32"]
 

@@ -54,9 +54,9 @@ def train_classifier(backbone: str) -> list[str]:
     pin(0, threads=1)
     rng = np.random.default_rng(0)
     pictures = list(rng.integers(0, 255, (4, 64, 64), dtype=np.uint8))
-    some = Examples(Pictures(pictures, settings), np.array([0, 1, 0, 1]), np.arange(4))
+    examples = Examples(Pictures(pictures, settings), np.array([0, 1, 0, 1]), np.arange(4))
     with Watch() as watch:
-        model = fit(settings, some, some, seed=0).model
+        model = fit(settings, examples, examples, seed=0).model
         predict(model, pictures, settings)
         compute_heatmap(model, pictures[0], settings)
     assert {"convolution", "convolution_backward", "sigmoid", "_foreach_lerp_"} <= watch.seen
@@ -128,7 +128,7 @@ def test_the_original_overlap_is_caught_with_its_line(
 
 
 class Rooted(nn.Module):
-    """A backbone's last layer that takes a root in some way."""
+    """A backbone's last layer that takes a root in one way or another."""
 
     def __init__(self, root: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -159,8 +159,8 @@ def test_a_module_that_takes_roots_is_caught_with_its_line(operator: str) -> Non
         model.eval()(torch.zeros(1, 3, 64, 64))
     python = getattr(ROOTS[operator], "__code__", None)
     line = python.co_firstlineno if python else line_of(Rooted.forward, "self.root(x")
-    place = f"tests/mammo/test_portable_operators.py:{line}"
-    assert watch.found == [f"{operator}, called at {place}"]
+    called_at = f"tests/mammo/test_portable_operators.py:{line}"
+    assert watch.found == [f"{operator}, called at {called_at}"]
 
 
 class BadBackward(torch.autograd.Function):
@@ -180,8 +180,8 @@ def test_a_root_in_a_backward_pass_is_caught() -> None:
     with Watch() as watch:
         BadBackward.apply(x).sum().backward()
     line = line_of(BadBackward, "x.abs().sqrt()")
-    place = f"tests/mammo/test_portable_operators.py:{line}"
-    told = f"aten::sqrt, called at {place}, in the backward pass of BadBackwardBackward"
+    called_at = f"tests/mammo/test_portable_operators.py:{line}"
+    told = f"aten::sqrt, called at {called_at}, in the backward pass of BadBackwardBackward"
     assert watch.found == [told]
 
 

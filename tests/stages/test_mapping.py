@@ -1,4 +1,4 @@
-"""Work over a real Dask cluster on loopback: the same outs, and a worker that is lost."""
+"""Work over a real Dask cluster on loopback: the same outs, and a worker that dies."""
 
 import json
 import os
@@ -91,11 +91,11 @@ def test_preprocess_writes_the_same(
 ) -> None:
     (data / "train_images/29/0004.dcm").write_bytes(b"not an image")
     settings = tiny(max_reject_fraction=0.5)
-    preprocess.run(settings, data, tmp_path / "here", 0)
+    preprocess.run(settings, data, tmp_path / "alone", 0)
     monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
     monkeypatch.setattr(preprocess, "_prepare_one", None)  # what works in local processes
     preprocess.run(settings, data, tmp_path / "away", 1, Store(tmp_path / "store", 2**30))
-    assert contents(tmp_path / "away") == contents(tmp_path / "here")
+    assert contents(tmp_path / "away") == contents(tmp_path / "alone")
     assert contents(tmp_path / "store")
 
 
@@ -109,10 +109,10 @@ def test_crop_rois_writes_the_same(
     params = tiny()
     sure = params.crop.model_copy(update={"confidence": 0.0})
     params = params.model_copy(update={"crop": sure, "threads": 1})
-    crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "here")
+    crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "alone")
     monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
     crop_rois.run(params, tmp_path / "preprocess", tmp_path / "detector", tmp_path / "away")
-    assert contents(tmp_path / "away") == contents(tmp_path / "here")
+    assert contents(tmp_path / "away") == contents(tmp_path / "alone")
 
 
 def kill_holder(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_cluster_without_workers_is_told(
         process.wait()
     monkeypatch.setattr(dask_map, "PATIENCE", 1.0)
     work = partial(hold, folder=tmp_path)
-    with pytest.raises(UserError, match="has no workers; start some"):
+    with pytest.raises(UserError, match="has no workers; start at least one"):
         list(map_over_dask(work, range(3), cluster.address, tmp_path, MODULE, LIBRARIES))
 
 

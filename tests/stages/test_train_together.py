@@ -1,4 +1,4 @@
-"""Two processes train one classifier: the same bytes again after one of them was lost."""
+"""Two processes train one classifier: the same bytes again after one of them died."""
 
 import math
 import os

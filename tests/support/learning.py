@@ -94,3 +94,19 @@ def write_untrained_predictor(folder: Path) -> Path:
             weights.normal_(std=0.05).abs_()
     save_classifier(model, settings, folder / "classifier")
     return folder
+
+
+def write_predictor_with(folder: Path, backbone: str) -> Path:
+    """A predictor with random weights and another backbone."""
+    write_untrained_predictor(folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["classifier"]["backbone"] = backbone
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    settings = load_params(folder / "params.yaml").classifier
+    pin(3, 1)
+    model = build_classifier(settings)
+    with torch.no_grad():
+        for weights in model.head.parameters():
+            weights.normal_(std=0.05)
+    save_classifier(model, settings, folder / "classifier")
+    return folder

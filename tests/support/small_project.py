@@ -14,6 +14,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
@@ -112,16 +113,28 @@ def empty_database() -> bytes:
 
 
 def store(root: Path) -> MlflowClient:
+    """The client of a project's registry, which becomes the whole process's; made if need be."""
     file = root / "mlruns" / "mlflow.db"
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(empty_database())
     uri = f"sqlite:///{file}"
+    if mlflow.get_tracking_uri() != uri:
+        forget_experiment()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     # Kept by a run's id alone, which a copy of a project has as well.
     _artifact_repos_cache.clear()
     return MlflowClient()
+
+
+def forget_experiment() -> None:
+    """Let no run go to the experiment that another registry was asked for in this process.
+
+    MLflow keeps its number in two variables, and has no function that clears them.
+    """
+    fluent._active_experiment_id = None
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 def all_runs(root: Path) -> list[Run]:

@@ -118,7 +118,7 @@ def _edge_at(outline: Points, y: float) -> float:
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """A point inside a breast: see the module's docstring."""
 
     depth: float  # mm behind the nipple
@@ -126,16 +126,16 @@ class Place:
     superior: float
 
 
-def project(place: Place, seen: Silhouette) -> tuple[float, float]:
-    """Where a place shows in a view, (x, y) in mm."""
+def project(position: Position, seen: Silhouette) -> tuple[float, float]:
+    """Where a position shows in a view, (x, y) in mm."""
     # The oblique ray runs from upper inner to lower outer: outer tissue projects high.
-    oblique = 0.66 * place.superior + 0.36 * place.lateral
-    up = 0.8 * place.lateral if seen.view == "CC" else oblique
+    oblique = 0.66 * position.superior + 0.36 * position.lateral
+    up = 0.8 * position.lateral if seen.view == "CC" else oblique
     ax, ay = seen.axis
     # Tissue nearer to the nipple has less room to either side.
-    room = seen.spread * (0.35 + 0.65 * min(place.depth / 60.0, 1.0))
-    x = seen.nipple[0] + ax * place.depth - ay * up * room
-    y = seen.nipple[1] + ay * place.depth + ax * up * room
+    room = seen.spread * (0.35 + 0.65 * min(position.depth / 60.0, 1.0))
+    x = seen.nipple[0] + ax * position.depth - ay * up * room
+    y = seen.nipple[1] + ay * position.depth + ax * up * room
     return x, y
 
 

@@ -72,8 +72,7 @@ def patch_on(canvas: Canvas, x: float, y: float, reach: float) -> Patch | None:
 def add_blob(
     canvas: Canvas,
     rng: Generator,
-    x: float,
-    y: float,
+    spot: tuple[float, float],
     *,
     radius: float,
     wobble: float,
@@ -81,11 +80,11 @@ def add_blob(
     height: float,
     notch: float = 0.0,
 ) -> None:
-    """Add a roundish mass: `wobble` roughens its margin, `edge` (mm) softens it.
+    """Add a roundish mass at (x, y): `wobble` roughens its margin, `edge` softens it; all in mm.
 
     `notch` takes that share of its height away on one side.
     """
-    patch = patch_on(canvas, x, y, radius * 1.9 + edge)
+    patch = patch_on(canvas, *spot, radius * 1.9 + edge)
     if patch is None:
         return
     cosine, sine = turn(float(rng.random()))
@@ -128,6 +127,6 @@ def add_fleck(
 
 
 def box_of_spots(canvas: Canvas, spots: Points, margin: float = 1.0) -> Box | None:
-    """The box around some points with a margin, all in mm; None if they are off the image."""
+    """The box around points with a margin, all in mm; None if they are off the image."""
     xs, ys = [x for x, _ in spots], [y for _, y in spots]
     return box_on(canvas, min(xs) - margin, min(ys) - margin, max(xs) + margin, max(ys) + margin)

@@ -1,9 +1,9 @@
 """The sample data: digital phantoms of screening mammograms, in the layout of `data/`.
 
 A bare clone needs something to run on, and no real mammogram may be put into a public repository.
-So these are drawn: women with two breasts, two views each, some with a cancer that must be found by
-looking. The set is the same to the byte on any machine and with any number of workers, so that its
-hash can be committed (`texture` says how).
+So these are drawn: women with two breasts, two views each, half of them with a cancer that must be
+found by looking. The set is the same to the byte on any machine and with any number of workers, so
+that its hash can be committed (`texture` says how).
 
     women.py     what is known of a woman, a breast, a lesion, a machine
     plan.py      who has what
@@ -43,7 +43,7 @@ from mammo.imaging.geometry import Box
 WOMEN = 110
 SEED = 2023
 LONG_SIDE = 1280
-"""Rows of the largest images; some machines have a fifth fewer."""
+"""Rows of the largest images; other machines have a fifth fewer."""
 
 VIEWS = ("CC", "MLO")
 
@@ -167,7 +167,7 @@ def _dicom(woman: Woman, breast: Breast, view: str, drawn: View) -> bytes:
 
 
 def _windows(machine: Machine) -> tuple[Window, ...]:
-    """From just above the air to white, and a flatter one beside it on some machines."""
+    """From just above the air to white, and a flatter one beside it on a few machines."""
     low, high = machine.offset, machine.offset + machine.gain
     center, width = (low + high) / 2, float(high - low)
     if machine.inverted:

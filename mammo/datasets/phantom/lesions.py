@@ -29,11 +29,11 @@ Changing it changes the sample's hash.
 def draw_lesion(canvas: Canvas, lesion: Lesion, view_key: int) -> Box | None:
     """Draw one finding; return its box in pixels of the canvas, or None if this view misses it.
 
-    A view has its own details of the same finding: margins differ in CC and MLO, place and size
+    A view has its own details of the same finding: margins differ in CC and MLO, position and size
     do not.
     """
     rng = generator(lesion.seed, view_key)
-    x, y = project(lesion.place, canvas.seen)
+    x, y = project(lesion.position, canvas.seen)
     draw = _DRAWERS[lesion.kind]
     return draw(canvas, rng, lesion, x, y)
 
@@ -43,7 +43,7 @@ def _mass(canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: float) ->
     radius = lesion.radius
     height = 0.25 * lesion.contrast * CONSPICUITY
     add_blob(
-        canvas, rng, x, y, radius=0.85 * radius, wobble=0.15, edge=0.25 * radius, height=height
+        canvas, rng, (x, y), radius=0.85 * radius, wobble=0.15, edge=0.25 * radius, height=height
     )
     star = np.zeros_like(canvas.soft)
     reach = radius
@@ -72,7 +72,7 @@ def _mass(canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: float) ->
 def _calcifications(
     canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: float
 ) -> Box | None:
-    """A cancer: many fine specks of all sizes and shapes, crowded, some along a duct."""
+    """A cancer: many fine specks of all sizes and shapes, crowded, a few along a duct."""
     cosine, sine = turn(float(rng.random()))
     height = 0.32 * lesion.contrast * CONSPICUITY
     spots: Points = []
@@ -93,7 +93,7 @@ def _calcifications(
     # The tissue that bears them is often a little denser.
     radius = lesion.radius
     add_blob(
-        canvas, rng, x, y, radius=0.7 * radius, wobble=0.3, edge=0.5 * radius, height=0.1 * height
+        canvas, rng, (x, y), radius=0.7 * radius, wobble=0.3, edge=0.5 * radius, height=0.1 * height
     )
     return box_of_spots(canvas, spots)
 
@@ -104,13 +104,14 @@ def _lookalike_mass(
     """Benign, yet suspicious: lobulated, its margin half hidden, but without spicules."""
     radius = lesion.radius
     height = 0.21 * lesion.contrast
-    add_blob(canvas, rng, x, y, radius=0.8 * radius, wobble=0.15, edge=0.2 * radius, height=height)
+    add_blob(
+        canvas, rng, (x, y), radius=0.8 * radius, wobble=0.15, edge=0.2 * radius, height=height
+    )
     dx, dy = turn(float(rng.random()))
     add_blob(
         canvas,
         rng,
-        x + 0.5 * radius * dx,
-        y + 0.5 * radius * dy,
+        (x + 0.5 * radius * dx, y + 0.5 * radius * dy),
         radius=0.55 * radius,
         wobble=0.12,
         edge=0.25 * radius,
@@ -140,8 +141,8 @@ def _benign_mass(canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: fl
     height = 0.21 * lesion.contrast
     if rng.random() < 0.6:
         halo = -0.15 * height
-        add_blob(canvas, rng, x, y, radius=radius + 0.9, wobble=0.0, edge=0.9, height=halo)
-    add_blob(canvas, rng, x, y, radius=radius, wobble=0.035, edge=0.7, height=height)
+        add_blob(canvas, rng, (x, y), radius=radius + 0.9, wobble=0.0, edge=0.9, height=halo)
+    add_blob(canvas, rng, (x, y), radius=radius, wobble=0.035, edge=0.7, height=height)
     reach = 1.05 * radius
     return box_on(canvas, x - reach, y - reach, x + reach, y + reach)
 
@@ -151,10 +152,10 @@ def _lymph_node(canvas: Canvas, rng: Generator, lesion: Lesion, x: float, y: flo
     if canvas.seen.pectoral is None:
         return None
     top, foot = canvas.seen.pectoral
-    x = top * (0.75 + 0.25 * lesion.place.lateral)
-    y = foot * (0.24 + 0.16 * lesion.place.superior)
+    x = top * (0.75 + 0.25 * lesion.position.lateral)
+    y = foot * (0.24 + 0.16 * lesion.position.superior)
     radius, height = lesion.radius, 0.15 * lesion.contrast
-    add_blob(canvas, rng, x, y, radius=radius, wobble=0.05, edge=0.8, height=height, notch=0.85)
+    add_blob(canvas, rng, (x, y), radius=radius, wobble=0.05, edge=0.8, height=height, notch=0.85)
     reach = 1.15 * radius
     return box_on(canvas, x - reach, y - reach, x + reach, y + reach)
 

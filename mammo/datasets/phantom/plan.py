@@ -7,12 +7,13 @@ looking: BIRADS, biopsy, invasive and difficult_negative_case, as in RSNA.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from numpy.random import Generator
 
 from mammo.datasets.phantom.anatomy import (
-    Place,
+    Position,
     Shape,
     depth_under_skin,
     implant_oval,
@@ -49,23 +50,17 @@ def plan_women(count: int, seed: int) -> tuple[Woman, ...]:
     patient_ids = _distinct_numbers(rng, count, 10_000, 65_000)
     image_ids = _distinct_numbers(rng, 4 * count, 100_000_000, 2_000_000_000)
     difficult = deal(rng, [(True, 0.16), (False, 0.84)], 2 * count)
-    women = []
-    for index in range(count):
-        age, density, implant, cancer_kind, cancer_side = facts[cancers[index]].pop()
-        kinds = [cancer_kind if side == cancer_side else "" for side in ("L", "R")]
-        women.append(
-            _woman(
-                generator(seed, 2, index),
-                patient_ids[index],
-                machines[index],
-                age,
-                density,
-                implant,
-                kinds,
-                difficult[2 * index : 2 * index + 2],
-                image_ids[4 * index : 4 * index + 4],
-            )
+    women = [
+        _woman(
+            generator(seed, 2, index),
+            patient_ids[index],
+            machines[index],
+            facts[cancers[index]].pop(),
+            difficult[2 * index : 2 * index + 2],
+            image_ids[4 * index : 4 * index + 4],
         )
+        for index in range(count)
+    ]
     return tuple(sorted(women, key=lambda woman: int(woman.patient_id)))
 
 
@@ -80,11 +75,19 @@ def deal(rng: Generator, shares: Sequence[tuple[T, float]], count: int) -> list[
     return [cards[index] for index in rng.permutation(count)]
 
 
-Facts = tuple[int, str, bool, str, str]
+@dataclass(frozen=True)
+class _Facts:
+    """What is dealt to a woman; kind and side of her cancer are empty if she has none."""
+
+    age: int
+    density: str
+    implant: bool
+    cancer_kind: str
+    cancer_side: str
 
 
-def _deal_facts(rng: Generator, count: int, cancer: bool) -> list[Facts]:
-    """Age, density, implant, kind of cancer and its side, for the women with or without cancer."""
+def _deal_facts(rng: Generator, count: int, cancer: bool) -> list[_Facts]:
+    """The facts of all women with cancer, or of all without."""
     ages = []
     for index in range(count):
         q = 2 * (index + 0.5) / count - 1
@@ -96,10 +99,10 @@ def _deal_facts(rng: Generator, count: int, cancer: bool) -> list[Facts]:
         with_implant = max(with_implant, 1)
     implants = [index < with_implant for index in rng.permutation(count)]
     if not cancer:
-        return [(*fact, "", "") for fact in zip(ages, densities, implants, strict=True)]
+        return [_Facts(*fact, "", "") for fact in zip(ages, densities, implants, strict=True)]
     kinds = deal(rng, [("mass", 0.55), ("calcifications", 0.45)], count)
     sides = deal(rng, [("L", 0.5), ("R", 0.5)], count)
-    return list(zip(ages, densities, implants, kinds, sides, strict=True))
+    return [_Facts(*fact) for fact in zip(ages, densities, implants, kinds, sides, strict=True)]
 
 
 def _distinct_numbers(rng: Generator, count: int, low: int, high: int) -> list[str]:
@@ -113,10 +116,7 @@ def _woman(
     rng: Generator,
     patient_id: str,
     machine: Machine,
-    age: int,
-    density: str,
-    implant: bool,
-    cancer_kinds: list[str],
+    facts: _Facts,
     difficult: list[bool],
     image_ids: list[str],
 ) -> Woman:
@@ -133,24 +133,25 @@ def _woman(
     for side, laterality in enumerate("LR"):
         own_shape = _similar_shape(rng, shape)
         own_islands = _similar_islands(rng, islands)
+        cancer_kind = facts.cancer_kind if laterality == facts.cancer_side else ""
         breasts.append(
             _breast(
                 rng,
                 laterality,
                 own_shape,
                 own_islands,
-                implant,
-                cancer_kinds[side],
-                difficult[side] and not cancer_kinds[side],
+                facts.implant,
+                cancer_kind,
+                difficult[side] and not cancer_kind,
                 (image_ids[2 * side], image_ids[2 * side + 1]),
             )
         )
     return Woman(
         patient_id,
         machine,
-        age,
-        density,
-        implant,
+        facts.age,
+        facts.density,
+        facts.implant,
         int(rng.integers(2**31)),
         (breasts[0], breasts[1]),
     )
@@ -170,16 +171,16 @@ def _breast(
     lesions = _benign_lesions(rng, shape, implant)
     seen = bool(lesions)
     has_node = rng.random() < 0.6
-    node_place = Place(0.0, _between(rng, -1, 1), _between(rng, -1, 1))
+    node_position = Position(0.0, _between(rng, -1, 1), _between(rng, -1, 1))
     if has_node:
-        lesions.append(_lesion(rng, "lymph_node", node_place, _between(rng, 3.5, 7.0)))
+        lesions.append(_lesion(rng, "lymph_node", node_position, _between(rng, 3.5, 7.0)))
     reads = rng.random(4)
     lookalike = "lookalike_mass" if reads[0] < 0.5 else "lookalike_calcifications"
     suspicious = cancer_kind or (lookalike if difficult else "")
     if suspicious:
         is_mass = suspicious.endswith("mass")
         radius = _between(rng, 3.8, 8.0) if is_mass else _between(rng, 4.5, 8.0)
-        lesions.append(_lesion(rng, suspicious, _find_place(rng, shape, implant), radius))
+        lesions.append(_lesion(rng, suspicious, _find_position(rng, shape, implant), radius))
     cancer = bool(cancer_kind)
     birads = ("0" if suspicious else "2" if seen else "1") if reads[1] < 0.6 else ""
     return Breast(
@@ -207,22 +208,22 @@ def _benign_lesions(rng: Generator, shape: Shape, implant: bool) -> list[Lesion]
         ("vascular_calcification", 0.18, 12.0, 22.0),
     ):
         wanted = rng.random() < chance
-        lesion = _lesion(rng, kind, _find_place(rng, shape, implant), _between(rng, low, high))
+        lesion = _lesion(rng, kind, _find_position(rng, shape, implant), _between(rng, low, high))
         if wanted:
             lesions.append(lesion)
     return lesions
 
 
-def _lesion(rng: Generator, kind: str, place: Place, radius: float) -> Lesion:
-    # Contrast varies widely: some lesions jump to the eye, some have to be looked for.
-    return Lesion(kind, place, radius, _between(rng, 0.7, 1.45), int(rng.integers(2**31)))
+def _lesion(rng: Generator, kind: str, position: Position, radius: float) -> Lesion:
+    # Contrast varies widely: a few lesions jump to the eye, others have to be looked for.
+    return Lesion(kind, position, radius, _between(rng, 0.7, 1.45), int(rng.integers(2**31)))
 
 
-def _find_place(rng: Generator, shape: Shape, implant: bool) -> Place:
-    """A random place well inside the breast in both views, off the muscle and the implant."""
+def _find_position(rng: Generator, shape: Shape, implant: bool) -> Position:
+    """A random position well inside the breast in both views, off the muscle and the implant."""
     views = [silhouette(shape, view) for view in ("CC", "MLO")]
     for _ in range(200):
-        candidate = Place(
+        candidate = Position(
             _between(rng, 14.0, shape.depth - 14.0), _between(rng, -1, 1), _between(rng, -1, 1)
         )
         spots = [(seen, *project(candidate, seen)) for seen in views]
@@ -234,7 +235,7 @@ def _find_place(rng: Generator, shape: Shape, implant: bool) -> Place:
             for seen, x, y in spots
         ):
             return candidate
-    return Place(18.0, 0.0, 0.0)  # right behind the nipple there is always room
+    return Position(18.0, 0.0, 0.0)  # right behind the nipple there is always room
 
 
 def _islands(rng: Generator, shape: Shape) -> tuple[Island, ...]:
@@ -243,12 +244,12 @@ def _islands(rng: Generator, shape: Shape) -> tuple[Island, ...]:
     for _ in range(int(rng.integers(16, 26))):
         depth = 10 + (shape.depth - 30) * float(rng.random() + rng.random()) / 2
         fan = min(depth / 45, 1.0)
-        place = Place(
+        position = Position(
             depth,
             fan * (0.18 + 0.5 * _between(rng, -1, 1)),
             fan * (0.12 + 0.5 * _between(rng, -1, 1)),
         )
-        islands.append(Island(place, _between(rng, 9, 26), _between(rng, 0.4, 1.0)))
+        islands.append(Island(position, _between(rng, 9, 26), _between(rng, 0.4, 1.0)))
     return tuple(islands)
 
 
@@ -266,15 +267,15 @@ def _similar_shape(rng: Generator, shape: Shape) -> Shape:
 def _similar_islands(rng: Generator, islands: tuple[Island, ...]) -> tuple[Island, ...]:
     moved = []
     for island in islands:
-        at = island.place
-        place = Place(
+        at = island.position
+        position = Position(
             at.depth + _between(rng, -4, 4),
             at.lateral + _between(rng, -0.08, 0.08),
             at.superior + _between(rng, -0.08, 0.08),
         )
         moved.append(
             Island(
-                place,
+                position,
                 island.radius * _between(rng, 0.9, 1.1),
                 island.weight * _between(rng, 0.8, 1.2),
             )

@@ -140,7 +140,7 @@ def _gland(
     field += cloud_noise(rng, shape, grid.cells(12), 0.55) * 0.06
     field += fibres.strands * 0.10 + fibres.lines * 0.15
     for island in breast.islands:
-        cx, cy = project(island.place, seen)
+        cx, cy = project(island.position, seen)
         reach = 1 / (island.radius * island.radius)
         hill = bump(((x - cx) * (x - cx) + (y - cy) * (y - cy)) * reach)
         field += hill * (0.8 * island.weight)

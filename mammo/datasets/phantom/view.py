@@ -111,7 +111,7 @@ def _expose(light: Plane, machine: Machine, rng: Generator) -> NDArray[np.uint16
     noise = bell_noise(rng, light.shape)
     if not machine.sharp:
         noise = blur(noise) * 2.0  # the blur leaves 3/8 of the deviation
-    # Quantum noise grows with the square root of what passes, here of the brightness.
+    # Quantum noise grows with the square root of what passes: of the brightness.
     sigma = machine.noise * (0.12 + 1.55 * np.sqrt(bent))
     values = bent * float(machine.gain) + noise * sigma + float(machine.offset)
     stored = np.rint(np.clip(values, 0.0, float(WHITE))).astype(np.uint16)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mammo.datasets.dicom_writer import TransferSyntax
-from mammo.datasets.phantom.anatomy import Place, Shape
+from mammo.datasets.phantom.anatomy import Position, Shape
 
 CANCER_KINDS = ("mass", "calcifications")
 """Lesions that are cancer."""
@@ -72,17 +72,17 @@ DENSE_FRACTION = {"A": 0.07, "B": 0.22, "C": 0.45, "D": 0.68}
 class Island:
     """A hill of glandular tissue."""
 
-    place: Place
+    position: Position
     radius: float  # mm
     weight: float
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One finding. `contrast` is relative to an average one; `seed` settles its details."""
+    """One finding. `contrast` is relative to an average one; `seed` decides its details."""
 
     kind: str
-    place: Place
+    position: Position
     radius: float  # mm: half the diameter of a mass, half the length of a cluster
     contrast: float
     seed: int
@@ -113,5 +113,5 @@ class Woman:
     age: int
     density: str
     implant: bool
-    seed: int  # settles the texture that her breasts share
+    seed: int  # decides the texture that her breasts share
     breasts: tuple[Breast, Breast]

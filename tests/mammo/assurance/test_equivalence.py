@@ -194,7 +194,7 @@ def test_other_decisions_at_the_operating_point_are_another_model(first: torch.n
 
 
 def tables(seed: int, women: int, noise: float) -> tuple[Scored, Scored]:
-    """Two models that see the same, and each some noise of its own."""
+    """Two models that see the same, and each has noise of its own."""
     generator = np.random.default_rng(seed)
     target = np.array([[int(woman % 3 == 0), 0] for woman in range(women)]).ravel()
     seen = generator.normal(size=2 * women) + 2 * target
@@ -326,7 +326,7 @@ def predictions(*probabilities: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "patient_id": ["0001"] * number,
-            "image_id": [str(place) for place in range(number)],
+            "image_id": [str(image) for image in range(number)],
             "target": [0] * number,
             "probability": probabilities,
         }

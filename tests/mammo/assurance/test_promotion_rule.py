@@ -196,7 +196,7 @@ def test_probabilities_that_fit_worse_are_refused_even_if_they_rank_alike(score:
     challenger = champion.assign(probability=champion["probability"] ** 0.2)
     rules = policy(
         calibration={"score": score, "margin": 0.01},
-        auroc={"test": "non-inferiority", "margin": 0.001},  # rounding makes some ties
+        auroc={"test": "non-inferiority", "margin": 0.001},  # rounding makes ties
     )
     assert [r.check for r in decide(champion, challenger, rules, CONFIDENCE).failures] == [score]
 

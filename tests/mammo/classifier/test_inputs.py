@@ -1,4 +1,4 @@
-"""Images keep their aspect and place; augmentation depends on its seeds and on nothing else."""
+"""Images keep their aspect and position; augmentation depends on its seeds and on nothing else."""
 
 from pathlib import Path
 

@@ -288,7 +288,7 @@ def test_only_the_last_layers_learn(freeze_batch_norm: bool) -> None:
     step(model)
     moved = changed(model, before)
     # resnet18's last eight leaves: the second block of layer4 (conv1, bn1, relu, conv2, bn2),
-    # avgpool and fc's empty place; and before them the batch norm of the downsampling.
+    # avgpool and the identity instead of fc; and before them the batch norm of the downsampling.
     assert {name for name in moved if name.startswith("backbone") and "conv" in name} == {
         "backbone.layer4.1.conv1.weight",
         "backbone.layer4.1.conv2.weight",

@@ -3,8 +3,6 @@
 import ctypes
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -59,15 +57,3 @@ def dying() -> None:
 def test_workers_that_cannot_start_are_an_error() -> None:
     with pytest.raises(UserError, match="before they have any work"):
         list(WorkerPool(work, workers=1, seconds=60, initializer=dying).map([1]))
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_only_the_cores_that_the_process_may_use_are_counted() -> None:
-    script = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from mammo.base.processor import available_cores; print(available_cores())"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert told.stdout == "1\n"

@@ -1,4 +1,4 @@
-"""A woman's place depends on her id alone, and every split can be learnt from."""
+"""A woman's split depends on her id alone, and every split can be learnt from."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def test_another_salt_is_another_division() -> None:
 
 
 def test_the_place_is_the_same_for_ever() -> None:
-    """A change here moves women between splits under existing models."""
+    """Another hash moves women between splits under existing models."""
     assert hash_to_unit_interval("10599", "mammoflow") == pytest.approx(
         0.2791623812089803, abs=1e-15
     )
@@ -146,6 +146,6 @@ def test_a_split_that_cannot_be_used_is_refused(
 ) -> None:
     rows = [(woman, side, label, 0) for woman in "abc" for side, label in labels.items()]
     with pytest.raises(UserError, match=fault) as error:
-        check(counts_of(splits, rows), ["cancer"], Path("some/manifest.csv"))
-    assert "some/manifest.csv" in str(error.value)
+        check(counts_of(splits, rows), ["cancer"], Path("folder/manifest.csv"))
+    assert "folder/manifest.csv" in str(error.value)
     assert "params.yaml" in str(error.value)

@@ -97,14 +97,14 @@ def source(tmp_path: Path) -> Path:
     folder.mkdir()
     for name, rows in tables.items():
         (folder / name).write_text("\n".join([HEADER[name[:4]], *rows]) + "\n")
-    places = {
+    positions = {
         "Mass-Training_P_00001_LEFT_CC_1": mask(5, 20),
         "Mass-Training_P_00001_LEFT_CC_2": mask(20, 40),
         "Mass-Training_P_00001_LEFT_MLO_1": mask(1, 1),
         "Calc-Test_P_00001_LEFT_CC_1": mask(30, 2),
         "Mass-Test_P_00002_RIGHT_CC_1": mask(20, 40, height=120, width=80),
     }
-    for subject, marked in places.items():
+    for subject, marked in positions.items():
         # Crop and mask lie in one folder, called by nothing that tells them apart.
         first, second = film(12, 12), marked
         if "Calc" in subject:

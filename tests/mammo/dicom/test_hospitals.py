@@ -603,9 +603,9 @@ def test_the_sample_of_a_film_that_is_halved_has_values_as_they_are_stored() -> 
     film = half_breast(640, 512)
     content = io.BytesIO(plain(film))
     header, ds = dicom.header.read_header(content)
-    small, some = dicom.pixels.decode(header, ds, content, 160)
+    small, sampled = dicom.pixels.decode(header, ds, content, 160)
     assert small.shape == (160, 128)
-    np.testing.assert_array_equal(some, film[::2, ::2])
+    np.testing.assert_array_equal(sampled, film[::2, ::2])
 
 
 @pytest.mark.parametrize("write", [plain, dicoms.rle])
@@ -801,7 +801,7 @@ def test_a_window_that_shows_the_breast_is_used_however_dark_or_steep(
         (4095, 0),
         (0, 65535),
         (100, 4095),  # the breast: only the background is left, of one value
-        (20, 3200),  # all but some of the brightest
+        (20, 3200),  # all but a few of the brightest
     ],
 )
 @pytest.mark.parametrize("write", [plain, dicoms.jpeg_2000])

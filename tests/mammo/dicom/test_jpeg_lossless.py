@@ -28,12 +28,12 @@ images = st.tuples(
 
 
 def noise(height: int, width: int, bits: int, seed: int) -> np.ndarray:
-    """Flat, smooth and rough places, so that codes are short and long."""
+    """Flat, smooth and rough parts, so that codes are short and long."""
     rng = np.random.default_rng(seed)
     rough = rng.integers(0, 1 << bits, (height, width))
     smooth = (np.arange(width) + rng.integers(0, 3, (height, width))) % (1 << bits)
-    places = rng.integers(0, 3, (height, (width + 6) // 7)).repeat(7, axis=1)[:, :width]
-    return np.choose(places, [np.zeros_like(rough), smooth, rough]).astype(np.uint16)
+    parts = rng.integers(0, 3, (height, (width + 6) // 7)).repeat(7, axis=1)[:, :width]
+    return np.choose(parts, [np.zeros_like(rough), smooth, rough]).astype(np.uint16)
 
 
 def decoded(frame: bytes, band: int | None = None) -> np.ndarray:
@@ -92,8 +92,8 @@ def parts(frame: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     return frame[:table], frame[table:header], frame[header:scan], frame[scan:]
 
 
-def moved(table: bytes, place: int) -> bytes:
-    return table[:4] + bytes([place]) + table[5:]
+def moved(table: bytes, number: int) -> bytes:
+    return table[:4] + bytes([number]) + table[5:]
 
 
 def joined(*tables: bytes) -> bytes:
@@ -102,7 +102,7 @@ def joined(*tables: bytes) -> bytes:
 
 
 OTHER = b"\xff\xc4" + struct.pack(">H", 22) + bytes([0, 0, 3, *[0] * 14, 0, 1, 2])
-"""A table as it may be, of no use here."""
+"""A table as it may be, that no test uses."""
 HEADINGS = {
     "as it is": lambda head, table, scan: head + table + scan,
     "the table first": lambda head, table, scan: table + head + scan,
@@ -112,7 +112,7 @@ HEADINGS = {
     ),
     "no restarts": lambda head, table, scan: head + b"\xff\xdd\0\4\0\0" + table + scan,
     "replaced": lambda head, table, scan: head + OTHER + table + scan,
-    "another place": lambda head, table, scan: (
+    "another number": lambda head, table, scan: (
         head + OTHER + moved(table, 1) + scan[:6] + b"\x10" + scan[7:]
     ),
     "two in one": lambda head, table, scan: head + joined(moved(OTHER, 1), table) + scan,
@@ -210,7 +210,7 @@ def test_a_stream_that_lost_or_changed_a_block_is_damaged() -> None:
 
 @pytest.mark.parametrize("extra", [b"\0", b"\xff\0", b"\0" * 8])
 def test_a_few_bytes_after_the_last_value_are_no_damage(extra: bytes) -> None:
-    """Some encoders align the stream."""
+    """A few encoders align the stream."""
     pixels = noise(20, 30, 12, 1)
     frame = lossless_frame(pixels, 12)
     np.testing.assert_array_equal(decoded(frame[:-2] + extra + frame[-2:]), pixels)

@@ -460,7 +460,7 @@ def test_a_file_cut_short_is_refused_by_that_name(syntax: uid.UID, share: float)
 
 @pytest.mark.parametrize("fragments", [2, 3])
 def test_a_stream_in_several_fragments_is_read(fragments: int) -> None:
-    """As PS3.5 A.4 allows it, and some archives do it."""
+    """As PS3.5 A.4 allows it, and archives do it."""
     content = dicoms.jpeg_lossless(half_breast())
     ds = pydicom.dcmread(io.BytesIO(content))
     frame = pydicom.encaps.get_frame(ds.PixelData, 0, number_of_frames=1)
@@ -471,7 +471,7 @@ def test_a_stream_in_several_fragments_is_read(fragments: int) -> None:
 
 @pytest.mark.parametrize("syntax", WRITERS, ids=lambda syntax: syntax.name)
 def test_a_stream_cut_short_within_a_whole_file_is_refused(syntax: uid.UID) -> None:
-    """As when an archive was filled from a disk that lost the end of its files."""
+    """As when an archive was filled from a disk without the end of its files."""
     pixels = half_breast()
     ds = pydicom.dcmread(io.BytesIO(WRITERS[syntax](pixels)))
     if ds.file_meta.TransferSyntaxUID.is_encapsulated:

@@ -50,7 +50,7 @@ def test_a_file_cut_short_at_any_byte_is_refused(content: bytes, data: st.DataOb
         read = read_mammogram(content[:length], 64)
     except UnreadableDicom:
         return
-    # Only what follows the pixels was lost: the end of their delimiter.
+    # Only what follows the pixels is missing: the end of their delimiter.
     assert len(content) - length <= 8
     np.testing.assert_array_equal(read.pixels, read_mammogram(content, 64).pixels)
 

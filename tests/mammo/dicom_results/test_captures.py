@@ -79,7 +79,7 @@ def test_the_heat_lies_where_the_finding_says_in_every_view(
             scale = film.shape[1] / image.columns
             x, y = image.peak.x * scale, image.peak.y * scale
             hot = warmth > 0.6 * warmth.max()
-            seen_y, seen_x = (places.mean() for places in np.nonzero(hot))
+            seen_y, seen_x = (positions.mean() for positions in np.nonzero(hot))
             width = image.box.width * scale
             assert (seen_x, seen_y) == pytest.approx((x, y), abs=0.1 * width)
             turned.add("mirrored" if image.box.x1 > 0.3 * image.columns else "as it was")

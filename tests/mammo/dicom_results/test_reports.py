@@ -49,8 +49,8 @@ def follow(report: Dataset, path: list[int]) -> Dataset:
     """The item that a reference means."""
     item = report
     assert path[0] == 1
-    for place in path[1:]:
-        item = item.ContentSequence[place - 1]
+    for number in path[1:]:
+        item = item.ContentSequence[number - 1]
     return item
 
 

@@ -178,7 +178,7 @@ def test_a_report_can_be_made_of_headers_whose_pixels_are_gone(
     assert [file.name for file in bare.iterdir()] == [REPORTS[kind]]
     assert (bare / REPORTS[kind]).read_bytes() == (whole / REPORTS[kind]).read_bytes()
     last = exam.images[-1].number
-    some = write_results(exam, sources_of(exam), tmp_path / "some", kind, pictured={last})
-    names = {file.name for file in some.iterdir()}
+    one = write_results(exam, sources_of(exam), tmp_path / "one", kind, pictured={last})
+    names = {file.name for file in one.iterdir()}
     assert len(names) == 2
     assert names < {file.name for file in whole.iterdir()}  # with the number that it had

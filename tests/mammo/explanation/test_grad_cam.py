@@ -141,15 +141,15 @@ def test_heatmap_leaves_no_trace_in_the_network(network: nn.Module, settings: Cl
 # An input of 64 x 48: the ROI of 32 x 24 is enlarged, 128 x 96 reduced, 128 x 40 padded at the
 # right (to 64 x 20), 32 x 96 below (to 16 x 48).
 @pytest.mark.parametrize("shape", [(64, 48), (32, 24), (128, 96), (128, 40), (32, 96)])
-@pytest.mark.parametrize("place", [(0.3, 0.3), (0.8, 0.2), (0.7, 0.7)])
+@pytest.mark.parametrize("position", [(0.3, 0.3), (0.8, 0.2), (0.7, 0.7)])
 def test_peak_is_where_the_network_sees_something(
     bright_spots: nn.Module,
     settings: Classifier,
     shape: tuple[int, int],
-    place: tuple[float, float],
+    position: tuple[float, float],
 ) -> None:
     height, width = shape
-    y, x = place[0] * height, place[1] * width
+    y, x = position[0] * height, position[1] * width
     roi = np.zeros(shape, np.uint8)
     scale = min(64 / height, 48 / width)
     radius = 4 / scale  # half a cell

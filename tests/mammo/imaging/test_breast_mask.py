@@ -134,7 +134,7 @@ def test_a_dense_breast_keeps_its_fat() -> None:
 
 
 def test_the_breast_is_found_on_a_background_that_is_not_black() -> None:
-    """Some windows leave the background well above black."""
+    """A few windows leave the background well above black."""
     pixels, truth = drawn(640, 500, 0.6, 0.8)
     lifted = (pixels * 0.75 + 60).astype(np.uint8)
     mask = segment_breast(lifted)

@@ -65,16 +65,16 @@ def test_a_spot_is_where_the_placement_says(
         write(pixels, WindowCenter=2048, WindowWidth=4096),
         SETTINGS.model_copy(update={"long_side": long_side}),
     )
-    place = prepared.placement
-    assert place.flipped == mirrored
-    assert prepared.image.shape == (place.height, place.width)
-    assert (place.stored_width, place.stored_height) == (width, height)
+    placement = prepared.placement
+    assert placement.flipped == mirrored
+    assert prepared.image.shape == (placement.height, placement.width)
+    assert (placement.stored_width, placement.stored_height) == (width, height)
     spot = Box(column - 6, row - 6, column + 7, row + 7)
-    there = place.to_image(spot)
+    there = placement.to_image(spot)
     bright_rows, bright_columns = np.nonzero(prepared.image > 220)
     assert abs(bright_columns.mean() + 0.5 - (there.x1 + there.x2) / 2) < 1
     assert abs(bright_rows.mean() + 0.5 - (there.y1 + there.y2) / 2) < 1
-    back = place.to_stored(there)
+    back = placement.to_stored(there)
     np.testing.assert_allclose(
         [back.x1, back.y1, back.x2, back.y2], [spot.x1, spot.y1, spot.x2, spot.y2], atol=1e-9
     )

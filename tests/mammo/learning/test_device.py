@@ -60,14 +60,14 @@ def test_a_device_that_is_none_is_named(said: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("said", ["cuda", "cuda:0", "cuda:1"])
 def test_a_card_where_there_is_none_is_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAMMOFLOW_DEVICE", said)
-    with pytest.raises(UserError, match=f"'{said}': torch sees no card here"):
+    with pytest.raises(UserError, match=f"'{said}': torch sees no card"):
         choose_device()
 
 
 @pytest.mark.usefixtures("two_cards")
 def test_a_card_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAMMOFLOW_DEVICE", "cuda:2")
-    with pytest.raises(UserError, match="'cuda:2': the last card here is cuda:1"):
+    with pytest.raises(UserError, match="'cuda:2': the last card is cuda:1"):
         choose_device()
 
 

@@ -1,4 +1,4 @@
-"""Work is shared out without loss, and a process that is lost ends all of them with a sentence."""
+"""Work is shared out without loss, and a process that dies ends all of them with a sentence."""
 
 import os
 import signal
@@ -28,8 +28,8 @@ def test_each_picture_of_each_batch_counts_once(pictures: int, count: int) -> No
     for batch in range(-(-pictures // 12)):
         whole = list(range(12 * batch, min(12 * batch + 12, pictures)))
         found = []
-        for places, counted in parts:
-            mine = places[own * batch : own * batch + own]
+        for positions, counted in parts:
+            mine = positions[own * batch : own * batch + own]
             assert mine  # or the processes would not take equally many steps
             assert counted[batch][1] == len(whole)
             found += mine[: counted[batch][0]]
@@ -50,7 +50,7 @@ def test_each_process_needs_a_gpu_of_its_own_if_there_are_any(
     for there, named, complaint in (
         (0, None, None),
         (2, None, None),
-        (1, None, "torch sees 1 of the GPUs here"),
+        (1, None, "torch sees 1 of this machine's GPUs"),
         (1, "cpu", None),
         (4, "cuda:1", "names one GPU for all"),
     ):

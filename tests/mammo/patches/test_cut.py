@@ -20,7 +20,7 @@ from tests.support.small_sets import COLUMNS
 SERVED = Split(validation=0.3, test=0.3, salt="served")
 WOMEN = [f"w{number}" for number in range(8)]
 LESION = Box(60, 90, 76, 106)  # in a film of 160 x 200 pixels whose breast is at the left
-ODD = "w1"  # her film's cancer has no place
+ODD = "w1"  # her film's cancer has no position
 
 
 def settings(**changes: object) -> Patches:
@@ -99,7 +99,7 @@ def test_a_film_with_a_cancer_whose_place_is_not_known_is_not_healthy(
     rows = pd.read_csv(collection / "train.csv", dtype=str, keep_default_na=False)
     rows.loc[rows["image_id"] == f"{ODD}MLO", "patient_id"] = "other"
     rows.loc[rows["image_id"] == f"{ODD}CC", "patient_id"] = "other"
-    # Both films of a woman, of which one has a lesion of unknown place only.
+    # Both films of a woman, of which one has a lesion of unknown position only.
     lesions = pd.read_csv(collection / "lesions.csv")
     lesions.loc[lesions["image_id"] == f"{ODD}CC", ["x1", "y1", "x2", "y2"]] = [1, 1, 159, 199]
     rows.to_csv(tmp_path / "train.csv", index=False)

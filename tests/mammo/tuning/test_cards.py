@@ -17,8 +17,8 @@ from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Examples, Scores, gather
 from mammo.learning import device
 from mammo.learning.device import list_cards
-from mammo.tuning.cards import CARD, Trial, start_workers
-from mammo.tuning.search import Choice, Report, Tuning, tabulate_trials, tune
+from mammo.tuning.cards import CARD, Report, Trial, start_workers
+from mammo.tuning.search import Choice, Tuning, tabulate_trials, tune
 from tests.support.learning import tiny, write_breasts
 
 SPACE = Space(head_width=[8, 16], dropout=(0.0, 0.5), learning_rate=(1e-4, 1e-2))

@@ -19,12 +19,11 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
-from mammo.tuning.cards import Outcome
+from mammo.tuning.cards import Outcome, Report
 from mammo.tuning.search import (
     UNPRUNED_TRIALS,
     Attempt,
     Choice,
-    Report,
     Tuning,
     create_study,
     find_best_params,
@@ -316,9 +315,9 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
     assert table["state"].value_counts().get("fail") == 1
     assert table["state"].value_counts()["complete"] in (6, 7)  # both may have found the dead one
     # What the dead one tried is tried again.
-    [lost] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
+    [failed] = table.loc[table["state"] == "fail", list(Space.model_fields)].to_dict("records")
     done = table[table["state"] == "complete"]
-    assert lost in done[list(Space.model_fields)].to_dict("records")
+    assert failed in done[list(Space.model_fields)].to_dict("records")
     best = find_best_params(study)
     assert best["value"] == done["value"].max() == pytest.approx(quality(best))
 

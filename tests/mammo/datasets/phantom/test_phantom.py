@@ -362,11 +362,11 @@ def test_lesions_lie_inside_the_breast_at_the_same_depth_in_both_views(seed: int
                     continue
                 for view in ("CC", "MLO"):
                     seen = silhouette(breast.shape, view)
-                    x, y = project(lesion.place, seen)
+                    x, y = project(lesion.position, seen)
                     assert depth_under_skin(seen.outline, x, y) > 8
                     (nx, ny), (ax, ay) = seen.nipple, seen.axis
                     behind = (x - nx) * ax + (y - ny) * ay
-                    assert behind == pytest.approx(lesion.place.depth, abs=1e-6)
+                    assert behind == pytest.approx(lesion.position.depth, abs=1e-6)
 
 
 def test_the_denser_the_category_the_more_gland() -> None:
