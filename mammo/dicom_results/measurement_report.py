@@ -2,8 +2,8 @@
 
 Each suspicious view is a planar region of interest with its probability (TID 1410); each other view
 is a measurement without a region (TID 1501), so that an exam without findings has a report too. An
-image that could not be read is such a group with the evaluation that its detection failed, and a
-comment on the whole report names it.
+image that could not be read is such a group without a measurement, and the report's evaluations
+say that it is missing.
 """
 
 import numpy as np
@@ -21,7 +21,6 @@ from highdicom.sr import (
     ObservationContext,
     ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
-    QualitativeEvaluation,
     SourceImageForMeasurementGroup,
     SourceImageForRegion,
     TrackingIdentifier,
@@ -152,13 +151,11 @@ def _view(exam: Exam, film: Film) -> MeasurementsAndQualitativeEvaluations:
 
 
 def _failure(exam: Exam, unread: Image) -> MeasurementsAndQualitativeEvaluations:
-    """TID 1501, without a measurement: the image could not be read."""
-    failed = QualitativeEvaluation(_concept(codes.SUMMARY_OF_DETECTIONS), _concept(codes.FAILED))
+    """TID 1501, of an image that could not be read: it has no measurement."""
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(exam, unread, "view that could not be read"),
         algorithm_id=_algorithm(exam),
         finding_sites=_sites(unread),
-        qualitative_evaluations=[failed],
         source_images=[_as_source(unread)],
     )
 

@@ -69,9 +69,8 @@ def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory
     damaged = [cut_short(view, folder / "damaged" / view.name) for view in phantoms[0]]
     (unread,) = group_unread(damaged).values()
     for kind in REPORTS:
-        for name, probability in (("incomplete", 0.9), ("incomplete-without", 0.1)):
-            some = make_finding(phantoms[0][:2], [probability] * 2)
-            write_results(some, sources_of(some), folder / name / kind, kind, unread=unread[2:])
+        some = make_finding(phantoms[0][:2], [0.9, 0.1])
+        write_results(some, sources_of(some), folder / "some" / kind, kind, unread=unread[2:])
         write_unread(unread, MODEL, POINT, "max", folder / "nothing" / kind, kind)
     shutil.rmtree(folder / "damaged")
     return sorted(folder.rglob("*.dcm"))
@@ -79,7 +78,7 @@ def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory
 
 def reports_of(results: list[Path]) -> list[Path]:
     found = [path for path in results if path.name.endswith("-sr.dcm")]
-    assert len(found) == 16
+    assert len(found) == 14
     return found
 
 
@@ -92,9 +91,9 @@ def pixelmed(*files: Path) -> str:
 @pytest.mark.skipif(not PIXELMED.exists(), reason=f"no PixelMed: {APT}")
 def test_pixelmed_finds_no_error_in_templates_order_and_relationships(results: list[Path]) -> None:
     said = pixelmed(*reports_of(results))
-    assert said.count("Found Root Template TID_4000") == 8
-    assert said.count("Found Root Template TID_1500") == 8
-    assert said.count("IOD validation complete") == 16
+    assert said.count("Found Root Template TID_4000") == 7
+    assert said.count("Found Root Template TID_1500") == 7
+    assert said.count("IOD validation complete") == 14
     assert "Error" not in said
     complaints = [line for line in said.splitlines() if "Warning" in line]
     # It takes a region (1410) for a group (1501) too, and says that it may.
