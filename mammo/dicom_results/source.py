@@ -55,6 +55,7 @@ _READ = ("SpecificCharacterSet", *COPIED, *_OF_AN_IMAGE)
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _ORIENTATION = re.compile(r"[APLRHF]{1,3}")
 _MOST_MICROMETERS = 1000.0
+_SIDES = ("R", "L", None)  # as the breasts of a finding are ordered
 
 
 @dataclass(frozen=True)
@@ -221,13 +222,13 @@ def read_unread_exam(
 
 
 def _read_images(unread: Sequence[Unread], known: Mapping[str, Film]) -> tuple[Image, ...]:
-    """What the headers say of images that could not be read, each instance once."""
+    """What the headers say of images that could not be read, each instance once: right, left."""
     images: dict[str, Image] = {}
     for one in unread:
         image = _read_image(_read_header(one.content, "image"), one.shows, "image")
         if image.instance not in known:
             images.setdefault(image.instance, image)
-    return tuple(images.values())
+    return tuple(sorted(images.values(), key=lambda image: _SIDES.index(image.laterality)))
 
 
 def strip_pixels(source: Path, unread: bool = False) -> bytes:
