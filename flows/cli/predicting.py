@@ -119,7 +119,7 @@ def predict(
         if out is not None:
             for exam in exams:
                 write_exam(out, exam, identified, drawn)
-    unreported = [] if dicom is None else list(_report(exams, dicom, report))
+    unreported = [] if dicom is None else list(_report(exams, unread, loaded, dicom, report))
     _PRINT[form](exams, identified)
     for sentence in unreported:
         say(f"not reported: {sentence}", err=True)
@@ -130,14 +130,26 @@ def predict(
     raise typer.Exit(1 if unread or unreported else 0)
 
 
-def _report(exams: Sequence[Any], folder: Path, report: Report) -> Iterator[str]:
+def _report(
+    exams: Sequence[Any], unread: Sequence[Any], loaded: Any, folder: Path, report: Report
+) -> Iterator[str]:
     """Write the results of each exam as DICOM files; yield why one of them has none."""
-    from mammo.dicom_results.write import write_results
+    from mammo.dicom_results.source import group_unread
+    from mammo.dicom_results.write import write_results, write_unread
 
+    lost = group_unread(Path(file.source) for file in unread)
     for exam in exams:
         sources = {image.number: Path(image.source) for image in exam.images}
+        missing = lost.pop(exam.key, ())
         try:
-            write_results(exam, sources, folder, report.value)
+            write_results(exam, sources, folder, report.value, unread=missing)
+        except UserError as error:
+            yield str(error)
+    predictor = loaded.predictor
+    point, aggregate = predictor.operating_point, predictor.params.evaluate.aggregate
+    for images in lost.values():
+        try:
+            write_unread(images, loaded.model, point, aggregate, folder, report.value)
         except UserError as error:
             yield str(error)
 

@@ -1,6 +1,7 @@
 """The answer to a complete study: what the model finds in it, and the reports on the findings."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +14,9 @@ from flows.listening.record import FILE, SeenImage, StudyRecord, read_record, wr
 from flows.listening.spool import HEADERS, RESULTS, Spool, find_last_arrival, list_images
 from mammo.base.errors import UserError
 from mammo.dicom_results.objects import Report
-from mammo.dicom_results.source import strip_pixels
-from mammo.dicom_results.write import REPORTS, Kind, write_results
+from mammo.dicom_results.source import Unread as UnreadImage
+from mammo.dicom_results.source import group_unread, strip_pixels
+from mammo.dicom_results.write import REPORTS, Kind, write_results, write_unread
 from mammo.serving.finding import (
     ExamFinding,
     ImageFinding,
@@ -49,7 +51,8 @@ def answer(
     """Look at a complete study, and put the reports on it where they are sent from.
 
     A report is on the whole exam: an image that was looked at before is in it again, with the
-    finding of then, unless another model found it. Such a report names the earlier one.
+    finding of then, unless another model found it. Such a report names the earlier one. An image
+    that could not be read is named as such.
 
     Args:
         study: its UID; it is in the state `predicting`.
@@ -75,24 +78,38 @@ def answer(
         {"step": "unread", "image": journal.name_image(uid), "reason": reason}
         for uid, reason in reasons.items()
     ]
+    # One that could not be read before either is in the earlier report already.
+    newly_unread = {uid for uid in reasons if not record.has_seen(uid, reader.model)}
     with spool.build_results() as built:
         (built / RESULTS).mkdir()
         headers = _keep_headers(built / HEADERS, earlier / HEADERS, files, seen)
         sources = headers | {file.stem: file for file in files}
         fresh = {one.finding.number for one in seen.values() if one.finding is not None}
         moment = datetime.fromtimestamp(find_last_arrival(folder))
-        for exam in _group(images, fresh, reader):
-            before = _find_predecessors(reports, exam)
+        unread = _group_unread(images, headers, reader.model)
+        exams = {exam.key: exam for exam in _group(images, reader)}
+        for key in [*exams, *(key for key in unread if key not in exams)]:
+            exam, missing = exams.get(key), unread.get(key, [])
+            if not (_has_any(exam, fresh) or _have_any(missing, newly_unread)):
+                continue  # nothing of it is new
+            line: dict[str, object] = {"exam": key}
+            before = _find_predecessors(reports, key, reader.model)
+            common = built / RESULTS, kind, moment, before
             try:
-                written = write_results(
-                    exam, _find_sources(exam, sources), built / RESULTS, kind, moment, before, fresh
-                )
+                if exam is None:
+                    written = write_unread(
+                        missing, reader.model, reader.operating_point, reader.aggregate, *common
+                    )
+                else:
+                    of_images = _find_sources(exam, sources)
+                    written = write_results(exam, of_images, *common, fresh, missing)
             except UserError as error:
                 lines.append({"step": "unreported", "exam": exam.key, "reason": str(error)})
                 continue
             report = _refer_to(written / REPORTS[kind])
-            reports[exam.key] = reader.model, report
-            lines.append({"step": "predicted", **_describe(exam, report, before, journal)})
+            reports[key] = reader.model, report
+            line |= _describe(exam, missing, reader.model)
+            lines.append({"step": "predicted", **line, **_name_reports(report, before, journal)})
         write_record(built / FILE, StudyRecord(images, reports))
         spool.commit(study, built)
     for line in lines:
@@ -124,39 +141,57 @@ def _examine(
 
 
 def _find_predecessors(
-    reports: Mapping[str, tuple[Model, Report]], exam: ExamFinding
+    reports: Mapping[str, tuple[Model, Report]], exam: str, model: Model
 ) -> list[Report]:
     """The last report on an exam, unless it is another model's: the new one has its content."""
-    last = reports.get(exam.key)
-    return [last[1]] if last is not None and last[0] == exam.model else []
+    last = reports.get(exam)
+    return [last[1]] if last is not None and last[0] == model else []
 
 
 def _describe(
-    exam: ExamFinding, report: Report, before: Sequence[Report], journal: Journal
+    exam: ExamFinding | None, unread: Sequence[UnreadImage], model: Model
 ) -> dict[str, object]:
     return {
-        "exam": exam.key,
-        "images": len(exam.images),
-        "decision": exam.decision,
-        "probability": round(exam.probability, 6),
-        "version": exam.model.version,
-        "snapshot": exam.model.snapshot,
+        "images": 0 if exam is None else len(exam.images),
+        **({"unread": len(unread)} if unread else {}),
+        "decision": None if exam is None else exam.decision,
+        "probability": None if exam is None else round(exam.probability, 6),
+        "version": model.version,
+        "snapshot": model.snapshot,
+    }
+
+
+def _name_reports(report: Report, before: Sequence[Report], journal: Journal) -> dict[str, object]:
+    return {
         "report": journal.name_image(report.instance),
         "follows": journal.name_image(before[0].instance) if before else None,
     }
 
 
-def _group(
-    images: Mapping[str, SeenImage], fresh: Collection[int], reader: Reader
-) -> list[ExamFinding]:
-    """The exams that have a new image, each with all its images that this model has seen."""
+def _group(images: Mapping[str, SeenImage], reader: Reader) -> list[ExamFinding]:
+    """The exams, each with all its images that this model has seen."""
     findings = [
         seen.finding
         for seen in images.values()
         if seen.finding is not None and seen.model == reader.model
     ]
-    exams = group_exams(findings, reader.model, reader.operating_point, reader.aggregate)
-    return [exam for exam in exams if any(image.number in fresh for image in exam.images)]
+    return group_exams(findings, reader.model, reader.operating_point, reader.aggregate)
+
+
+def _group_unread(
+    images: Mapping[str, SeenImage], headers: Mapping[str, Path], model: Model
+) -> dict[str, list[UnreadImage]]:
+    """The images that this model could not be shown, by the keys of their exams."""
+    uids = [uid for uid, seen in images.items() if seen.finding is None and seen.model == model]
+    return group_unread(headers[uid] for uid in uids if uid in headers)
+
+
+def _has_any(exam: ExamFinding | None, numbers: Collection[int]) -> bool:
+    return exam is not None and any(image.number in numbers for image in exam.images)
+
+
+def _have_any(unread: Sequence[UnreadImage], uids: Collection[str]) -> bool:
+    return any(str(one.identity.instance) in uids for one in unread)
 
 
 def _find_sources(exam: ExamFinding, sources: Mapping[str, Path]) -> dict[int, Path | bytes]:
@@ -166,13 +201,19 @@ def _find_sources(exam: ExamFinding, sources: Mapping[str, Path]) -> dict[int, P
 def _keep_headers(
     target: Path, earlier: Path, files: Sequence[Path], seen: Mapping[str, SeenImage]
 ) -> dict[str, Path]:
-    """Keep the header of each image that was read, for later reports; return their paths by UID."""
+    """Keep the header of each image, for reports to come; their paths by UID.
+
+    Of one that could not be read there is none if no report can tell of it.
+    """
     target.mkdir()
     for file in earlier.glob("*.dcm") if earlier.is_dir() else ():
         (target / file.name).write_bytes(file.read_bytes())
     for file in files:
         if seen[file.stem].finding is not None:
             (target / file.name).write_bytes(strip_pixels(file))
+        elif group_unread([file]):
+            with suppress(UserError):
+                (target / file.name).write_bytes(strip_pixels(file, unread=True))
     return {file.stem: file for file in target.glob("*.dcm")}
 
 

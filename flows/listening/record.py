@@ -38,6 +38,11 @@ class StudyRecord:
         seen = self.images.get(uid)
         return seen is not None and seen.finding is not None
 
+    def has_seen(self, uid: str, model: Model) -> bool:
+        """Whether this model was shown an image, or could not be."""
+        seen = self.images.get(uid)
+        return seen is not None and seen.model == model
+
     @property
     def last_number(self) -> int:
         """The highest number of its images; 0 if there is none."""

@@ -52,6 +52,14 @@ _READ = [
 ]  # fmt: skip
 """The only elements of a file that are read."""
 
+OF_THE_OBJECT = [
+    "ImageType", "FrameType", "SOPClassUID", "Modality", "PresentationIntentType",
+    "SeriesDescription", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition",
+    "ViewCodeSequence", "ImageLaterality", "Laterality", "PatientOrientation", "Rows", "Columns",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+"""The elements that `read_outline` reads."""
+
 _LARGE = 2**20
 """Bytes from which on an element is left in the file. Lookup tables have less."""
 
@@ -84,6 +92,16 @@ class Description:
     generated_2d: bool  # calculated from a tomosynthesis, not an exposure of its own
     burned_in: bool | None  # BurnedInAnnotation: the pixels may name the patient; None: not said
     ignored: tuple[str, ...]  # of GREYS: what the header says, but makes no sense
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a header says that an image shows; each None if it does not say."""
+
+    laterality: str | None  # L or R
+    view: str | None  # a key of view.VIEWS
+    height: int | None  # pixels
+    width: int | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,22 @@ def read_header(content: Content) -> tuple[Header, pydicom.Dataset]:
     header = _read_grey_facts(dataset)
     _refuse_other_pixels(header)
     return header, dataset
+
+
+def read_outline(content: Content) -> Outline:
+    """What a mammogram shows whose pixels cannot be read: its pixel data are not looked at.
+
+    Raises:
+        UnreadableDicom: the header cannot be read, or is that of another kind of object.
+    """
+    dataset = read_elements(content, OF_THE_OBJECT, stop_before_pixels=True)
+    refuse_other_objects(dataset)
+    height, width = (read_number_or_none(dataset, name) for name in ("Rows", "Columns"))
+    return Outline(read_laterality(dataset), read_view(dataset), _count(height), _count(width))
+
+
+def _count(found: float | None) -> int | None:
+    return int(found) if found is not None and 0 < found <= MAX_SIDE else None
 
 
 def read_patient_hash(content: Content) -> str | None:

@@ -3,7 +3,7 @@
 PS3.17 annex E shows such reports. What the model does is said in their words: it selects a
 region of each image (one detection), and judges each breast and the exam (two analyses). A
 suspicious view has a single image finding; an exam without one has a report too, which says that
-nothing was found.
+nothing was found. An image that could not be read stands in the library too, and among what failed.
 """
 
 from collections.abc import Sequence as Many
@@ -41,14 +41,13 @@ from mammo.dicom_results.objects import (
     percent,
     start_object,
 )
-from mammo.dicom_results.source import Exam, Film, Study
+from mammo.dicom_results.source import Exam, Film, Image, Study
 from mammo.dicom_results.suspicion import (
     describe_exam,
     describe_view,
     find_outline,
     list_positive,
 )
-from mammo.serving.finding import OperatingPoint
 
 SERIES_NUMBER = 9001
 
@@ -56,18 +55,17 @@ _LIBRARY = (1, 2)
 """Where the image library stands: the second item of the root."""
 
 
-def build_cad_report(exam: Exam, operating_point: OperatingPoint, moment: Moment) -> Dataset:
+def build_cad_report(exam: Exam, moment: Moment) -> Dataset:
     """Build the report. Its SOPInstanceUID is still missing.
 
     Args:
         exam: with the finding to report.
-        operating_point: the model's.
         moment: when the report was made.
     """
     series = make_series_uid(exam, "Mammography CAD SR"), SERIES_NUMBER
     dataset = start_object(exam, moment, MammographyCADSRStorage, "SR", series)
     add_document(dataset, exam)
-    dataset.update(_root(exam, operating_point))
+    dataset.update(_root(exam))
     return dataset
 
 
@@ -81,71 +79,85 @@ def add_document(dataset: Dataset, exam: Exam) -> None:
     dataset.CurrentRequestedProcedureEvidenceSequence = list_evidence(exam)
 
 
-def _root(exam: Exam, operating_point: OperatingPoint) -> Dataset:
+def _root(exam: Exam) -> Dataset:
     """TID 4000. The order of the items counts, and the library's place is `_LIBRARY`."""
-    entries = [_library_entry(exam.study, film) for film in exam.films]
+    entries = [_library_entry(exam.study, image) for image in exam.images]
     library = container(codes.IMAGE_LIBRARY, contains(*entries))
+    detections = [(codes.DETECTION_PERFORMED, codes.SELECTED_REGION)]
+    analyses = [
+        (codes.ANALYSIS_PERFORMED, codes.ANALYSIS_OF_A_BREAST),
+        (codes.ANALYSIS_PERFORMED, codes.ANALYSIS_OF_THE_EXAM),
+    ]
     return container(
         codes.MAMMOGRAPHY_CAD_REPORT,
         has_concept_mod(code(codes.LANGUAGE, codes.ENGLISH)),
         contains(library),
-        contains(_overall_impression(exam, operating_point)),
+        contains(_overall_impression(exam)),
         contains(
             _summary(
+                exam,
                 codes.SUMMARY_OF_DETECTIONS,
-                codes.SUCCESSFUL_DETECTIONS,
-                [_performed(exam, codes.DETECTION_PERFORMED, codes.SELECTED_REGION)],
+                (codes.SUCCESSFUL_DETECTIONS, codes.FAILED_DETECTIONS),
+                detections,
             )
         ),
         contains(
             _summary(
+                exam,
                 codes.SUMMARY_OF_ANALYSES,
-                codes.SUCCESSFUL_ANALYSES,
-                [
-                    _performed(exam, codes.ANALYSIS_PERFORMED, codes.ANALYSIS_OF_A_BREAST),
-                    _performed(exam, codes.ANALYSIS_PERFORMED, codes.ANALYSIS_OF_THE_EXAM),
-                ],
+                (codes.SUCCESSFUL_ANALYSES, codes.FAILED_ANALYSES),
+                analyses,
             )
         ),
         template="4000",
     )
 
 
-def _library_entry(study: Study, film: Film) -> Dataset:
+def _library_entry(study: Study, shown: Image) -> Dataset:
     """TID 4020."""
-    finding, facts = film.finding, list[Dataset]()
-    if finding.laterality is not None:
-        facts.append(code(codes.IMAGE_LATERALITY, codes.BREASTS[finding.laterality]))
-    if finding.view in codes.VIEWS:
-        modifiers = [code(codes.IMAGE_VIEW_MODIFIER, modifier) for modifier in film.modifiers]
-        view = codes.VIEWS[finding.view]
+    facts = list[Dataset]()
+    if shown.laterality is not None:
+        facts.append(code(codes.IMAGE_LATERALITY, codes.BREASTS[shown.laterality]))
+    if shown.view in codes.VIEWS:
+        modifiers = [code(codes.IMAGE_VIEW_MODIFIER, modifier) for modifier in shown.modifiers]
+        view = codes.VIEWS[shown.view]
         facts.append(code(codes.IMAGE_VIEW, view, has_concept_mod(*modifiers)))
-    if film.orientation is not None:
-        facts.append(text(codes.ORIENTATION_OF_ROWS, film.orientation[0]))
-        facts.append(text(codes.ORIENTATION_OF_COLUMNS, film.orientation[1]))
+    if shown.orientation is not None:
+        facts.append(text(codes.ORIENTATION_OF_ROWS, shown.orientation[0]))
+        facts.append(text(codes.ORIENTATION_OF_COLUMNS, shown.orientation[1]))
     if study.date:
         facts.append(date(codes.STUDY_DATE, study.date))
     if study.time:
         facts.append(time(codes.STUDY_TIME, study.time))
-    if film.spacing is not None:
-        across, down = film.spacing
+    if shown.spacing is not None:
+        across, down = shown.spacing
         facts.append(number(codes.HORIZONTAL_SPACING, f"{across:.6g}", codes.MICROMETER))
         facts.append(number(codes.VERTICAL_SPACING, f"{down:.6g}", codes.MICROMETER))
-    facts.append(number(codes.ROWS, f"{finding.rows}", codes.PIXELS))
-    facts.append(number(codes.COLUMNS, f"{finding.columns}", codes.PIXELS))
-    return image(film.sop_class, film.instance, has_acq_context(*facts))
+    if shown.rows is not None and shown.columns is not None:
+        facts.append(number(codes.ROWS, f"{shown.rows}", codes.PIXELS))
+        facts.append(number(codes.COLUMNS, f"{shown.columns}", codes.PIXELS))
+    return image(shown.sop_class, shown.instance, has_acq_context(*facts))
 
 
-def _overall_impression(exam: Exam, operating_point: OperatingPoint) -> Dataset:
+def _overall_impression(exam: Exam) -> Dataset:
     """TID 4001 with 4002, and 4003 for each positive breast."""
     positive = list_positive(exam)
     return code(
         codes.FINDINGS_SUMMARY,
-        codes.WITH_FINDINGS if positive else codes.WITHOUT_FINDINGS,
-        has_properties(text(codes.IMPRESSION, describe_exam(exam, operating_point))),
+        _judge(exam, found=bool(positive)),
+        has_properties(text(codes.IMPRESSION, describe_exam(exam))),
         _algorithm(exam),
         inferred_from(*(_impression(exam, films) for films in positive)),
     )
+
+
+def _judge(exam: Exam, found: bool) -> codes.Code:
+    """How it went and what came of it (CID 6047)."""
+    if not exam.films:
+        return codes.NOTHING_SUCCEEDED
+    if exam.unread:
+        return codes.INCOMPLETE_WITH_FINDINGS if found else codes.INCOMPLETE_WITHOUT_FINDINGS
+    return codes.WITH_FINDINGS if found else codes.WITHOUT_FINDINGS
 
 
 def _impression(exam: Exam, films: Many[Film]) -> Dataset:
@@ -180,21 +192,41 @@ def _single_image_finding(exam: Exam, film: Film) -> Dataset:
     )
 
 
-def _summary(name: codes.Code, heading: codes.Code, performed: Many[Dataset]) -> Dataset:
-    """TID 4015 or 4016, where everything succeeded."""
-    return code(name, codes.SUCCEEDED, inferred_from(container(heading, contains(*performed))))
+def _summary(
+    exam: Exam,
+    name: codes.Code,
+    headings: tuple[codes.Code, codes.Code],
+    performed: Many[tuple[codes.Code, codes.Code]],
+) -> Dataset:
+    """TID 4015 or 4016: what was done with the images that were read, and failed at the others.
+
+    Args:
+        exam: the exam.
+        name: of the summary.
+        headings: of what succeeded, and of what failed.
+        performed: what was done, by name and value.
+    """
+    read = range(len(exam.films))
+    unread = range(len(exam.films), len(exam.images))
+    status = codes.SUCCEEDED if not unread else codes.PARTIALLY_SUCCEEDED if read else codes.FAILED
+    lists = [
+        container(heading, contains(*(_performed(exam, *what, places) for what in performed)))
+        for heading, places in zip(headings, (read, unread), strict=True)
+        if places
+    ]
+    return code(name, status, inferred_from(*lists))
 
 
-def _performed(exam: Exam, name: codes.Code, what: codes.Code) -> Dataset:
-    """TID 4017 or 4018: on all images of the exam."""
-    images = [_in_library(place) for place in range(len(exam.films))]
+def _performed(exam: Exam, name: codes.Code, what: codes.Code, places: Many[int]) -> Dataset:
+    """TID 4017 or 4018: on the images of the exam that have these places in the library."""
+    images = [_in_library(place) for place in places]
     parameters = [text(codes.ALGORITHM_PARAMETERS, line) for line in list_parameters(exam)]
     return code(name, what, _algorithm(exam), has_properties(*parameters, *images))
 
 
 def _algorithm(exam: Exam) -> Related:
     """TID 4019, but for the parameters, which stand where the algorithm is said to have run."""
-    model = exam.finding.model
+    model = exam.model
     return has_properties(
         text(codes.ALGORITHM_NAME, model.name),
         text(codes.ALGORITHM_VERSION, describe_version(model)),

@@ -28,7 +28,7 @@ from mammo.dicom_results.objects import (
 from mammo.dicom_results.source import Exam, Film, name_of
 from mammo.dicom_results.suspicion import Point, corners_of, find_outline
 from mammo.imaging.geometry import Box, Placement
-from mammo.serving.finding import NOTICE, OperatingPoint
+from mammo.serving.finding import NOTICE
 
 Picture = NDArray[np.uint8]  # (height, width, 3) RGB
 
@@ -50,15 +50,12 @@ _LINE = 20  # pixels from one line of text to the next
 _MARGIN = 8
 
 
-def build_capture(
-    exam: Exam, film: Film, operating_point: OperatingPoint, moment: Moment, number: int
-) -> Dataset:
+def build_capture(exam: Exam, film: Film, moment: Moment, number: int) -> Dataset:
     """Build the secondary capture of a view. Its SOPInstanceUID is still missing.
 
     Args:
         exam: with the finding to show.
         film: of the exam.
-        operating_point: the model's.
         moment: when the capture was made.
         number: of the capture in its series, from 1. The captures of a side are a series.
 
@@ -73,17 +70,17 @@ def build_capture(
     dataset.Laterality = side or ""
     dataset.ConversionType = "WSD"  # made at a workstation
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.PatientOrientation = list(film.orientation or ())
+    dataset.PatientOrientation = list(film.image.orientation or ())
     dataset.ImageComments = NOTICE
     dataset.DerivationDescription = "Scaled down; heat of Grad-CAM, outlines and text drawn in"
-    source = refer_to(film)
+    source = refer_to(film.image)
     source.PurposeOfReferenceCodeSequence = Items([to_dataset(codes.SOURCE_IMAGE)])
     dataset.SourceImageSequence = Items([source])
     # Whether pixels tell who the patient is (PS3.3 C.7.6.1): our text does not, the film's may.
-    if film.burned_in:
-        dataset.BurnedInAnnotation = film.burned_in
-    dataset.LossyImageCompression = "01" if film.lossy else "00"
-    _add_pixels(dataset, draw_capture(exam, film, operating_point))
+    if film.image.burned_in:
+        dataset.BurnedInAnnotation = film.image.burned_in
+    dataset.LossyImageCompression = "01" if film.image.lossy else "00"
+    _add_pixels(dataset, draw_capture(exam, film))
     return dataset
 
 
@@ -101,7 +98,7 @@ def _add_pixels(dataset: Dataset, picture: Picture) -> None:
     dataset["PixelData"].VR = "OB"
 
 
-def draw_capture(exam: Exam, film: Film, operating_point: OperatingPoint) -> Picture:
+def draw_capture(exam: Exam, film: Film) -> Picture:
     """Draw the film, the heat, the outlines and the text.
 
     Raises:
@@ -121,7 +118,7 @@ def draw_capture(exam: Exam, film: Film, operating_point: OperatingPoint) -> Pic
     _draw_outline(picture, corners_of(breast), BREAST_COLOUR, 1)
     hot = [seen.to_image(Box(x, y, x, y)) for x, y in find_outline(film)[1]]
     _draw_outline(picture, [(at.x1, at.y1) for at in hot], REGION_COLOUR, 2)
-    return _add_text(picture, _describe(exam, film, operating_point))
+    return _add_text(picture, _describe(exam, film))
 
 
 def _paste_heat(picture: Picture, heatmap: bytes, breast: Box) -> None:
@@ -155,15 +152,15 @@ def _draw_outline(
     cv2.polylines(picture, [points], True, colour, stroke, cv2.LINE_AA)
 
 
-def _describe(exam: Exam, film: Film, operating_point: OperatingPoint) -> list[str]:
-    image, model = film.finding, exam.finding.model
+def _describe(exam: Exam, film: Film) -> list[str]:
+    image, model = film.finding, exam.model
     view = " ".join(filter(None, (image.laterality, image.view))) or "View"
     version = "not registered" if model.version is None else f"version {model.version}"
     snapshot = f", snapshot {model.snapshot[:12]}" if model.snapshot else ""
     return [
         NOTICE.upper(),
         f"{view}: probability of cancer {percent(image.probability)} % "
-        f"(operating point {percent(operating_point.threshold)} %)",
+        f"(operating point {percent(exam.operating_point.threshold)} %)",
         "Blue: the breast. Green: the region that raised the probability most.",
         f"{model.name}, {version}{snapshot}",
     ]

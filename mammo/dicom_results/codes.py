@@ -35,12 +35,19 @@ IMAGE_LIBRARY = _dcm("111028", "Image Library")
 FINDINGS_SUMMARY = _dcm("111017", "CAD Processing and Findings Summary")
 WITHOUT_FINDINGS = _dcm("111241", "All algorithms succeeded; without findings")  # CID 6047
 WITH_FINDINGS = _dcm("111242", "All algorithms succeeded; with findings")
+INCOMPLETE_WITHOUT_FINDINGS = _dcm("111243", "Not all algorithms succeeded; without findings")
+INCOMPLETE_WITH_FINDINGS = _dcm("111244", "Not all algorithms succeeded; with findings")
+NOTHING_SUCCEEDED = _dcm("111245", "No algorithms succeeded; without findings")
 INDIVIDUAL_IMPRESSION = _dcm("111034", "Individual Impression/Recommendation")
 SUMMARY_OF_DETECTIONS = _dcm("111064", "Summary of Detections")
 SUMMARY_OF_ANALYSES = _dcm("111065", "Summary of Analyses")
 SUCCEEDED = _dcm("111222", "Succeeded")  # CID 6042
+PARTIALLY_SUCCEEDED = _dcm("111223", "Partially Succeeded")
+FAILED = _dcm("111224", "Failed")
 SUCCESSFUL_DETECTIONS = _dcm("111063", "Successful Detections")
 SUCCESSFUL_ANALYSES = _dcm("111062", "Successful Analyses")
+FAILED_DETECTIONS = _dcm("111025", "Failed Detections")
+FAILED_ANALYSES = _dcm("111024", "Failed Analyses")
 DETECTION_PERFORMED = _dcm("111022", "Detection Performed")
 ANALYSIS_PERFORMED = _dcm("111004", "Analysis Performed")
 ANALYSIS_OF_A_BREAST = _dcm("111233", "Individual Impression / Recommendation Analysis")  # CID 6043
@@ -76,6 +83,13 @@ HORIZONTAL_SPACING = _dcm("111026", "Horizontal Pixel Spacing")
 VERTICAL_SPACING = _dcm("111066", "Vertical Pixel Spacing")
 ROWS = _dcm("110910", "Pixel Data Rows")
 COLUMNS = _dcm("110911", "Pixel Data Columns")
+
+# Of a TID 1500 report: TID 1500, 1600
+IMAGE_LIBRARY_GROUP = _dcm("126200", "Image Library Group")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+COMMENT = _dcm("121106", "Comment")
+MODALITY = _dcm("121139", "Modality")
+MAMMOGRAPHY = _dcm("MG", "Mammography")  # CID 29
 
 SOURCE_IMAGE = _dcm("121322", "Source image for image processing operation")  # CID 7202
 

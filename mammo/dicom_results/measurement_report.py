@@ -1,7 +1,9 @@
 """The finding as a TID 1500 report, which OHIF and other viewers show: built by highdicom.
 
 Each suspicious view is a planar region of interest with its probability (TID 1410); each other view
-is a measurement without a region (TID 1501), so that an exam without findings has a report too.
+is a measurement without a region (TID 1501), so that an exam without findings has a report too. An
+image that could not be read is such a group without a measurement, and the report's evaluations
+say that it is missing.
 """
 
 import numpy as np
@@ -27,6 +29,14 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 
 from mammo.dicom_results import codes
+from mammo.dicom_results.content_items import (
+    code,
+    container,
+    contains,
+    has_acq_context,
+    image,
+    text,
+)
 from mammo.dicom_results.objects import (
     MANUFACTURER,
     Moment,
@@ -40,8 +50,8 @@ from mammo.dicom_results.objects import (
     make_uid,
     percent,
 )
-from mammo.dicom_results.source import COPIED, Exam, Film
-from mammo.dicom_results.suspicion import find_outline, list_positive
+from mammo.dicom_results.source import COPIED, Exam, Film, Image
+from mammo.dicom_results.suspicion import describe_unread, find_outline, list_positive
 from mammo.serving.finding import NOTICE
 
 SERIES_NUMBER = 9001
@@ -54,16 +64,19 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
     """Build the report. Its SOPInstanceUID is still to be set.
 
     Args:
-        exam: with the finding to report; its model has an operating point.
+        exam: with the finding to report.
         moment: when the report was made.
     """
-    suspicious = {film.instance for films in list_positive(exam) for film in films}
+    suspicious = {film.image.instance for films in list_positive(exam) for film in films}
     content = MeasurementReport(
         observation_context=_observer(exam),
         procedure_reported=standard.SCT.ImagingProcedure,  # the closest in CID 100
         imaging_measurements=[
-            _region(exam, film) if film.instance in suspicious else _view(exam, film)
-            for film in exam.films
+            *(
+                _region(exam, film) if film.image.instance in suspicious else _view(exam, film)
+                for film in exam.films
+            ),
+            *(_failure(exam, unread) for unread in exam.unread),
         ],
         title=standard.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
@@ -71,7 +84,7 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
         ),
     )
     report = ComprehensiveSR(
-        evidence=[_as_evidence(exam, film) for film in exam.films],
+        evidence=[_as_evidence(exam, shown) for shown in exam.images],
         content=content,
         series_instance_uid=make_series_uid(exam, "Measurement Report"),
         series_number=SERIES_NUMBER,
@@ -82,6 +95,9 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
         content_date=moment.date,
         content_time=moment.time,
     )
+    # highdicom has no place for evaluations of the whole, and wants more of an image than is there.
+    *before, measurements = report.ContentSequence
+    report.ContentSequence = [*before, _library(exam), measurements, *_evaluations(exam)]
     # highdicom reads the clock for these, and has the series in an order of chance.
     report.CurrentRequestedProcedureEvidenceSequence = list(list_evidence(exam))
     del report.InstanceCreationDate, report.InstanceCreationTime
@@ -93,7 +109,7 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
 
 def _observer(exam: Exam) -> ObservationContext:
     """TID 1001: the model is the observer."""
-    model = exam.finding.model
+    model = exam.model
     device = DeviceObserverIdentifyingAttributes(
         uid=make_uid("device", describe_exactly(model)),
         name=f"{MANUFACTURER}. {NOTICE}",
@@ -111,14 +127,14 @@ def _region(exam: Exam, film: Film) -> PlanarROIMeasurementsAndQualitativeEvalua
     region = ImageRegion(
         graphic_type="POLYLINE",
         graphic_data=np.array([*corners, corners[0]], np.float64),
-        source_image=SourceImageForRegion(film.sop_class, film.instance),
+        source_image=SourceImageForRegion(film.image.sop_class, film.image.instance),
     )
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(exam, film, "suspicious region"),
+        tracking_identifier=_tracking(exam, film.image, "suspicious region"),
         referenced_region=region,
         finding_type=_concept(codes.LESION),
         algorithm_id=_algorithm(exam),
-        finding_sites=_sites(film),
+        finding_sites=_sites(film.image),
         measurements=[_probability(film)],
     )
 
@@ -126,11 +142,44 @@ def _region(exam: Exam, film: Film) -> PlanarROIMeasurementsAndQualitativeEvalua
 def _view(exam: Exam, film: Film) -> MeasurementsAndQualitativeEvaluations:
     """TID 1501, of the whole image."""
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(exam, film, "view without suspicion"),
+        tracking_identifier=_tracking(exam, film.image, "view without suspicion"),
         algorithm_id=_algorithm(exam),
-        finding_sites=_sites(film),
+        finding_sites=_sites(film.image),
         measurements=[_probability(film)],
-        source_images=[SourceImageForMeasurementGroup(film.sop_class, film.instance)],
+        source_images=[_as_source(film.image)],
+    )
+
+
+def _failure(exam: Exam, unread: Image) -> MeasurementsAndQualitativeEvaluations:
+    """TID 1501, of an image that could not be read: it has no measurement."""
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(exam, unread, "view that could not be read"),
+        algorithm_id=_algorithm(exam),
+        finding_sites=_sites(unread),
+        source_images=[_as_source(unread)],
+    )
+
+
+def _library(exam: Exam) -> Dataset:
+    """TID 1600: all images of the exam."""
+    modality = has_acq_context(code(codes.MODALITY, codes.MAMMOGRAPHY))
+    images = [image(shown.sop_class, shown.instance) for shown in exam.images]
+    group = container(codes.IMAGE_LIBRARY_GROUP, modality, contains(*images))
+    (library,) = contains(container(codes.IMAGE_LIBRARY, contains(group)))
+    return library
+
+
+def _evaluations(exam: Exam) -> list[Dataset]:
+    """TID 1500 from row 12 on: that the report is not on all images, if so."""
+    if not exam.unread:
+        return []
+    status = codes.PARTIALLY_SUCCEEDED if exam.films else codes.FAILED
+    return contains(
+        container(
+            codes.QUALITATIVE_EVALUATIONS,
+            contains(code(codes.SUMMARY_OF_DETECTIONS, status)),
+            contains(text(codes.COMMENT, " ".join([NOTICE, *describe_unread(exam)]))),
+        )
     )
 
 
@@ -142,45 +191,48 @@ def _probability(film: Film) -> Measurement:
     )
 
 
-def _tracking(exam: Exam, film: Film, what: str) -> TrackingIdentifier:
-    finding = film.finding
-    name = " ".join(filter(None, (finding.laterality, finding.view, what)))
+def _tracking(exam: Exam, shown: Image, what: str) -> TrackingIdentifier:
+    name = " ".join(filter(None, (shown.laterality, shown.view, what)))
     # The same place by the same model is the same finding, wherever it is reported.
-    uid = make_uid(what, film.instance, describe_exactly(exam.finding.model))
+    uid = make_uid(what, shown.instance, describe_exactly(exam.model))
     return TrackingIdentifier(uid=uid, identifier=name)
 
 
-def _sites(film: Film) -> list[FindingSite]:
-    side = film.finding.laterality
+def _sites(shown: Image) -> list[FindingSite]:
+    side = shown.laterality
     laterality = None if side is None else _concept(codes.SIDES[side])
     return [FindingSite(_concept(codes.BREAST), laterality)]
 
 
+def _as_source(shown: Image) -> SourceImageForMeasurementGroup:
+    return SourceImageForMeasurementGroup(shown.sop_class, shown.instance)
+
+
 def _algorithm(exam: Exam) -> AlgorithmIdentification:
-    model = exam.finding.model
+    model = exam.model
     return AlgorithmIdentification(
         name=model.name, version=describe_version(model), parameters=list_parameters(exam)
     )
 
 
-def _concept(code: codes.Code) -> CodedConcept:
-    return CodedConcept(*code)
+def _concept(meant: codes.Code) -> CodedConcept:
+    return CodedConcept(*meant)
 
 
-def _as_evidence(exam: Exam, film: Film) -> Dataset:
+def _as_evidence(exam: Exam, shown: Image) -> Dataset:
     """An image as highdicom wants it, so that it can copy no more than we read.
 
     Nor the patient's name, which it quotes in warnings.
     """
-    image = Dataset()
-    image.SOPClassUID = film.sop_class
-    image.SOPInstanceUID = film.instance
-    image.SeriesInstanceUID = film.series
-    image.StudyInstanceUID = exam.study.uid
-    image.Modality = "MG"
-    image.Rows = film.finding.rows
-    image.Columns = film.finding.columns
+    evidence = Dataset()
+    evidence.SOPClassUID = shown.sop_class
+    evidence.SOPInstanceUID = shown.instance
+    evidence.SeriesInstanceUID = shown.series
+    evidence.StudyInstanceUID = exam.study.uid
+    evidence.Modality = "MG"
+    evidence.Rows = shown.rows
+    evidence.Columns = shown.columns
     for keyword in COPIED:
-        if keyword not in image:
-            setattr(image, keyword, "")
-    return image
+        if keyword not in evidence:
+            setattr(evidence, keyword, "")
+    return evidence

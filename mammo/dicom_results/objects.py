@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from mammo.dicom_results.source import Exam, Film, Study
+from mammo.dicom_results.source import Exam, Image, Study
 from mammo.serving.finding import NOTICE, Model
 
 MANUFACTURER = "Mammoflow"
@@ -73,7 +73,7 @@ def make_uid(*parts: str) -> str:
 
 def make_series_uid(exam: Exam, *parts: str) -> str:
     """The UID of a series: what one model says of one study in one form."""
-    return make_uid("series", exam.study.uid, describe_exactly(exam.finding.model), *parts)
+    return make_uid("series", exam.study.uid, describe_exactly(exam.model), *parts)
 
 
 def describe_exactly(model: Model) -> str:
@@ -89,13 +89,14 @@ def describe_version(model: Model) -> str:
 
 def list_parameters(exam: Exam) -> list[str]:
     """How the algorithm was set, a line each."""
-    model, point = exam.finding.model, exam.finding.operating_point
-    lines = [f"commit {model.commit}"] if model.commit else []
-    lines += [f"code {model.code}", f"aggregate {exam.finding.aggregate} of a breast's images"]
-    if point is not None:
-        chosen = f"F{point.beta:g} on the {point.chosen_on} women"
-        lines.append(f"operating point {percent(point.threshold)} % (highest {chosen})")
-    return lines
+    model, point = exam.model, exam.operating_point
+    chosen = f"F{point.beta:g} on the {point.chosen_on} women"
+    return [
+        *([f"commit {model.commit}"] if model.commit else []),
+        f"code {model.code}",
+        f"aggregate {exam.aggregate} of a breast's images",
+        f"operating point {percent(point.threshold)} % (highest {chosen})",
+    ]
 
 
 def percent(probability: float) -> str:
@@ -143,7 +144,7 @@ def add_patient_and_study(dataset: Dataset, study: Study) -> None:
 
 def add_device(dataset: Dataset, exam: Exam) -> None:
     """Say what made the object, and that it is for research."""
-    model = exam.finding.model
+    model = exam.model
     dataset.SeriesDescription = NOTICE
     dataset.ContentQualification = "RESEARCH"
     dataset.Manufacturer = MANUFACTURER
@@ -155,13 +156,13 @@ def add_device(dataset: Dataset, exam: Exam) -> None:
 
 def list_evidence(exam: Exam) -> Sequence:
     """The images of the exam, series by series (PS3.3 C.17.2, table C.17-3)."""
-    by_series: dict[str, list[Film]] = {}
-    for film in exam.films:
-        by_series.setdefault(film.series, []).append(film)
+    by_series: dict[str, list[Image]] = {}
+    for image in exam.images:
+        by_series.setdefault(image.series, []).append(image)
     series = []
-    for uid, films in by_series.items():
+    for uid, images in by_series.items():
         one = Dataset()
-        one.ReferencedSOPSequence = Sequence([refer_to(film) for film in films])
+        one.ReferencedSOPSequence = Sequence([refer_to(image) for image in images])
         one.SeriesInstanceUID = uid
         series.append(one)
     study = Dataset()
@@ -170,11 +171,11 @@ def list_evidence(exam: Exam) -> Sequence:
     return Sequence([study])
 
 
-def refer_to(film: Film) -> Dataset:
+def refer_to(image: Image) -> Dataset:
     """A reference to an image."""
     reference = Dataset()
-    reference.ReferencedSOPClassUID = film.sop_class
-    reference.ReferencedSOPInstanceUID = film.instance
+    reference.ReferencedSOPClassUID = image.sop_class
+    reference.ReferencedSOPInstanceUID = image.instance
     return reference
 
 

@@ -9,11 +9,11 @@ import io
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -24,10 +24,19 @@ from pydicom.uid import ExplicitVRLittleEndian
 from mammo.base.errors import UserError
 from mammo.dicom.container import open_content
 from mammo.dicom.errors import UnreadableDicom
+from mammo.dicom.header import OF_THE_OBJECT, Outline, read_outline
+from mammo.dicom.identity import Identity, read_identity
 from mammo.dicom.reader import silence
 from mammo.dicom.values import PARSING, read_items, read_value_or_none
 from mammo.dicom_results.codes import VIEW_MODIFIERS, Code
-from mammo.serving.finding import ExamFinding, ImageFinding
+from mammo.serving.finding import (
+    BreastFinding,
+    ExamFinding,
+    ImageFinding,
+    Model,
+    OperatingPoint,
+    name_exam,
+)
 
 OF_THE_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 OF_THE_STUDY = (
@@ -41,11 +50,12 @@ _OF_AN_IMAGE = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ViewCodeSequence", "PatientOrientation",
     "ImagerPixelSpacing", "PixelSpacing", "BurnedInAnnotation", "LossyImageCompression",
 )  # fmt: skip
-_READ = [Tag(keyword) for keyword in ("SpecificCharacterSet", *COPIED, *_OF_AN_IMAGE)]
+_READ = ("SpecificCharacterSet", *COPIED, *_OF_AN_IMAGE)
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _ORIENTATION = re.compile(r"[APLRHF]{1,3}")
 _MOST_MICROMETERS = 1000.0
+_SIDES = ("R", "L", None)  # as the breasts of a finding are ordered
 
 
 @dataclass(frozen=True)
@@ -65,14 +75,16 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Film:
-    """One image of the exam: what the model found in it, and what its header says."""
+class Image:
+    """One image of the exam, as its header says."""
 
-    finding: ImageFinding
-    content: Path | bytes = field(repr=False)
     sop_class: str
     instance: str
     series: str
+    laterality: str | None  # L or R
+    view: str | None  # a key of mammo.dicom.view.VIEWS
+    rows: int | None  # pixels
+    columns: int | None
     modifiers: tuple[Code, ...]  # of the view
     orientation: tuple[str, str] | None  # where rows and columns point, such as ("A", "L")
     spacing: tuple[float, float] | None  # micrometers: from column to column, from row to row
@@ -81,20 +93,82 @@ class Film:
 
 
 @dataclass(frozen=True)
+class Film:
+    """An image that was read: what its header says, and what the model found in it."""
+
+    image: Image
+    finding: ImageFinding
+    content: Path | bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Exam:
     """An exam's finding with what the headers say of its images."""
 
-    finding: ExamFinding
+    model: Model
+    operating_point: OperatingPoint
+    aggregate: Literal["max", "mean"]  # of a breast's images
+    breasts: tuple[BreastFinding, ...]  # none if no image was read
     study: Study
     films: tuple[Film, ...]  # in the order of the finding's images, each instance once
+    unread: tuple[Image, ...]  # that could not be read, but for their headers
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images: those that were read in front."""
+        return (*(film.image for film in self.films), *self.unread)
 
 
-def read_exam(finding: ExamFinding, sources: Mapping[int, Path | bytes]) -> Exam:
+@dataclass(frozen=True)
+class Unread:
+    """A mammogram that could not be read, whose header says which one it is."""
+
+    content: Path | bytes = field(repr=False)
+    identity: Identity
+    shows: Outline
+
+    @property
+    def exam(self) -> str:
+        """The key of the exam that it belongs to."""
+        return name_exam(self.identity, 0)
+
+
+def group_unread(sources: Iterable[Path | bytes]) -> dict[str, list[Unread]]:
+    """The mammograms among files that could not be read, by the keys of their exams.
+
+    Left out is what no report can tell of: a file whose header is damaged as well, or lacks a UID
+    that a report refers by, and an object of another kind than a mammogram.
+    """
+    silence()
+    found: dict[str, list[Unread]] = {}
+    for source in sources:
+        unread = _read_unread(source)
+        if unread is not None:
+            found.setdefault(unread.exam, []).append(unread)
+    return found
+
+
+def _read_unread(source: Path | bytes) -> Unread | None:
+    try:
+        with open_content(source) as content:
+            unread = Unread(source, read_identity(source), read_outline(content))
+        header = _read_header(source, "")
+        _read_image(header, unread.shows, "")
+        _read_study(header, "")
+    except UserError:
+        return None
+    return unread
+
+
+def read_exam(
+    finding: ExamFinding, sources: Mapping[int, Path | bytes], unread: Sequence[Unread] = ()
+) -> Exam:
     """Read the headers of an exam's images.
 
     Args:
-        finding: of the exam.
+        finding: of the exam; its model has an operating point.
         sources: the file of each image, or its content, by `ImageFinding.number`.
+        unread: images of the exam that could not be read; those of `finding` may be among them.
 
     Raises:
         UserError: a file cannot be read, or its header lacks a UID without which nothing can refer
@@ -104,22 +178,71 @@ def read_exam(finding: ExamFinding, sources: Mapping[int, Path | bytes]) -> Exam
     films: dict[str, Film] = {}
     study = None
     for image in finding.images:
-        header = _read_header(sources[image.number], name_of(image))
-        film = _read_film(header, image, sources[image.number])
-        films.setdefault(film.instance, film)  # the same image may have been given twice
+        source = sources[image.number]
+        header = _read_header(source, name_of(image))
+        shows = Outline(image.laterality, image.view, image.rows, image.columns)
+        described = _read_image(header, shows, name_of(image))
+        # The same image may have been given twice.
+        films.setdefault(described.instance, Film(described, image, source))
         study = study or _read_study(header, name_of(image))
     assert study is not None  # an exam has an image
-    return Exam(finding, study, tuple(films.values()))
+    assert finding.operating_point is not None
+    return Exam(
+        model=finding.model,
+        operating_point=finding.operating_point,
+        aggregate=finding.aggregate,
+        breasts=finding.breasts,
+        study=study,
+        films=tuple(films.values()),
+        unread=_read_images(unread, known=films),
+    )
 
 
-def strip_pixels(source: Path) -> bytes:
-    """A film's header as a file, with what `read_exam` reads of it and nothing else.
+def read_unread_exam(
+    unread: Sequence[Unread],
+    model: Model,
+    operating_point: OperatingPoint,
+    aggregate: Literal["max", "mean"],
+) -> Exam:
+    """Read the headers of an exam none of whose images could be read.
+
+    Args:
+        unread: its images, one at least, as `group_unread` gives them.
+        model: that was to look at them.
+        operating_point: the model's.
+        aggregate: of a breast's images.
+
+    Raises:
+        UserError: a file is not there any more.
+    """
+    silence()
+    study = _read_study(_read_header(unread[0].content, "image"), "image")
+    images = _read_images(unread, known={})
+    return Exam(model, operating_point, aggregate, (), study, (), images)
+
+
+def _read_images(unread: Sequence[Unread], known: Mapping[str, Film]) -> tuple[Image, ...]:
+    """What the headers say of images that could not be read, each instance once: right, left."""
+    images: dict[str, Image] = {}
+    for one in unread:
+        image = _read_image(_read_header(one.content, "image"), one.shows, "image")
+        if image.instance not in known:
+            images.setdefault(image.instance, image)
+    return tuple(sorted(images.values(), key=lambda image: _SIDES.index(image.laterality)))
+
+
+def strip_pixels(source: Path, unread: bool = False) -> bytes:
+    """An image's header as a file, with what this module reads of it and nothing else.
+
+    Args:
+        source: its file.
+        unread: with what says which view it shows, which no finding tells then.
 
     Raises:
         UserError: the file cannot be read.
     """
     silence()
-    header = _read_header(source, "image")
+    header = _read_header(source, "image", (*_READ, *OF_THE_OBJECT) if unread else _READ)
     header.file_meta = FileMetaDataset()
     header.file_meta.MediaStorageSOPClassUID = header.get("SOPClassUID", "")
     header.file_meta.MediaStorageSOPInstanceUID = header.get("SOPInstanceUID", "")
@@ -137,11 +260,12 @@ def name_of(image: ImageFinding) -> str:
     return image.source or f"image {image.number}"
 
 
-def _read_header(source: Path | bytes, name: str) -> Dataset:
+def _read_header(source: Path | bytes, name: str, keywords: Sequence[str] = _READ) -> Dataset:
+    tags = [Tag(keyword) for keyword in keywords]
     try:
         with open_content(source) as content:
             content.seek(0)
-            return pydicom.dcmread(content, specific_tags=_READ, stop_before_pixels=True)
+            return pydicom.dcmread(content, specific_tags=tags, stop_before_pixels=True)
     except UnreadableDicom as error:
         raise UserError(f"{name}: {error.reason}") from None
     except PARSING:
@@ -164,19 +288,20 @@ def _read_study(header: Dataset, name: str) -> Study:
     )
 
 
-def _read_film(header: Dataset, image: ImageFinding, source: Path | bytes) -> Film:
-    name = name_of(image)
+def _read_image(header: Dataset, shows: Outline, name: str) -> Image:
     # The origin's files state their class in the head of the file only.
     of_file = cast(Dataset, header.file_meta)
     where = header if "SOPClassUID" in header else of_file
     keyword = "SOPClassUID" if "SOPClassUID" in header else "MediaStorageSOPClassUID"
     burned_in = _text(header, "BurnedInAnnotation").upper()
-    return Film(
-        finding=image,
-        content=source,
+    return Image(
         sop_class=_uid(where, keyword, name),
         instance=_uid(header, "SOPInstanceUID", name),
         series=_uid(header, "SeriesInstanceUID", name),
+        laterality=shows.laterality,
+        view=shows.view,
+        rows=shows.height,
+        columns=shows.width,
         modifiers=_read_modifiers(header),
         orientation=_read_orientation(header),
         spacing=_read_spacing(header),

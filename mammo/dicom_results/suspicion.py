@@ -1,9 +1,9 @@
-"""Which breasts and views of an exam the reports point at."""
+"""Which breasts and views of an exam the reports point at, and what they say in words."""
 
 from mammo.dicom_results.objects import percent
-from mammo.dicom_results.source import Exam, Film
+from mammo.dicom_results.source import Exam, Film, Image
 from mammo.imaging.geometry import Box
-from mammo.serving.finding import NOTICE, BreastFinding, OperatingPoint
+from mammo.serving.finding import NOTICE, BreastFinding
 
 Point = tuple[float, float]
 
@@ -16,16 +16,16 @@ def list_suspicious(exam: Exam, breast: BreastFinding) -> list[Film]:
     A positive breast has at least one, whether its probability is the highest or the mean of its
     views'.
     """
-    point = exam.finding.operating_point
-    if point is None or breast.decision != "positive":
+    if breast.decision != "positive":
         return []
-    numbers = {image.number for image in breast.images if image.probability >= point.threshold}
+    threshold = exam.operating_point.threshold
+    numbers = {image.number for image in breast.images if image.probability >= threshold}
     return [film for film in exam.films if film.finding.number in numbers]
 
 
 def list_positive(exam: Exam) -> list[list[Film]]:
     """The suspicious views of each positive breast."""
-    found = [list_suspicious(exam, breast) for breast in exam.finding.breasts]
+    found = [list_suspicious(exam, breast) for breast in exam.breasts]
     return [films for films in found if films]
 
 
@@ -40,20 +40,38 @@ def find_outline(film: Film) -> tuple[Point, tuple[Point, ...]]:
     return _middle(image.box), corners_of(image.box)
 
 
-def describe_exam(exam: Exam, point: OperatingPoint) -> str:
-    """The result in a few sentences."""
-    breasts = " ".join(describe_breast(breast, point) for breast in exam.finding.breasts)
-    return f"{NOTICE} {breasts}"
+def describe_exam(exam: Exam) -> str:
+    """The result in a few sentences: first what could not be read, so that nobody misses it."""
+    threshold = exam.operating_point.threshold
+    breasts = (describe_breast(breast, threshold) for breast in exam.breasts)
+    return " ".join([NOTICE, *describe_unread(exam), *breasts])
 
 
-def describe_breast(breast: BreastFinding, point: OperatingPoint) -> str:
+def describe_unread(exam: Exam) -> list[str]:
+    """Which images could not be read, as sentences; none if all could."""
+    if not exam.unread:
+        return []
+    views = ", ".join(map(name_view, exam.unread))
+    if not exam.films:
+        return [f"No image of this exam could be read ({views}). Nothing is said of it."]
+    count = len(exam.unread)
+    images = "1 image" if count == 1 else f"{count} images"
+    return [f"Incomplete: {images} could not be read ({views}). The result is on the others."]
+
+
+def name_view(image: Image) -> str:
+    """What words call a view, such as R MLO."""
+    return " ".join(filter(None, (image.laterality, image.view))) or "unknown view"
+
+
+def describe_breast(breast: BreastFinding, threshold: float) -> str:
     """The result for a breast in a sentence."""
     views = ", ".join(
         f"{image.view or 'unknown view'} {percent(image.probability)} %" for image in breast.images
     )
     return (
         f"{_NAMES[breast.laterality]}: probability of cancer {percent(breast.probability)} % "
-        f"({views}), {breast.decision} at the operating point of {percent(point.threshold)} %."
+        f"({views}), {breast.decision} at the operating point of {percent(threshold)} %."
     )
 
 

@@ -11,9 +11,9 @@ from mammo.base.errors import UserError
 from mammo.dicom_results.cad_report import build_cad_report
 from mammo.dicom_results.capture import SERIES_NUMBERS, build_capture
 from mammo.dicom_results.objects import Moment, Report, find_moment, finish, name_predecessors
-from mammo.dicom_results.source import Exam, read_exam
+from mammo.dicom_results.source import Exam, Unread, read_exam, read_unread_exam
 from mammo.dicom_results.suspicion import list_positive
-from mammo.serving.finding import ExamFinding, OperatingPoint
+from mammo.serving.finding import ExamFinding, Model, OperatingPoint
 
 Kind = Literal["cad", "1500"]
 """The report: a Mammography CAD SR (TID 4000), or a Comprehensive SR (TID 1500)."""
@@ -30,6 +30,7 @@ def write_results(
     made: datetime | None = None,
     predecessors: Sequence[Report] = (),
     pictured: Collection[int] | None = None,
+    unread: Sequence[Unread] = (),
 ) -> Path:
     """Write the results of an exam into a folder of its own.
 
@@ -45,6 +46,8 @@ def write_results(
         predecessors: earlier reports on the exam, whose content this one holds as well.
         pictured: the numbers of the images that may have a picture; the others' sources may lack
             their pixels. Without it, all may.
+        unread: images of the exam that could not be read, by `source.group_unread`: the report
+            tells which.
 
     Returns:
         The exam's folder.
@@ -53,24 +56,64 @@ def write_results(
         UserError: the model has no operating point; or a source cannot be read, or lacks a UID that
             a report needs. Nothing is written then.
     """
-    point = finding.operating_point
-    if point is None:
+    if finding.operating_point is None:
         raise UserError(
             f"exam {finding.key}: the model has no operating point, so that a report could not say "
             "whether there is a finding: take a version that was registered with one"
         )
-    exam = read_exam(finding, sources)
-    moment = find_moment(exam, made)
-    target = folder / finding.key
+    exam = read_exam(finding, sources, unread)
+    return _write(exam, folder / finding.key, kind, made, predecessors, pictured)
+
+
+def write_unread(
+    unread: Sequence[Unread],
+    model: Model,
+    operating_point: OperatingPoint,
+    aggregate: Literal["max", "mean"],
+    folder: Path,
+    kind: Kind = "cad",
+    made: datetime | None = None,
+    predecessors: Sequence[Report] = (),
+) -> Path:
+    """Write the report on an exam none of whose images could be read: that nothing is said of it.
+
+    Args:
+        unread: its images, one at least, by `source.group_unread`.
+        model: that was to look at them.
+        operating_point: the model's.
+        aggregate: of a breast's images.
+        folder: as for `write_results`, and so are `kind`, `made` and `predecessors`.
+        kind: of the report.
+        made: when the report was made.
+        predecessors: earlier reports on the exam.
+
+    Returns:
+        The exam's folder.
+
+    Raises:
+        UserError: a file is not there any more. Nothing is written then.
+    """
+    exam = read_unread_exam(unread, model, operating_point, aggregate)
+    return _write(exam, folder / unread[0].exam, kind, made, predecessors, None)
+
+
+def _write(
+    exam: Exam,
+    target: Path,
+    kind: Kind,
+    made: datetime | None,
+    predecessors: Sequence[Report],
+    pictured: Collection[int] | None,
+) -> Path:
     with fresh_folder(target) as partial:
-        for name, content in _make(exam, point, kind, moment, predecessors, pictured):
+        moment = find_moment(exam, made)
+        for name, content in _make(exam, kind, moment, predecessors, pictured):
             write_bytes(partial / name, content)
     return target
 
 
 def _make(
     exam: Exam,
-    point: OperatingPoint,
     kind: Kind,
     moment: Moment,
     predecessors: Sequence[Report],
@@ -78,7 +121,7 @@ def _make(
 ) -> list[tuple[str, bytes]]:
     """The files, by name."""
     if kind == "cad":
-        report = build_cad_report(exam, point, moment)
+        report = build_cad_report(exam, moment)
     else:
         # highdicom takes two seconds to import.
         from mammo.dicom_results.measurement_report import build_measurement_report
@@ -93,6 +136,6 @@ def _make(
         if pictured is not None and image.number not in pictured:
             continue
         name = "-".join(filter(None, ("capture", image.laterality, image.view, f"{number}")))
-        capture = build_capture(exam, film, point, moment, number)
+        capture = build_capture(exam, film, moment, number)
         files.append((f"{name}.dcm", finish(capture)))
     return files

@@ -101,9 +101,7 @@ class ImageFinding:
     @property
     def exam(self) -> str:
         """The key of the exam that it belongs to."""
-        study, patient = self.identity.study, self.identity.patient
-        alone = f"{self.number}" if study is None and patient is None else ""
-        return hash_ids("exam", study, patient, alone)
+        return name_exam(self.identity, self.number)
 
 
 @dataclass(frozen=True)
@@ -187,6 +185,18 @@ def _decide(probability: float, point: OperatingPoint | None) -> Decision | None
     if point is None:
         return None
     return "positive" if probability >= point.threshold else "negative"
+
+
+def name_exam(identity: Identity, number: int) -> str:
+    """The key of the exam that an image belongs to.
+
+    Args:
+        identity: of the image.
+        number: of its file; it tells exams apart whose headers name neither study nor patient.
+    """
+    study, patient = identity.study, identity.patient
+    alone = f"{number}" if study is None and patient is None else ""
+    return hash_ids("exam", study, patient, alone)
 
 
 def hash_ids(*parts: str | None) -> str:

@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 
 from mammo.base.settings import Preprocess
 from mammo.explanation.overlay import draw_overlay
@@ -26,6 +28,7 @@ from mammo.serving.identity import read_identity
 
 MODEL = Model("mammogram-classifier", 3, "5e" * 32, "c0" * 20, "ab" * 32)
 POINT = OperatingPoint(0.4, 2.0)
+SETTINGS = Preprocess(long_side=512, full_decode=False, max_reject_fraction=0)
 
 
 def make_finding(
@@ -59,7 +62,7 @@ def find_image(
         probability: what the model is to say.
         lesion: where the heat is, in pixels of the stored image.
     """
-    prepared = prepare(file, Preprocess(long_side=512, full_decode=False, max_reject_fraction=0))
+    prepared = prepare(file, SETTINGS)
     placement, about = prepared.placement, prepared.description
     found = find_breast_box(prepared.image)
     assert found is not None
@@ -84,6 +87,20 @@ def find_image(
         region=Region(0.5, corners),
         heatmap=encode_png(draw_overlay(crop, _heat(crop.shape, spot.shift(-found.x1, -found.y1)))),
     )
+
+
+def cut_short(file: Path, target: Path) -> Path:
+    """A copy whose pixel data end too soon, as after a transfer that broke off; its path."""
+    content = file.read_bytes()
+    target.write_bytes(content[: len(content) // 2])
+    return target
+
+
+def spoil(dataset: Dataset) -> Dataset:
+    """The same object with pixel data that are well-formed and no picture."""
+    compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    dataset.PixelData = encapsulate([b"\0" * 64]) if compressed else b"\0" * 64
+    return dataset
 
 
 def _middle(box: Box, share: float) -> Box:

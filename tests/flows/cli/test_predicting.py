@@ -23,6 +23,7 @@ from mammo.base.atomic_files import write_json
 from mammo.datasets.phantom.draw import write_phantoms
 from mammo.serving.finding import NOTICE, read_schema
 from tests.imports import ROOT
+from tests.support.findings import cut_short, spoil
 from tests.support.learning import write_untrained_predictor
 from tests.support.listening import is_stored, journal_of, receiving, store, wait_until
 from tests.support.serving import Server
@@ -111,6 +112,31 @@ def test_each_exam_is_reported_as_dicom_in_its_own_study(
     assert (heat[..., 0] != heat[..., 2]).any()  # it is coloured
 
 
+@pytest.mark.parametrize(("lost", "summary"), [(1, "Not all"), (4, "No")])
+def test_a_report_tells_of_files_that_could_not_be_read(
+    root: Path, tmp_path: Path, lost: int, summary: str
+) -> None:
+    views = sorted(min((root / "data/train_images").iterdir()).glob("*.dcm"))
+    (tmp_path / "exam").mkdir()
+    for number, view in enumerate(views):
+        copy = tmp_path / "exam" / view.name
+        if number < lost:
+            cut_short(view, copy)
+        else:
+            copy.write_bytes(view.read_bytes())
+    result = predict(str(tmp_path / "exam"), "--dicom", str(tmp_path / "sr"), status=1)
+    assert result.stderr.count("cannot be read: ") == lost
+    [exam] = (tmp_path / "sr").iterdir()
+    report = pydicom.dcmread(exam / "mammography-cad-sr.dcm")
+    assert (
+        report.ContentSequence[2]
+        .ConceptCodeSequence[0]
+        .CodeMeaning.startswith(f"{summary} algorithms succeeded")
+    )
+    assert len(report.ContentSequence[1].ContentSequence) == 4
+    assert len(list(exam.glob("capture-*"))) == 4 - lost
+
+
 def test_no_report_is_made_of_a_version_that_decides_nothing(tmp_path: Path) -> None:
     result = predict("data", "--model", "1", "--dicom", str(tmp_path / "sr"), status=2)
     assert "version 1 was registered without an operating point" in result.stderr
@@ -192,6 +218,7 @@ def test_a_study_that_is_sent_to_the_node_comes_back_as_a_report(
 ) -> None:
     woman = min((root / "data/train_images").iterdir())
     datasets = [pydicom.dcmread(file) for file in sorted(woman.glob("*.dcm"))]
+    spoil(datasets[3])
     with receiving() as receiver:
         port, spool = free_port(), tmp_path / "spool"
         command = [sys.executable, "-m", "flows.cli", "listen", str(spool), "--port", f"{port}"]
@@ -209,7 +236,9 @@ def test_a_study_that_is_sent_to_the_node_comes_back_as_a_report(
         assert report.StudyInstanceUID == datasets[0].StudyInstanceUID
         steps = [line["step"] for line in journal_of(spool)]
         assert steps[:6] == ["started", *["received"] * 4, "complete"]
-        assert steps[6:] == ["predicted", *["sent"] * 5, "answered", "ended"]
+        assert steps[6:] == ["unread", "predicted", *["sent"] * 4, "answered", "ended"]
+        library = report.ContentSequence[1].ContentSequence
+        assert len(library) == 4  # the one that could not be read is said to be there
 
 
 @pytest.mark.parametrize(

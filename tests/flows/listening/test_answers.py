@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from flows.listening.answer import Reader, answer
 from flows.listening.deliver import Pauses, Peer, parse_address
@@ -18,12 +19,14 @@ from flows.listening.record import SeenImage, StudyRecord, read_record, write_re
 from flows.listening.spool import Spool, open_spool
 from flows.listening.work import Settings, answer_complete, send_waiting
 from mammo.base.errors import UserError
+from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom_results.write import Kind
 from mammo.imaging.geometry import Box
 from mammo.serving.finding import ImageFinding, Peak, Region
 from mammo.serving.identity import read_identity
 from mammo.serving.intake import Refusal
 from tests.flows.listening.test_killed import references
+from tests.support.findings import spoil
 from tests.support.listening import MODEL, READER, Receiver, examine, journal_of
 from tests.support.markers import needles
 from tests.support.toys import free_port
@@ -157,30 +160,89 @@ def test_another_model_reports_on_what_it_has_seen_and_names_no_predecessor(
     assert "PredecessorDocumentsSequence" not in second
 
 
-def test_an_image_that_cannot_be_read_costs_itself(
-    node: Node, receiver: Receiver, women: list[list[Path]]
-) -> None:
-    def examine_some(files: Sequence[Path]) -> Iterator[ImageFinding | Refusal]:
-        for file, found in zip(files, examine(files), strict=True):
-            yield Refusal("it is damaged") if file.stem in uids(women[0][:1]) else found
+def examine_if_possible(files: Sequence[Path]) -> Iterator[ImageFinding | Refusal]:
+    for file in files:
+        try:
+            yield from examine([file])
+        except UnreadableDicom as error:
+            yield Refusal(error.reason)
 
-    node.reader = replace(READER, examine=examine_some)  # type: ignore[arg-type]
-    node.take(*women[0])
-    node.look()
-    node.send()
-    (report,) = receiver.reports()
-    assert references(report) == uids(women[0][1:])
-    (told,) = [line for line in journal_of(node.spool.folder) if line["step"] == "unread"]
-    assert told["reason"] == "it is damaged"
-    node.reader = READER
-    node.take(*women[0])  # that one is tried again, the others are not
-    node.look()
-    node.send()
-    assert [line["images"] for line in journal_of(node.spool.folder) if "images" in line] == [
-        *(4, 3),
-        *(1, 4),
+
+def say(report: Dataset, name: str) -> str:
+    """The value of the first item of that name, or the words of a text."""
+    for item in report.iterall():
+        for below in item.value if item.keyword == "ContentSequence" else ():
+            names = below.get("ConceptNameCodeSequence")
+            if names and names[0].CodeMeaning == name:
+                found = below.get("ConceptCodeSequence")
+                return str(found[0].CodeMeaning if found else below.TextValue)
+    raise AssertionError(name)
+
+
+@pytest.fixture
+def careful(node: Node) -> Node:
+    """A node whose model meets files that cannot be read."""
+    node.reader = replace(READER, examine=examine_if_possible)  # type: ignore[arg-type]
+    return node
+
+
+def spoiled(file: Path, folder: Path) -> Path:
+    path = folder / file.name
+    spoil(pydicom.dcmread(file)).save_as(path)
+    return path
+
+
+def test_an_image_that_cannot_be_read_costs_itself_and_the_report_says_so(
+    careful: Node, receiver: Receiver, women: list[list[Path]], tmp_path: Path
+) -> None:
+    broken = spoiled(women[0][0], tmp_path)
+    for files in ([broken, *women[0][1:]], [broken], women[0]):
+        careful.take(*files)  # it is tried again, the others are not
+        careful.look()
+        careful.send()
+    told = [line for line in journal_of(careful.spool.folder) if "images" in line]
+    assert [(line["step"], line["images"], line.get("unread")) for line in told] == [
+        *(("complete", 4, None), ("predicted", 3, 1)),
+        ("complete", 1, None),  # and no second report: it would say the same
+        *(("complete", 1, None), ("predicted", 4, None)),
     ]
-    assert references(receiver.reports()[1]) == uids(women[0])
+    first, second = receiver.reports()
+    assert references(first) == references(second) == uids(women[0])
+    summary = "CAD Processing and Findings Summary"
+    assert say(first, summary) == "Not all algorithms succeeded; with findings"
+    assert "1 image could not be read" in say(first, "Impression Description")
+    assert say(second, summary) == "All algorithms succeeded; with findings"
+    (study,) = second.PredecessorDocumentsSequence
+    (document,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert document.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert len(receiver.got) == 2 + 4  # each view has its picture once
+
+
+def test_a_late_image_that_cannot_be_read_is_told_in_a_second_report(
+    careful: Node, receiver: Receiver, women: list[list[Path]], tmp_path: Path
+) -> None:
+    for files in (women[0][1:], [spoiled(women[0][0], tmp_path)]):
+        careful.take(*files)
+        careful.look()
+        careful.send()
+    first, second = receiver.reports()
+    assert references(first) == uids(women[0][1:])
+    assert references(second) == uids(women[0])
+    assert "could not be read" in say(second, "Impression Description")
+    assert "PredecessorDocumentsSequence" in second
+
+
+def test_a_study_of_which_nothing_can_be_read_is_answered_by_a_report_that_says_so(
+    careful: Node, receiver: Receiver, women: list[list[Path]], tmp_path: Path
+) -> None:
+    careful.take(*(spoiled(file, tmp_path) for file in women[0]))
+    careful.look()
+    careful.send()
+    (report,) = (came[0] for came in receiver.got.values())
+    assert references(report) == uids(women[0])
+    summary = say(report, "CAD Processing and Findings Summary")
+    assert summary == "No algorithms succeeded; without findings"
+    assert careful.steps() == ["complete", *["unread"] * 4, "predicted", "sent", "answered"]
 
 
 def test_a_full_disk_keeps_a_study_where_it_is(

@@ -19,9 +19,10 @@ import pydicom
 import pytest
 
 from mammo.dicom_results.objects import Report
-from mammo.dicom_results.write import REPORTS, write_results
+from mammo.dicom_results.source import group_unread
+from mammo.dicom_results.write import REPORTS, write_results, write_unread
 from mammo.serving.finding import ExamFinding
-from tests.support.findings import make_finding, sources_of
+from tests.support.findings import MODEL, POINT, cut_short, make_finding, sources_of
 
 PIXELMED = Path("/usr/share/java/pixelmed.jar")
 PROGRAM = Path("tests/support/ValidateReports.java")
@@ -43,7 +44,10 @@ def needs(*commands: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of exams: with and without findings, one view, real films, no heat, a second report."""
+    """Files of exams: with and without findings, one view, real films, no heat, a second report.
+
+    Some of them have views that could not be read, one has no other.
+    """
     folder = tmp_path_factory.mktemp("results")
     alone = make_finding(phantoms[2][:1], [0.9])
     (breast,) = alone.breasts
@@ -61,12 +65,20 @@ def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory
     for kind in REPORTS:
         path = folder / "second" / kind
         write_results(second, sources_of(second), path, kind, predecessors=[earlier])
+    (folder / "damaged").mkdir()
+    damaged = [cut_short(view, folder / "damaged" / view.name) for view in phantoms[0]]
+    (unread,) = group_unread(damaged).values()
+    for kind in REPORTS:
+        some = make_finding(phantoms[0][:2], [0.9, 0.1])
+        write_results(some, sources_of(some), folder / "some" / kind, kind, unread=unread[2:])
+        write_unread(unread, MODEL, POINT, "max", folder / "nothing" / kind, kind)
+    shutil.rmtree(folder / "damaged")
     return sorted(folder.rglob("*.dcm"))
 
 
 def reports_of(results: list[Path]) -> list[Path]:
     found = [path for path in results if path.name.endswith("-sr.dcm")]
-    assert len(found) == 10
+    assert len(found) == 14
     return found
 
 
@@ -79,9 +91,9 @@ def pixelmed(*files: Path) -> str:
 @pytest.mark.skipif(not PIXELMED.exists(), reason=f"no PixelMed: {APT}")
 def test_pixelmed_finds_no_error_in_templates_order_and_relationships(results: list[Path]) -> None:
     said = pixelmed(*reports_of(results))
-    assert said.count("Found Root Template TID_4000") == 5
-    assert said.count("Found Root Template TID_1500") == 5
-    assert said.count("IOD validation complete") == 10
+    assert said.count("Found Root Template TID_4000") == 7
+    assert said.count("Found Root Template TID_1500") == 7
+    assert said.count("IOD validation complete") == 14
     assert "Error" not in said
     complaints = [line for line in said.splitlines() if "Warning" in line]
     # It takes a region (1410) for a group (1501) too, and says that it may.
