@@ -92,7 +92,6 @@ def answer(
             exam, missing = exams.get(key), unread.get(key, [])
             if not (_has_any(exam, fresh) or _have_any(missing, newly_unread)):
                 continue  # nothing of it is new
-            line: dict[str, object] = {"exam": key}
             before = _find_predecessors(reports, key, reader.model)
             common = built / RESULTS, kind, moment, before
             try:
@@ -104,12 +103,12 @@ def answer(
                     of_images = _find_sources(exam, sources)
                     written = write_results(exam, of_images, *common, fresh, missing)
             except UserError as error:
-                lines.append({"step": "unreported", "exam": exam.key, "reason": str(error)})
+                lines.append({"step": "unreported", "exam": key, "reason": str(error)})
                 continue
             report = _refer_to(written / REPORTS[kind])
             reports[key] = reader.model, report
-            line |= _describe(exam, missing, reader.model)
-            lines.append({"step": "predicted", **line, **_name_reports(report, before, journal)})
+            found = {"exam": key, **_describe(exam, missing, reader.model)}
+            lines.append({"step": "predicted", **found, **_name_reports(report, before, journal)})
         write_record(built / FILE, StudyRecord(images, reports))
         spool.commit(study, built)
     for line in lines:

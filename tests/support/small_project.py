@@ -1,6 +1,7 @@
 """A whole small project in a folder of its own: our code, real git, real DVC, tiny phantoms."""
 
 import functools
+import os
 import shutil
 import subprocess
 import sys
