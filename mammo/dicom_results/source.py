@@ -25,7 +25,6 @@ from mammo.base.errors import UserError
 from mammo.dicom.container import open_content
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import OF_THE_OBJECT, Outline, read_outline
-from mammo.serving.identity import Identity, read_identity
 from mammo.dicom.reader import silence
 from mammo.dicom.values import PARSING, read_items, read_value_or_none
 from mammo.dicom_results.codes import VIEW_MODIFIERS, Code
@@ -37,6 +36,7 @@ from mammo.serving.finding import (
     OperatingPoint,
     name_exam,
 )
+from mammo.serving.identity import Identity, read_identity
 
 OF_THE_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 OF_THE_STUDY = (
