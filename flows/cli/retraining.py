@@ -44,7 +44,12 @@ def retrain(
         preflight.check_committed(root)
         preflight.check_disk(root, 0)
         preflight.check_registry(begin=True)
+        preflight.check_pools(root, pool or ())
+        preflight.check_data(root)
+        preflight.check_tags(root)
         require_prefect()
+        if pool:
+            _check_workers(root, pool)
     with _start_temporary_server():
         from flows.retraining.flow import Summary
         from flows.retraining.flow import retrain as retrain_flow
@@ -54,6 +59,18 @@ def retrain(
     summary = result_of(state)
     assert isinstance(summary, Summary)
     _show_summary(summary)
+
+
+def _check_workers(root: Path, pools: Sequence[str]) -> None:
+    """Make sure that Prefect has a deployment for each pool.
+
+    Raises:
+        UserError: as `check_pools` of `flows.remote.remote_stage`.
+    """
+    from flows.pipeline.graph import read_pipeline
+    from flows.remote.remote_stage import check_pools
+
+    check_pools(root, read_pipeline(root), pools)
 
 
 @contextmanager

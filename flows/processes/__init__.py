@@ -3,4 +3,14 @@
 It imports nothing of ours but `mammo.base`.
 """
 
-__all__ = ["checked", "folder_lock", "follow", "proxies", "reach", "run_dvc", "run_git", "words"]
+__all__ = [
+    "checked",
+    "dvc_remote",
+    "folder_lock",
+    "follow",
+    "proxies",
+    "reach",
+    "run_dvc",
+    "run_git",
+    "words",
+]

@@ -3,12 +3,17 @@
 Without this, their own clients would try again for many minutes and say nothing.
 """
 
+import os
+import socket
 from urllib.parse import urlsplit
 
 from flows.processes import proxies
 from mammo.base.errors import UserError
 
 CONNECT, ANSWER = 3.0, 6.0  # seconds; ten are too many
+
+_GREETINGS = {"postgresql": b"\0\0\0\x08\x04\xd2\x16\x2f", "mysql": b""}
+"""What makes a database say something: PostgreSQL's SSLRequest; MySQL's speaks first."""
 
 _NO_SERVER = (502, 503, 504)  # what a proxy answers if the server behind it does not
 
@@ -36,7 +41,7 @@ def require_server(uri: str, name: str) -> None:
     Raises:
         UserError: if it does not.
     """
-    if said := _describe_silence(f"{uri.rstrip('/')}/health"):
+    if said := describe_silence(f"{uri.rstrip('/')}/health"):
         raise UserError(f"{name} at {uri} failed ({said}); once it is back, run this again")
 
 
@@ -46,17 +51,19 @@ def require_prefect() -> None:
     Raises:
         UserError: if it does not.
     """
-    from prefect.settings import PREFECT_API_URL
+    # To import Prefect takes a second, which is for its other settings only.
+    if not (uri := os.environ.get("PREFECT_API_URL")):
+        from prefect.settings import PREFECT_API_URL
 
-    uri = PREFECT_API_URL.value()
-    if uri and (said := _describe_silence(f"{uri.rstrip('/')}/health")):
+        uri = PREFECT_API_URL.value()
+    if uri and (said := describe_silence(f"{uri.rstrip('/')}/health")):
         raise UserError(
             f"Prefect at {uri} failed ({said}); once it is back, run this again, or without "
             f"PREFECT_API_URL for a temporary server"
         )
 
 
-def _describe_silence(address: str) -> str:
+def describe_silence(address: str) -> str:
     """Why there is no answer, in words; empty if there is an answer, whatever it is."""
     import requests  # not for every command
 
@@ -72,6 +79,41 @@ def _describe_silence(address: str) -> str:
     except requests.RequestException as error:
         said = _find_cause(error)
     return said + proxies.describe_proxies()
+
+
+def describe_no_connection(host: str, port: int) -> str:
+    """Why a host takes no connection, in words; empty if it takes one."""
+    try:
+        socket.create_connection((host, port), CONNECT).close()
+    except OSError as error:
+        return f"{host}, port {port}: {error}"
+    return ""
+
+
+def require_database(kind: str, host: str, port: int) -> None:
+    """Make sure that a database server answers.
+
+    Args:
+        kind: `postgresql`, `mysql`, or another one, of which only a connection is asked.
+        host: its name.
+        port: its port.
+
+    Raises:
+        UserError: within ten seconds, if it does not.
+    """
+    try:
+        with socket.create_connection((host, port), CONNECT) as connection:
+            connection.settimeout(ANSWER)
+            if kind in _GREETINGS:
+                connection.sendall(_GREETINGS[kind])
+                if not connection.recv(1):
+                    raise ConnectionError("it ended the connection")
+    except OSError as error:
+        said = "no answer came in time" if isinstance(error, TimeoutError) else error
+        raise UserError(
+            f"the registry's database at {host} does not answer ({said}); once it is back, run "
+            f"this again"
+        ) from None
 
 
 def _find_cause(error: BaseException) -> str:

@@ -1,6 +1,7 @@
-"""Small helpers that several rooms share: progress, lists in messages, hashes of files."""
+"""Small helpers that several rooms share: progress, parts of messages, hashes of files."""
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,14 @@ def shorten_list(names: list[str]) -> str:
     """The first SHOWN names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def advise_install(package: str) -> str:
+    """How to add a package that the lock does not have, without moving those that it pins.
+
+    Not what libraries advise, such as `pip install 'dvc[s3]'`: it would replace pinned packages.
+    """
+    return f"run `uv pip install --constraint requirements.lock {shlex.quote(package)}`"
 
 
 def md5_of(path: Path) -> str:

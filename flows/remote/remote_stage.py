@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.pipeline.graph import Fate, Outcome, Stage, repro
+from flows.pipeline.graph import Fate, Outcome, Stage, repro, require_pools
 from flows.pipeline.lock_and_cache import LockEntry
 from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, require_remote
 from flows.processes.checked import Readable
@@ -43,10 +43,7 @@ def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> No
     """
     if not pools:
         return
-    wanted = sorted({stage.meta.pool for stage in stages})
-    for pool in pools:
-        if pool not in wanted:
-            raise UserError(f"no stage of dvc.yaml wants the pool {pool}, only {', '.join(wanted)}")
+    require_pools(stages, pools)
     require_remote(root)
     if not PREFECT_API_URL.value():
         raise UserError(

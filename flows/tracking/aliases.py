@@ -154,6 +154,22 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
     Raises:
         UserError: if there is no champion to return to.
     """
+    champion, previous = find_previous()
+    move(CHAMPION, previous, who, why, "rolled back")
+    further = _champion_before(previous)
+    if further is None:
+        remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")
+    else:
+        move(PREVIOUS, further, who, f"was champion before version {previous}")
+    return champion, previous
+
+
+def find_previous() -> tuple[int, int]:
+    """The champion, and the version that a rollback returns to.
+
+    Raises:
+        UserError: if there is no champion to return to.
+    """
     now = read_current()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
     if previous is not None and registry.find(previous) is None:
@@ -170,12 +186,6 @@ def roll_back(who: str, why: str) -> tuple[int, int]:
             f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
             f'rolled back since; make one champion with `mammoflow promote N --reason "..."`'
         )
-    move(CHAMPION, previous, who, why, "rolled back")
-    further = _champion_before(previous)
-    if further is None:
-        remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")
-    else:
-        move(PREVIOUS, further, who, f"was champion before version {previous}")
     return champion, previous
 
 

@@ -1,6 +1,5 @@
 """The registered model in MLflow: its versions, and the records that each version's run keeps."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -12,19 +11,17 @@ from pydantic import ValidationError
 from requests import RequestException
 
 from flows.pipeline.lock_and_cache import data_out
-from flows.processes.checked import ModelName, RunId, checked
+from flows.processes.checked import RunId, checked
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses
+from flows.tracking.names import DEFAULT_MODEL
+from flows.tracking.names import MODEL as MODEL  # others take it from here
 from mammo.base.errors import UserError
 from mammoflow_artifacts import sqlite_file
 
-DEFAULT_MODEL = "mammogram-classifier"
-"""The model's name where nobody has chosen another."""
-
-MODEL = checked(ModelName, os.environ.get("MAMMOFLOW_MODEL") or DEFAULT_MODEL, "MAMMOFLOW_MODEL")
 EXPERIMENT = "mammoflow" if MODEL == DEFAULT_MODEL else f"mammoflow {MODEL}"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
