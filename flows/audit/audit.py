@@ -73,7 +73,8 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
         say: reports the progress.
 
     Raises:
-        UserError: if there is no such version, its run is gone, or MLflow does not answer.
+        UserError: if there is no such version, its run is gone, MLflow or git's remote does not
+            answer, or DVC's remote is needed and cannot be used from here: that is no verdict.
     """
     require_mlflow()
     addresses.mend(root)
@@ -224,7 +225,8 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
     """Fetch what DVC's cache lacks of data and outs, and check the bytes of all.
 
     Raises:
-        UserError: if the disk has no room for what this and the re-run need.
+        UserError: if the disk has no room for what this and the re-run need; or if the remote is
+            needed and cannot be used from here, which says nothing of the version.
     """
     _say_needs(subject, quick, say)
     # Besides the data.
@@ -234,7 +236,11 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
         for path, top in {**dict([subject.data]), **tracked}.items()
         for _, md5 in subject.cache.objects(path, top)
     )
-    unusable = "" if complete else fetch_objects(subject.folder, [], say)
+    if not complete and (unusable := fetch_objects(subject.folder, [], say)):
+        raise UserError(
+            f"version {subject.version.version} cannot be audited from here: DVC's cache lacks some"
+            f" of its files, and {unusable}; once that is mended, run this again"
+        )
     say("checking the bytes of data and outs in DVC's cache")
     return check(
         "provenance",
@@ -245,7 +251,6 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             subject.data,
             tracked,
             _counter(say),
-            unusable,
             read_pretraining_data(subject.folder),
         ),
     )

@@ -47,7 +47,7 @@ def audit(
             check_writable(report)
         preflight.check_registry()
         if not quick:
-            preflight.check_remote(root)
+            preflight.check_objects(root, version)
     from flows.audit.audit import audit as audit_version
     from flows.audit.record import EXIT_STATUS
 

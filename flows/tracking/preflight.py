@@ -112,6 +112,39 @@ def check_remote(root: Path) -> None:
     require_default_remote(root)
 
 
+def check_objects(root: Path, version: str) -> None:
+    """Make sure that DVC's remote can be used, unless the cache has what an audit asks it for.
+
+    Args:
+        root: the clone.
+        version: a number; of an alias, only the registry knows what it names.
+
+    Raises:
+        UserError: within ten seconds, if it cannot.
+    """
+    if not (version.isdecimal() and _is_cached(root, int(version))):
+        check_remote(root)
+
+
+def _is_cached(root: Path, version: int) -> bool:
+    """Whether DVC's cache has the data and outs of a version that this clone has the tag of."""
+    from flows.pipeline.lock_and_cache import data_out, open_cache, outs_of, read_lock
+    from flows.snapshots.snapshot import read_tag
+    from flows.tracking.names import git_tag
+
+    try:
+        snapshot = read_tag(root, git_tag(version))
+        objects = {**outs_of(read_lock(snapshot)), **dict([data_out(snapshot)])}
+        cache = open_cache(root)
+        return all(
+            cache.path(md5).exists()
+            for path, top in objects.items()
+            for _, md5 in cache.objects(path, top)
+        )
+    except UserError:
+        return False  # no such tag, or records that the audit says more about
+
+
 def check_tags(root: Path) -> None:
     """Make sure that git has no tags of another registry's versions; `check_registry` comes first.
 
