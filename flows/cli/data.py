@@ -31,8 +31,7 @@ def check(
     Exits with 1 if something must be mended, with 2 if it cannot begin.
     """
     with one_sentence(status=2):
-        preflight.check_folder(Path.cwd())  # its settings say how images are read
-        settings = load_params().preprocess
+        settings = load_params().preprocess  # it says how images are read
         check_readable(folder)
     from mammo.base.processor import available_cores
     from mammo.datasets.check import check_data

@@ -19,7 +19,7 @@ from rich.text import Text
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import one_sentence, result_of, without_traceback
 from flows.cli.promotion import show_promotion
-from flows.processes.reach import require_prefect
+from flows.processes.reach import require_prefect, require_shared_prefect
 from flows.tracking import preflight
 
 app = typer.Typer()
@@ -47,9 +47,11 @@ def retrain(
         preflight.check_pools(root, pool or ())
         preflight.check_data(root)
         preflight.check_tags(root)
-        require_prefect()
         if pool:
+            require_shared_prefect()
             _check_workers(root, pool)
+        else:
+            require_prefect()
     with _start_temporary_server():
         from flows.retraining.flow import Summary
         from flows.retraining.flow import retrain as retrain_flow

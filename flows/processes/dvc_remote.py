@@ -108,11 +108,11 @@ def _ask_ssh(remote: Remote) -> str:
     """As `_find_fault`, of an SSH server; by the person's own configuration of ssh."""
     parts = urlsplit(remote.url)
     host = str(remote.settings.get("host") or parts.hostname or "")
-    port = remote.settings.get("port") or parts.port
     named = _read_ssh_config(host)
     if {"proxyjump", "proxycommand"} & named.keys():
         return ""  # there is another machine in between
-    return describe_no_connection(named.get("hostname", host), int(port or named.get("port", 22)))
+    port = remote.settings.get("port") or parts.port or named.get("port") or 22
+    return describe_no_connection(named.get("hostname", host), int(port))
 
 
 def _read_ssh_config(host: str) -> dict[str, str]:

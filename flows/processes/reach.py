@@ -8,6 +8,7 @@ import socket
 from urllib.parse import urlsplit
 
 from flows.processes import proxies
+from flows.processes.words import hide_password
 from mammo.base.errors import UserError
 
 CONNECT, ANSWER = 3.0, 6.0  # seconds; ten are too many
@@ -42,7 +43,8 @@ def require_server(uri: str, name: str) -> None:
         UserError: if it does not.
     """
     if said := describe_silence(f"{uri.rstrip('/')}/health"):
-        raise UserError(f"{name} at {uri} failed ({said}); once it is back, run this again")
+        where = hide_password(uri)
+        raise UserError(f"{name} at {where} failed ({said}); once it is back, run this again")
 
 
 def require_prefect() -> None:
@@ -51,16 +53,35 @@ def require_prefect() -> None:
     Raises:
         UserError: if it does not.
     """
-    # To import Prefect takes a second, which is for its other settings only.
-    if not (uri := os.environ.get("PREFECT_API_URL")):
-        from prefect.settings import PREFECT_API_URL
-
-        uri = PREFECT_API_URL.value()
+    uri = _find_prefect()
     if uri and (said := describe_silence(f"{uri.rstrip('/')}/health")):
         raise UserError(
             f"Prefect at {uri} failed ({said}); once it is back, run this again, or without "
             f"PREFECT_API_URL for a temporary server"
         )
+
+
+def require_shared_prefect() -> None:
+    """Make sure that there is a Prefect server that workers know, too.
+
+    Raises:
+        UserError: if there is only a temporary one, or it does not answer.
+    """
+    if not _find_prefect():
+        raise UserError(
+            "stages in a pool need a Prefect server that their workers know: run `mammoflow up`, "
+            "and set PREFECT_API_URL to the address that it prints"
+        )
+    require_prefect()
+
+
+def _find_prefect() -> str | None:
+    """The address of Prefect's server, if one is set."""
+    if named := os.environ.get("PREFECT_API_URL"):
+        return named  # to import Prefect takes a second, and its other settings give way to this
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
 
 
 def describe_silence(address: str) -> str:

@@ -1,6 +1,7 @@
 """Small helpers that several rooms share: progress, parts of messages, hashes of files."""
 
 import hashlib
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,11 @@ def shorten_list(names: list[str]) -> str:
     """The first SHOWN names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def hide_password(address: str) -> str:
+    """An address as others may read it: without the name and the password before the host."""
+    return re.sub(r"//[^/@]*@", "//", address)
 
 
 def advise_install(package: str) -> str:

@@ -36,7 +36,7 @@ from flows.processes.checked import printable
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import NoAnswerError, fetch, git, remotes, succeeds
-from flows.processes.words import Say
+from flows.processes.words import Say, hide_password
 from flows.publishing.push_objects import Answer
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.tracking.register import COMPLETION_TAG, git_tag
@@ -313,4 +313,4 @@ def _address(url: str) -> str:
     """An address that others may read, without a password; empty for a path of this machine."""
     if not re.match(r"[\w+.-]+://|[\w.-]+@?[\w.-]*:(?!/?/)", url) or url.startswith("file:"):
         return ""
-    return f" ({re.sub(r'//[^/@]*@', '//', url)})"
+    return f" ({hide_password(url)})"

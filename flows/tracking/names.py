@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flows.processes.checked import ModelName, checked
 from flows.processes.run_git import git, remotes
+from flows.processes.words import hide_password
 from mammo.base.errors import UserError
 
 DEFAULT_MODEL = "mammogram-classifier"
@@ -45,7 +46,7 @@ def require_own_tags(root: Path, highest: int, registry: str) -> None:
     if strange:
         named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
         raise UserError(
-            f"git has the tag {named}, and the registry {registry} has no such "
+            f"git has the tag {named}, and the registry {hide_password(registry)} has no such "
             f"version of {MODEL}: those were registered elsewhere. Use that registry "
             f"(MLFLOW_TRACKING_URI), or give your model a name of its own (`mammoflow --model NAME "
             f"...` or MAMMOFLOW_MODEL), or, if that registry is gone for good, delete the tags"

@@ -88,17 +88,19 @@ def check_pools(root: Path, pools: Sequence[str]) -> None:
     """Make sure that stages want these pools; whether they have workers, Prefect must be asked.
 
     Raises:
-        UserError: if none does.
+        UserError: if none does, or there is no remote of DVC's, through which files are exchanged.
     """
     if not pools:
         return
     from flows.pipeline.graph import read_pipeline, require_pools  # it imports DVC
+    from flows.pipeline.transfer import require_remote
 
     try:
         stages = read_pipeline(root)
     except UserError:
         return  # a retrain says so, once it has mended a dvc.lock that was cut short
     require_pools(stages, pools)
+    require_remote(root)
 
 
 def check_remote(root: Path) -> None:

@@ -9,11 +9,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.pipeline.lock_and_cache import data_out
 from flows.processes.checked import RunId, checked
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
+from flows.processes.words import hide_password
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses
@@ -29,8 +31,8 @@ PREVIOUS = "previous"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
 
-FAULTS = (MlflowException, RequestException)
-"""What MLflow raises if it fails or cannot be reached."""
+FAULTS = (MlflowException, RequestException, SQLAlchemyError)
+"""What MLflow raises if it fails or cannot be reached; the last of its database, as it opens it."""
 
 EXPECTED = (UserError, CommandError, *FAULTS)
 """What a flow reports as one sentence, by `describe_error`, instead of raising it."""
@@ -68,7 +70,8 @@ def describe_error(error: Exception) -> str:
     if not isinstance(error, FAULTS):
         return str(error)
     said = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"MLflow at {mlflow.get_tracking_uri()} failed ({said}); once it is back, run this again"
+    where = hide_password(mlflow.get_tracking_uri())
+    return f"MLflow at {where} failed ({said}); once it is back, run this again"
 
 
 def run_of(version: ModelVersion) -> str:
