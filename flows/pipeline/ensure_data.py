@@ -70,7 +70,9 @@ def require_same_data(root: Path) -> None:
     read_data_file(root)
     if (root / DATA).exists():
         with Repo(str(root)) as repo:
-            if _find_out(repo, root).changed_checksum():
+            out = _find_out(repo, root)
+            out.use_cache = False  # or DVC would put the list of the files there into its cache
+            if out.changed_checksum():
                 raise UserError(_DIFFERENT)
 
 

@@ -184,20 +184,41 @@ def check_registry(begin: bool = False) -> None:
 
 
 def check_database(store: str, variable: str) -> None:
-    """Make sure that Python can speak with a database, and that its server, if any, answers.
+    """Make sure that Python can speak with a database, and that its server, if any, lets us in.
+
+    MLflow itself would try ten times, for minutes, whatever the reason.
 
     Args:
         store: its address.
         variable: of the environment, which holds the address, for the message.
 
     Raises:
-        UserError: within ten seconds, naming the package that is missing, or the server.
+        UserError: within ten seconds, naming the package that is missing or the server, or with
+            the reason that it gives.
     """
     _check_driver(store, variable)
     parts = urlsplit(store)
     kind = parts.scheme.partition("+")[0]
     if kind in _PORTS and parts.hostname:
         require_database(kind, parts.hostname, parts.port or _PORTS[kind])
+        _log_in(store, parts.hostname)
+
+
+def _log_in(store: str, host: str) -> None:
+    """Connect with a database once, by name and password.
+
+    Raises:
+        UserError: with the reason why it does not let us in.
+    """
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        create_engine(store, poolclass=NullPool).connect().close()
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise UserError(f"the registry's database at {host} cannot be used: {reason}") from None
 
 
 def _check_driver(store: str, variable: str) -> None:

@@ -1,6 +1,7 @@
 """What cannot begin is told at once: exit status 2, one sentence, and nothing was made."""
 
 import resource
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -81,17 +83,32 @@ def test_every_command_is_in_one_of_the_tables() -> None:
     assert found == NEEDS.keys() | ELSEWHERE.keys()
 
 
-@pytest.fixture
-def root(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with what the preflight looks for; no registry, no server."""
+    project = tmp_path_factory.mktemp("made") / "project"
+    (project / "mammo").mkdir(parents=True)
+    git(project, "init", "-q", "-b", "main")
+    git(project, "config", "user.name", "Tester")
+    git(project, "config", "user.email", "tester@localhost")
+    Repo.init(str(project)).close()
+    (project / "mammo" / "science.py").write_text("ANSWER = 42\n")
     (project / "dvc.yaml").write_text("stages:\n  one:\n    cmd: 'true'\n    meta: {pool: gpu}\n")
     for name in ("params.yaml", "plan.yaml", "prefect.yaml"):
-        (project / name).write_text((ROOT / name).read_text())
-    (project / "data.dvc").write_text(f"outs:\n- {{md5: {'0' * 32}.dir, path: data}}\n")
+        shutil.copyfile(ROOT / name, project / name)
+    out = f"{{md5: {'0' * 32}.dir, hash: md5, path: data}}"
+    (project / "data.dvc").write_text(f"outs:\n- {out}\n")
     (project / "dvc.lock").write_text("schema: '2.0'\n")
     (project / "new_exams").mkdir()
     git(project, "add", "-A")
     git(project, "commit", "-qm", "a project")
+    return project
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, in which the command is started."""
+    project = Path(shutil.copytree(made, tmp_path / "project"))
     monkeypatch.chdir(project)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
