@@ -456,7 +456,7 @@ def test_a_folder_that_dvc_can_make_is_a_remote(root: Path, tmp_path: Path) -> N
         (("gc",), "there is no registry"),
         (("audit", "1"), "there is no registry"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "told",
 )
 def test_it_takes_less_than_two_seconds(
     root: Path, arguments: tuple[str, ...], sentence: str
