@@ -81,7 +81,8 @@ def _find_prefect() -> str | None:
         return named  # to import Prefect takes a second, and its other settings give way to this
     from prefect.settings import PREFECT_API_URL
 
-    return PREFECT_API_URL.value()
+    address: str | None = PREFECT_API_URL.value()
+    return address
 
 
 def describe_silence(address: str) -> str:
