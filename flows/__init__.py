@@ -24,6 +24,8 @@ _DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db",
     "GIT_PYTHON_REFRESH": "quiet",
+    # Seconds. Without it a database that takes connections and says nothing is waited for for ever.
+    "PGCONNECT_TIMEOUT": "5",
 }
 
 # An empty value says as little as none: what starts us may set every variable that it knows. MLflow

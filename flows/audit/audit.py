@@ -72,7 +72,8 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
         say: reports the progress.
 
     Raises:
-        UserError: if there is no such version, its run is gone, or MLflow does not answer.
+        UserError: if there is no such version, its run is gone, MLflow or git's remote does not
+            answer, or DVC's remote is needed and cannot be used from here: that is no verdict.
     """
     require_mlflow()
     addresses.mend(root)
@@ -223,7 +224,8 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
     """Fetch what DVC's cache lacks of data and outs, and check the bytes of all.
 
     Raises:
-        UserError: if the disk has no room for what this and the re-run need.
+        UserError: if the disk has no room for what this and the re-run need; or if the remote is
+            needed and cannot be used from here, which says nothing of the version.
     """
     _say_needs(subject, quick, say)
     complete = all(
@@ -231,7 +233,11 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
         for path, top in subject.objects.items()
         for _, md5 in subject.cache.objects(path, top)
     )
-    unusable = "" if complete else fetch_objects(subject.folder, [], say)
+    if not complete and (unusable := fetch_objects(subject.folder, [], say)):
+        raise UserError(
+            f"version {subject.version.version} cannot be audited from here: DVC's cache lacks some"
+            f" of its files, and {unusable}; once that is mended, run this again"
+        )
     say("checking the bytes of data and outs in DVC's cache")
     return check(
         "provenance",
@@ -242,7 +248,6 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             subject.data,
             {path: md5 for path, md5 in subject.objects.items() if path != subject.data[0]},
             _counter(say),
-            unusable,
             read_pretraining_data(subject.folder),
         ),
     )

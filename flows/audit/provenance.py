@@ -221,7 +221,6 @@ def check_cached_bytes(
     data: tuple[str, str],
     outs: Mapping[str, str],
     on_file: Callable[[], None],
-    unusable: str = "",
     unnamed: Container[str] = (),
 ) -> Iterator[Finding]:
     """Find files that a hash of data.dvc or dvc.lock names and that the cache lacks or damaged.
@@ -232,7 +231,6 @@ def check_cached_bytes(
         data: the data's folder and its hash.
         outs: those of the stages, and their hashes.
         on_file: called after each file.
-        unusable: why a remote could not be asked; empty if it could.
         unnamed: those of `outs` whose files no sentence may name.
     """
     known = _find_known_files(cache, *data)
@@ -252,9 +250,6 @@ def check_cached_bytes(
             yield wrong(f"DVC's cache holds other bytes than the recorded hash says: {names}")
     if gone:
         names = shorten_list(_choose_quotable(gone, data[0], known))
-        if unusable:
-            yield missing(f"DVC's cache lacks {names}, and {unusable}")
-            return
         yield missing(
             f"neither DVC's cache nor a remote has {names}: run `mammoflow publish "
             f"{version.version}` where it was registered, and `dvc remote add -d NAME URL` in this "

@@ -46,6 +46,8 @@ def audit(
         if report is not None:
             check_writable(report)
         preflight.check_registry()
+        if not quick:
+            preflight.check_objects(root, version)
     from flows.audit.audit import audit as audit_version
     from flows.audit.record import EXIT_STATUS
 
@@ -94,8 +96,9 @@ def audits(
     from flows.audit.history import history
     from flows.tracking.find_version import find_version
 
-    with one_sentence():
+    with one_sentence(status=2):
         found = find_version(version)
+    with one_sentence():
         kept = history(found)
     table = Table(title=f"Audits of version {found.version}", title_justify="left")
     for name in ("when (UTC)", "who", "where", "how", "verdict", "report"):
@@ -119,21 +122,24 @@ def publish(
     """Push what others need to audit versions: git tags, data, outs, and the signed evidence.
 
     It asks whether it is there. A retrain does so for the version that it registers. Exits with 1
-    if something cannot be had.
+    if something cannot be had, with 2 if it cannot begin.
     """
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
+        preflight.check_remote(Path.cwd())
     from flows.evidence.signing import publish_ledger
     from flows.publishing.publish import describe_publication
     from flows.publishing.publish import publish as publish_version
     from flows.tracking.registry import MODEL, find
 
-    complete = True
-    with one_sentence():
+    with one_sentence(status=2):
         for version in versions:
             if find(version) is None:
                 raise UserError(f"the registry has no {MODEL} version {version}")
+    complete = True
+    with one_sentence():
+        for version in versions:
             found = publish_version(Path.cwd(), version, say)
             say(describe_publication(found))
             complete = complete and found.complete
@@ -149,10 +155,12 @@ def fingerprint() -> None:
 
     On a machine with the same hashes a model comes out the same, bit for bit.
     """
+    with one_sentence(status=2):
+        preflight.check_folder(Path.cwd())
+        load_params()  # says what is wrong with it better than a child that fails
     from flows.tracking.arithmetic import measure
 
     with one_sentence():
-        load_params()  # says what is wrong with it better than a child that fails
         found = measure(Path.cwd())
     table = Table(title="Arithmetic", title_justify="left")
     for name in ("family", "hash"):

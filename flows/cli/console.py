@@ -28,7 +28,7 @@ def one_sentence(status: int = 1) -> Iterator[None]:
         # Not for every command: it imports MLflow, which takes seconds.
         from flows.tracking import registry
 
-        if not isinstance(error, registry.FAULTS):
+        if not isinstance(error, registry.EXPECTED):
             raise
         say(f"error: {registry.describe_error(error)}", err=True)
         raise typer.Exit(status) from None
@@ -57,6 +57,40 @@ def check_writable(folder: Path) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"{folder}: no file can be written there: name another folder")
+
+
+def check_new(folder: Path) -> None:
+    """Make sure, before any work, that a folder can be made; nothing is created.
+
+    Raises:
+        UserError: if it is there already, or cannot be made.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: it is there already: name a new folder")
+    check_writable(folder)
+
+
+def check_empty(folder: Path) -> None:
+    """Make sure, before any work, that a folder can be made, or is there and empty.
+
+    Raises:
+        UserError: if there is something in it, or it cannot be written.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: there is something in it already; name a new folder")
+    check_writable(folder)
+
+
+def check_readable(folder: Path) -> None:
+    """Make sure, before any work, that there is a folder to read.
+
+    Raises:
+        UserError: if there is none, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{folder}: it cannot be read: check its permissions")
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

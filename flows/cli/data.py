@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import one_sentence, unwind_at_sigterm
+from flows.cli.console import check_new, check_readable, one_sentence, unwind_at_sigterm
+from flows.tracking import preflight
 from mammo.base.settings import load_params
 
 EXAMPLES = 5
@@ -27,13 +28,16 @@ def check(
 ) -> None:
     """Look at every table and file as training would, before `dvc add`; changes nothing.
 
-    Exits with 1 if something must be mended.
+    Exits with 1 if something must be mended, with 2 if it cannot begin.
     """
+    with one_sentence(status=2):
+        settings = load_params().preprocess  # it says how images are read
+        check_readable(folder)
     from mammo.base.processor import available_cores
     from mammo.datasets.check import check_data
 
     with one_sentence():
-        checked = check_data(folder, load_params().preprocess, available_cores())
+        checked = check_data(folder, settings, available_cores())
     console = Console()
     for mend, title in ((True, "To be mended"), (False, "To be known")):
         findings = [finding for finding in checked.findings if finding.mend is mend]
@@ -65,6 +69,8 @@ def phantom(
     folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
 ) -> None:
     """Write the sample: deterministic digital phantoms as DICOM."""
+    with one_sentence(status=2):
+        check_new(folder)
     from mammo.datasets.phantom.draw import write_phantoms
 
     with one_sentence():
@@ -77,6 +83,7 @@ def mini_mias(
     folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
 ) -> None:
     """Turn the mini-MIAS films (research use only) into our layout."""
+    _check_folders(source, folder)
     from mammo.datasets.mini_mias import convert_mini_mias
 
     with one_sentence():
@@ -89,6 +96,7 @@ def cbis_ddsm(
     folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
 ) -> None:
     """Turn CBIS-DDSM, of The Cancer Imaging Archive, into our layout."""
+    _check_folders(source, folder)
     from mammo.datasets.cbis_ddsm import convert_cbis_ddsm
 
     with one_sentence():
@@ -101,10 +109,18 @@ def cbis_masses(
     folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
 ) -> None:
     """Turn crops of masses by class into what a pretraining takes."""
+    _check_folders(source, folder)
     from mammo.datasets.cbis_masses import convert_cbis_masses
 
     with one_sentence():
         convert_cbis_masses(source, folder)
+
+
+def _check_folders(source: Path, folder: Path) -> None:
+    """Look, before anything is read, whether one folder can be made of another; exit with 2."""
+    with one_sentence(status=2):
+        check_readable(source)
+        check_new(folder)
 
 
 @app.command("add")
@@ -112,6 +128,11 @@ def add(
     folder: Annotated[Path, typer.Argument(help="New exams, in the layout of data/.")],
 ) -> None:
     """Merge new exams into data/, all or none of them, and version it with DVC."""
+    with one_sentence(status=2):
+        preflight.check_clone(Path.cwd())
+        check_readable(folder)
+        preflight.check_disk(Path.cwd(), 0)
+        preflight.check_data(Path.cwd())
     from flows.pipeline.add_data import add_data
 
     unwind_at_sigterm()

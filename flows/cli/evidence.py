@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import check_writable, one_sentence, say
+from flows.cli.console import check_empty, one_sentence, say
 from flows.tracking import preflight
 from mammo.base.errors import UserError
 
@@ -57,14 +57,15 @@ def documents(
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
         if out is not None:
-            check_writable(out)
+            check_empty(out)
         preflight.check_registry()
     from flows.documents.keep import keep_documents, make_documents, write_documents
     from flows.evidence.signing import publish_ledger
     from flows.tracking.find_version import find_version
 
-    with one_sentence():
+    with one_sentence(status=2):
         found = find_version(version)
+    with one_sentence():
         if out is not None:
             papers = make_documents(Path.cwd(), found)
             write_documents(papers, out)
@@ -84,10 +85,10 @@ def new(
     role: Annotated[str, typer.Option(help="What it may sign: builder, approver or auditor.")],
 ) -> None:
     """Make an Ed25519 key: the private half outside the clone, the public half in keys/."""
-    from flows.evidence.keys import ask_passphrase, make_key
-
-    with one_sentence():
+    with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
+        from flows.evidence.keys import ask_passphrase, make_key
+
         passphrase = ask_passphrase(confirm=True, what=f"the new key {name}, or nothing")
         made, private = make_key(Path.cwd(), name, role, passphrase)
     kept = "encrypted" if passphrase else "not encrypted"
@@ -99,10 +100,10 @@ def new(
 @keys.command("list")
 def list_all() -> None:
     """List the public keys of keys/."""
-    from flows.evidence.keys import describe_key, list_keys
-
-    with one_sentence():
+    with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
+        from flows.evidence.keys import describe_key, list_keys
+
         found = list_keys(Path.cwd())
     for key in found:
         say(describe_key(key))
@@ -118,10 +119,10 @@ def withdraw(
     ] = None,
 ) -> None:
     """Withdraw a public key: what it signs from that time on does not count."""
-    from flows.evidence.keys import describe_key, withdraw_key
-
-    with one_sentence():
+    with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
+        from flows.evidence.keys import describe_key, withdraw_key
+
         when = since.replace(tzinfo=UTC) if since is not None else datetime.now(UTC)
         found = withdraw_key(Path.cwd(), name, when)
     say(f'{describe_key(found)}: `git commit -m "keys: {name} withdrawn" keys`')
@@ -138,8 +139,9 @@ def sign(
     from flows.evidence.signing import publish_ledger, sign_version
     from flows.tracking.find_version import find_version
 
-    with one_sentence():
+    with one_sentence(status=2):
         found = find_version(version)
+    with one_sentence():
         line = sign_version(Path.cwd(), found, later=True)
         if line is None:
             raise UserError(
@@ -159,14 +161,15 @@ def export(
     """Write the evidence of a version into a folder, with a verifier that needs nothing else."""
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
-        check_writable(folder)
+        check_empty(folder)
         preflight.check_registry()
     from flows.documents.keep import has_documents, make_documents
     from flows.evidence.export import export as export_version
     from flows.tracking.find_version import find_version
 
-    with one_sentence():
+    with one_sentence(status=2):
         found = find_version(version)
+    with one_sentence():
         made = {} if has_documents(found) else make_documents(Path.cwd(), found).files
         export_version(Path.cwd(), found, folder, made)
     say(f"verify it by `python {folder}/verify.py`, anywhere: it needs `cryptography` and no more")

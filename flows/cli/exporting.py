@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import check_writable, one_sentence, say
+from flows.cli.console import check_new, one_sentence, say
 from flows.tracking import preflight
 
 app = typer.Typer()
@@ -22,8 +22,11 @@ def export(
 ) -> None:
     """Write a version as an MLflow model that needs no torch: for ONNX Runtime, on a CPU."""
     with one_sentence(status=2):
-        check_writable(folder)
+        check_new(folder)
         preflight.check_registry()
+        from flows.tracking.find_version import find_version
+
+        find_version(model)
     with one_sentence():
         from flows.serving.standalone import export_version
 

@@ -82,52 +82,103 @@ def predict(
                 check_writable(folder)
         preflight.check_registry()
         listing = _list_files(paths)
-    from flows.serving.load import load_version, pin_for
-
-    with one_sentence(status=2):
-        loaded = load_version(model)
-        pin_for(loaded)
-        point = loaded.predictor.operating_point
-        if dicom is not None and point is None:
-            raise UserError(
-                f"version {loaded.model.version} was registered without an operating point, so "
-                f"that a report could not say whether there is a finding: name a later one by "
-                f"--model, or leave --dicom out"
-            )
-
-    from mammo.base.processor import available_cores
-    from mammo.serving.exam_files import write_exam, write_heatmap
-    from mammo.serving.exams import Unread, examine_files
-    from mammo.serving.finding import group_exams
-
-    heatmap: Any = "facts" if out is None and dicom is None else "picture"
-    found = examine_files(loaded.predictor, listing.files, available_cores(), heatmap)
-    images, unread, drawn = [], [], set()
+        loaded = _load(model, reported=dicom is not None)
     with one_sentence():
-        for one in _follow(found, len(listing.files)):
-            if isinstance(one, Unread):
-                unread.append(one)
-                continue
-            if out is not None and one.heatmap is not None:
-                write_heatmap(out, one)
-                drawn.add(one.number)
-            # Thousands of them would fill the memory; a report shows those of suspicious views.
-            shown = dicom is not None and point is not None and one.probability >= point.threshold
-            images.append(one if shown else replace(one, heatmap=None))
-        aggregate = loaded.predictor.params.evaluate.aggregate
-        exams = group_exams(images, loaded.model, point, aggregate)
+        images, unread, drawn = _examine(loaded, listing.files, out, shown=dicom is not None)
+        exams = _group(loaded, images)
         if out is not None:
-            for exam in exams:
-                write_exam(out, exam, identified, drawn)
+            _write_exams(exams, out, identified, drawn)
     unreported = [] if dicom is None else list(_report(exams, unread, loaded, dicom, report))
     _PRINT[form](exams, identified)
+    _say_left_out(unreported, unread, listing.left_out)
+    raise typer.Exit(1 if unread or unreported else 0)
+
+
+def _load(model: str, reported: bool) -> Any:
+    """A version of the registry, ready to be asked.
+
+    Args:
+        model: its number or alias.
+        reported: a report is to be made of what it finds.
+
+    Raises:
+        UserError: there is none, or it decides nothing that a report could say.
+    """
+    from flows.serving.load import load_version, pin_for
+
+    loaded = load_version(model)
+    pin_for(loaded)
+    if reported and loaded.predictor.operating_point is None:
+        raise UserError(
+            f"version {loaded.model.version} was registered without an operating point, so "
+            f"that a report could not say whether there is a finding: name a later one by "
+            f"--model, or leave --dicom out"
+        )
+    return loaded
+
+
+def _examine(
+    loaded: Any, files: Sequence[Path], out: Path | None, shown: bool
+) -> tuple[list[Any], list[Any], set[int]]:
+    """Let a model look at files.
+
+    Args:
+        loaded: the model.
+        files: of images.
+        out: where heatmaps are written; None for none.
+        shown: whether a report will show the heatmaps of suspicious views.
+
+    Returns:
+        The findings, with the heatmaps that a report shows; the files that could not be read; and
+        the numbers of the images whose heatmaps were written.
+    """
+    from mammo.base.processor import available_cores
+    from mammo.serving.exam_files import write_heatmap
+    from mammo.serving.exams import Unread, examine_files
+
+    point = loaded.predictor.operating_point
+    heatmap: Any = "picture" if shown or out is not None else "facts"
+    found = examine_files(loaded.predictor, files, available_cores(), heatmap)
+    images: list[Any] = []
+    unread: list[Any] = []
+    drawn: set[int] = set()
+    for one in _follow(found, len(files)):
+        if isinstance(one, Unread):
+            unread.append(one)
+            continue
+        if out is not None and one.heatmap is not None:
+            write_heatmap(out, one)
+            drawn.add(one.number)
+        # Thousands of them would fill the memory.
+        kept = shown and point is not None and one.probability >= point.threshold
+        images.append(one if kept else replace(one, heatmap=None))
+    return images, unread, drawn
+
+
+def _group(loaded: Any, images: Sequence[Any]) -> Sequence[Any]:
+    """The exams that images belong to, with what the model decides of each."""
+    from mammo.serving.finding import group_exams
+
+    predictor = loaded.predictor
+    aggregate = predictor.params.evaluate.aggregate
+    return group_exams(images, loaded.model, predictor.operating_point, aggregate)
+
+
+def _write_exams(exams: Sequence[Any], out: Path, identified: bool, drawn: set[int]) -> None:
+    from mammo.serving.exam_files import write_exam
+
+    for exam in exams:
+        write_exam(out, exam, identified, drawn)
+
+
+def _say_left_out(unreported: Sequence[str], unread: Sequence[Any], left_out: int) -> None:
+    """Name on stderr what is missing in the answer."""
     for sentence in unreported:
         say(f"not reported: {sentence}", err=True)
     for file in unread:
         say(f"cannot be read: {file.source}: {file.reason}", err=True)
-    if listing.left_out:
-        say(f"{listing.left_out} files in the folders are no DICOM files: left out", err=True)
-    raise typer.Exit(1 if unread or unreported else 0)
+    if left_out:
+        say(f"{left_out} files in the folders are no DICOM files: left out", err=True)
 
 
 def _report(
@@ -137,17 +188,17 @@ def _report(
     from mammo.dicom_results.source import group_unread
     from mammo.dicom_results.write import write_results, write_unread
 
-    lost = group_unread(Path(file.source) for file in unread)
+    of_exams = group_unread(Path(file.source) for file in unread)
     for exam in exams:
         sources = {image.number: Path(image.source) for image in exam.images}
-        missing = lost.pop(exam.key, ())
+        missing = of_exams.pop(exam.key, ())
         try:
             write_results(exam, sources, folder, report.value, unread=missing)
         except UserError as error:
             yield str(error)
     predictor = loaded.predictor
     point, aggregate = predictor.operating_point, predictor.params.evaluate.aggregate
-    for images in lost.values():
+    for images in of_exams.values():
         try:
             write_unread(images, loaded.model, point, aggregate, folder, report.value)
         except UserError as error:

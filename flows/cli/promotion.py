@@ -56,10 +56,15 @@ def promote(
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
 ) -> None:
-    """Make the previous champion champion again."""
+    """Make the previous champion champion again. Exits with 2 if there is none, or no reason."""
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
+        from flows.tracking import aliases as registered
+
+        registered.check_reason(reason)
+        registered.identify_person(Path.cwd())
+        registered.find_previous()
     from flows.promotion.flow import roll_back
 
     with one_sentence():
@@ -101,12 +106,13 @@ def aliases() -> None:
 def looks() -> None:
     """List every look at the test women: which set, which model, when, and the error it spent."""
     with one_sentence(status=2):
+        preflight.check_project(Path.cwd())
         preflight.check_registry()
+        plan = load_plan(Path.cwd() / FILE).looks
     from flows.promotion.budget import list_looks
     from flows.tracking.registry import MODEL
 
     with one_sentence():
-        plan = load_plan(Path.cwd() / FILE).looks
         found = list_looks(Path.cwd())
     table = Table(title=f"Looks at the test women of {MODEL}", title_justify="left")
     for name in ("set", "look", "when (UTC)", "women", "test women", "model", "error"):

@@ -19,7 +19,7 @@ from rich.text import Text
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import one_sentence, result_of, without_traceback
 from flows.cli.promotion import show_promotion
-from flows.processes.reach import require_prefect
+from flows.processes.reach import require_prefect, require_shared_prefect
 from flows.tracking import preflight
 
 app = typer.Typer()
@@ -44,7 +44,14 @@ def retrain(
         preflight.check_committed(root)
         preflight.check_disk(root, 0)
         preflight.check_registry(begin=True)
-        require_prefect()
+        preflight.check_pools(root, pool or ())
+        preflight.check_data(root)
+        preflight.check_tags(root)
+        if pool:
+            require_shared_prefect()
+            _check_workers(root, pool)
+        else:
+            require_prefect()
     with _start_temporary_server():
         from flows.retraining.flow import Summary
         from flows.retraining.flow import retrain as retrain_flow
@@ -54,6 +61,18 @@ def retrain(
     summary = result_of(state)
     assert isinstance(summary, Summary)
     _show_summary(summary)
+
+
+def _check_workers(root: Path, pools: Sequence[str]) -> None:
+    """Make sure that Prefect has a deployment for each pool.
+
+    Raises:
+        UserError: as `check_pools` of `flows.remote.remote_stage`.
+    """
+    from flows.pipeline.graph import read_pipeline
+    from flows.remote.remote_stage import check_pools
+
+    check_pools(root, read_pipeline(root), pools)
 
 
 @contextmanager

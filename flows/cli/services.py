@@ -3,6 +3,7 @@
 mammoflow up --help
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import one_sentence, say
+from flows.processes.reach import require_prefect
 from flows.tracking import preflight
 
 app = typer.Typer()
@@ -32,6 +34,9 @@ def up(
     """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
+        from flows.servers.wanted import check_wanted  # it imports no server
+
+        check_wanted(Path.cwd(), workers or (), without or ())
     from flows.servers.up import up as start_all
 
     with one_sentence():
@@ -51,15 +56,24 @@ def gc(
     """Show what is no longer needed, and remove it: old runs, superseded outs, leftovers.
 
     What the audit of a registered version needs is kept, and so is what a branch, a tag or the
-    working tree refers to.
+    working tree refers to. Exits with 1 if not all of it could be removed, with 2 if it cannot
+    begin.
     """
-    with one_sentence():
-        from flows.pruning.policy import Policy
-        from flows.pruning.prune import exclude_others, find_waste
-        from flows.pruning.prune import remove as remove_all
+    root = Path.cwd()
+    with one_sentence(status=2):
+        preflight.check_clone(root)
+        preflight.check_registry()
+        if remote:
+            preflight.check_remote(root)
+        require_prefect()
+    from flows.pruning.policy import Policy
+    from flows.pruning.prune import exclude_others, find_waste
+    from flows.pruning.prune import remove as remove_all
 
-        root = Path.cwd()
-        with exclude_others(root):
+    with ExitStack() as stack:
+        with one_sentence(status=2):
+            stack.enter_context(exclude_others(root))
+        with one_sentence():
             found = find_waste(root, Policy(days, remote))
             _show_waste(found)
             if yes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.repo import Repo
 from dvc.schema import COMPILED_SINGLE_STAGE_SCHEMA
 from voluptuous import Invalid
 
@@ -18,6 +19,11 @@ from flows.snapshots.snapshot import DATA_FILE
 from mammo.base.errors import UserError
 
 DATA = "data"
+
+_DIFFERENT = (
+    f"{DATA}/ is not what {DATA_FILE} names: run `dvc add {DATA}` to version the new data, or "
+    f"`dvc checkout {DATA_FILE}` to go back"
+)
 
 
 def ensure_data(root: Path, say: Say) -> None:
@@ -50,10 +56,25 @@ def ensure_data(root: Path, say: Say) -> None:
             f"with `dvc remote add -d NAME URL`, or put the data into {DATA}/"
         )
     elif not same:
-        raise UserError(
-            f"{DATA}/ is not what {DATA_FILE} names: run `dvc add {DATA}` to version the new data, "
-            f"or `dvc checkout {DATA_FILE}` to go back"
-        )
+        raise UserError(_DIFFERENT)
+
+
+def require_same_data(root: Path) -> None:
+    """Make sure that `root`/data, if it is there, holds what data.dvc names; nothing is changed.
+
+    DVC looks at the size and the time of each file, and reads only those that it has not seen as
+    they are: 0.1 s of processor time for the sample's 120 images, a few seconds for 54,706.
+
+    Raises:
+        UserError: as `ensure_data`, if data.dvc does not name data/ alone, or data/ differs.
+    """
+    read_data_file(root)
+    if (root / DATA).exists():
+        with Repo(str(root)) as repo:
+            out = _find_out(repo, root)
+            out.use_cache = False  # or DVC would put the list of the files there into its cache
+            if out.changed_checksum():
+                raise UserError(_DIFFERENT)
 
 
 def commit_to_cache(root: Path, files: Sequence[str], say: Say) -> None:
@@ -145,8 +166,14 @@ def _compare(root: Path) -> tuple[bool, bool]:
     `dvc status` does not say: where the cache lacks the data, it does not compare them.
     """
     with open_locked(root) as repo:
-        [out] = repo.find_outs_by_path(str(root / DATA))
+        out = _find_out(repo, root)
         return not out.changed_checksum(), not out.changed_cache()
+
+
+def _find_out(repo: Repo, root: Path) -> Any:
+    """The out of data.dvc, whatever dvc.yaml and dvc.lock say."""
+    [out] = repo.stage.load_one(str(root / DATA_FILE)).outs
+    return out
 
 
 def _pull(root: Path, say: Say) -> str | None:

@@ -88,6 +88,18 @@ def read_pipeline(root: Path) -> list[Stage]:
         raise UserError(f"dvc.yaml: DVC cannot read the pipeline: {error}") from None
 
 
+def require_pools(stages: Sequence[Stage], pools: Sequence[str]) -> None:
+    """Make sure that some stage wants each of these pools.
+
+    Raises:
+        UserError: naming the pools that are wanted.
+    """
+    wanted = sorted({stage.meta.pool for stage in stages})
+    for pool in pools:
+        if pool not in wanted:
+            raise UserError(f"no stage of dvc.yaml wants the pool {pool}, only {', '.join(wanted)}")
+
+
 def _is_of_the_pipeline(stage: Any) -> bool:
     return isinstance(stage, PipelineStage) and stage.path_in_repo == "dvc.yaml"
 

@@ -5,6 +5,7 @@ It imports nothing of ours but `mammo.base`.
 
 __all__ = [
     "checked",
+    "dvc_remote",
     "folder_lock",
     "follow",
     "prefect_home",

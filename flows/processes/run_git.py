@@ -106,14 +106,25 @@ class NoAnswerError(UserError):
 
 
 def git(
-    root: Path, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
+    root: Path,
+    *arguments: str,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    patience: float | None = None,
 ) -> str:
     """Run git in `root` and return what it prints, without the last newline.
+
+    Args:
+        root: where.
+        arguments: of git.
+        stdin: what it reads.
+        env: variables besides those of this process.
+        patience: seconds that it may take; PATIENCE without it.
 
     Raises:
         UserError: with git's own words if it fails, or if it does not end.
     """
-    status, out, said = _run(root, arguments, stdin, env)
+    status, out, said = _run(root, arguments, stdin, env, patience)
     if status != 0:
         raise UserError(f"git {' '.join(arguments)}: {_text(said).strip()}")
     return _text(out).rstrip("\n")
@@ -173,13 +184,21 @@ def list_paths(root: Path, revision: str, *paths: str) -> list[str]:
     return listed(root, "ls-tree", "-z", "--name-only", revision, "--", *paths)
 
 
-def read_remote_refs(root: Path, remote: str, pattern: str) -> dict[str, str]:
+def read_remote_refs(
+    root: Path, remote: str, pattern: str, patience: float | None = None
+) -> dict[str, str]:
     """The refs of a remote that fit a pattern, by their full names; what each points to.
+
+    Args:
+        root: the clone.
+        remote: its name or address.
+        pattern: of git's ls-remote.
+        patience: as for `git`.
 
     Raises:
         UserError: if the remote does not answer.
     """
-    answer = git(root, "ls-remote", "--refs", remote, pattern)
+    answer = git(root, "ls-remote", "--refs", remote, pattern, patience=patience)
     return {name: id_ for id_, _, name in (row.partition("\t") for row in answer.splitlines())}
 
 
@@ -225,12 +244,14 @@ def _run(
     arguments: Sequence[str],
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
+    patience: float | None = None,
 ) -> tuple[int, bytes, bytes]:
     """Exit status, stdout and stderr.
 
     Git runs in a session of its own, which has no terminal: ssh and other programs would ask for
     passwords at one, whatever their settings say.
     """
+    limit = PATIENCE if patience is None else patience
     try:
         child = subprocess.Popen(
             ["git", *_OPTIONS, *arguments],
@@ -244,14 +265,14 @@ def _run(
     except FileNotFoundError:
         raise UserError(f"git cannot be run in {root}: install git, or see to the folder") from None
     try:
-        out, said = child.communicate((stdin or "").encode(), timeout=PATIENCE)
+        out, said = child.communicate((stdin or "").encode(), timeout=limit)
     except BaseException as error:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         raise NoAnswerError(
-            f"git {arguments[0]} in {root} did not end within {PATIENCE:g} s: see to it that "
+            f"git {arguments[0]} in {root} did not end within {limit:g} s: see to it that "
             f"`git {arguments[0]}` ends there without asking anything (network, proxy, password)"
         ) from None
     return child.returncode, out, said

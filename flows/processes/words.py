@@ -1,6 +1,8 @@
 """Small helpers that several rooms share: progress, parts of messages, hashes of files."""
 
 import hashlib
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +31,19 @@ def write_host(host: str) -> str:
 def describe_unusable(host: str, port: int, error: Exception) -> str:
     """Why nothing can be listened to at an address that `--host` and `--port` name."""
     return f"{host}:{port} cannot be used ({error}): name another --host or --port"
+
+
+def hide_password(address: str) -> str:
+    """An address as others may read it: without the name and the password before the host."""
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+def advise_install(package: str) -> str:
+    """How to add a package that the lock does not have, without moving those that it pins.
+
+    Not what libraries advise, such as `pip install 'dvc[s3]'`: it would replace pinned packages.
+    """
+    return f"run `uv pip install --constraint requirements.lock {shlex.quote(package)}`"
 
 
 def md5_of(path: Path) -> str:

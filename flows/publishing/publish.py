@@ -35,8 +35,15 @@ from flows.pipeline.pretraining import read_pretraining_objects
 from flows.processes.checked import printable
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
-from flows.processes.run_git import fetch, git, read_remote_refs, remotes, succeeds
-from flows.processes.words import Say, in_one_line
+from flows.processes.run_git import (
+    NoAnswerError,
+    fetch,
+    git,
+    read_remote_refs,
+    remotes,
+    succeeds,
+)
+from flows.processes.words import Say, hide_password, in_one_line
 from flows.publishing.push_objects import PushResult
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.tracking.register import COMPLETION_TAG, git_tag
@@ -131,17 +138,25 @@ def choose_git_remote(root: Path) -> str | None:
 
 
 def fetch_tag(root: Path, version: int) -> str | None:
-    """Fetch a version's git tag if the clone lacks it; return why that failed, or None."""
+    """Fetch a version's git tag if the clone lacks it; return why that failed, or None.
+
+    Raises:
+        NoAnswerError: if a remote does not answer, and no other has it: nobody can tell then.
+    """
     tag = git_tag(version)
-    failed = ""
+    failed, silent = "", None
     for remote in [] if tag_exists(root, tag) else remotes(root):
         try:
             fetch(root, remote, f"refs/tags/{tag}:refs/tags/{tag}")
             break
+        except NoAnswerError as error:
+            silent = error
         except UserError as error:
             failed = f" ({' '.join(str(error).split())})"
     if tag_exists(root, tag):
         return None
+    if silent is not None:
+        raise silent
     return (
         f"neither this clone nor a remote of it has the git tag {tag}{failed}: run `mammoflow "
         f"publish {version}` in the clone that registered it, then this again"
@@ -309,4 +324,4 @@ def _describe_address(url: str) -> str:
     """An address that others may read, without a password; empty for a path of this machine."""
     if not re.match(r"[\w+.-]+://|[\w.-]+@?[\w.-]*:(?!/?/)", url) or url.startswith("file:"):
         return ""
-    return f" ({re.sub(r'//[^/@]*@', '//', url)})"
+    return f" ({hide_password(url)})"

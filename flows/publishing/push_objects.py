@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 
-from flows.processes.words import in_one_line
+from flows.processes.words import advise_install, in_one_line
 from mammo.base.atomic_files import write_json
 
 _PACKAGE = re.compile(r"requires '(dvc-[a-z]+[0-9]*)' to be installed")
@@ -52,11 +52,7 @@ def describe_fault(error: BaseException) -> str:
     """Why a remote cannot be used. Each kind has its own library, with its own exceptions."""
     said = in_one_line(error)
     if isinstance(error, ImportError) and (package := _PACKAGE.search(said)):
-        # Not DVC's advice, `pip install 'dvc[s3]'`: it would replace packages that the lock pins.
-        return (
-            f"it takes the package {package[1]}: run `uv pip install --constraint "
-            f"requirements.lock {package[1]}`"
-        )
+        return f"it takes the package {package[1]}: {advise_install(package[1])}"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.pipeline.graph import Fate, Outcome, Stage, repro
+from flows.pipeline.graph import Fate, Outcome, Stage, repro, require_pools
 from flows.pipeline.lock_and_cache import LockEntry
 from flows.pipeline.locked_repo import open_locked
 from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, require_remote
 from flows.processes.checked import Readable
 from flows.processes.follow import CommandError
+from flows.processes.reach import require_shared_prefect
 from flows.processes.words import Say
 from flows.remote.child_runs import run_child
 from flows.snapshots.snapshot import capture
@@ -43,16 +43,9 @@ def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> No
     """
     if not pools:
         return
-    wanted = sorted({stage.meta.pool for stage in stages})
-    for pool in pools:
-        if pool not in wanted:
-            raise UserError(f"no stage of dvc.yaml wants the pool {pool}, only {', '.join(wanted)}")
+    require_pools(stages, pools)
     require_remote(root)
-    if not PREFECT_API_URL.value():
-        raise UserError(
-            "stages in a pool need a Prefect server that their workers know: run `mammoflow up`, "
-            "and set PREFECT_API_URL to the address that it prints"
-        )
+    require_shared_prefect()
     with get_client(sync_client=True) as client:
         for pool in pools:
             try:

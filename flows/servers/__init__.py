@@ -3,4 +3,4 @@
 It may import `remote`, `notify` and what these stand on.
 """
 
-__all__ = ["deployments", "up"]
+__all__ = ["deployments", "up", "wanted"]

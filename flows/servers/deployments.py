@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 from flows.notify import VARIABLE, make_server_action
 from flows.processes.follow import CommandError, follow
 from flows.processes.words import Say
+from flows.servers.wanted import POOLS
 from mammo.base.errors import UserError
 
 if TYPE_CHECKING:
     from prefect.automations import Automation
     from prefect.events.schemas.automations import EventTrigger
     from prefect.events.schemas.events import ResourceSpecification
-
-POOLS = {"cpu": None, "gpu": 1}
-"""The work pools and how many runs a worker takes at once: a GPU trains one network at a time."""
 
 HEARTBEAT = 30  # seconds between two heartbeats of a flow run; Prefect allows no less
 DEAD_AFTER = 10  # heartbeats; a loaded machine misses a few

@@ -14,8 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -25,24 +23,28 @@ import psutil
 
 from flows.processes import proxies
 from flows.processes.prefect_home import LOGS
-from flows.processes.reach import require_prefect
 from flows.processes.run_dvc import dvc_env
 from flows.processes.words import Say
 from flows.remote.worker_clone import CLONE
-from flows.servers.deployments import HEARTBEAT, POOLS, set_up
+from flows.servers.deployments import HEARTBEAT, set_up
 from flows.servers.supervised import (
     Running,
     Service,
     check_alive,
     list_processes,
-    require_free,
     start,
     stop,
     terminate,
     wait_until_ready,
 )
+from flows.servers.wanted import (
+    POOLS,
+    Address,
+    artifacts_folder,
+    mlflow_address,
+    prefect_address,
+)
 from flows.tracking.addresses import locate_registry
-from mammo.base.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STABLE = 60.0  # seconds; a worker that ends later has worked, and is started again
@@ -51,25 +53,11 @@ WATCHED = "cpu"  # the pool whose worker runs the watch and what it starts
 EVERY = 900.0  # seconds after which the watch asks again
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a server listens, and how its own machine reaches it."""
-
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """The address without a path."""
-        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  (nothing is bound to it)
-        return f"http://{local}:{self.port}"
-
-
 def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()) -> None:
     """Start servers and workers, or only the named workers, and wait until they are stopped.
 
     Args:
-        root: the clone, in which the workers run their flows.
+        root: the clone, in which the workers run their flows; `check_wanted` has looked at it.
         workers: pools; if given, only their workers are started, and no server.
         say: gets a line for each program that is started.
         without: pools whose workers are on other machines.
@@ -78,16 +66,6 @@ def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()
         UserError: if a program cannot start, does not answer, or ends by itself, with its last
             lines.
     """
-    if not (root / "prefect.yaml").exists():
-        raise UserError(f"{root} has no prefect.yaml: start this in a clone of the project")
-    unknown = sorted({*workers, *without} - set(POOLS))
-    if unknown:
-        raise UserError(f"there is no pool {', '.join(unknown)}, only {', '.join(POOLS)}")
-    api = os.environ.get("PREFECT_API_URL", "")
-    if workers and not api:
-        raise UserError("a worker alone needs PREFECT_API_URL: the address of a Prefect server")
-    if workers:
-        require_prefect()
     before = [signal.signal(number, _interrupt) for number in SIGNALS]
     running: list[Running] = []
     try:
@@ -153,10 +131,7 @@ def _environment(root: Path) -> dict[str, str]:
 
 def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, str]:
     """Start both servers, make pools and deployments, and return the workers' environment."""
-    prefect = _address("PREFECT_SERVER_API", 4200)
-    mlflow = _address("MLFLOW", 5000)
-    require_free(prefect.host, prefect.port, "PREFECT_SERVER_API_PORT")
-    require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
+    prefect, mlflow = prefect_address(), mlflow_address()
     proxies.exempt(urlsplit(address.url).hostname or "" for address in (prefect, mlflow))
     environment = _environment(root)
     say(f"starting MLflow and Prefect; their output is in {root / LOGS}")
@@ -174,11 +149,6 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
     return environment
 
 
-def _address(prefix: str, port: int) -> Address:
-    host = os.environ.get(f"{prefix}_HOST", "127.0.0.1")
-    return Address(host, int(os.environ.get(f"{prefix}_PORT", port)))
-
-
 def _prefect_server(address: Address, environment: dict[str, str]) -> Service:
     command = ["server", "start", "--host", address.host, "--port", str(address.port)]
     # The pages send requests to the address that they came from, whatever its name is.
@@ -192,50 +162,13 @@ def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) ->
     env = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env.setdefault("MLFLOW_WORKERS", "1")  # four by default, each of which takes memory
     env.pop("MLFLOW_TRACKING_URI", None)
-    artifacts = str(root / "mlruns" / "artifacts")
-    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", artifacts)
+    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", artifacts_folder(root))
     if "MLFLOW_BACKEND_STORE_URI" not in env:
-        if env["MLFLOW_ARTIFACTS_DESTINATION"] != artifacts:
-            raise UserError(
-                f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, but the "
-                f"artifacts of the clone's own registry are in mlruns/artifacts: set "
-                f"MLFLOW_BACKEND_STORE_URI as well, or neither"
-            )
         store = f"sqlite:///{locate_registry(root)}"
         _open_local_store(root, store)
         env["MLFLOW_BACKEND_STORE_URI"] = store
-    _require_driver(env["MLFLOW_BACKEND_STORE_URI"])
-    if env["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:") and find_spec("boto3") is None:
-        # Otherwise the server would start, and fail at each artifact.
-        raise UserError(
-            f"MLFLOW_ARTIFACTS_DESTINATION is {env['MLFLOW_ARTIFACTS_DESTINATION']}, which needs "
-            f"the package boto3: run `uv pip install --constraint requirements.lock boto3`"
-        )
     command = ["server", "--host", address.host, "--port", str(address.port)]
     return Service("mlflow", _python("mlflow", *command), env, f"{address.url}/health")
-
-
-def _require_driver(store: str) -> None:
-    """Make sure that Python can speak with the database of a store.
-
-    Raises:
-        UserError: naming the package that is missing.
-    """
-    # Not at the top: it takes time, and a worker alone does not need it.
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        make_url(store).get_dialect().import_dbapi()
-    except ImportError as error:
-        scheme = store.partition(":")[0]
-        package = "psycopg[binary]" if error.name == "psycopg" else error.name
-        raise UserError(
-            f"MLFLOW_BACKEND_STORE_URI is an address of {scheme}, which needs the package "
-            f"{package}: run `uv pip install --constraint requirements.lock '{package}'`"
-        ) from None
-    except ArgumentError as error:  # also if no such dialect is known
-        raise UserError(f"MLFLOW_BACKEND_STORE_URI is no address of a database: {error}") from None
 
 
 def _open_local_store(root: Path, store: str) -> None:

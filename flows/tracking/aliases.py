@@ -168,6 +168,23 @@ def roll_back(who: str, why: str, digest_weights: Callable[[int], str]) -> tuple
     Raises:
         UserError: if there is no champion to return to.
     """
+    champion, previous = find_previous()
+    _record(CHAMPION, previous, who, why, "rolled back", digest_weights(champion))
+    _set(CHAMPION, previous)
+    further = _champion_before(previous)
+    if further is None:
+        remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")
+    else:
+        move(PREVIOUS, further, who, f"was champion before version {previous}")
+    return champion, previous
+
+
+def find_previous() -> tuple[int, int]:
+    """The champion, and the version that a rollback returns to.
+
+    Raises:
+        UserError: if there is no champion to return to.
+    """
     now = read_current()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
     if previous is not None and registry.find(previous) is None:
@@ -184,13 +201,6 @@ def roll_back(who: str, why: str, digest_weights: Callable[[int], str]) -> tuple
             f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
             f'rolled back since; make one champion with `mammoflow promote N --reason "..."`'
         )
-    _record(CHAMPION, previous, who, why, "rolled back", digest_weights(champion))
-    _set(CHAMPION, previous)
-    further = _champion_before(previous)
-    if further is None:
-        remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")
-    else:
-        move(PREVIOUS, further, who, f"was champion before version {previous}")
     return champion, previous
 
 

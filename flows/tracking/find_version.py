@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from flows.processes.words import hide_password
 from flows.tracking.registry import MODEL, get_version, is_absent
 from mammo.base.errors import UserError
 
@@ -28,6 +29,7 @@ def find_version(reference: str) -> ModelVersion:
     except MlflowException as error:
         if not is_absent(error) and error.error_code != "INVALID_PARAMETER_VALUE":
             raise
+        where = hide_password(mlflow.get_tracking_uri())
         raise UserError(
-            f"the registry {mlflow.get_tracking_uri()} has no {MODEL} {reference}: {error.message}"
+            f"the registry {where} has no {MODEL} {reference}: {error.message}"
         ) from None

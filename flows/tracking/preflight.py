@@ -1,17 +1,21 @@
 """What a command checks before it starts, creates or logs anything.
 
-If a check fails, the command prints one sentence and exits with 2. All of it takes less than two
-seconds if everything answers: no module is imported that brings MLflow or torch.
+If a check fails, the command prints one sentence and exits with 2. What fails without asking a
+server is told in less than two seconds; so no module is imported here that brings Prefect, torch,
+or, where the registry is a file, MLflow.
 """
 
 import os
 import shutil
-import socket
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from flows.processes.reach import CONNECT, require_server
+from flows.processes.reach import require_database, require_server
 from flows.processes.run_git import succeeds
+from flows.processes.words import advise_install
 from mammo.assurance.plan import FILE, load_plan
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
@@ -40,13 +44,22 @@ def check_clone(root: Path) -> None:
     Raises:
         UserError: if it is not, or git does not know it.
     """
+    check_folder(root)
+    if not succeeds(root, "rev-parse", "--quiet", "--verify", "HEAD^{commit}"):
+        raise UserError(f"git has no commit in {root}: go to the folder of a clone, or commit")
+
+
+def check_folder(root: Path) -> None:
+    """Make sure that a folder has a project in it; git is not asked.
+
+    Raises:
+        UserError: if it has not.
+    """
     for name in ("dvc.yaml", "params.yaml", ".dvc"):
         if not (root / name).exists():
             raise UserError(
                 f"{root} is no project of Mammoflow, it has no {name}: go to the folder of a clone"
             )
-    if not succeeds(root, "rev-parse", "--quiet", "--verify", "HEAD^{commit}"):
-        raise UserError(f"git has no commit in {root}: go to the folder of a clone, or commit")
 
 
 def check_committed(root: Path) -> None:
@@ -60,6 +73,97 @@ def check_committed(root: Path) -> None:
     require_committed(root)
 
 
+def check_data(root: Path) -> None:
+    """Make sure that data/, if it is there, is what data.dvc names.
+
+    Raises:
+        UserError: if it is not.
+    """
+    from flows.pipeline.ensure_data import require_same_data  # it imports DVC
+
+    require_same_data(root)
+
+
+def check_pools(root: Path, pools: Sequence[str]) -> None:
+    """Make sure that stages want these pools; whether they have workers, Prefect must be asked.
+
+    Raises:
+        UserError: if none does, or there is no remote of DVC's, through which files are exchanged.
+    """
+    if not pools:
+        return
+    from flows.pipeline.graph import read_pipeline, require_pools  # it imports DVC
+    from flows.pipeline.transfer import require_remote
+
+    try:
+        stages = read_pipeline(root)
+    except UserError:
+        return  # a retrain says so, once it has mended a dvc.lock that was cut short
+    require_pools(stages, pools)
+    require_remote(root)
+
+
+def check_remote(root: Path) -> None:
+    """Make sure that DVC's default remote can be used, if there is one.
+
+    Raises:
+        UserError: within ten seconds, if it cannot.
+    """
+    from flows.processes.dvc_remote import require_default_remote  # it imports DVC
+
+    require_default_remote(root)
+
+
+def check_objects(root: Path, version: str) -> None:
+    """Make sure that DVC's remote can be used, unless the cache has what an audit asks it for.
+
+    Args:
+        root: the clone.
+        version: a number; of an alias, only the registry knows what it names.
+
+    Raises:
+        UserError: within ten seconds, if it cannot.
+    """
+    if not (version.isdecimal() and _is_cached(root, int(version))):
+        check_remote(root)
+
+
+def _is_cached(root: Path, version: int) -> bool:
+    """Whether DVC's cache has the data and outs of a version that this clone has the tag of."""
+    from flows.pipeline.lock_and_cache import data_out, open_cache, outs_of, read_lock
+    from flows.snapshots.snapshot import read_tag
+    from flows.tracking.names import git_tag
+
+    try:
+        snapshot = read_tag(root, git_tag(version))
+        objects = {**outs_of(read_lock(snapshot)), **dict([data_out(snapshot)])}
+        cache = open_cache(root)
+        return all(
+            cache.path(md5).exists()
+            for path, top in objects.items()
+            for _, md5 in cache.objects(path, top)
+        )
+    except UserError:
+        return False  # no such tag, or records that the audit says more about
+
+
+def check_tags(root: Path) -> None:
+    """Make sure that git has no tags of another registry's versions; `check_registry` comes first.
+
+    Raises:
+        UserError: if it has.
+    """
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if urlsplit(uri).scheme == "sqlite":
+        from flows.tracking.names import require_own_tags  # it reads the model's name
+
+        require_own_tags(root, _read_highest(_file_of(uri)), uri)
+    else:
+        from flows.tracking.register import check_next_tag  # it imports MLflow
+
+        check_next_tag(root)
+
+
 def check_registry(begin: bool = False) -> None:
     """Make sure that the file, database or server of the registry is there.
 
@@ -70,22 +174,76 @@ def check_registry(begin: bool = False) -> None:
         UserError: within ten seconds, if it is not.
     """
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme in ("http", "https"):
+    kind = urlsplit(uri).scheme.partition("+")[0]
+    if kind in ("http", "https"):
         require_server(uri, "MLflow")
-    elif scheme == "sqlite":
-        _check_file(Path(unquote(parts.path)[1:]), begin)
-    elif scheme in _PORTS and parts.hostname:
-        try:
-            socket.create_connection(
-                (parts.hostname, parts.port or _PORTS[scheme]), CONNECT
-            ).close()
-        except OSError as error:
-            raise UserError(
-                f"the registry's database at {parts.hostname} does not answer ({error}); once it "
-                f"is back, run this again"
-            ) from None
+    elif kind == "sqlite":
+        _check_file(_file_of(uri), begin)
+    elif kind in _PORTS:
+        check_database(uri, "MLFLOW_TRACKING_URI")
+
+
+def check_database(store: str, variable: str) -> None:
+    """Make sure that Python can speak with a database, and that its server, if any, lets us in.
+
+    MLflow itself would try ten times, for minutes, whatever the reason.
+
+    Args:
+        store: its address.
+        variable: of the environment, which holds the address, for the message.
+
+    Raises:
+        UserError: within ten seconds, naming the package that is missing or the server, or with
+            the reason that it gives.
+    """
+    _check_driver(store, variable)
+    parts = urlsplit(store)
+    kind = parts.scheme.partition("+")[0]
+    if kind in _PORTS and parts.hostname:
+        require_database(kind, parts.hostname, parts.port or _PORTS[kind])
+        _log_in(store, parts.hostname)
+
+
+def _log_in(store: str, host: str) -> None:
+    """Connect with a database once, by name and password.
+
+    Raises:
+        UserError: with the reason why it does not let us in.
+    """
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        create_engine(store, poolclass=NullPool).connect().close()
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise UserError(f"the registry's database at {host} cannot be used: {reason}") from None
+
+
+def _check_driver(store: str, variable: str) -> None:
+    """Make sure that the package for a database is there.
+
+    Raises:
+        UserError: naming the package that is missing.
+    """
+    # Here, since it takes time, which most commands do not need.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(store).get_dialect().import_dbapi()
+    except ImportError as error:
+        scheme = store.partition(":")[0]
+        package = "psycopg[binary]" if error.name == "psycopg" else str(error.name)
+        raise UserError(
+            f"{variable} is an address of {scheme}, which needs the package {package}: "
+            f"{advise_install(package)}"
+        ) from None
+    except ArgumentError as error:  # also if no such dialect is known
+        raise UserError(f"{variable} is no address of a database: {error}") from None
+    except ValueError:
+        raise UserError(f"{variable} is no address of a database: its port is no number") from None
 
 
 def check_disk(root: Path, wanted: int) -> None:
@@ -107,6 +265,10 @@ def format_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
+def _file_of(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path)[1:])
+
+
 def _check_file(database: Path, begin: bool) -> None:
     if not database.exists() and not begin:
         raise UserError(
@@ -116,3 +278,25 @@ def _check_file(database: Path, begin: bool) -> None:
     existing = next(path for path in (database, *database.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         raise UserError(f"{database.absolute()}: cannot be written: check its permissions")
+
+
+def _read_highest(database: Path) -> int:
+    """The highest number that MLflow ever gave to a version of the model: the next one is above it.
+
+    From the table itself, which keeps what was deleted: to ask MLflow takes a second longer.
+    """
+    from flows.tracking.names import MODEL  # here, since an option may set it
+
+    if not database.exists():
+        return 0
+    query = "SELECT max(version) FROM model_versions WHERE name = ?"
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as rows:
+            [highest] = rows.execute(query, (MODEL,)).fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return 0  # MLflow makes its tables at the first question
+        raise UserError(f"{database.absolute()} cannot be read ({error})") from None
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{database.absolute()} is no registry ({error})") from None
+    return int(highest or 0)

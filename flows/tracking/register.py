@@ -1,6 +1,5 @@
 """Registering the predictor as a new version of the model, tied to its snapshot."""
 
-import re
 import shutil
 import tempfile
 from importlib import metadata
@@ -17,14 +16,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
 from flows.pipeline.known_outs import METRICS_OUT
-from flows.processes.run_git import git, read_remote_refs, remotes
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from flows.tracking import aliases
+from flows.tracking.names import git_tag as git_tag  # others take it from here
+from flows.tracking.names import require_own_tags
 from flows.tracking.registry import (
     CHALLENGER,
     CHAMPION,
-    DEFAULT_MODEL,
     MODEL,
     list_versions,
     snapshot_tags,
@@ -57,8 +56,6 @@ SCORES = {"evaluate/metrics.json": METRICS_OUT}
 
 COMPLETION_TAG = "git_tag"
 """The tag of a version that is written last: one without it is half-registered."""
-
-_TAGS = "model" if MODEL == DEFAULT_MODEL else f"model/{MODEL}"
 
 SERVING = "flows.tracking.served_model"
 """What MLflow runs to load the model."""
@@ -95,46 +92,16 @@ _NOT_FOR_SERVING = {
 }
 
 
-def git_tag(version: int) -> str:
-    """The git tag of a model version."""
-    return f"{_TAGS}/v{version}"
-
-
 def check_next_tag(root: Path) -> None:
     """Make sure, before any work, that git's tags and the registry belong together.
 
-    If the registry has no version yet, the tags of git's remotes are compared, too: a clone gets
-    those only when it is made.
-
     Raises:
-        UserError: if git has tags of versions that the registry never had, with what to do.
+        UserError: as `require_own_tags`.
     """
     # MLflow never gives a number twice; deleted versions are still in the history of the aliases.
     known = {int(found.version) for found in list_versions()}
     known |= {move.version for move in aliases.read_history()}
-    strange = sorted(
-        _list_tagged(root, elsewhere=not known) - set(range(max(known, default=0) + 1))
-    )
-    if strange:
-        named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
-        raise UserError(
-            f"git has the tag {named}, and the registry {mlflow.get_tracking_uri()} has no such "
-            f"version of {MODEL}: those were registered elsewhere. Use that registry "
-            f"(MLFLOW_TRACKING_URI), or give your model a name of its own (`mammoflow --model NAME "
-            f"...` or MAMMOFLOW_MODEL), or, if that registry is gone for good, delete the tags"
-        )
-
-
-def _list_tagged(root: Path, elsewhere: bool) -> set[int]:
-    """Numbers of versions with a git tag, in this clone or also on the remotes that answer."""
-    names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
-    for remote in remotes(root) if elsewhere else ():
-        try:
-            names += read_remote_refs(root, remote, f"refs/tags/{_TAGS}/v*")
-        except UserError:
-            continue  # publishing will say what is wrong with it
-    found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
-    return {int(match[1]) for match in found if match}
+    require_own_tags(root, max(known, default=0), mlflow.get_tracking_uri())
 
 
 def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:

@@ -1,6 +1,5 @@
 """The registered model in MLflow: its versions, and the records that each version's run keeps."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -11,21 +10,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from pydantic import ValidationError
 from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.pipeline.lock_and_cache import data_out
-from flows.processes.checked import ModelName, RunId, checked
+from flows.processes.checked import RunId, checked
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
+from flows.processes.words import hide_password
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses
+from flows.tracking.names import DEFAULT_MODEL
+from flows.tracking.names import MODEL as MODEL  # others take it from here
 from mammo.base.errors import UserError
 from mammoflow_artifacts import sqlite_file
 
-DEFAULT_MODEL = "mammogram-classifier"
-"""The model's name where nobody has chosen another."""
-
-MODEL = checked(ModelName, os.environ.get("MAMMOFLOW_MODEL") or DEFAULT_MODEL, "MAMMOFLOW_MODEL")
 EXPERIMENT = "mammoflow" if MODEL == DEFAULT_MODEL else f"mammoflow {MODEL}"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -33,8 +32,8 @@ PREVIOUS = "previous"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
 
-FAULTS = (MlflowException, RequestException)
-"""What MLflow raises if it fails or cannot be reached."""
+FAULTS = (MlflowException, RequestException, SQLAlchemyError)
+"""What MLflow raises if it fails or cannot be reached; the last of its database, as it opens it."""
 
 EXPECTED = (UserError, CommandError, *FAULTS)
 """What a flow reports as one sentence, by `describe_error`, instead of raising it."""
@@ -72,7 +71,8 @@ def describe_error(error: Exception) -> str:
     if not isinstance(error, FAULTS):
         return str(error)
     said = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"MLflow at {mlflow.get_tracking_uri()} failed ({said}); once it is back, run this again"
+    where = hide_password(mlflow.get_tracking_uri())
+    return f"MLflow at {where} failed ({said}); once it is back, run this again"
 
 
 def run_of(version: ModelVersion) -> str:

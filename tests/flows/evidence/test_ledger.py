@@ -259,7 +259,7 @@ def test_an_export_needs_a_folder_of_its_own(root: Path, tmp_path: Path) -> None
     made = CliRunner().invoke(app, ["evidence", "export", "2", str(target)])
     assert made.exit_code == 0, made.output
     again = CliRunner().invoke(app, ["evidence", "export", "2", str(target)])
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "there is something in it already" in again.output
     assert (target / "attestations" / "v2.intoto.jsonl").is_file()
 

@@ -301,14 +301,14 @@ def test_a_cache_that_other_clones_may_use_is_left_alone(
 def test_while_a_retrain_or_an_audit_is_at_work_it_refuses_in_one_sentence(root: Path) -> None:
     with only_one(root):
         refused = CliRunner().invoke(app, ["gc", "--yes"])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert refused.output == (
         f"error: another retrain is at work in this folder (process {os.getpid()}): wait until it "
         f"has ended, then run this again\n"
     )
     with materialise(root, read_tag(root, TAG)):
         refused = CliRunner().invoke(app, ["gc", "--yes"])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert refused.output.startswith("error: somebody is at work with a snapshot in ")
     with (
         exclude_others(root),

@@ -7,9 +7,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit.provenance import check_cached_bytes, find_agreed_snapshot
-from flows.pipeline.lock_and_cache import open_cache
-from flows.processes.run_git import git
+from flows.audit.audit import _check_cache
+from flows.audit.provenance import find_agreed_snapshot
+from flows.audit.subject import read_subject
+from flows.processes import run_git
+from flows.processes.run_git import NoAnswerError, git
 from flows.publishing.publish import (
     PUBLISHED,
     _describe_address,
@@ -20,7 +22,7 @@ from flows.publishing.publish import (
     publish,
     publish_pending,
 )
-from flows.snapshots.snapshot import capture, materialise, write_tag
+from flows.snapshots.snapshot import capture, materialise, read_tag, write_tag
 from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, get_version, snapshot_tags
 from mammo.base.errors import UserError
@@ -196,11 +198,35 @@ def test_a_remote_that_takes_a_package_says_which_to_the_auditor(builder: Path) 
     why = fetch_objects(builder, [], told.append)
     assert why == f"DVC's remote team {UNUSABLE}"
     assert told[-1] == why
-    [finding] = check_cached_bytes(
-        open_cache(builder), get_version(1), ("data", "0" * 32), {}, lambda: None, why
+
+
+def test_a_remote_that_cannot_be_used_from_here_is_no_verdict(builder: Path) -> None:
+    """What is wrong with this machine is not written into the record of the version."""
+    with_unusable_remote(builder)
+    snapshot, version = read_tag(builder, TAG), get_version(1)
+    made_by = MlflowClient().get_run(str(version.run_id))
+    shutil.rmtree(builder / ".dvc" / "cache")
+    with materialise(builder, snapshot) as folder:
+        subject = read_subject(builder, folder, version, made_by, snapshot)
+        with pytest.raises(UserError) as told:
+            _check_cache(subject, quick=True, say=print)
+    assert str(told.value) == (
+        f"version 1 cannot be audited from here: DVC's cache lacks some of its files, and DVC's "
+        f"remote team {UNUSABLE}; once that is mended, run this again"
     )
-    assert finding.kind == "missing"
-    assert finding.sentence == f"DVC's cache lacks data, and {why}"
+
+
+def test_a_remote_of_git_that_is_silent_is_no_verdict(
+    auditor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nsleep 60\n")
+    slow.chmod(0o755)
+    git(auditor, "remote", "set-url", "origin", "ssh://server/mammoflow.git")
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(slow))
+    monkeypatch.setattr(run_git, "PATIENCE", 0.5)
+    with pytest.raises(NoAnswerError, match=r"did not end within 0\.5 s"):
+        fetch_tag(auditor, 1)
 
 
 def test_a_remote_that_answers_and_lacks_files_is_not_called_unusable(

@@ -239,7 +239,7 @@ def test_data_that_differs_from_data_dvc_is_refused(
         result = mammoflow(challenged.root, "retrain", check=False, extra_env=prefect_server)
     finally:
         extra.unlink()
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "error: data/ is not what data.dvc names" in result.stdout
 
 
@@ -253,7 +253,7 @@ def test_a_tag_of_another_registry_is_refused_before_any_work(
         )
     finally:
         command(challenged.root, "git", "tag", "-d", "model/v3")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "error: git has the tag model/v3, and the registry" in result.stdout
 
 

@@ -405,5 +405,5 @@ def test_a_mistake_is_one_sentence(toy: Toy, arguments: list[str], sentence: str
     result = command(
         toy.folder / "alone", sys.executable, "-m", "flows.cli", "up", *arguments, check=False
     )
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert sentence in result.stdout

@@ -36,7 +36,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from flows.audit.audit import audit
 from flows.audit.history import keep
 from flows.processes.run_git import git
-from flows.servers import supervised, up
+from flows.servers import supervised, up, wanted
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import Snapshot
@@ -142,7 +142,7 @@ def at_work_in(folder: Path, uri: str | None = None) -> Iterator[None]:
 @contextmanager
 def served(root: Path) -> Iterator[str]:
     """The registry of a clone, served as `mammoflow up` does; its address."""
-    address = up.Address("127.0.0.1", free_port())
+    address = wanted.Address("127.0.0.1", free_port())
     running = supervised.start(
         up._mlflow_server(root, address, environment({"PYTHONPATH": str(root)})),
         root,
@@ -465,9 +465,9 @@ def test_a_servers_own_registry_has_its_artifacts_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_BACKEND_STORE_URI", raising=False)
-    env = {"MLFLOW_ARTIFACTS_DESTINATION": "s3://bucket/x"}
+    monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", "s3://bucket/x")
     with pytest.raises(UserError, match="set MLFLOW_BACKEND_STORE_URI as well, or neither"):
-        up._mlflow_server(tmp_path, up.Address("127.0.0.1", 1), env)
+        wanted._check_store(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -480,14 +480,15 @@ def test_a_servers_own_registry_has_its_artifacts_beside_it(
         ),
         ("foo://ann:secret@db/mlflow", "no address of a database: .*foo"),
         ("db", "no address of a database"),
+        ("postgresql://ann:secret@db:x/mlflow", "no address of a database"),
     ],
 )
 def test_a_store_that_python_cannot_speak_with_is_told_before_any_server(
-    tmp_path: Path, store: str, sentence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, sentence: str
 ) -> None:
-    env = {"MLFLOW_BACKEND_STORE_URI": store}
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", store)
     with pytest.raises(UserError, match=sentence) as told:
-        up._mlflow_server(tmp_path, up.Address("127.0.0.1", 1), env)
+        wanted._check_store(tmp_path)
     assert "secret" not in str(told.value)
 
 

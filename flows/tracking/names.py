@@ -1,0 +1,65 @@
+"""The names of the model and of its versions' git tags, and whether those are this registry's.
+
+Nothing here imports MLflow, which takes longer than what is asked before a command begins.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from flows.processes.checked import ModelName, checked
+from flows.processes.run_git import git, read_remote_refs, remotes
+from flows.processes.words import hide_password
+from mammo.base.errors import UserError
+
+DEFAULT_MODEL = "mammogram-classifier"
+"""The model's name where nobody has chosen another."""
+
+MODEL = checked(ModelName, os.environ.get("MAMMOFLOW_MODEL") or DEFAULT_MODEL, "MAMMOFLOW_MODEL")
+
+_TAGS = "model" if MODEL == DEFAULT_MODEL else f"model/{MODEL}"
+_PATIENCE = 10.0  # seconds for a remote of git
+
+
+def git_tag(version: int) -> str:
+    """The git tag of a model version."""
+    return f"{_TAGS}/v{version}"
+
+
+def require_own_tags(root: Path, highest: int, registry: str) -> None:
+    """Make sure, before any work, that git's tags and the registry belong together.
+
+    If the registry has no version yet, the tags of git's remotes are compared, too: a clone gets
+    those only when it is made.
+
+    Args:
+        root: the clone.
+        highest: the highest number that the registry ever gave to a version; 0 if it gave none.
+        registry: its address, for the message.
+
+    Raises:
+        UserError: if git has tags of versions that the registry never had, with what to do.
+    """
+    strange = sorted(
+        number for number in _list_tagged(root, elsewhere=not highest) if number > highest
+    )
+    if strange:
+        named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
+        raise UserError(
+            f"git has the tag {named}, and the registry {hide_password(registry)} has no such "
+            f"version of {MODEL}: those were registered elsewhere. Use that registry "
+            f"(MLFLOW_TRACKING_URI), or give your model a name of its own (`mammoflow --model NAME "
+            f"...` or MAMMOFLOW_MODEL), or, if that registry is gone for good, delete the tags"
+        )
+
+
+def _list_tagged(root: Path, elsewhere: bool) -> set[int]:
+    """Numbers of versions with a git tag, in this clone or also on the remotes that answer."""
+    names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
+    for remote in remotes(root) if elsewhere else ():
+        try:
+            names += read_remote_refs(root, remote, f"refs/tags/{_TAGS}/v*", _PATIENCE)
+        except UserError:
+            continue  # publishing will say what is wrong with it
+    found = (re.fullmatch(rf"refs/tags/{_TAGS}/v([1-9][0-9]{{0,8}})", name) for name in names)
+    return {int(match[1]) for match in found if match}
