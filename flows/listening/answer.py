@@ -72,12 +72,8 @@ def answer(
     if examined is None:
         return
     seen, reasons = examined
-    images = {**record.images, **seen}
-    reports = dict(record.reports)
-    lines: list[dict[str, object]] = [
-        {"step": "unread", "image": journal.name_image(uid), "reason": reason}
-        for uid, reason in reasons.items()
-    ]
+    images, reports = {**record.images, **seen}, dict(record.reports)
+    lines = _describe_unread(reasons, journal)
     # One that could not be read before either is in the earlier report already.
     newly_unread = {uid for uid in reasons if not record.has_seen(uid, reader.model)}
     with spool.build_results() as built:
@@ -92,9 +88,8 @@ def answer(
             common = built / RESULTS, kind, moment, before
             try:
                 if exam is None:
-                    written = write_unread(
-                        missing, reader.model, reader.operating_point, reader.aggregate, *common
-                    )
+                    decision = reader.model, reader.operating_point, reader.aggregate
+                    written = write_unread(missing, *decision, *common)
                 else:
                     of_images = _find_sources(exam, sources)
                     written = write_results(exam, of_images, *common, fresh, missing)
@@ -133,6 +128,14 @@ def _examine(
             seen[file.stem] = SeenImage(reader.model, None)
             reasons[file.stem] = found.reason
     return seen, reasons
+
+
+def _describe_unread(reasons: Mapping[str, str], journal: Journal) -> list[dict[str, object]]:
+    """The journal's lines about images that cannot be read, by the reasons of these."""
+    return [
+        {"step": "unread", "image": journal.name_image(uid), "reason": reason}
+        for uid, reason in reasons.items()
+    ]
 
 
 def _find_predecessors(
