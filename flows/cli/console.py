@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from flows.processes.checked import printable
+from flows.processes.checked import printable, require_empty
 from mammo.base.errors import UserError
 
 
@@ -74,10 +74,9 @@ def check_empty(folder: Path) -> None:
     """Make sure, before any work, that a folder can be made, or is there and empty.
 
     Raises:
-        UserError: if there is something in it, or it cannot be written.
+        UserError: if it is not empty, or cannot be written.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: there is something in it already; name a new folder")
+    require_empty(folder)
     check_writable(folder)
 
 

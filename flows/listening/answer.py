@@ -72,12 +72,8 @@ def answer(
     if examined is None:
         return
     seen, reasons = examined
-    images = {**record.images, **seen}
-    reports = dict(record.reports)
-    lines: list[dict[str, object]] = [
-        {"step": "unread", "image": journal.name_image(uid), "reason": reason}
-        for uid, reason in reasons.items()
-    ]
+    images, reports = {**record.images, **seen}, dict(record.reports)
+    lines = _describe_unread(reasons, journal)
     # One that could not be read before either is in the earlier report already.
     newly_unread = {uid for uid in reasons if not record.has_seen(uid, reader.model)}
     with spool.build_results() as built:
@@ -86,19 +82,14 @@ def answer(
         sources = headers | {file.stem: file for file in files}
         fresh = {one.finding.number for one in seen.values() if one.finding is not None}
         moment = datetime.fromtimestamp(find_last_arrival(folder))
-        unread = _group_unread(images, headers, reader.model)
-        exams = {exam.key: exam for exam in _group(images, reader)}
-        for key in [*exams, *(key for key in unread if key not in exams)]:
-            exam, missing = exams.get(key), unread.get(key, [])
-            if not (_has_any(exam, fresh) or _have_any(missing, newly_unread)):
-                continue  # nothing of it is new
+        changed = _select_changed(images, headers, reader, fresh, newly_unread)
+        for key, (exam, missing) in changed.items():
             before = _find_predecessors(reports, key, reader.model)
             common = built / RESULTS, kind, moment, before
             try:
                 if exam is None:
-                    written = write_unread(
-                        missing, reader.model, reader.operating_point, reader.aggregate, *common
-                    )
+                    decision = reader.model, reader.operating_point, reader.aggregate
+                    written = write_unread(missing, *decision, *common)
                 else:
                     of_images = _find_sources(exam, sources)
                     written = write_results(exam, of_images, *common, fresh, missing)
@@ -139,6 +130,14 @@ def _examine(
     return seen, reasons
 
 
+def _describe_unread(reasons: Mapping[str, str], journal: Journal) -> list[dict[str, object]]:
+    """The journal's lines about images that cannot be read, by the reasons of these."""
+    return [
+        {"step": "unread", "image": journal.name_image(uid), "reason": reason}
+        for uid, reason in reasons.items()
+    ]
+
+
 def _find_predecessors(
     reports: Mapping[str, tuple[Model, Report]], exam: str, model: Model
 ) -> list[Report]:
@@ -175,6 +174,31 @@ def _group(images: Mapping[str, SeenImage], reader: Reader) -> list[ExamFinding]
         if seen.finding is not None and seen.model == reader.model
     ]
     return group_exams(findings, reader.model, reader.operating_point, reader.aggregate)
+
+
+def _select_changed(
+    images: Mapping[str, SeenImage],
+    headers: Mapping[str, Path],
+    reader: Reader,
+    fresh: Collection[int],
+    newly_unread: Collection[str],
+) -> dict[str, tuple[ExamFinding | None, list[UnreadImage]]]:
+    """The exams in which there is anything new, by their keys: the finding, and unread images.
+
+    Args:
+        images: of the study, by their UIDs.
+        headers: of those that could not be read as well, by their UIDs.
+        reader: the model.
+        fresh: the numbers of the images that it was shown now.
+        newly_unread: the UIDs of images that it could not be shown now, and were not known as such.
+    """
+    exams = {exam.key: exam for exam in _group(images, reader)}
+    unread = _group_unread(images, headers, reader.model)
+    return {
+        key: (exams.get(key), unread.get(key, []))
+        for key in dict.fromkeys([*exams, *unread])
+        if _has_any(exams.get(key), fresh) or _have_any(unread.get(key, []), newly_unread)
+    }
 
 
 def _group_unread(

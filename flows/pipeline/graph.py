@@ -89,7 +89,7 @@ def read_pipeline(root: Path) -> list[Stage]:
 
 
 def require_pools(stages: Sequence[Stage], pools: Sequence[str]) -> None:
-    """Make sure that some stage wants each of these pools.
+    """Make sure that a stage wants each of these pools.
 
     Raises:
         UserError: naming the pools that are wanted.

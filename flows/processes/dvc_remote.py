@@ -1,7 +1,7 @@
-"""Whether DVC's default remote can be used from here; asked before any work.
+"""Whether DVC's default remote can be used; asked before any work.
 
-Its own client would import much, try again for minutes, and say little. So no file is looked for
-here, and no password is tried: a folder must be there or can be made, a server must take a
+Its own client would import much, try again for minutes, and say little. So no file is looked for,
+and no password is tried: a folder must be there or can be made, a server must take a
 connection, and the package that speaks with it must be installed.
 """
 
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from dvc.config import Config, ConfigError
 
 from flows.processes.reach import describe_no_connection, describe_silence
-from flows.processes.words import advise_install
+from flows.processes.words import advise_install, in_one_line
 from mammo.base.errors import UserError
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -47,7 +47,7 @@ def find_default_remote(root: Path) -> Remote | None:
             return None
         settings = config["remote"].get(name)
     except ConfigError as error:
-        raise UserError(f"DVC's configuration: {' '.join(str(error).split())}") from None
+        raise UserError(f"DVC's configuration: {in_one_line(error)}") from None
     if settings is None:
         raise UserError(
             f"DVC's default remote is {name}, and its configuration has no such remote: name one "
@@ -64,7 +64,7 @@ def require_default_remote(root: Path) -> None:
     """
     remote = find_default_remote(root)
     if remote is not None and (fault := _find_fault(remote)):
-        raise UserError(f"DVC's remote {remote.name} cannot be used from here: {fault}")
+        raise UserError(f"DVC's remote {remote.name} cannot be used from this clone: {fault}")
 
 
 def _find_fault(remote: Remote) -> str:
@@ -116,7 +116,7 @@ def _ask_ssh(remote: Remote) -> str:
 
 
 def _read_ssh_config(host: str) -> dict[str, str]:
-    """What `ssh` would do to reach a host; empty if there is no such program here."""
+    """What `ssh` would do to reach a host; empty if there is no such program."""
     try:
         said = subprocess.run(
             ["ssh", "-G", "--", host], capture_output=True, text=True, check=False, timeout=5

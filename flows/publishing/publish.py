@@ -152,7 +152,7 @@ def fetch_tag(root: Path, version: int) -> str | None:
         except NoAnswerError as error:
             silent = error
         except UserError as error:
-            failed = f" ({' '.join(str(error).split())})"
+            failed = f" ({in_one_line(error)})"
     if tag_exists(root, tag):
         return None
     if silent is not None:

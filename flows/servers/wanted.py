@@ -29,7 +29,7 @@ class Address:
     @property
     def url(self) -> str:
         """The address without a path."""
-        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  (nothing is bound here)
+        local = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  (nothing is bound to it)
         return f"http://{local}:{self.port}"
 
 

@@ -1,6 +1,6 @@
 """The names of the model and of its versions' git tags, and whether those are this registry's.
 
-Nothing here imports MLflow, which takes longer than what is asked before a command begins.
+This module does not import MLflow, which takes longer than what is asked before a command.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What a command checks before it starts, creates or logs anything.
 
 If a check fails, the command prints one sentence and exits with 2. What fails without asking a
-server is told in less than two seconds; so no module is imported here that brings Prefect, torch,
+server is told in less than two seconds; so it imports no module that brings Prefect, torch,
 or, where the registry is a file, MLflow.
 """
 
@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from flows.processes.reach import require_database, require_server
 from flows.processes.run_git import succeeds
-from flows.processes.words import advise_install
+from flows.processes.words import advise_install, in_one_line
 from mammo.assurance.plan import FILE, load_plan
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
@@ -217,7 +217,7 @@ def _log_in(store: str, host: str) -> None:
     try:
         create_engine(store, poolclass=NullPool).connect().close()
     except SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        reason = in_one_line(getattr(error, "orig", None) or error)
         raise UserError(f"the registry's database at {host} cannot be used: {reason}") from None
 
 
@@ -285,7 +285,7 @@ def _read_highest(database: Path) -> int:
 
     From the table itself, which keeps what was deleted: to ask MLflow takes a second longer.
     """
-    from flows.tracking.names import MODEL  # here, since an option may set it
+    from flows.tracking.names import MODEL  # not at the top: an option may set it
 
     if not database.exists():
         return 0

@@ -21,7 +21,7 @@ from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses
 from flows.tracking.names import DEFAULT_MODEL
-from flows.tracking.names import MODEL as MODEL  # others take it from here
+from flows.tracking.names import MODEL as MODEL  # others import it from this module
 from mammo.base.errors import UserError
 from mammoflow_artifacts import sqlite_file
 

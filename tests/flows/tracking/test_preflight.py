@@ -394,7 +394,7 @@ def test_a_remote_of_dvc_that_cannot_be_used_is_told_by_those_that_need_it(
     set_remote(empty, url)
     for arguments in REMOTE:
         said = refused(empty, *arguments)
-        assert said.startswith("error: DVC's remote team cannot be used from here: ")
+        assert said.startswith("error: DVC's remote team cannot be used from this clone: ")
         assert why in said
     assert " has no " in refused(empty, "audit", "99", "--quick")  # which comes further without
 
@@ -404,7 +404,7 @@ def test_a_remote_that_is_silent_is_named_within_ten_seconds(
 ) -> None:
     monkeypatch.setattr(reach, "ANSWER", 0.1)
     set_remote(root, f"{silent}/dvc")
-    with pytest.raises(UserError, match="team cannot be used from here: no answer came in time"):
+    with pytest.raises(UserError, match="team cannot be used from this clone: no answer"):
         dvc_remote.require_default_remote(root)
 
 
