@@ -88,8 +88,9 @@ def answer(
             common = built / RESULTS, kind, moment, before
             try:
                 if exam is None:
-                    decision = reader.model, reader.operating_point, reader.aggregate
-                    written = write_unread(missing, *decision, *common)
+                    written = write_unread(
+                        missing, reader.model, reader.operating_point, reader.aggregate, *common
+                    )
                 else:
                     of_images = _find_sources(exam, sources)
                     written = write_results(exam, of_images, *common, fresh, missing)
