@@ -1,5 +1,6 @@
 """The registered model in MLflow: its versions, and the records that each version's run keeps."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.pipeline.lock_and_cache import data_out
 from flows.processes.checked import RunId, checked
+from flows.processes.folder_lock import hold_lock
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.words import hide_password
@@ -22,6 +24,7 @@ from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses
 from flows.tracking.names import DEFAULT_MODEL
 from flows.tracking.names import MODEL as MODEL  # others import it from this module
+from mammo.base.atomic_files import write_bytes
 from mammo.base.errors import UserError
 from mammoflow_artifacts import sqlite_file
 
@@ -31,6 +34,9 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 SNAPSHOT_ARTIFACT = "snapshot/snapshot.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
+
+_NEW = ".new-"
+"""How the folder begins that a registry is made in."""
 
 FAULTS = (MlflowException, RequestException, SQLAlchemyError)
 """What MLflow raises if it fails or cannot be reached; the last of its database, as it opens it."""
@@ -49,10 +55,10 @@ def open_store(root: Path) -> str:
     file = sqlite_file(mlflow.get_tracking_uri())
     if file is not None:
         addresses.require_plugin()
-        file.parent.mkdir(exist_ok=True)
+        _make_database(file)
     client = MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    addresses.mend(root)  # not before: MLflow makes tables, and rows in them, at the first question
+    addresses.mend(root)
     if experiment is None:
         try:
             client.create_experiment(EXPERIMENT, artifact_location=addresses.TOP if file else None)
@@ -64,6 +70,25 @@ def open_store(root: Path) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     return str(experiment.experiment_id)
+
+
+def _make_database(file: Path) -> None:
+    """Make an SQLite file with MLflow's tables if there is none: all of them, or no file.
+
+    MLflow makes them one by one in seconds. A process that is killed meanwhile would leave a file
+    that MLflow refuses ever after.
+    """
+    file.parent.mkdir(exist_ok=True)
+    with hold_lock(file.parent):
+        if file.exists():
+            return
+        for left in file.parent.glob(f"{_NEW}*"):  # by one that was killed: the lock is ours
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=_NEW) as folder:
+            made = Path(folder) / file.name
+            uri = f"sqlite:///{made}"
+            MlflowClient(uri, uri).search_experiments()  # the first question makes the tables
+            write_bytes(file, made.read_bytes())
 
 
 def describe_error(error: Exception) -> str:

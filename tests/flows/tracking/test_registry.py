@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,3 +187,22 @@ def test_a_model_of_another_name_has_tags_of_its_own() -> None:
     result = CliRunner().invoke(app, ["--model", "a/b", "retrain"])
     assert result.exit_code == 2
     assert "the model's name is 'a/b'" in result.output
+
+
+def test_a_process_that_is_killed_while_it_makes_the_registry_leaves_no_half_of_one(
+    tmp_path: Path,
+) -> None:
+    """MLflow makes its tables one by one, and refuses a file that has a part of them."""
+    (tmp_path / "mlruns").mkdir()
+    code = "import sys; from pathlib import Path; from flows.tracking.registry import open_store; "
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlruns/mlflow.db"}
+    command = [sys.executable, "-c", f"{code} open_store(Path(sys.argv[1]))", str(tmp_path)]
+    child = subprocess.Popen(command, cwd=ROOT, env=environment)
+    while not list((tmp_path / "mlruns").glob(".new-*/mlflow.db")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists()
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    assert [file.name for file in (tmp_path / "mlruns").iterdir()] == ["mlflow.db"]
