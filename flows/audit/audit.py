@@ -41,6 +41,7 @@ from flows.audit.subject import Subject, read_subject
 from flows.evidence.export import verify_version
 from flows.evidence.keys import PUBLIC, list_keys
 from flows.pipeline.graph import follows_training
+from flows.pipeline.known_outs import IMAGES_OUT, MANIFEST_OUT, REJECTS_OUT, SPLIT_OUT
 from flows.pipeline.pretraining import read_pretraining_data
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
@@ -335,14 +336,14 @@ def _read_splits(subject: Subject) -> tuple[Mapping[str, Mapping[str, int]], lis
     def read(md5: str) -> pd.DataFrame:
         return pd.read_csv(BytesIO(cache.path(md5).read_bytes()), dtype=str, keep_default_na=False)
 
-    manifest = read(outs["outputs/preprocess/manifest.csv"])
-    split = read(outs["outputs/split/split.csv"])
+    manifest = read(outs[MANIFEST_OUT])
+    split = read(outs[SPLIT_OUT])
     leaks = find_leaks(
         labels=read(cache.listing(data_hash)["train.csv"]),
         manifest=manifest,
-        rejects=read(outs["outputs/preprocess/rejects.csv"]),
+        rejects=read(outs[REJECTS_OUT]),
         split=split,
-        pictures=cache.listing(outs["outputs/preprocess/images"]),
+        pictures=cache.listing(outs[IMAGES_OUT]),
     )
     if (patches := subject.pretraining_objects.get(_PATCHES)) is not None:
         leaks += find_pretraining_leaks(read(patches), split)

@@ -11,7 +11,7 @@ import typer
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import one_sentence
 from flows.tracking import preflight
-from mammo.assurance.plan import FILE, load_plan
+from mammo.assurance.plan import PLAN_FILE, load_plan
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
@@ -51,11 +51,11 @@ def use(
         load_params(recipe)
         if plan.exists():
             load_plan(plan)
-            write_text(Path(FILE), plan.read_text())
-            typer.echo(f"{FILE} is now {plan}")
+            write_text(Path(PLAN_FILE), plan.read_text())
+            typer.echo(f"{PLAN_FILE} is now {plan}")
         write_text(Path("params.yaml"), recipe.read_text())
         typer.echo(f"params.yaml is now {recipe}")
 
 
 def _is_plan(file: Path) -> bool:
-    return file.name == FILE or file.parent.name == PLANS
+    return file.name == PLAN_FILE or file.parent.name == PLANS

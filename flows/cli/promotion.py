@@ -17,7 +17,7 @@ from flows.cli.console import one_sentence, result_of, without_traceback
 from flows.processes.checked import printable
 from flows.processes.reach import require_prefect
 from flows.tracking import preflight
-from mammo.assurance.plan import FILE, load_plan
+from mammo.assurance.plan import PLAN_FILE, load_plan
 
 app = typer.Typer()
 
@@ -108,7 +108,7 @@ def looks() -> None:
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
-        plan = load_plan(Path.cwd() / FILE).looks
+        plan = load_plan(Path.cwd() / PLAN_FILE).looks
     from flows.promotion.budget import list_looks
     from flows.tracking.registry import MODEL
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from flows.snapshots.snapshot import PARAMS_FILE, PLAN_FILE, Snapshot
+from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
+from mammo.assurance.plan import PLAN_FILE
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from flows.evidence.verify import DOCUMENTS, describe, hash_bytes, read_lines, s
 from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
 from flows.processes.checked import parse_record
 from flows.snapshots.environment import Environment, read_locked_packages
-from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, PARAMS_FILE, PLAN_FILE, Snapshot
+from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, PARAMS_FILE, Snapshot
 from flows.tracking import aliases
 from flows.tracking.register import git_tag
 from flows.tracking.registry import (
@@ -43,6 +43,7 @@ from flows.tracking.registry import (
     run_of,
 )
 from flows.tracking.runs import flatten, select_numbers
+from mammo.assurance.plan import PLAN_FILE
 from mammo.base.errors import UserError
 
 IN_RUN, IN_CACHE, IN_GIT = "the version's run in MLflow", "DVC's cache", "git"

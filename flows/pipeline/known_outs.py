@@ -1,7 +1,11 @@
 """The outs of the pipeline that this floor reads by their paths; dvc.yaml declares them."""
 
+SPLIT_OUT = "outputs/split/split.csv"
+IMAGES_OUT = "outputs/preprocess/images"
+REJECTS_OUT = "outputs/preprocess/rejects.csv"
 MANIFEST_OUT = "outputs/preprocess/manifest.csv"
 PREDICTIONS_OUT = "outputs/evaluate/predictions.csv"
+"""The scores of the test women: the stage that makes it takes a look at them."""
 BREASTS_OUT = "outputs/evaluate/breasts.csv"
 METRICS_OUT = "outputs/evaluate/metrics.json"
 ROC_OUT = "outputs/evaluate/roc.csv"

@@ -17,7 +17,7 @@ from flows.publishing.publish import fetch_tag
 from flows.snapshots.snapshot import CODE, Snapshot
 from flows.tracking import aliases, registry
 from flows.tracking.runs import flatten
-from mammo.assurance.plan import FILE, Changes, Reference, name_outside
+from mammo.assurance.plan import PLAN_FILE, Changes, Reference, name_outside
 from mammo.base.errors import UserError
 
 FREE = ("prediction_pool", "audit", "policy")
@@ -39,8 +39,8 @@ def find_reference(plan: Reference) -> ModelVersion | None:
         found = registry.find(plan.version)
         if found is None:
             raise UserError(
-                f"the reference of {FILE}, version {plan.version}, is not in the registry: name "
-                f"another under reference.version"
+                f"the reference of {PLAN_FILE}, version {plan.version}, is not in the registry: "
+                f"name another under reference.version"
             )
         return found
     bad = aliases.list_rolled_back()
@@ -51,17 +51,18 @@ def find_reference(plan: Reference) -> ModelVersion | None:
         version = registry.find(number)
         if version is None:
             raise UserError(
-                f"version {number}, which was approved before others, was deleted in MLflow: name "
-                f"the version that challengers are held against under reference.version of {FILE}"
+                f"version {number}, which was approved before others, was deleted in MLflow: "
+                f"name the version that challengers are held against under reference.version of "
+                f"{PLAN_FILE}"
             )
         snapshot = registry.find_snapshot(version)
         if snapshot is None:
             raise UserError(
                 f"the snapshot of version {number} cannot be read from MLflow, and nobody can tell "
                 f"whether it is what challengers are held against: name a version under "
-                f"reference.version of {FILE}"
+                f"reference.version of {PLAN_FILE}"
             )
-        if FILE in snapshot.files:
+        if PLAN_FILE in snapshot.files:
             return version
     return None
 

@@ -41,7 +41,7 @@ from flows.tracking import aliases, registry
 from flows.tracking.find_version import find_version
 from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL
-from mammo.assurance.plan import FILE, Plan, load_plan
+from mammo.assurance.plan import PLAN_FILE, Plan, load_plan
 from mammo.base.errors import UserError
 
 Outcome = Literal[
@@ -121,7 +121,7 @@ def _look_and_judge(
         reference = find_reference(plan.reference) if champion is not None else None
         outside = find_outside(root, reference, version, plan.changes, say)
         if outside:
-            said = f"{FILE} does not permit what changed"
+            said = f"{PLAN_FILE} does not permit what changed"
             if reference is not None:
                 said += f" since version {reference.version}"
             sentence = f"{said}: {'; '.join(outside)}: {_advise(version)}"
@@ -207,7 +207,7 @@ def promote(version: str, reason: str | None = None) -> Promotion | State[Any]:
     """
     root = Path.cwd()
     try:
-        plan = load_plan(root / FILE)
+        plan = load_plan(root / PLAN_FILE)
         found = find_candidate(root, version, reason)
         if reason is None:
             return run_gate(root, found, plan)

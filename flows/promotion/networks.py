@@ -14,9 +14,6 @@ from flows.tracking.registry import find_snapshot
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 
-PREDICTIONS_OUT = "outputs/evaluate/predictions.csv"
-"""The out with the scores of the test women: the stage that makes it takes a look at them."""
-
 _SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that a predictor reads
 
 

@@ -20,6 +20,7 @@ import yaml
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit.integrity import compare_with_commit, read_model
+from flows.pipeline.known_outs import PREDICTIONS_OUT, SPLIT_OUT
 from flows.pipeline.lock_and_cache import (
     Cache,
     data_out,
@@ -30,7 +31,7 @@ from flows.pipeline.lock_and_cache import (
 )
 from flows.processes.follow import bare_environment, follow
 from flows.processes.words import Say, shorten_list
-from flows.promotion.networks import PREDICTIONS_OUT, predict_alike
+from flows.promotion.networks import predict_alike
 from flows.promotion.women import fetch_outs, read_test_images
 from flows.publishing.publish import fetch_tag
 from flows.snapshots.earlier_layout import find_module
@@ -42,9 +43,6 @@ from mammo.base.atomic_files import write_csv
 from mammo.base.errors import UserError
 from mammo.data import tables
 from mammo.evaluation.metrics import group_by_breast
-
-SPLIT_OUT = "outputs/split/split.csv"
-
 
 Count = Literal["lowest", "leave_out"]
 

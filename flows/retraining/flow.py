@@ -49,7 +49,6 @@ from flows.snapshots.snapshot import (
     DATA_FILE,
     LOCK_FILE,
     PARAMS_FILE,
-    PLAN_FILE,
     Snapshot,
     capture,
     snapshot_of_commit,
@@ -57,7 +56,7 @@ from flows.snapshots.snapshot import (
 from flows.tracking import registry, runs
 from flows.tracking.arithmetic import describe_origin
 from flows.tracking.register import check_next_tag, git_tag, register
-from mammo.assurance.plan import Plan, load_plan
+from mammo.assurance.plan import PLAN_FILE, Plan, load_plan
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params

@@ -13,10 +13,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from flows.pipeline.graph import Outcome, Stage, repro, skip_hints
+from flows.pipeline.known_outs import PREDICTIONS_OUT
 from flows.processes.follow import CommandError, stop_all
 from flows.promotion import budget
 from flows.promotion.budget import NoLookLeftError
-from flows.promotion.networks import PREDICTIONS_OUT
 from flows.remote.child_runs import cancel_children
 from flows.remote.remote_stage import run_in_pool
 from flows.snapshots.snapshot import capture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from flows.snapshots.snapshot import PARAMS_FILE, PLAN_FILE, Snapshot
-from mammo.assurance.plan import Subgroups
+from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
+from mammo.assurance.plan import PLAN_FILE, Subgroups
 from mammo.base.settings import validate
 
 _EARLIER = {

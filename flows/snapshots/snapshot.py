@@ -26,10 +26,11 @@ from flows.processes.folder_lock import hold_lock
 from flows.processes.run_dvc import SETTINGS
 from flows.processes.run_git import file_at, git, has_ref, list_paths, listed, succeeds
 from flows.processes.words import shorten_list
+from mammo.assurance.plan import PLAN_FILE
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
-PARAMS_FILE, PLAN_FILE, DATA_FILE, LOCK_FILE = "params.yaml", "plan.yaml", "data.dvc", "dvc.lock"
+PARAMS_FILE, DATA_FILE, LOCK_FILE = "params.yaml", "data.dvc", "dvc.lock"
 FILES = (PARAMS_FILE, PLAN_FILE, DATA_FILE, LOCK_FILE)
 CODE = (
     *("mammo", "stages", "flows", "weights", "pretraining"),

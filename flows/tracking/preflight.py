@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from flows.processes.reach import require_database, require_server
 from flows.processes.run_git import succeeds
 from flows.processes.words import advise_install, in_one_line
-from mammo.assurance.plan import FILE, load_plan
+from mammo.assurance.plan import PLAN_FILE, load_plan
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
 
@@ -34,7 +34,7 @@ def check_project(root: Path) -> Params:
     """
     check_clone(root)
     params = load_params(root / "params.yaml")
-    load_plan(root / FILE)
+    load_plan(root / PLAN_FILE)
     return params
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from mammo.base.settings import Fraction, Positive, Section, read_yaml, validate
 
-FILE = "plan.yaml"
+PLAN_FILE = "plan.yaml"
 
 BEYOND = 5
 """Resamples of the women that must lie beyond a bound: with fewer it is a guess."""
@@ -167,7 +167,7 @@ class Plan(Section):
         return self
 
 
-def load_plan(path: Path = Path(FILE)) -> Plan:
+def load_plan(path: Path = Path(PLAN_FILE)) -> Plan:
     """Read and validate a plan.
 
     Raises:

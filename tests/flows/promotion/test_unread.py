@@ -10,10 +10,10 @@ import pytest
 import yaml
 from prefect.logging import disable_run_logger
 
+from flows.pipeline.known_outs import PREDICTIONS_OUT, SPLIT_OUT
 from flows.processes.run_git import git
 from flows.promotion.flow import _look_and_judge
-from flows.promotion.networks import PREDICTIONS_OUT
-from flows.promotion.rescoring import SPLIT_OUT, compare, own_predictions
+from flows.promotion.rescoring import compare, own_predictions
 from flows.tracking import aliases
 from flows.tracking.registry import get_version
 from mammo.base.settings import load_params

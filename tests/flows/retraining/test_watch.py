@@ -23,7 +23,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Runni
 from flows.processes.run_git import NoAnswerError
 from flows.promotion import rescoring
 from flows.promotion.budget import Look
-from flows.promotion.flow import _find_objection, needs_gate, was_judged
+from flows.promotion.flow import _digest_networks_of, _find_objection, needs_gate, was_judged
 from flows.promotion.gate import PAGE, judge_first, record_uncompared
 from flows.promotion.networks import predict_alike
 from flows.promotion.rescoring import OwnPredictions
@@ -304,7 +304,7 @@ def test_the_gate_leaves_alone_what_people_went_back_from_and_its_very_weights(
     aliases.make_champion(good, "Ann", "the first")
     aliases.make_champion(bad, "mammoflow", "the gate")
     assert _find_objection(registry.get_version(again)) is None
-    aliases.roll_back("Bob", "recalls too many", str)
+    aliases.roll_back("Bob", "recalls too many", _digest_networks_of)
     said = {number: _find_objection(registry.get_version(number)) for number in numbers}
     assert (said[good], said[other], said[version]) == (None, None, None)
     assert str(said[bad]).startswith("it was rolled back on")
