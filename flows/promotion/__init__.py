@@ -3,4 +3,4 @@
 It may import `audit`, whose checks it shares, and what that stands on.
 """
 
-__all__ = ["budget", "flow", "networks"]
+__all__ = ["budget", "flow"]
