@@ -1,10 +1,12 @@
 """The finding as a TID 1500 report, which OHIF and other viewers show: built by highdicom.
 
-Each suspicious view is a planar region of interest with its probability (TID 1410); each other view
-is a measurement without a region (TID 1501), so that an exam without findings has a report too. An
-image that could not be read is such a group without a measurement, and the report's evaluations
-say that it is missing.
+Each suspicious view is a planar region of interest with its probability (TID 1410); so is each
+other view, by the box of the breast in it and without a finding. Whole images (TID 1501) would say
+the same; but OHIF 3.13 fails at a report in which a measurement has no coordinates. Images that
+could not be read are in the library, and named by the report's evaluations.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from highdicom.sr import (
@@ -51,7 +53,13 @@ from mammo.dicom_results.objects import (
     percent,
 )
 from mammo.dicom_results.source import COPIED, Exam, Film, Image
-from mammo.dicom_results.suspicion import describe_unread, find_outline, list_positive
+from mammo.dicom_results.suspicion import (
+    Point,
+    corners_of,
+    describe_unread,
+    find_outline,
+    list_positive,
+)
 from mammo.serving.finding import NOTICE
 
 SERIES_NUMBER = 9001
@@ -72,12 +80,10 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
         observation_context=_observer(exam),
         procedure_reported=standard.SCT.ImagingProcedure,  # the closest in CID 100
         imaging_measurements=[
-            *(
-                _region(exam, film) if film.image.instance in suspicious else _view(exam, film)
-                for film in exam.films
-            ),
-            *(_failure(exam, unread) for unread in exam.unread),
-        ],
+            _region(exam, film) if film.image.instance in suspicious else _view(exam, film)
+            for film in exam.films
+        ]
+        or [_failure(exam, unread) for unread in exam.unread],  # the list must not be empty
         title=standard.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
             _concept(codes.ENGLISH)
@@ -124,29 +130,29 @@ def _observer(exam: Exam) -> ObservationContext:
 def _region(exam: Exam, film: Film) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     """TID 1410, with the outline of the hot region."""
     _, corners = find_outline(film)
+    return _roi(exam, film, "suspicious region", corners, codes.LESION)
+
+
+def _view(exam: Exam, film: Film) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """TID 1410, with the breast's box, of which nothing is found."""
+    return _roi(exam, film, "view without suspicion", corners_of(film.finding.box), None)
+
+
+def _roi(
+    exam: Exam, film: Film, what: str, corners: Sequence[Point], found: codes.Code | None
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     region = ImageRegion(
         graphic_type="POLYLINE",
         graphic_data=np.array([*corners, corners[0]], np.float64),
         source_image=SourceImageForRegion(film.image.sop_class, film.image.instance),
     )
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(exam, film.image, "suspicious region"),
+        tracking_identifier=_tracking(exam, film.image, what),
         referenced_region=region,
-        finding_type=_concept(codes.LESION),
+        finding_type=None if found is None else _concept(found),
         algorithm_id=_algorithm(exam),
         finding_sites=_sites(film.image),
         measurements=[_probability(film)],
-    )
-
-
-def _view(exam: Exam, film: Film) -> MeasurementsAndQualitativeEvaluations:
-    """TID 1501, of the whole image."""
-    return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(exam, film.image, "view without suspicion"),
-        algorithm_id=_algorithm(exam),
-        finding_sites=_sites(film.image),
-        measurements=[_probability(film)],
-        source_images=[_as_source(film.image)],
     )
 
 

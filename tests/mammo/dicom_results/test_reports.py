@@ -262,9 +262,10 @@ def test_highdicom_reads_both_reports_back(views: list[Path], tmp_path: Path, ki
     read = highdicom.sr.srread(folder / REPORT[kind])
     assert isinstance(read.content, highdicom.sr.MeasurementReport)
     groups = read.content.get_planar_roi_measurement_groups()
-    assert len(groups) == 2
-    assert [group.get_measurements()[0].value for group in groups] == [75.0, 90.0]
-    assert len(read.content.get_image_measurement_groups()) == 2
+    found = {group.get_measurements()[0].value: group.finding_type for group in groups}
+    assert {value for value, finding in found.items() if finding is not None} == {75.0, 90.0}
+    assert {value for value, finding in found.items() if finding is None} == {20.0, 10.0}
+    assert read.content.get_image_measurement_groups() == []
 
 
 def test_a_model_without_an_operating_point_makes_no_report(
