@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -220,15 +221,15 @@ def _measure(folder: str) -> int:
 def _delete_rows(root: Path, runs: list[str], models: list[str]) -> None:
     """Remove rows of deleted runs and models from the database, as `mlflow gc` does.
 
-    That command would also remove each experiment that anybody ever deleted. If the database
-    belongs to a server and cannot be reached, the rows stay, marked as deleted.
+    That command cannot be used: whichever runs it is given, it also removes every experiment that
+    anybody ever deleted and could still restore, with its runs. If the database belongs to a
+    server and cannot be reached, the rows stay, marked as deleted.
     """
     uri = os.environ.get("MLFLOW_BACKEND_STORE_URI") or f"sqlite:///{locate_registry(root)}"
     if (tracking := mlflow.get_tracking_uri()).startswith(("sqlite:", "postgresql", "mysql")):
         uri = tracking
     elif uri.startswith("sqlite:") and not locate_registry(root).exists():
         return
-    # MLflow has no public call for this; its own `mlflow gc` uses the two below.
     open_database: Any = SqlAlchemyStore
     store = open_database(uri, "mlflow-artifacts:/")
     try:
@@ -237,7 +238,8 @@ def _delete_rows(root: Path, runs: list[str], models: list[str]) -> None:
         if is_absent(error):
             return  # it is another server's database
         raise
-    for model in models:
-        store._hard_delete_logged_model(model)
-    for run in gone:
-        store._hard_delete_run(run)
+    # MLflow's tables say what belongs to a row and goes with it: metrics, params, tags.
+    with store.ManagedSessionMaker(read_only=False) as session:
+        for table, ids in ((SqlLoggedModel, models), (SqlRun, gone)):
+            for id_ in ids:
+                session.delete(session.get_one(table, id_))

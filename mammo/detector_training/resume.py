@@ -5,6 +5,8 @@ images, and single precision.
 """
 
 import random
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -55,22 +57,47 @@ def restore_trainer(trainer: Any, found: Checkpoint) -> None:
 
 
 def _skip_epochs(trainer: Any, epochs: int) -> None:
-    """Draw the order of the images of past epochs, without reading the images.
+    """Let the loader go on with the order of the images that it would have after past epochs.
 
     `close_mosaic` epochs before the end the trainer resets its loader, which starts a new order.
     """
     loader = trainer.train_loader
     renewed = max(0, trainer.epochs - trainer.args.close_mosaic)
-    if renewed:
-        _draw_orders(loader, min(epochs, renewed))
+    batches = len(loader)
     if epochs > renewed:
+        if renewed:
+            # The generator of the order moves when the loader starts, too. So the loader is
+            # started, and reads one batch: the last one before it was reset.
+            _skip_batches(loader, renewed * batches - 1)
+            next(iter(loader))
         trainer._close_dataloader_mosaic()
         loader.reset()
-        _draw_orders(loader, epochs - renewed)
         trainer.args.close_mosaic = 0  # it has been done
+        epochs -= renewed
+    _skip_batches(loader, epochs * batches)
 
 
-def _draw_orders(loader: Any, epochs: int) -> None:
-    loader.iterator = loader._get_iterator()
-    for _ in range(epochs * len(loader)):
-        next(loader.iterator._sampler_iter)
+def _skip_batches(loader: Any, count: int) -> None:
+    """Let the loader, when it starts, draw the order of `count` batches without reading them."""
+    endless = loader.batch_sampler  # ultralytics': it starts again what it is made of, for ever
+    endless.sampler = _LaterBatches(endless.sampler, count)
+
+
+class _LaterBatches:
+    """The batches of a sampler, which it gives again and again; the first `skipped` are left out.
+
+    What is left out is drawn nevertheless, so that the sampler's generator moves as it would have.
+    """
+
+    def __init__(self, batches: Any, skipped: int) -> None:
+        self.batches = batches
+        self.skipped = skipped
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skipped, self.skipped = self.skipped, 0
+        while skipped >= len(self):
+            skipped -= sum(1 for _ in self.batches)
+        yield from islice(self.batches, skipped, None)
