@@ -27,8 +27,8 @@ from flows.processes.checked import Commit, checked
 from flows.processes.run_git import git
 from flows.snapshots.environment import Environment, EnvironmentDifference
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking.register import git_tag
-from flows.tracking.registry import FAULTS, MODEL, snapshot_of
+from flows.tracking.names import MODEL, git_tag
+from flows.tracking.registry import FAULTS, snapshot_of
 from flows.tracking.runs import flatten
 from mammo.assurance.equivalence import Equivalence, Rescoring
 from mammo.base.atomic_files import read_json

@@ -52,8 +52,9 @@ from flows.snapshots import environment
 from flows.snapshots.snapshot import Snapshot, materialise
 from flows.tracking import addresses, arithmetic
 from flows.tracking.find_version import find_version
+from flows.tracking.names import MODEL
 from flows.tracking.preflight import check_disk, format_bytes
-from flows.tracking.registry import MODEL, environment_of
+from flows.tracking.registry import environment_of
 from mammo.assurance.leakage import find_leaks, find_pretraining_leaks
 from mammo.base.errors import UserError
 from mammo.base.settings import Audit as Bounds

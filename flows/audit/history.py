@@ -21,12 +21,14 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.audit.page import render
 from flows.audit.record import EXIT_STATUS, Audit
-from flows.evidence.signing import publish_ledger, sign_audit
+from flows.evidence.ledger import publish_ledger
+from flows.evidence.signing import sign_audit
 from flows.evidence.statements import hash_text
 from flows.processes.checked import Readable, parse_record
 from flows.snapshots.environment import Environment
 from flows.tracking.aliases import identify_person
-from flows.tracking.registry import FAULTS, MODEL, describe_error, get_version, run_of
+from flows.tracking.names import MODEL
+from flows.tracking.registry import FAULTS, describe_error, get_version, run_of
 from mammo.base.errors import UserError
 
 _PREFIX = "audit."

@@ -22,7 +22,7 @@ from flows.processes.run_git import changed_between, has_commit
 from flows.processes.words import md5_of, shorten_list
 from flows.publishing.publish import fetch_tag, read_publication
 from flows.snapshots.snapshot import DATA_FILE, FILES, PARAMS_FILE, Snapshot, read_tag
-from flows.tracking.register import git_tag
+from flows.tracking.names import git_tag
 from flows.tracking.registry import (
     SNAPSHOT_ARTIFACT,
     is_absent,

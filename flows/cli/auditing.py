@@ -128,10 +128,11 @@ def publish(
         preflight.check_project(Path.cwd())
         preflight.check_registry()
         preflight.check_remote(Path.cwd())
-    from flows.evidence.signing import publish_ledger
+    from flows.evidence.ledger import publish_ledger
     from flows.publishing.publish import describe_publication
     from flows.publishing.publish import publish as publish_version
-    from flows.tracking.registry import MODEL, find
+    from flows.tracking.names import MODEL
+    from flows.tracking.registry import find
 
     with one_sentence(status=2):
         for version in versions:

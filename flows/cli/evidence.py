@@ -60,7 +60,7 @@ def documents(
             check_empty(out)
         preflight.check_registry()
     from flows.documents.keep import keep_documents, make_documents, write_documents
-    from flows.evidence.signing import publish_ledger
+    from flows.evidence.ledger import publish_ledger
     from flows.tracking.find_version import find_version
 
     with one_sentence(status=2):
@@ -136,7 +136,8 @@ def sign(
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
         preflight.check_registry()
-    from flows.evidence.signing import publish_ledger, sign_version
+    from flows.evidence.ledger import publish_ledger
+    from flows.evidence.signing import sign_version
     from flows.tracking.find_version import find_version
 
     with one_sentence(status=2):

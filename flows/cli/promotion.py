@@ -78,7 +78,8 @@ def aliases() -> None:
     with one_sentence(status=2):
         preflight.check_registry()
     from flows.tracking import aliases as registered
-    from flows.tracking.registry import MODEL, open_store
+    from flows.tracking.names import MODEL
+    from flows.tracking.registry import open_store
 
     with one_sentence():
         open_store(Path.cwd())
@@ -110,7 +111,7 @@ def looks() -> None:
         preflight.check_registry()
         plan = load_plan(Path.cwd() / PLAN_FILE).looks
     from flows.promotion.budget import list_looks
-    from flows.tracking.registry import MODEL
+    from flows.tracking.names import MODEL
 
     with one_sentence():
         found = list_looks(Path.cwd())
@@ -142,7 +143,7 @@ def _describe(move: Any) -> str:
 
 def show_promotion(found: Any) -> None:
     """Print what the gate did with a version: the conditions as a table, then the outcome."""
-    from flows.tracking.registry import MODEL
+    from flows.tracking.names import MODEL
 
     console = Console()
     decision = found.verdict.decision if found.verdict is not None else None

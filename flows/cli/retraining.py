@@ -99,8 +99,7 @@ def _start_temporary_server() -> Iterator[None]:
 
 def _show_summary(summary: Any) -> None:
     """Print what a retrain did, and where to see more."""
-    from flows.tracking.register import git_tag
-    from flows.tracking.registry import MODEL
+    from flows.tracking.names import MODEL, git_tag
 
     console = Console()
     if not summary.registered:

@@ -31,10 +31,9 @@ from flows.processes.checked import parse_record
 from flows.snapshots.environment import Environment, read_locked_packages
 from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, PARAMS_FILE, Snapshot
 from flows.tracking import aliases
-from flows.tracking.register import git_tag
+from flows.tracking.names import MODEL, git_tag
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
-    MODEL,
     SNAPSHOT_ARTIFACT,
     environment_of,
     find_snapshot,

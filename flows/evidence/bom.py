@@ -31,13 +31,8 @@ from flows.pipeline.lock_and_cache import (
 from flows.processes.run_git import file_at, list_paths
 from flows.snapshots.earlier_layout import read_subgroups
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
-from flows.tracking.registry import (
-    MODEL,
-    environment_of,
-    read_artifact,
-    run_of,
-    snapshot_of,
-)
+from flows.tracking.names import MODEL
+from flows.tracking.registry import environment_of, read_artifact, run_of, snapshot_of
 from mammo.base.errors import UserError
 from mammo.base.settings import parse_params
 

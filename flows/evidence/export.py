@@ -17,9 +17,9 @@ from flows.evidence.keys import PUBLIC
 from flows.evidence.ledger import file_of_version, read_head, read_ledger
 from flows.evidence.verify import LEDGER, MANIFEST, PAPERS, SNAPSHOT, Report, hash_folder
 from flows.processes.checked import require_empty
+from flows.tracking.names import MODEL
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
-    MODEL,
     copy_model,
     find_snapshot,
     read_artifact,

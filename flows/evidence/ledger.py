@@ -46,8 +46,8 @@ from flows.processes.run_git import (
 from flows.processes.words import in_one_line
 from flows.publishing.publish import choose_git_remote
 from flows.snapshots.snapshot import add_to_index, commit_index, index_of
+from flows.tracking.names import MODEL
 from flows.tracking.registry import (
-    MODEL,
     find,
     is_absent,
     list_versions,

@@ -32,9 +32,9 @@ from flows.pipeline.lock_and_cache import out_of
 from flows.pipeline.pretraining import LOCK, SETTINGS, parse_pretraining, select_weights
 from flows.processes.run_git import file_at, list_paths
 from flows.snapshots.snapshot import Snapshot
+from flows.tracking.names import MODEL
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
-    MODEL,
     copy_model,
     environment_of,
     read_artifact,
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 __all__ = [
     "describe_materials",
     "find_signed_documents",
-    "publish_ledger",
     "sign_audit",
     "sign_decision",
     "sign_documents",

@@ -17,7 +17,7 @@ from flows.evidence.verify import hash_bytes, write_canonical
 from flows.pipeline.lock_and_cache import data_out, outs_of, read_lock
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 from mammo.assurance.plan import Plan
 
 if TYPE_CHECKING:

@@ -16,12 +16,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
-from flows.evidence.signing import (
-    publish_ledger,
-    sign_decision,
-    sign_evaluation,
-    sign_plan,
-)
+from flows.evidence.ledger import publish_ledger
+from flows.evidence.signing import sign_decision, sign_evaluation, sign_plan
 from flows.notify import notify, notify_failure
 from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
@@ -39,8 +35,9 @@ from flows.promotion.gate import (
 from flows.promotion.networks import digest_networks
 from flows.tracking import aliases, registry
 from flows.tracking.find_version import find_version
+from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG
-from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL
+from flows.tracking.registry import CHALLENGER, CHAMPION
 from mammo.assurance.plan import PLAN_FILE, Plan, load_plan
 from mammo.base.errors import UserError
 

@@ -20,7 +20,8 @@ from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
 from flows.processes.words import Say
 from flows.promotion.budget import Look
-from flows.tracking.registry import MODEL, run_of
+from flows.tracking.names import MODEL
+from flows.tracking.registry import run_of
 from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
 

@@ -36,7 +36,7 @@ from flows.promotion.women import fetch_outs, read_test_images
 from flows.publishing.publish import fetch_tag
 from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag
-from flows.tracking.register import git_tag
+from flows.tracking.names import git_tag
 from flows.tracking.registry import snapshot_of
 from mammo.assurance.promotion_rule import add_groups, count_unread
 from mammo.base.atomic_files import write_csv

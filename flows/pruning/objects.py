@@ -26,7 +26,7 @@ from dvc_data.hashfile.db import get_index
 from flows.processes.run_git import fetch, git, has_commit, listed, remotes, succeeds
 from flows.pruning.policy import Survey, Waste
 from flows.publishing.publish import fetch_tag
-from flows.tracking.register import git_tag
+from flows.tracking.names import git_tag
 from flows.tracking.registry import find_snapshot, list_versions, open_store
 from mammo.base.errors import UserError
 

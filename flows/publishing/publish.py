@@ -46,8 +46,9 @@ from flows.processes.run_git import (
 from flows.processes.words import Say, hide_password, in_one_line
 from flows.publishing.push_objects import PushResult
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
-from flows.tracking.register import COMPLETION_TAG, git_tag
-from flows.tracking.registry import MODEL, list_versions
+from flows.tracking.names import MODEL, git_tag
+from flows.tracking.register import COMPLETION_TAG
+from flows.tracking.registry import list_versions
 from mammo.base.atomic_files import read_json, write_json
 from mammo.base.errors import UserError
 

@@ -20,12 +20,8 @@ from prefect.states import Completed, Failed
 
 from flows.documents.keep import has_documents, try_to_keep_documents
 from flows.documents.passages import read_passages
-from flows.evidence.signing import (
-    describe_materials,
-    publish_ledger,
-    sign_plan,
-    sign_version,
-)
+from flows.evidence.ledger import publish_ledger
+from flows.evidence.signing import describe_materials, sign_plan, sign_version
 from flows.notify import notify, notify_failure
 from flows.pipeline.ensure_data import ensure_data
 from flows.pipeline.first_weights import ensure_weights
@@ -55,7 +51,8 @@ from flows.snapshots.snapshot import (
 )
 from flows.tracking import registry, runs
 from flows.tracking.arithmetic import describe_origin
-from flows.tracking.register import check_next_tag, git_tag, register
+from flows.tracking.names import MODEL, git_tag
+from flows.tracking.register import check_next_tag, register
 from mammo.assurance.plan import PLAN_FILE, Plan, load_plan
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
@@ -179,7 +176,7 @@ def _finish_earlier_version(job: _Job, latest: ModelVersion) -> Summary:
     are published.
     """
     say, version = get_run_logger().info, int(latest.version)
-    say(f"Nothing changed since {registry.MODEL} version {version}.")
+    say(f"Nothing changed since {MODEL} version {version}.")
     gate = run_gate(job.root, latest, job.plan) if needs_gate(latest) else None
     if gate is not None or not has_documents(latest):
         _write_documents(job.root, version)
@@ -234,7 +231,7 @@ def _publish_and_judge(job: _Job, made: Summary) -> Summary:
     if publications[0].complete:
         publications += publish_pending(job.root, say)
     notify(
-        f"{registry.MODEL} version {made.version}: registered as {made.alias}",
+        f"{MODEL} version {made.version}: registered as {made.alias}",
         f"MLflow run {made.run}\n{describe_publication(publications[0])}",
     )
     gate = run_gate(job.root, registry.get_version(made.version), job.plan)
@@ -249,7 +246,7 @@ def _publish_and_judge(job: _Job, made: Summary) -> Summary:
     create_markdown_artifact(
         _write_markdown(summary),
         key="retrain",
-        description=f"{registry.MODEL} version {summary.version}",
+        description=f"{MODEL} version {summary.version}",
     )
     return summary
 
@@ -327,7 +324,7 @@ def _write_markdown(summary: Summary) -> str:
     """The summary as Prefect's pages show it."""
     rows = "\n".join(f"| {o.stage} | {o.fate} |" for o in summary.outcomes)
     return (
-        f"## {registry.MODEL} version {summary.version} ({summary.alias})\n\n"
+        f"## {MODEL} version {summary.version} ({summary.alias})\n\n"
         f"git tag `{git_tag(summary.version)}`, MLflow run `{summary.run}`\n\n"
         + "".join(f"{describe_publication(published)}\n\n" for published in summary.publications)
         + f"| stage | fate |\n| --- | --- |\n{rows}\n"

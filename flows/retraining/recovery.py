@@ -34,14 +34,9 @@ from flows.processes.run_git import file_at, has_commit
 from flows.processes.words import Say
 from flows.snapshots.snapshot import LOCK_FILE, Snapshot, read_tag, tag_exists
 from flows.tracking.aliases import list_champions
-from flows.tracking.register import COMPLETION_TAG, complete, git_tag
-from flows.tracking.registry import (
-    MODEL,
-    find_snapshot,
-    is_absent,
-    list_versions,
-    run_of,
-)
+from flows.tracking.names import MODEL, git_tag
+from flows.tracking.register import COMPLETION_TAG, complete
+from flows.tracking.registry import find_snapshot, is_absent, list_versions, run_of
 from flows.tracking.runs import WORKSPACE
 from mammo.base.atomic_files import write_json, write_text
 from mammo.base.errors import UserError

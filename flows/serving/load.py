@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit.integrity import read_model
 from flows.tracking.find_version import find_version
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 from mammo.base.determinism import pin, stage_seed
 from mammo.serving.exams import name_code
 from mammo.serving.finding import Model

@@ -9,6 +9,7 @@ __all__ = [
     "arithmetic",
     "find_version",
     "mutex",
+    "names",
     "preflight",
     "register",
     "registry",

@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 from flows.processes.checked import parse_record
 from flows.processes.run_git import git
 from flows.tracking import registry
-from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
+from flows.tracking.names import MODEL
+from flows.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from mammo.base.errors import UserError
 
 AUTOMATIC = "mammoflow"

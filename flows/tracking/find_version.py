@@ -8,7 +8,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from flows.processes.words import hide_password
-from flows.tracking.registry import MODEL, get_version, is_absent
+from flows.tracking.names import MODEL
+from flows.tracking.registry import get_version, is_absent
 from mammo.base.errors import UserError
 
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from flows.tracking.registry import MODEL, is_absent, read_model_tags
+from flows.tracking.names import MODEL
+from flows.tracking.registry import is_absent, read_model_tags
 
 ABANDONED_AFTER = 60.0  # seconds; the work under such a lock takes one or two
 _HOLDER = "holder"

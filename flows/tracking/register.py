@@ -19,15 +19,8 @@ from flows.pipeline.known_outs import METRICS_OUT
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from flows.tracking import aliases
-from flows.tracking.names import git_tag as git_tag  # others import it from this module
-from flows.tracking.names import require_own_tags
-from flows.tracking.registry import (
-    CHALLENGER,
-    CHAMPION,
-    MODEL,
-    list_versions,
-    snapshot_tags,
-)
+from flows.tracking.names import MODEL, git_tag, require_own_tags
+from flows.tracking.registry import CHALLENGER, CHAMPION, list_versions, snapshot_tags
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 

@@ -22,8 +22,7 @@ from flows.processes.words import hide_password
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses
-from flows.tracking.names import DEFAULT_MODEL
-from flows.tracking.names import MODEL as MODEL  # others import it from this module
+from flows.tracking.names import DEFAULT_MODEL, MODEL
 from mammo.base.atomic_files import write_bytes
 from mammo.base.errors import UserError
 from mammoflow_artifacts import sqlite_file

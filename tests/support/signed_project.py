@@ -21,10 +21,9 @@ from flows.processes.run_git import git
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import capture, write_tag
 from flows.tracking import aliases
-from flows.tracking.register import git_tag
+from flows.tracking.names import MODEL, git_tag
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
-    MODEL,
     SNAPSHOT_ARTIFACT,
     get_version,
     open_store,

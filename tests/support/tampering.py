@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import Snapshot, read_tag, write_tag
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 from mammoflow_artifacts import FOLDER, sqlite_file
 
 KEPT = (".git", ".dvc/cache", "mlruns/artifacts", "data")

@@ -12,7 +12,8 @@ from flows.audit.history import Audited, history, keep
 from flows.audit.record import Audit
 from flows.cli.app import app
 from flows.snapshots.environment import describe_environment
-from flows.tracking.registry import MODEL, get_version
+from flows.tracking.names import MODEL
+from flows.tracking.registry import get_version
 from mammo.base.errors import UserError
 from tests.support.small_project import store
 

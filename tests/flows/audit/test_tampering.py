@@ -18,7 +18,8 @@ from flows.evidence.keys import FOLDER, make_key
 from flows.evidence.ledger import HEAD, file_of_version
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import read_tag, write_tag
-from flows.tracking.registry import MODEL, read_artifact
+from flows.tracking.names import MODEL
+from flows.tracking.registry import read_artifact
 from tests.support.tampering import (
     artifact,
     database,

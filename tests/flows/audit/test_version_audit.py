@@ -14,7 +14,7 @@ import pytest
 
 from flows.audit.record import Audit
 from flows.processes.run_git import git
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 from tests.imports import ROOT
 from tests.support.small_project import Retrained, environment_of, mammoflow, store
 

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 from mammo.base.atomic_files import write_json
 from mammo.datasets.phantom.draw import write_phantoms
 from mammo.serving.finding import NOTICE, read_schema

@@ -37,7 +37,8 @@ from flows.evidence.verify import verify
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import aliases
-from flows.tracking.registry import MODEL, get_version, read_folder
+from flows.tracking.names import MODEL
+from flows.tracking.registry import get_version, read_folder
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
 from mammo.evaluation.metrics import evaluate

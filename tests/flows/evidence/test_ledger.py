@@ -23,7 +23,8 @@ from flows.evidence.ledger import (
 )
 from flows.evidence.verify import PROVENANCE, read_line
 from flows.processes.run_git import file_at, git, succeeds
-from flows.tracking.registry import MODEL, get_version, read_artifact, run_of
+from flows.tracking.names import MODEL
+from flows.tracking.registry import get_version, read_artifact, run_of
 from mammo.assurance.plan import load_plan
 from mammo.assurance.promotion_rule import check_floors
 from mammo.base.errors import UserError

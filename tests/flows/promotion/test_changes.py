@@ -14,8 +14,9 @@ from flows.promotion.budget import list_looks
 from flows.promotion.changes import find_outside, find_reference
 from flows.promotion.flow import _look_and_judge, was_judged
 from flows.tracking import aliases
+from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG
-from flows.tracking.registry import MODEL, get_version
+from flows.tracking.registry import get_version
 from mammo.assurance.plan import Changes, Plan, Reference
 from mammo.base.errors import UserError
 from tests.support.cached_data import put_data, table

@@ -12,7 +12,7 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.retraining.recovery import workspace_id
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 from flows.tracking.runs import WORKSPACE
 from tests.support.toys import Retrain, free_port, make_toy, prefect_server, run
 

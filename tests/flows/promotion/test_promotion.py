@@ -35,7 +35,8 @@ from flows.promotion.budget import list_looks
 from flows.promotion.flow import needs_gate
 from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
 from flows.tracking import aliases
-from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, snapshot_of
+from flows.tracking.names import MODEL
+from flows.tracking.registry import SNAPSHOT_ARTIFACT, snapshot_of
 from tests.support.receiver import Receiver, listening
 from tests.support.small_project import Retrained, mammoflow, store
 from tests.support.tampering import model_folder

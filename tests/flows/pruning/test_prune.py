@@ -42,8 +42,9 @@ from flows.snapshots.snapshot import (
     snapshots_folder,
     write_tag,
 )
+from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG
-from flows.tracking.registry import EXPERIMENT, MODEL, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
+from flows.tracking.registry import EXPERIMENT, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
 from mammo.base.errors import UserError
 from mammo.kept.result_store import Store
 from tests.support.small_project import store

@@ -23,8 +23,9 @@ from flows.publishing.publish import (
     publish_pending,
 )
 from flows.snapshots.snapshot import capture, materialise, read_tag, write_tag
+from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG
-from flows.tracking.registry import MODEL, SNAPSHOT_ARTIFACT, get_version, snapshot_tags
+from flows.tracking.registry import SNAPSHOT_ARTIFACT, get_version, snapshot_tags
 from mammo.base.errors import UserError
 from tests.support.small_project import store
 from tests.support.toys import make_toy, run

@@ -17,7 +17,8 @@ from mlflow.entities import Run
 
 from flows.evidence.bom import BOM
 from flows.snapshots.snapshot import FILES, Snapshot, read_tag
-from flows.tracking.registry import MODEL, read_artifact, read_folder
+from flows.tracking.names import MODEL
+from flows.tracking.registry import read_artifact, read_folder
 from tests.support.small_project import Retrained, all_runs, command, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)

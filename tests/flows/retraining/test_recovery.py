@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 from flows.processes.folder_lock import only_one
 from flows.retraining.recovery import repair_dvc, workspace_id
 from flows.snapshots.snapshot import read_tag
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 from mammo.base.errors import UserError
 from tests.support.processes import alive, gone
 from tests.support.small_project import list_runs
@@ -316,14 +316,14 @@ REGISTRATION = """
         register.check_next_tag(root)
         client = MlflowClient()
         found = []
-        for version in client.search_model_versions(f"name = '{registry.MODEL}'"):
+        for version in client.search_model_versions(f"name = '{MODEL}'"):
             tag = register.git_tag(int(version.version))
             one = {
                 "version": int(version.version),
                 "whole": version.tags.get("git_tag") == tag,
                 "git": snapshot.tag_exists(root, tag)
                 and snapshot.read_tag(root, tag) == registry.snapshot_of(version),
-                "aliases": client.get_model_version(registry.MODEL, version.version).aliases,
+                "aliases": client.get_model_version(MODEL, version.version).aliases,
                 "run": client.get_run(version.run_id).info.status,
             }
             found.append(one)

@@ -35,8 +35,9 @@ from flows.retraining.run_stages import _is_own_error
 from flows.servers.deployments import REFUSED, SILENT
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import aliases, registry, runs
+from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG, NETWORKS
-from flows.tracking.registry import CHALLENGER, MODEL
+from flows.tracking.registry import CHALLENGER
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 from tests.support.judged import plan, women

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from flows.tracking import aliases
-from flows.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS
+from flows.tracking.names import MODEL
+from flows.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from mammo.base.errors import UserError
 from tests.support.small_project import store
 

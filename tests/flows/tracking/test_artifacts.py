@@ -40,7 +40,7 @@ from flows.servers import supervised, up, wanted
 from flows.snapshots.earlier_layout import file_of
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking import addresses, registry, runs
+from flows.tracking import addresses, names, registry, runs
 from flows.tracking.register import NETWORKS, SCORES, SERVING, register
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
@@ -157,7 +157,7 @@ def served(root: Path) -> Iterator[str]:
 
 def says(version: int) -> float:
     """What the model of a version, loaded as anybody would, says."""
-    model = mlflow.pyfunc.load_model(f"models:/{registry.MODEL}/{version}")
+    model = mlflow.pyfunc.load_model(f"models:/{names.MODEL}/{version}")
     return float(model.predict(pd.DataFrame({"dicom": [b"x"]}))["probability"][0])
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.tracking import mutex, registry
+from flows.tracking import mutex
 from flows.tracking.mutex import hold_across_clones
+from flows.tracking.names import MODEL
 from tests.support.small_project import store
 
 
@@ -29,7 +30,7 @@ def test_one_clone_at_a_time_holds_a_lock_and_no_model_stays_behind() -> None:
         with hold_across_clones("looks"):
             inside += 1
             most = max(most, inside)
-            assert models() == [f"{registry.MODEL}.looks.lock"]
+            assert models() == [f"{MODEL}.looks.lock"]
             inside -= 1
 
     threads = [threading.Thread(target=work) for _ in range(5)]
@@ -49,7 +50,7 @@ def test_a_lock_is_released_when_the_work_fails() -> None:
 
 def test_what_a_killed_holder_left_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutex, "ABANDONED_AFTER", 0.5)
-    MlflowClient().create_registered_model(f"{registry.MODEL}.looks.lock")
+    MlflowClient().create_registered_model(f"{MODEL}.looks.lock")
     with hold_across_clones("looks"):
-        assert models() == [f"{registry.MODEL}.looks.lock"]
+        assert models() == [f"{MODEL}.looks.lock"]
     assert models() == []

@@ -22,6 +22,7 @@ from flows.retraining import recovery
 from flows.retraining.recovery import repair_registry
 from flows.snapshots.environment import describe_environment
 from flows.tracking import aliases, registry
+from flows.tracking.names import MODEL
 from flows.tracking.register import check_next_tag
 from mammo.base.errors import UserError
 from tests.imports import ROOT
@@ -43,8 +44,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     client = store(root)
     run = str(client.create_run(registry.open_store(root)).info.run_id)
     client.log_text(run, describe_environment().model_dump_json(), registry.ENVIRONMENT_ARTIFACT)
-    client.create_registered_model(registry.MODEL)
-    client.create_model_version(registry.MODEL, source=str(root), run_id=run)
+    client.create_registered_model(MODEL)
+    client.create_model_version(MODEL, source=str(root), run_id=run)
     return root
 
 
@@ -121,11 +122,11 @@ def test_files_that_are_out_of_reach_are_not_taken_for_gone(
 def test_a_version_whose_run_is_gone_is_left_alone(root: Path, version: ModelVersion) -> None:
     """It is nobody's half-registered version, and no reason to fail."""
     client = MlflowClient()
-    model = client.create_model_version(registry.MODEL, source=str(root), run_id="f" * 32)
+    model = client.create_model_version(MODEL, source=str(root), run_id="f" * 32)
     (root / ".dvc" / "tmp").mkdir(parents=True)
     repair_registry(root, registry.open_store(root), print)
     assert registry.find(int(model.version)) is not None
-    client.delete_model_version(registry.MODEL, model.version)
+    client.delete_model_version(MODEL, model.version)
     git(root, "tag", "model/v2")
     with pytest.raises(
         UserError, match=r"git has the tag model/v2, and the registry sqlite.* no such version"
@@ -146,9 +147,9 @@ def test_the_tag_of_a_version_that_was_deleted_in_mlflow_stays_and_is_in_nobodys
     root: Path, version: ModelVersion
 ) -> None:
     """The registry gives its number to no other, and the tag may be all that is left of it."""
-    made = int(MlflowClient().create_model_version(registry.MODEL, source=str(root)).version)
+    made = int(MlflowClient().create_model_version(MODEL, source=str(root)).version)
     aliases.move(registry.CHALLENGER, made, aliases.AUTOMATIC, "registered by a retrain")
-    MlflowClient().delete_model_version(registry.MODEL, str(made))
+    MlflowClient().delete_model_version(MODEL, str(made))
     git(root, "tag", "--force", f"model/v{made}")
     check_next_tag(root)
 
