@@ -9,7 +9,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit.findings import CheckResult, findings_of
+from flows.audit.findings import CheckResult, collect_findings
 from flows.audit.record import (
     Audit,
     ComparedStage,
@@ -19,16 +19,16 @@ from flows.audit.record import (
     Setting,
     Standard,
     Verdict,
-    verdict_of,
+    judge_audit,
 )
 from flows.pipeline.graph import Stage
-from flows.pipeline.lock_and_cache import Cache, data_out
-from flows.processes.checked import Commit, checked
+from flows.pipeline.lock_and_cache import Cache, read_data_out
+from flows.processes.checked import Commit, validate
 from flows.processes.run_git import git
 from flows.snapshots.environment import Environment, EnvironmentDifference
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking.names import MODEL, git_tag
-from flows.tracking.registry import FAULTS, snapshot_of
+from flows.tracking.names import MODEL, name_tag
+from flows.tracking.registry import FAULTS, read_snapshot
 from flows.tracking.runs import flatten
 from mammo.assurance.equivalence import Equivalence, Rescoring
 from mammo.base.atomic_files import read_json
@@ -120,12 +120,12 @@ def make_record(root: Path, version: ModelVersion, found: Materials, quick: bool
     """
     snapshot, number = found.snapshot, int(version.version)
     rerun = found.rerun or Rerun((), found.contents.metrics if found.contents else ())
-    findings = findings_of(found.results)
-    verdict = verdict_of(findings, rerun.stages, rerun.equivalence, quick)
+    findings = collect_findings(found.results)
+    verdict = judge_audit(findings, rerun.stages, rerun.equivalence, quick)
     previous, settings = _settings_against_previous(version, snapshot)
     commit = snapshot.commit if snapshot else version.tags.get("git_commit")
     author, date = _read_author(root, commit)
-    data = data_out(snapshot) if snapshot else (None, version.tags.get("data_hash"))
+    data = read_data_out(snapshot) if snapshot else (None, version.tags.get("data_hash"))
     return Audit(
         verdict=verdict,
         sentence=_describe_verdict(number, verdict, findings, rerun),
@@ -134,7 +134,7 @@ def make_record(root: Path, version: ModelVersion, found: Materials, quick: bool
         model=MODEL,
         version=number,
         run=version.run_id,
-        git_tag=git_tag(number),
+        git_tag=name_tag(number),
         commit=commit,
         author=author,
         commit_date=date,
@@ -220,7 +220,7 @@ def _settings_against_previous(
         return None, []
     previous = max(older, key=lambda v: int(v.version))
     try:
-        texts = snapshot_of(previous).files["params.yaml"], snapshot.files["params.yaml"]
+        texts = read_snapshot(previous).files["params.yaml"], snapshot.files["params.yaml"]
         before, this = (flatten(yaml.safe_load(text)) for text in texts)
     except (*FAULTS, UserError, KeyError, ValueError, yaml.YAMLError) as error:
         # What is wrong with that version does not concern this audit.
@@ -242,7 +242,7 @@ def _read_author(root: Path, commit: str | None) -> tuple[str | None, str | None
     if commit is None:
         return None, None
     try:
-        known = checked(Commit, commit, "the commit")  # a tag of the version's may have named it
+        known = validate(Commit, commit, "the commit")  # a tag of the version's may have named it
         author, date = git(root, "show", "-s", "--format=%an%n%cI", known).splitlines()
     except (UserError, ValueError):
         return None, None

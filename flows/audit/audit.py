@@ -28,7 +28,7 @@ from flows.audit.effect import compare_remade, rescore_recorded
 from flows.audit.findings import (
     CheckResult,
     check,
-    findings_of,
+    collect_findings,
     missing,
     note,
     unsound,
@@ -40,12 +40,12 @@ from flows.audit.standard import find_standard
 from flows.audit.subject import Subject, read_subject
 from flows.evidence.export import verify_version
 from flows.evidence.keys import PUBLIC, list_keys
-from flows.pipeline.graph import follows_training
+from flows.pipeline.graph import find_training_and_later
 from flows.pipeline.known_outs import IMAGES_OUT, MANIFEST_OUT, REJECTS_OUT, SPLIT_OUT
 from flows.pipeline.pretraining import read_pretraining_data
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
-from flows.processes.run_git import file_at
+from flows.processes.run_git import read_file_at
 from flows.processes.words import Say
 from flows.publishing.publish import fetch_objects
 from flows.snapshots import environment
@@ -54,7 +54,7 @@ from flows.tracking import addresses, arithmetic
 from flows.tracking.find_version import find_version
 from flows.tracking.names import MODEL
 from flows.tracking.preflight import check_disk, format_bytes
-from flows.tracking.registry import environment_of
+from flows.tracking.registry import read_environment
 from mammo.assurance.leakage import find_leaks, find_pretraining_leaks
 from mammo.base.errors import UserError
 from mammo.base.settings import Audit as Bounds
@@ -75,7 +75,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
 
     Raises:
         UserError: if there is no such version, its run is gone, MLflow or git's remote does not
-            answer, or DVC's remote is needed and cannot be used from here: that is no verdict.
+            answer, or DVC's remote is needed and cannot be used: that is no verdict.
     """
     require_mlflow()
     addresses.mend(root)
@@ -135,11 +135,13 @@ def _compare_environments(
     root: Path, version: ModelVersion, snapshot: Snapshot | None
 ) -> Environments:
     """The environment of the version and this one; the commit's lock gives missing packages."""
-    then, now = environment_of(version), environment.describe_environment()
+    then, now = read_environment(version), environment.describe_environment()
     if snapshot is None:
         return Environments(then, now)
     try:
-        lock = environment.read_locked_packages(file_at(root, snapshot.commit, "requirements.lock"))
+        lock = environment.read_locked_packages(
+            read_file_at(root, snapshot.commit, "requirements.lock")
+        )
     except UserError:
         lock = {}  # the commit has none
     return Environments(then, now, environment.compare(then, now, lock))
@@ -177,7 +179,7 @@ def _audit_subject(
         standard=standard,
     )
     # Evidence that does not hold is told beside what else is found, not in its place.
-    if any(x.step != "evidence" and x.kind != "note" for x in findings_of(found.results)):
+    if any(x.step != "evidence" and x.kind != "note" for x in collect_findings(found.results)):
         return found
     return _examine(subject, found, bounds, quick, say)
 
@@ -209,7 +211,9 @@ def _examine(
         return found
     contents, results = _check_contents(subject)
     found = replace(found, results=[*found.results, *results], contents=contents)
-    if quick or {"missing", "wrong"} & {finding.kind for finding in findings_of(found.results)}:
+    if quick or {"missing", "wrong"} & {
+        finding.kind for finding in collect_findings(found.results)
+    }:
         return found
     strict = before.standard is not None and before.standard.name == "bit for bit"
     rerun, results = _run_and_compare(subject, strict, bounds, say)
@@ -227,7 +231,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
 
     Raises:
         UserError: if the disk has no room for what this and the re-run need; or if the remote is
-            needed and cannot be used from here, which says nothing of the version.
+            needed and cannot be used, which says nothing of the version.
     """
     _say_needs(subject, quick, say)
     complete = all(
@@ -237,8 +241,8 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
     )
     if not complete and (unusable := fetch_objects(subject.folder, [], say)):
         raise UserError(
-            f"version {subject.version.version} cannot be audited from here: DVC's cache lacks some"
-            f" of its files, and {unusable}; once that is mended, run this again"
+            f"version {subject.version.version} cannot be audited in this clone: DVC's cache lacks "
+            f"some of its files, and {unusable}; once that is mended, run this again"
         )
     say("checking the bytes of data and outs in DVC's cache")
     return check(
@@ -249,7 +253,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             subject.version,
             subject.data,
             {path: md5 for path, md5 in subject.objects.items() if path != subject.data[0]},
-            _counter(say),
+            _make_counter(say),
             read_pretraining_data(subject.folder),
         ),
     )
@@ -283,7 +287,7 @@ def _say_minutes(subject: Subject, say: Say) -> None:
         say(f"needs the time of {', '.join(unknown)}, too, which was not recorded")
 
 
-def _counter(say: Say) -> Callable[[], None]:
+def _make_counter(say: Say) -> Callable[[], None]:
     """A function to call for each file; it reports every ten thousandth of them."""
     count = 0
 
@@ -379,7 +383,7 @@ def _run_and_compare(
         for stage in subject.pretraining
         if any(path.endswith(".safetensors") for path in stage.outs)
     }
-    tolerance = Tolerance(follows_training(subject.pipeline) | pretrained, bounds.pixels)
+    tolerance = Tolerance(find_training_and_later(subject.pipeline) | pretrained, bounds.pixels)
     stages = compare_stages(
         subject.folder,
         [*subject.pretraining, *subject.locked],
@@ -390,7 +394,7 @@ def _run_and_compare(
     what = "every out is" if strict else "what does not follow from training is"
     results = [
         check("reproduction", "every stage runs again", []),
-        check("comparison", f"{what} as it was", _different_stages(stages)),
+        check("comparison", f"{what} as it was", _find_different_stages(stages)),
     ]
     metrics = compare_metrics(subject.pipeline, subject.outs, subject.cache, subject.folder)
     rerun = Rerun(stages, metrics)
@@ -401,7 +405,7 @@ def _run_and_compare(
     return rerun, [*results, *compared]
 
 
-def _different_stages(stages: Sequence[ComparedStage]) -> list[Finding]:
+def _find_different_stages(stages: Sequence[ComparedStage]) -> list[Finding]:
     """A finding for each stage that made something else, or whose code is not deterministic."""
     kind = wrong if any(stage.likeness == "different" for stage in stages) else note
     found = []

@@ -36,7 +36,7 @@ def check(step: Step, what: str, found: Iterable[Finding]) -> CheckResult:
     return CheckResult(step, what, findings)
 
 
-def findings_of(results: Iterable[CheckResult]) -> list[Finding]:
+def collect_findings(results: Iterable[CheckResult]) -> list[Finding]:
     """The findings of all these checks."""
     return [finding for result in results for finding in result.findings]
 

@@ -28,7 +28,7 @@ from flows.processes.checked import Readable, parse_record
 from flows.snapshots.environment import Environment
 from flows.tracking.aliases import identify_person
 from flows.tracking.names import MODEL
-from flows.tracking.registry import FAULTS, describe_error, get_version, run_of
+from flows.tracking.registry import FAULTS, describe_error, get_version, read_run_id
 from mammo.base.errors import UserError
 
 _PREFIX = "audit."
@@ -66,7 +66,7 @@ def keep(root: Path, record: Audit) -> str:
     Raises:
         UserError: in MLflow's own words if it does not accept them.
     """
-    folder = f"{_folder(record.date)}-{secrets.token_hex(3)}"
+    folder = f"{_name_folder(record.date)}-{secrets.token_hex(3)}"
     text = record.model_dump_json(indent=2) + "\n"
     made = Audited(
         date=record.date,
@@ -83,12 +83,12 @@ def keep(root: Path, record: Audit) -> str:
     number, client = str(record.version), MlflowClient()
     name = f"{_PREFIX}{folder.removeprefix('audits/')}"
     try:
-        run = run_of(get_version(record.version))
+        run = read_run_id(get_version(record.version))
         client.log_text(run, render(record), f"{folder}/index.html")
         client.log_text(run, text, f"{folder}/audit.json")
         client.set_model_version_tag(MODEL, number, name, made.model_dump_json())
         # Of all audits, since others may have audited the version meanwhile.
-        for key, value in _choose_shown(history(get_version(record.version))).items():
+        for key, value in _choose_shown(list_audits(get_version(record.version))).items():
             client.set_model_version_tag(MODEL, number, key, value)
         signed = sign_audit(
             root,
@@ -107,7 +107,7 @@ def keep(root: Path, record: Audit) -> str:
     return folder
 
 
-def history(audited: ModelVersion) -> list[Audited]:
+def list_audits(audited: ModelVersion) -> list[Audited]:
     """The audits of a version, the oldest first.
 
     Raises:
@@ -138,12 +138,12 @@ def _read_shown_audit(tags: Mapping[str, str]) -> Audited | None:
         verdict=tags["audit_verdict"],
         standard=tags.get("audit_standard", ""),
         snapshot_digest=tags.get("audit_snapshot_digest", ""),
-        report=_folder(date),
+        report=_name_folder(date),
         report_digest=tags.get("audit_report_digest", ""),
     )
 
 
-def _folder(date: str) -> str:
+def _name_folder(date: str) -> str:
     """The folder of an audit's report, or the beginning of its name, by the audit's date."""
     return f"audits/{date.replace(':', '').removesuffix('+0000')}"
 

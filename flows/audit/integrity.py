@@ -14,10 +14,10 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.audit.findings import missing, wrong
 from flows.audit.record import Finding
 from flows.pipeline.graph import Stage
-from flows.pipeline.lock_and_cache import Cache, LockedStage, hash_each_file, outs_of
-from flows.processes.checked import inside
-from flows.processes.words import md5_of, shorten_list
-from flows.snapshots.earlier_layout import file_of, find_module
+from flows.pipeline.lock_and_cache import Cache, LockedStage, collect_outs, hash_each_file
+from flows.processes.checked import locate_inside
+from flows.processes.words import hash_md5, shorten_list
+from flows.snapshots.earlier_layout import find_module, locate_module
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.register import NETWORKS, SCORES, SERVING
 from flows.tracking.registry import copy_model
@@ -51,9 +51,11 @@ def read_model(version: ModelVersion, folder: Path) -> StoredModel:
         described = yaml.safe_load((model / "MLmodel").read_text())
         flavor = described["flavors"]["python_function"]
         return StoredModel(
-            inside(model, flavor["artifacts"]["predictor"]["path"], f"the predictor of {what}"),
-            inside(model, flavor["code"], f"the code of {what}"),
-            inside(model, Path(flavor["model_code_path"]).name, f"the loader of {what}"),
+            locate_inside(
+                model, flavor["artifacts"]["predictor"]["path"], f"the predictor of {what}"
+            ),
+            locate_inside(model, flavor["code"], f"the code of {what}"),
+            locate_inside(model, Path(flavor["model_code_path"]).name, f"the loader of {what}"),
             described.get("run_id"),
         )
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -93,14 +95,14 @@ def compare_with_commit(
         snapshot: that the model should have been made from.
         stages: of its dvc.lock.
     """
-    outs = outs_of(stages)
+    outs = collect_outs(stages)
     wanted = {
         f"{name}/{Path(path).name}": (md5, path)
         for name, source in NETWORKS.items()
         for path, md5 in outs.items()
         if Path(path).parent == Path(source) and Path(path).name in NETWORK_FILES
     }
-    if (folder / file_of(OPERATING_POINT)).is_file():  # else the version is older than this
+    if (folder / locate_module(OPERATING_POINT)).is_file():  # else the version is older than this
         wanted |= {name: (outs[path], path) for name, path in SCORES.items() if path in outs}
     text = snapshot.files.get(PARAMS_FILE, "").encode()
     settings = hashlib.md5(text, usedforsecurity=False).hexdigest()
@@ -121,8 +123,8 @@ def compare_with_commit(
         yield wrong(
             f"the registered model carries other code than the commit: {shorten_list(other)}"
         )
-    serving = file_of(find_module(folder, SERVING) or SERVING)
-    if not model.serving.is_file() or md5_of(model.serving) != md5_of(folder / serving):
+    serving = locate_module(find_module(folder, SERVING) or SERVING)
+    if not model.serving.is_file() or hash_md5(model.serving) != hash_md5(folder / serving):
         yield wrong(f"{model.serving.name} of the registered model is not the commit's {serving}")
 
 
@@ -145,13 +147,13 @@ def check_logged_numbers(
     settings = flatten(yaml.safe_load(snapshot.files[PARAMS_FILE]))
     yield from _compare_params("the run retrain", run, settings)
     nested = {one.data.tags["stage"]: one for one in list_stage_runs(run)}
-    outs = outs_of(locked)
+    outs = collect_outs(locked)
     for stage in stages:
         own = nested.get(stage.name)
         if own is None:
             yield wrong(f"MLflow has no run of the stage {stage.name} under {run.info.run_id}")
             continue
-        used = {k: x for k, x in settings.items() if _under(k, stage.params)}
+        used = {k: x for k, x in settings.items() if _is_under(k, stage.params)}
         yield from _compare_params(f"the run {stage.name}", own, used)
         for path in stage.metrics:
             scores = select_numbers(flatten(read_json(cache.path(outs[str(path)]))))
@@ -175,5 +177,5 @@ def _compare_params(owner: str, run: Run, settings: Mapping[str, Any]) -> Iterat
             )
 
 
-def _under(key: str, parents: tuple[str, ...]) -> bool:
+def _is_under(key: str, parents: tuple[str, ...]) -> bool:
     return any(key == parent or key.startswith(f"{parent}.") for parent in parents)

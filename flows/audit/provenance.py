@@ -16,19 +16,19 @@ from mlflow.exceptions import MlflowException
 from flows.audit.findings import missing, wrong
 from flows.audit.record import Finding
 from flows.pipeline.first_weights import hash_weights
-from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, hash_room
+from flows.pipeline.lock_and_cache import Cache, LockedStage, hash_room, read_data_out
 from flows.pipeline.pretraining import SETTINGS, read_pretraining_data, read_settings
-from flows.processes.run_git import changed_between, has_commit
-from flows.processes.words import md5_of, shorten_list
+from flows.processes.run_git import has_commit, list_changes
+from flows.processes.words import hash_md5, shorten_list
 from flows.publishing.publish import fetch_tag, read_publication
 from flows.snapshots.snapshot import DATA_FILE, FILES, PARAMS_FILE, Snapshot, read_tag
-from flows.tracking.names import git_tag
+from flows.tracking.names import name_tag
 from flows.tracking.registry import (
     SNAPSHOT_ARTIFACT,
     is_absent,
+    make_snapshot_tags,
     read_artifact,
-    run_of,
-    snapshot_tags,
+    read_run_id,
 )
 from flows.tracking.runs import flatten, list_stage_runs
 from mammo.base.errors import UserError
@@ -43,7 +43,7 @@ def find_run(version: ModelVersion) -> Run:
         UserError: if MLflow has no such run, or the version names none.
     """
     try:
-        return MlflowClient().get_run(run_of(version))
+        return MlflowClient().get_run(read_run_id(version))
     except MlflowException as error:
         if not is_absent(error):
             raise
@@ -104,7 +104,7 @@ def find_agreed_snapshot(
         version: that is audited.
         run: that the version came from.
     """
-    tag = git_tag(int(version.version))
+    tag = name_tag(int(version.version))
     stored, findings = _read_stored_snapshot(version)
     if gone := fetch_tag(root, int(version.version)):
         findings.append(missing(f"{gone}; the registry says: {read_publication(version)}"))
@@ -129,7 +129,7 @@ def find_agreed_snapshot(
 
 def _read_stored_snapshot(version: ModelVersion) -> tuple[Snapshot | None, list[Finding]]:
     """The snapshot that the version's run holds, or None, and what is wrong with it."""
-    text = read_artifact(run_of(version), SNAPSHOT_ARTIFACT)
+    text = read_artifact(read_run_id(version), SNAPSHOT_ARTIFACT)
     if text is None:
         return None, [missing(f"the run {version.run_id} has no {SNAPSHOT_ARTIFACT}")]
     try:
@@ -141,13 +141,13 @@ def _read_stored_snapshot(version: ModelVersion) -> tuple[Snapshot | None, list[
 
 def _compare_copies(version: ModelVersion, run: Run, stored: Snapshot) -> Iterator[Finding]:
     """Find tags of the version and its run, and texts of the run, that differ from the snapshot."""
-    tags = {**snapshot_tags(stored), "git_tag": git_tag(int(version.version))}
+    tags = {**make_snapshot_tags(stored), "git_tag": name_tag(int(version.version))}
     for name, value in tags.items():
         for owner, found in ((f"version {version.version}", version.tags), ("run", run.data.tags)):
             if found.get(name, value) != value:
                 yield wrong(f"the tag {name} of the {owner} is {found[name]!r}, not {value!r}")
     for name, content in stored.files.items():
-        if read_artifact(run_of(version), f"snapshot/{name}") != content:
+        if read_artifact(read_run_id(version), f"snapshot/{name}") != content:
             yield wrong(f"snapshot/{name} of the run was changed: it is not the snapshot's {name}")
 
 
@@ -183,7 +183,7 @@ def check_lock(
         stages: of the dvc.lock; and before them those of a pretraining.
     """
     made = {path: (stage.name, md5) for stage in stages for path, md5 in stage.outs.items()}
-    path, md5 = data_out(snapshot)
+    path, md5 = read_data_out(snapshot)
     made[path] = ("data.dvc", md5)
     for path, md5 in read_pretraining_data(folder).items():
         made[path] = (f"{path}.dvc", md5)
@@ -205,7 +205,7 @@ def check_lock(
                     )
             elif not (folder / dep).exists():
                 yield wrong(f"dvc.lock: {stage.name} read {dep}, which the commit does not hold")
-            elif (hash_room if (folder / dep).is_dir() else md5_of)(folder / dep) != md5:
+            elif (hash_room if (folder / dep).is_dir() else hash_md5)(folder / dep) != md5:
                 yield wrong(f"dvc.lock: {stage.name} ran another {dep} than the commit holds")
         for key, value in flatten(stage.params).items():
             if settings.get(key) != value:
@@ -268,7 +268,7 @@ def check_workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterat
         snapshot: the version's.
         cache: has the data.
     """
-    name, md5 = data_out(snapshot)
+    name, md5 = read_data_out(snapshot)
     folder, named = root / name, root / "data.dvc"
     if not folder.is_dir() or not named.exists():
         return
@@ -278,7 +278,7 @@ def check_workspace_data(root: Path, snapshot: Snapshot, cache: Cache) -> Iterat
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     fates = {
         "gone": [path for path in listing if path not in present],
-        "changed": [p for p in listing if p in present and md5_of(folder / p) != listing[p]],
+        "changed": [p for p in listing if p in present and hash_md5(folder / p) != listing[p]],
         "added": sorted(present - set(listing)),
     }
     known = _find_known_files(cache, name, md5)
@@ -326,5 +326,5 @@ def _read_image_names(labels: Path) -> set[str]:
 
 
 def _compare_trees(root: Path, commit: str, tag: str) -> list[str]:
-    names = changed_between(root, commit, f"refs/tags/{tag}")
+    names = list_changes(root, commit, f"refs/tags/{tag}")
     return [name for name in names if name not in FILES]

@@ -188,7 +188,7 @@ class Audit(Record):
     splits: Mapping[str, Mapping[str, int]]  # women and images of each
 
 
-def verdict_of(
+def judge_audit(
     findings: Sequence[Finding],
     stages: Sequence[ComparedStage],
     equivalence: Equivalence | None,

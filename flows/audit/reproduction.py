@@ -10,7 +10,7 @@ from flows.pipeline.graph import skip_hints
 from flows.pipeline.lock_and_cache import Cache, LockedStage, parse_lock
 from flows.pipeline.pretraining import read_pretraining, read_pretraining_data
 from flows.processes.follow import follow
-from flows.processes.run_dvc import DVC, dvc_env
+from flows.processes.run_dvc import DVC, make_environment
 from flows.processes.words import Say
 from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
 
@@ -195,7 +195,7 @@ def _dvc(folder: Path, say: Say, *arguments: str) -> None:
         # The snapshot's own code, not the auditor's. No run of MLflow to log to, no stored results,
         # no earlier checkpoints, and no workers, which may have other code.
         {
-            **dvc_env(),
+            **make_environment(),
             "PYTHONPATH": str(folder),
             "MLFLOW_RUN_ID": "",
             "MAMMOFLOW_STORE": "off",

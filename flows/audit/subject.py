@@ -12,9 +12,9 @@ from flows.pipeline.graph import Stage, read_pipeline
 from flows.pipeline.lock_and_cache import (
     Cache,
     LockedStage,
-    data_out,
+    collect_outs,
     open_cache,
-    outs_of,
+    read_data_out,
     read_lock,
     read_sizes,
 )
@@ -42,7 +42,7 @@ class Subject:
     @property
     def outs(self) -> dict[str, str]:
         """Path and hash of each out of the stages."""
-        return outs_of(self.locked)
+        return collect_outs(self.locked)
 
     @property
     def objects(self) -> dict[str, str]:
@@ -85,7 +85,7 @@ def read_subject(
         snapshot=snapshot,
         locked=read_lock(snapshot),
         pipeline=read_pipeline(folder),
-        data=data_out(snapshot),
+        data=read_data_out(snapshot),
         first_weights=read_tracked_weights(folder),
         pretraining=read_pretraining(folder),
         pretraining_objects=read_pretraining_objects(folder),

@@ -23,7 +23,7 @@ from flows.cli import (
     services,
 )
 from flows.cli.console import one_sentence
-from flows.processes.checked import ModelName, checked
+from flows.processes.checked import ModelName, validate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # In the order of the help.
@@ -65,7 +65,7 @@ def main(
     """Retrain a mammography classifier, and prove how any version of it came to be."""
     if model is not None:
         with one_sentence(status=2):
-            os.environ["MAMMOFLOW_MODEL"] = checked(ModelName, model, "the model's name")
+            os.environ["MAMMOFLOW_MODEL"] = validate(ModelName, model, "the model's name")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import check_writable, one_sentence, say, unwind_at_sigterm
-from flows.processes.checked import printable
+from flows.processes.checked import escape_control_characters
 from flows.tracking import preflight
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
@@ -93,13 +93,13 @@ def audits(
     """List the audits of a model version: when, by whom, where, how, and what came of it."""
     with one_sentence(status=2):
         preflight.check_registry()
-    from flows.audit.history import history
+    from flows.audit.history import list_audits
     from flows.tracking.find_version import find_version
 
     with one_sentence(status=2):
         found = find_version(version)
     with one_sentence():
-        kept = history(found)
+        kept = list_audits(found)
     table = Table(title=f"Audits of version {found.version}", title_justify="left")
     for name in ("when (UTC)", "who", "where", "how", "verdict", "report"):
         table.add_column(name, overflow="fold")  # a record is never cut short
@@ -107,11 +107,13 @@ def audits(
         how = "quick" if audit.quick else f"full, {audit.standard or 'no standard'}"
         when = audit.date[:16].replace("T", " ")
         cells = (when, audit.who, audit.where, how, audit.verdict, audit.report)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(escape_control_characters(cell)) for cell in cells))
     console = Console()
     console.print(table if kept else f"version {found.version} was never audited")
     if kept:
-        shown = printable(f"shown as its verdict: {found.tags.get('audit_verdict')}")
+        shown = escape_control_characters(
+            f"shown as its verdict: {found.tags.get('audit_verdict')}"
+        )
         console.print(shown, highlight=False, markup=False)
 
 

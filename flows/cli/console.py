@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from flows.processes.checked import printable, require_empty
+from flows.processes.checked import escape_control_characters, require_empty
 from mammo.base.errors import UserError
 
 
@@ -36,7 +36,7 @@ def one_sentence(status: int = 1) -> Iterator[None]:
 
 def say(line: str, err: bool = False) -> None:
     """Print a line that may hold text from elsewhere: its control characters are spelled out."""
-    typer.echo(printable(line), err=err)
+    typer.echo(escape_control_characters(line), err=err)
 
 
 def unwind_at_sigterm() -> None:
@@ -98,7 +98,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def result_of(state: Any) -> Any:
+def require_result(state: Any) -> Any:
     """What a flow returned, given its final state; a failure is printed, and exits with 1."""
     if not state.is_completed():
         say(f"error: {state.message}", err=True)

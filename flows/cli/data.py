@@ -17,7 +17,7 @@ from flows.tracking import preflight
 from mammo.base.settings import load_params
 
 EXAMPLES = 5
-"""Places that a finding names; the others are counted."""
+"""Files and rows that a finding names; the others are counted."""
 
 app = typer.Typer(no_args_is_help=True, help="Make or bring in data sets, in our data/ layout.")
 

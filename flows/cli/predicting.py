@@ -20,7 +20,7 @@ from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import check_writable, one_sentence, say
-from flows.processes.checked import printable
+from flows.processes.checked import escape_control_characters
 from flows.tracking import preflight
 from mammo.base.errors import UserError
 
@@ -104,10 +104,10 @@ def _load(model: str, reported: bool) -> Any:
     Raises:
         UserError: there is none, or it decides nothing that a report could say.
     """
-    from flows.serving.load import load_version, pin_for
+    from flows.serving.load import load_version, prepare_torch
 
     loaded = load_version(model)
-    pin_for(loaded)
+    prepare_torch(loaded)
     if reported and loaded.predictor.operating_point is None:
         raise UserError(
             f"version {loaded.model.version} was registered without an operating point, so "
@@ -239,7 +239,7 @@ def _print_table(exams: Sequence[Any], identified: bool) -> None:
         name = f"study {first.study} of {first.patient}" if identified else exam.key
         title = f"Exam {name}: {_name_decision(exam.decision)}{exam.probability:.4f}"
         # As text: what a header holds may look like rich's markup.
-        table = Table(title=Text(printable(title)), title_justify="left")
+        table = Table(title=Text(escape_control_characters(title)), title_justify="left")
         for column in ("breast", "view", "file", "probability", "breast at", "found by", "peak at"):
             table.add_column(column, overflow="fold")
         for breast in exam.breasts:
@@ -254,7 +254,7 @@ def _print_table(exams: Sequence[Any], identified: bool) -> None:
                     image.found_by,
                     "" if peak is None else f"{peak.x:.0f}, {peak.y:.0f}",
                 )
-                table.add_row(*(Text(printable(cell)) for cell in cells))
+                table.add_row(*(Text(escape_control_characters(cell)) for cell in cells))
             decided = f"{_name_decision(breast.decision)}{breast.probability:.4f}"
             table.add_row(breast.laterality or "?", "all", "", decided, end_section=True)
         console.print(table)
@@ -267,7 +267,7 @@ def _print_model(exam: Any, console: Console) -> None:
     model, point = exam.model, exam.operating_point
     snapshot = "no recorded snapshot" if model.snapshot is None else f"snapshot {model.snapshot}"
     line = f"{model.name} version {model.version}, {snapshot}"
-    console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    console.print(escape_control_characters(line), highlight=False, markup=False, soft_wrap=True)
     if point is None:
         sentence = "This version was registered without an operating point: nothing is decided."
     else:

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import one_sentence, result_of, without_traceback
-from flows.processes.checked import printable
+from flows.cli.console import one_sentence, require_result, without_traceback
+from flows.processes.checked import escape_control_characters
 from flows.processes.reach import require_prefect
 from flows.tracking import preflight
 from mammo.assurance.plan import PLAN_FILE, load_plan
@@ -46,7 +46,7 @@ def promote(
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = promote_flow(version, reason, return_state=True)
-    found = result_of(state)
+    found = require_result(state)
     assert isinstance(found, Promotion)
     show_promotion(found)
     raise typer.Exit(0 if found.outcome in ("promoted", "waits for approval") else 1)
@@ -92,14 +92,14 @@ def aliases() -> None:
         when = move.date[:16].replace("T", " ")
         # As text: what the registry holds may look like rich's markup.
         cells = (when, f"{move.alias} {way}", move.who, move.why)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(escape_control_characters(cell)) for cell in cells))
     console = Console()
     console.print(table)
     for alias, version in sorted(now.items()):
-        line = printable(f"{alias} is version {version}")
+        line = escape_control_characters(f"{alias} is version {version}")
         console.print(line, highlight=False, markup=False)
     for sentence in registered.find_unrecorded(moves, now):
-        line = printable(f"warning: {sentence}")
+        line = escape_control_characters(f"warning: {sentence}")
         console.print(line, style="bold", highlight=False, markup=False)
 
 
@@ -119,9 +119,12 @@ def looks() -> None:
     for name in ("set", "look", "when (UTC)", "women", "test women", "model", "error"):
         table.add_column(name)
     for look in found:
-        when = printable(look.date[:16].replace("T", " "))
+        when = escape_control_characters(look.date[:16].replace("T", " "))
         numbers = (str(look.set), str(look.number), when, str(look.women))
-        digests = (printable(look.test_women[:12]), printable(look.model[:12]))
+        digests = (
+            escape_control_characters(look.test_women[:12]),
+            escape_control_characters(look.model[:12]),
+        )
         table.add_row(*numbers, *digests, f"{look.error:.4g}")
     console = Console()
     console.print(table)
@@ -164,6 +167,6 @@ def show_promotion(found: Any) -> None:
             )
         console.print(table)
     console.print(f"{MODEL} version {found.version}: {found.outcome}", style="bold")
-    console.print(printable(found.sentence), highlight=False, markup=False)
+    console.print(escape_control_characters(found.sentence), highlight=False, markup=False)
     if found.outcome in ("waits for approval", "outside the plan", "no look left", "not judged"):
         console.print(f'approve  mammoflow promote {found.version} --reason "..."', markup=False)

@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import one_sentence, result_of, without_traceback
+from flows.cli.console import one_sentence, require_result, without_traceback
 from flows.cli.promotion import show_promotion
-from flows.processes.reach import require_prefect, require_shared_prefect
+from flows.processes.reach import require_prefect
 from flows.tracking import preflight
 
 app = typer.Typer()
@@ -48,8 +48,9 @@ def retrain(
         preflight.check_data(root)
         preflight.check_tags(root)
         if pool:
-            require_shared_prefect()
-            _check_workers(root, pool)
+            from flows.remote.remote_stage import check_workers  # it imports DVC and Prefect
+
+            check_workers(pool)
         else:
             require_prefect()
     with _start_temporary_server():
@@ -58,21 +59,9 @@ def retrain(
 
     logging.getLogger("prefect.task_runs").addFilter(without_traceback)
     state = retrain_flow(force=force, pools=tuple(pool or ()), return_state=True)
-    summary = result_of(state)
+    summary = require_result(state)
     assert isinstance(summary, Summary)
     _show_summary(summary)
-
-
-def _check_workers(root: Path, pools: Sequence[str]) -> None:
-    """Make sure that Prefect has a deployment for each pool.
-
-    Raises:
-        UserError: as `check_pools` of `flows.remote.remote_stage`.
-    """
-    from flows.pipeline.graph import read_pipeline
-    from flows.remote.remote_stage import check_pools
-
-    check_pools(root, read_pipeline(root), pools)
 
 
 @contextmanager
@@ -99,7 +88,7 @@ def _start_temporary_server() -> Iterator[None]:
 
 def _show_summary(summary: Any) -> None:
     """Print what a retrain did, and where to see more."""
-    from flows.tracking.names import MODEL, git_tag
+    from flows.tracking.names import MODEL, name_tag
 
     console = Console()
     if not summary.registered:
@@ -117,7 +106,7 @@ def _show_summary(summary: Any) -> None:
         show_promotion(summary.gate)
     console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
     _show_publications(console, summary)
-    console.print(f"git tag  {git_tag(summary.version)}")
+    console.print(f"git tag  {name_tag(summary.version)}")
     if summary.signed:
         console.print(f"evidence signed: mammoflow verify {summary.version}")
     else:

@@ -17,29 +17,29 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
-from flows.audit.history import history
+from flows.audit.history import list_audits
 from flows.documents.change_plan import ChangePlan, read_change_plan
 from flows.documents.passages import FILE as PASSAGES_FILE
 from flows.documents.passages import read_passages
 from flows.documents.pictures import Bin, draw_pictures
 from flows.evidence.bom import BOM, measure_subgroups, read_locked_packages_of
-from flows.evidence.ledger import file_of_version
-from flows.evidence.statements import hash_text, without_nan
+from flows.evidence.ledger import name_file
+from flows.evidence.statements import hash_text, replace_nan
 from flows.evidence.verify import DOCUMENTS, describe, hash_bytes, read_lines, split_lines
-from flows.pipeline.lock_and_cache import Cache, LockedStage, data_out, open_cache, read_lock
+from flows.pipeline.lock_and_cache import Cache, LockedStage, open_cache, read_data_out, read_lock
 from flows.processes.checked import parse_record
 from flows.snapshots.environment import Environment, read_locked_packages
 from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, PARAMS_FILE, Snapshot
 from flows.tracking import aliases
-from flows.tracking.names import MODEL, git_tag
+from flows.tracking.names import MODEL, name_tag
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
     SNAPSHOT_ARTIFACT,
-    environment_of,
     find_snapshot,
     list_versions,
     read_artifact,
-    run_of,
+    read_environment,
+    read_run_id,
 )
 from flows.tracking.runs import flatten, select_numbers
 from mammo.assurance.plan import PLAN_FILE
@@ -201,7 +201,7 @@ def gather(root: Path, version: ModelVersion) -> Facts:
     Raises:
         UserError: if a record cannot be read any more, or the provider's passages are wrong.
     """
-    number, run = int(version.version), run_of(version)
+    number, run = int(version.version), read_run_id(version)
     notes = _Notes()
     snapshot, cache = find_snapshot(version), open_cache(root)
     settings, stages = _read_settings(snapshot, notes), _read_stages(snapshot, notes)
@@ -213,7 +213,7 @@ def gather(root: Path, version: ModelVersion) -> Facts:
         model=MODEL,
         version=number,
         registered=_write_date(version),
-        git_tag=git_tag(number),
+        git_tag=name_tag(number),
         snapshot=snapshot.digest if snapshot is not None else None,
         commit=snapshot.commit if snapshot is not None else None,
         settings=settings,
@@ -291,7 +291,7 @@ def _read_data(snapshot: Snapshot | None, notes: _Notes) -> tuple[str, str] | No
     if snapshot is None or DATA_FILE not in snapshot.files:
         return None
     notes.sources["data"] = _cite_snapshot("data.dvc", snapshot)
-    return data_out(snapshot)
+    return read_data_out(snapshot)
 
 
 def _read_numbers(
@@ -342,7 +342,7 @@ def _read_pictures(
 
 
 def _read_environment(version: ModelVersion, run: str, notes: _Notes) -> Environment | None:
-    environment, text = environment_of(version), read_artifact(run, ENVIRONMENT_ARTIFACT)
+    environment, text = read_environment(version), read_artifact(run, ENVIRONMENT_ARTIFACT)
     if environment is None or text is None:
         notes.missing.append(f"{ENVIRONMENT_ARTIFACT}: the machine and its software")
     else:
@@ -463,7 +463,7 @@ def _read_gate(version: ModelVersion, run: str, notes: _Notes) -> Gate | None:
         rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         fields = Condition.__dataclass_fields__
         conditions = [
-            Condition(**without_nan({name: row.get(name) for name in fields})) for row in rows
+            Condition(**replace_nan({name: row.get(name) for name in fields})) for row in rows
         ]
     look = _parse(tags.get("gate_look", "{}"), "the tag gate_look")
     return Gate(date, tags["gate_verdict"], tags.get("gate_against", ""), tuple(conditions), look)
@@ -491,7 +491,7 @@ def _read_moves(number: int, notes: _Notes) -> list[tuple[str, str]]:
 def _read_audits(version: ModelVersion, notes: _Notes) -> list[AuditVerdict]:
     found = [
         AuditVerdict(one.date, one.verdict, one.standard, one.environment, one.report_digest)
-        for one in history(version)
+        for one in list_audits(version)
     ]
     if found:
         notes.sources["audits"] = Source(
@@ -502,12 +502,12 @@ def _read_audits(version: ModelVersion, notes: _Notes) -> list[AuditVerdict]:
 
 def _read_lines(run: str, number: int, notes: _Notes) -> list[tuple[int, str, str, str]]:
     """The signed lines about the version, but for those about its documents."""
-    text = read_artifact(run, file_of_version(number))
+    text = read_artifact(run, name_file(number))
     lines, _ = read_lines(split_lines(text or ""))
     kept = [line for line in lines if line.kind != DOCUMENTS]
     if kept:
         kept_in = f"{IN_RUN}, and {IN_GIT}"
-        notes.sources["ledger"] = Source(file_of_version(number), None, kept_in)
+        notes.sources["ledger"] = Source(name_file(number), None, kept_in)
     return [(line.number, line.date, describe(line), line.digest) for line in kept]
 
 
@@ -532,7 +532,7 @@ def _compare(version: int, then: Snapshot, now: Snapshot) -> Changes:
         flatten(yaml.safe_load(one.files.get(PARAMS_FILE, "")) or {}) for one in (then, now)
     )
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    data = [data_out(one)[1] if DATA_FILE in one.files else "" for one in (then, now)]
+    data = [read_data_out(one)[1] if DATA_FILE in one.files else "" for one in (then, now)]
     code = [_hash_code(one) for one in (then, now)]
     return Changes(
         version=version,

@@ -17,7 +17,7 @@ from flows.evidence.signing import find_signed_documents, sign_documents
 from flows.evidence.statements import hash_text
 from flows.evidence.verify import DOCUMENTS, PAPERS, ROLES
 from flows.processes.checked import require_empty
-from flows.tracking.registry import find_snapshot, read_folder, run_of
+from flows.tracking.registry import find_snapshot, read_folder, read_run_id
 from mammo.base.atomic_files import fresh_folder, write_text
 from mammo.base.errors import UserError
 
@@ -39,7 +39,7 @@ def keep_documents(root: Path, version: ModelVersion) -> Papers:
     Raises:
         UserError: as `gather`; or if earlier ones are signed, and there is no key to sign these.
     """
-    papers, run, number = make_documents(root, version), run_of(version), version.version
+    papers, run, number = make_documents(root, version), read_run_id(version), version.version
     kept = read_folder(run, PAPERS)
     if gone := sorted(kept.keys() - papers.files.keys()):
         raise UserError(
@@ -77,7 +77,7 @@ def try_to_keep_documents(root: Path, version: ModelVersion) -> str | None:
 
 def has_documents(version: ModelVersion) -> bool:
     """Whether documents were kept with a version."""
-    return bool(MlflowClient().list_artifacts(run_of(version), PAPERS))
+    return bool(MlflowClient().list_artifacts(read_run_id(version), PAPERS))
 
 
 def write_documents(papers: Papers, folder: Path) -> None:

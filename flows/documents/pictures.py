@@ -11,7 +11,7 @@ from io import BytesIO
 import pandas as pd
 
 from flows.pipeline.known_outs import BREASTS_OUT, PRECISION_RECALL_OUT, ROC_OUT
-from flows.pipeline.lock_and_cache import Cache, LockedStage, outs_of
+from flows.pipeline.lock_and_cache import Cache, LockedStage, collect_outs
 
 TABLES = {
     "roc": ROC_OUT,
@@ -53,7 +53,7 @@ def draw_pictures(
         cache: DVC's.
         numbers: metrics, by "stage/name".
     """
-    outs = {path: md5 for path, md5 in outs_of(stages).items() if cache.state(md5) == "good"}
+    outs = {path: md5 for path, md5 in collect_outs(stages).items() if cache.state(md5) == "good"}
     tables = {name: _read(cache, outs[path]) for name, path in TABLES.items() if path in outs}
     sensitivity, specificity, precision = (
         numbers.get(f"evaluate/test.breast.{name}.value")

@@ -23,16 +23,16 @@ from flows.pipeline.known_outs import BREASTS_OUT, MANIFEST_OUT
 from flows.pipeline.lock_and_cache import (
     Cache,
     LockedStage,
-    data_out,
+    collect_outs,
     open_cache,
-    outs_of,
+    read_data_out,
     read_lock,
 )
-from flows.processes.run_git import file_at, list_paths
+from flows.processes.run_git import list_paths, read_file_at
 from flows.snapshots.earlier_layout import read_subgroups
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.names import MODEL
-from flows.tracking.registry import environment_of, read_artifact, run_of, snapshot_of
+from flows.tracking.registry import read_artifact, read_environment, read_run_id, read_snapshot
 from mammo.base.errors import UserError
 from mammo.base.settings import parse_params
 
@@ -52,13 +52,13 @@ def keep_bom(root: Path, version: ModelVersion, model: Mapping[str, str]) -> str
         version: registered.
         model: SHA-256 of each file of its model.
     """
-    run = run_of(version)
+    run = read_run_id(version)
     if (kept := read_artifact(run, BOM)) is not None:
         return kept
-    snapshot, client = snapshot_of(version), MlflowClient()
+    snapshot, client = read_snapshot(version), MlflowClient()
     groups = measure_subgroups(snapshot, open_cache(root))
     packages = read_locked_packages_of(root, snapshot)
-    environment = environment_of(version)
+    environment = read_environment(version)
     licences = environment.licences if environment is not None else {}
     metrics = client.get_run(run).data.metrics
     text = make_bom(snapshot, packages, model, metrics, groups, licences)
@@ -71,7 +71,7 @@ def read_locked_packages_of(root: Path, snapshot: Snapshot) -> str | None:
     name = "requirements.lock"
     if not list_paths(root, snapshot.commit, name):
         return None
-    return file_at(root, snapshot.commit, name)
+    return read_file_at(root, snapshot.commit, name)
 
 
 def make_bom(
@@ -95,7 +95,7 @@ def make_bom(
     Raises:
         UserError: if the document does not fit CycloneDX's schema.
     """
-    data, data_hash = data_out(snapshot)
+    data, data_hash = read_data_out(snapshot)
     packages = list(_name_packages(locked_packages or "", licences))
     serial = uuid.uuid5(uuid.NAMESPACE_URL, f"mammoflow:{snapshot.digest}")
     content = {
@@ -186,7 +186,7 @@ def measure_subgroups(snapshot: Snapshot, cache: Cache) -> list[Json]:
 
     params = parse_params(snapshot.files[PARAMS_FILE])
     subgroups = read_subgroups(snapshot)
-    outs = outs_of(read_lock(snapshot))
+    outs = collect_outs(read_lock(snapshot))
     wanted = [outs.get(BREASTS_OUT), outs.get(MANIFEST_OUT)]
     if any(md5 is None or cache.state(md5) != "good" for md5 in wanted):
         return []

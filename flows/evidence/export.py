@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.evidence import verify
 from flows.evidence.bom import BOM, read_locked_packages_of
 from flows.evidence.keys import PUBLIC
-from flows.evidence.ledger import file_of_version, read_head, read_ledger
+from flows.evidence.ledger import name_file, read_head, read_ledger
 from flows.evidence.verify import LEDGER, MANIFEST, PAPERS, SNAPSHOT, Report, hash_folder
 from flows.processes.checked import require_empty
 from flows.tracking.names import MODEL
@@ -24,7 +24,7 @@ from flows.tracking.registry import (
     find_snapshot,
     read_artifact,
     read_folder,
-    run_of,
+    read_run_id,
 )
 from mammo.base.atomic_files import fresh_folder, write_json, write_text
 
@@ -66,10 +66,10 @@ def verify_version(root: Path, version: ModelVersion, trusted: Collection[str]) 
 def _write_parts(
     root: Path, version: ModelVersion, folder: Path, documents: Mapping[str, str]
 ) -> None:
-    number, run = int(version.version), run_of(version)
+    number, run = int(version.version), read_run_id(version)
     snapshot = find_snapshot(version)
     raws, head = read_ledger(root), read_head()
-    own = file_of_version(number)
+    own = name_file(number)
     texts = {LEDGER: "".join(f"{raw}\n" for raw in raws), own: read_artifact(run, own)}
     for name in (ENVIRONMENT_ARTIFACT, BOM):
         texts[name] = read_artifact(run, name)

@@ -28,8 +28,8 @@ from flows.evidence.verify import (
     STATEMENT,
     Line,
     hash_bytes,
-    lines_of,
     read_line,
+    select_lines,
     split_lines,
     write_canonical,
 )
@@ -39,13 +39,13 @@ from flows.processes.run_git import (
     git,
     has_ref,
     is_ancestor,
-    listed,
+    list_entries,
+    list_remotes,
     read_remote_refs,
-    remotes,
 )
 from flows.processes.words import in_one_line
 from flows.publishing.publish import choose_git_remote
-from flows.snapshots.snapshot import add_to_index, commit_index, index_of
+from flows.snapshots.snapshot import add_to_index, commit_index, open_index
 from flows.tracking.names import MODEL
 from flows.tracking.registry import (
     find,
@@ -53,7 +53,7 @@ from flows.tracking.registry import (
     list_versions,
     read_artifact,
     read_model_tags,
-    run_of,
+    read_run_id,
 )
 from mammo.base.errors import UserError
 
@@ -70,7 +70,7 @@ HEAD = "evidence_head"
 _BATCH_HEADER = re.compile(r"[0-9a-f]{40,64} blob \d+")
 
 
-def file_of_version(version: int) -> str:
+def name_file(version: int) -> str:
     """A version's own lines, among the artifacts of its run, and in an export."""
     return f"attestations/v{version}.intoto.jsonl"
 
@@ -87,7 +87,7 @@ def read_ledger(root: Path) -> list[str]:
     raws = _read_branches(root)
     for version in list_versions():
         raws += split_lines(
-            read_artifact(run_of(version), file_of_version(int(version.version))) or ""
+            read_artifact(read_run_id(version), name_file(int(version.version))) or ""
         )
     return _sort_lines(raws)
 
@@ -253,7 +253,10 @@ def _sort_lines(raws: Iterable[str]) -> list[str]:
 
 def _read_branches(root: Path) -> list[str]:
     """The lines of the branch, in this clone and as it was last fetched."""
-    refs = [f"refs/heads/{BRANCH}", *(f"refs/remotes/{name}/{BRANCH}" for name in remotes(root))]
+    refs = [
+        f"refs/heads/{BRANCH}",
+        *(f"refs/remotes/{name}/{BRANCH}" for name in list_remotes(root)),
+    ]
     return [raw for ref in refs for raw in _read_branch(root, ref)]
 
 
@@ -261,7 +264,7 @@ def _read_branch(root: Path, ref: str) -> list[str]:
     """The lines of all files of a branch; none if there is no such branch."""
     if not has_ref(root, ref):
         return []
-    entries = listed(root, "ls-tree", "-r", "-z", ref)
+    entries = list_entries(root, "ls-tree", "-r", "-z", ref)
     ids = "".join(f"{entry.split()[2]}\n" for entry in entries)
     # One call for all files; each begins with a line that names it and its size.
     said = git(root, "cat-file", "--batch", stdin=ids).split("\n")
@@ -270,7 +273,7 @@ def _read_branch(root: Path, ref: str) -> list[str]:
 
 def _fetch(root: Path) -> None:
     """Fetch the branch from each remote that has it."""
-    for remote in remotes(root):
+    for remote in list_remotes(root):
         try:
             if read_remote_refs(root, remote, f"refs/heads/{BRANCH}"):
                 fetch(root, remote, f"+refs/heads/{BRANCH}:refs/remotes/{remote}/{BRANCH}")
@@ -286,12 +289,12 @@ def _commit(root: Path, lines: Sequence[Line], message: str, *parents: str) -> N
     ref = f"refs/heads/{BRANCH}"
     known = set(_read_branch(root, ref))
     before = git(root, "rev-parse", ref) if has_ref(root, ref) else None
-    with index_of(root, before) as index:
+    with open_index(root, before) as index:
         for version in {line.version for line in lines if line.raw not in known}:
             if version is None:
                 name, own = POLICIES, [line for line in lines if line.version is None]
             else:
-                name, own = file_of_version(version), lines_of(lines, version)
+                name, own = name_file(version), select_lines(lines, version)
             add_to_index(root, index, name, _join_lines(line.raw for line in own))
         commit = commit_index(root, index, message, *([before] if before else []), *parents)
     # Only if nobody moved it meanwhile: zeros say that it must not exist.
@@ -303,8 +306,8 @@ def _keep(line: Line, ledger: Sequence[Line]) -> None:
     client = MlflowClient()
     made = find(line.version) if line.version is not None else None
     if made is not None:
-        text = _join_lines(own.raw for own in lines_of(ledger, int(made.version)))
-        client.log_text(run_of(made), text, file_of_version(int(made.version)))
+        text = _join_lines(own.raw for own in select_lines(ledger, int(made.version)))
+        client.log_text(read_run_id(made), text, name_file(int(made.version)))
     try:
         client.set_registered_model_tag(MODEL, HEAD, f"{line.number} {line.digest}")
     except MlflowException as error:

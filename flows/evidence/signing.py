@@ -25,21 +25,21 @@ from flows.evidence.verify import (
     SUMMARY,
     WITH_BUILD,
     Line,
-    digest_of_model,
+    digest_model,
     hash_folder,
 )
-from flows.pipeline.lock_and_cache import out_of
+from flows.pipeline.lock_and_cache import read_out
 from flows.pipeline.pretraining import LOCK, SETTINGS, parse_pretraining, select_weights
-from flows.processes.run_git import file_at, list_paths
+from flows.processes.run_git import list_paths, read_file_at
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.names import MODEL
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
     copy_model,
-    environment_of,
     read_artifact,
-    run_of,
-    snapshot_of,
+    read_environment,
+    read_run_id,
+    read_snapshot,
 )
 from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
@@ -101,8 +101,11 @@ def sign_version(root: Path, version: ModelVersion, *, later: bool = False) -> L
     number, lines = int(version.version), read_lines_for_adding(root)
     if _find(lines, PROVENANCE, number) is not None:
         raise UserError(f"version {number} has a signed provenance already")
-    snapshot, text = snapshot_of(version), read_artifact(run_of(version), ENVIRONMENT_ARTIFACT)
-    environment = environment_of(version)
+    snapshot, text = (
+        read_snapshot(version),
+        read_artifact(read_run_id(version), ENVIRONMENT_ARTIFACT),
+    )
+    environment = read_environment(version)
     files = _hash_model(version)
     policy = next((line for line in reversed(lines) if line.kind == POLICY), None)
     said = statements.describe_build(
@@ -110,7 +113,7 @@ def sign_version(root: Path, version: ModelVersion, *, later: bool = False) -> L
         locked_packages=read_locked_packages_of(root, snapshot),
         weights=_read_weights(root, snapshot),
         environment=(text, environment) if text is not None and environment is not None else None,
-        run=MlflowClient().get_run(run_of(version)),
+        run=MlflowClient().get_run(read_run_id(version)),
         builder=owner.key.name,
         kept={BOM: statements.hash_text(keep_bom(root, version, files))},
     )
@@ -269,9 +272,9 @@ def _read_weights(root: Path, snapshot: Snapshot) -> dict[str, str]:
     folders = f"{WEIGHTS}/", SETTINGS, LOCK
     there = list_paths(root, snapshot.commit, *folders)
     read = (x for x in there if x.endswith(".dvc") or x in (SETTINGS, LOCK))
-    texts = {x: file_at(root, snapshot.commit, x) for x in read}
+    texts = {x: read_file_at(root, snapshot.commit, x) for x in read}
     pretrained = parse_pretraining(texts.pop(SETTINGS, ""), texts.pop(LOCK, ""))
-    outs = (out_of(text, name) for name, text in texts.items())
+    outs = (read_out(text, name) for name, text in texts.items())
     return {**select_weights(pretrained), **{f"{WEIGHTS}/{path}": md5 for path, md5 in outs}}
 
 
@@ -280,8 +283,8 @@ def _name_model(version: ModelVersion, lines: Sequence[Line]) -> dict[str, str]:
     made = _find(lines, PROVENANCE, int(version.version))
     name = f"{MODEL} version {version.version}"
     if made is not None:
-        return {name: digest_of_model(made.subject)}
-    return {name: digest_of_model(_hash_model(version))}
+        return {name: digest_model(made.subject)}
+    return {name: digest_model(_hash_model(version))}
 
 
 def _hash_model(version: ModelVersion) -> dict[str, str]:

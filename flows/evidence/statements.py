@@ -14,7 +14,7 @@ import yaml
 from mlflow.entities import Run
 
 from flows.evidence.verify import hash_bytes, write_canonical
-from flows.pipeline.lock_and_cache import data_out, outs_of, read_lock
+from flows.pipeline.lock_and_cache import collect_outs, read_data_out, read_lock
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.names import MODEL
@@ -60,7 +60,7 @@ def describe_build(
     files = dict(snapshot.files)
     if locked_packages is not None:
         files["requirements.lock"] = locked_packages
-    data, data_hash = data_out(snapshot)
+    data, data_hash = read_data_out(snapshot)
     made = {"environment.json": hash_text(environment[0])} if environment is not None else {}
     return {
         "buildDefinition": {
@@ -86,7 +86,7 @@ def describe_build(
             "metadata": _describe_run(run),
             "byproducts": [
                 *_name_files({**made, **kept}),
-                *_name_objects(outs_of(read_lock(snapshot))),
+                *_name_objects(collect_outs(read_lock(snapshot))),
             ],
         },
     }
@@ -127,7 +127,7 @@ def describe_evaluation(
             "breasts": decision.breasts,
             "positives": decision.positives,
         },
-        "conditions": [without_nan(asdict(reason)) for reason in decision.reasons],
+        "conditions": [replace_nan(asdict(reason)) for reason in decision.reasons],
         "not_judged": list(decision.not_judged),
         "resamples_skipped": decision.resamples_skipped,
     }
@@ -246,7 +246,7 @@ def _write_time(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def without_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def replace_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """The same, with None where a score is not defined: JSON has no other word for it."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value

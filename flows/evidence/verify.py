@@ -164,12 +164,12 @@ def hash_folder(folder: Path) -> dict[str, str]:
     return found
 
 
-def digest_of_model(files: Mapping[str, str]) -> str:
+def digest_model(files: Mapping[str, str]) -> str:
     """One digest of a model: SHA-256 of the list of its files with theirs."""
     return hash_bytes(write_canonical(dict(files)))
 
 
-def keyid_of(public: str) -> str:
+def compute_key_id(public: str) -> str:
     """The id of an Ed25519 key: SHA-256 of its canonical JSON, as securesystemslib computes it.
 
     Args:
@@ -202,7 +202,7 @@ def read_key(path: Path) -> PublicKey:
             raise ValueError("it is of another kind")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name} in keys/ is no public key ({error!r})") from None
-    if key.keyid != keyid_of(key.public) or path.stem != key.name:
+    if key.keyid != compute_key_id(key.public) or path.stem != key.name:
         raise ValueError(f"{path.name} in keys/ was changed: its name or id is not the key's")
     return key
 
@@ -284,7 +284,7 @@ def describe(line: Line) -> str:
     return what if line.version is None else f"{what} of version {line.version}"
 
 
-def lines_of(ledger: Iterable[Line], version: int) -> list[Line]:
+def select_lines(ledger: Iterable[Line], version: int) -> list[Line]:
     """The lines of a version's own file: its own, and the policies that they name."""
     ledger = list(ledger)
     named = {line.policy for line in ledger if line.version == version}
@@ -375,7 +375,7 @@ def check_chain(ledger: Sequence[Line], head: tuple[int, str] | None = None) -> 
 
 def check_version_file(ledger: Sequence[Line], version: int, text: str) -> Iterator[str]:
     """Find where a version's own file is not what the ledger has of the version."""
-    wanted, found = lines_of(ledger, version), split_lines(text)
+    wanted, found = select_lines(ledger, version), split_lines(text)
     name = f"attestations/v{version}.intoto.jsonl"
     known = {line.raw: line for line in ledger}
     strange = [raw for raw in found if raw not in known]
@@ -437,7 +437,7 @@ def check_statements(ledger: Sequence[Line], version: int) -> Iterator[str]:
         yield f"version {version} has {len(made)} provenances: {made[0].name}, {made[1].name}"
     by_digest = {line.digest: line for line in ledger}
     if made:
-        model = digest_of_model(made[0].subject)
+        model = digest_model(made[0].subject)
         for line in own:
             about_model = line.kind not in (PROVENANCE, DOCUMENTS)
             if about_model and list(line.subject.values()) != [model]:

@@ -7,7 +7,7 @@ from flows.listening.answer import Reader
 from flows.listening.deliver import parse_address
 from flows.listening.work import Settings, work
 from flows.processes.words import Say
-from flows.serving.load import LoadedModel, load_version, pin_for
+from flows.serving.load import LoadedModel, load_version, prepare_torch
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
 from mammo.serving.exams import Unread, examine_files
@@ -30,7 +30,7 @@ def listen(reference: str, settings: Settings, say: Say) -> None:
     """
     loaded = load_version(reference)
     # Before the thread starts that examines images.
-    pin_for(loaded)
+    prepare_torch(loaded)
     work(make_reader(loaded), settings, say)
 
 

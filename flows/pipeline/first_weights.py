@@ -8,7 +8,7 @@ files and that lock belong to the commit, and so to the snapshot.
 from pathlib import Path
 
 from flows.pipeline.ensure_data import commit_to_cache
-from flows.pipeline.lock_and_cache import hash_files, out_of, outs_of
+from flows.pipeline.lock_and_cache import collect_outs, hash_files, read_out
 from flows.pipeline.locked_repo import open_locked
 from flows.pipeline.pretraining import (
     LOCK,
@@ -19,7 +19,7 @@ from flows.pipeline.pretraining import (
 )
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
-from flows.processes.words import Say, md5_of
+from flows.processes.words import Say, hash_md5
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
 
@@ -35,7 +35,7 @@ def read_tracked_weights(root: Path) -> dict[str, str]:
     """
     found = select_weights(read_pretraining(root))
     for file in sorted((root / WEIGHTS).glob("*.dvc")):
-        path, md5 = out_of(file.read_text(errors="replace"), f"{WEIGHTS}/{file.name}")
+        path, md5 = read_out(file.read_text(errors="replace"), f"{WEIGHTS}/{file.name}")
         if f"{path}.dvc" != file.name or md5.endswith(".dir"):
             raise UserError(
                 f"{WEIGHTS}/{file.name}: it must name the file {file.stem}: `dvc add` each file"
@@ -53,7 +53,7 @@ def hash_weights(root: Path) -> str:
     hashes = read_tracked_weights(root)
     for path in (root / WEIGHTS).rglob("*"):
         if path.is_file() and (name := path.relative_to(root).as_posix()) not in hashes:
-            hashes[name] = md5_of(path)
+            hashes[name] = hash_md5(path)
     return hash_files({name.removeprefix(f"{WEIGHTS}/"): md5 for name, md5 in hashes.items()})
 
 
@@ -71,7 +71,7 @@ def ensure_weights(root: Path, say: Say) -> None:
     """
     require_pretrained(root)
     names = read_tracked_weights(root)
-    made = outs_of(read_pretraining(root))  # with their cards, which git has
+    made = collect_outs(read_pretraining(root))  # with their cards, which git has
     for file in sorted((root / WEIGHTS).rglob("*")):
         name = file.relative_to(root).as_posix()
         known = name in names or name in made or file.suffix == ".dvc" or file.name in _GIT

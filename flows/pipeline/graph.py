@@ -17,9 +17,9 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.processes.checked import faults
+from flows.processes.checked import describe_faults
 from flows.processes.follow import follow
-from flows.processes.run_dvc import DVC, dvc_env
+from flows.processes.run_dvc import DVC, make_environment
 from flows.processes.words import Say
 from mammo.base.errors import UserError
 
@@ -104,7 +104,7 @@ def _is_of_the_pipeline(stage: Any) -> bool:
     return isinstance(stage, PipelineStage) and stage.path_in_repo == "dvc.yaml"
 
 
-def status(root: Path) -> dict[str, Any]:
+def read_status(root: Path) -> dict[str, Any]:
     """What `dvc status` finds out of date: for each stage or .dvc file, the changes.
 
     Stages of pretraining/ do not count: what a retrain takes from them, the other stages tell.
@@ -112,11 +112,11 @@ def status(root: Path) -> dict[str, Any]:
     Raises:
         UserError: with DVC's own words if it fails.
     """
-    found = status_of(root)
+    found = read_status_of(root)
     return {name: changes for name, changes in found.items() if not name.startswith(_PRETRAINING)}
 
 
-def status_of(root: Path, *targets: str) -> dict[str, Any]:
+def read_status_of(root: Path, *targets: str) -> dict[str, Any]:
     """What `dvc status` finds of targets, such as another dvc.yaml; of all, if none is given.
 
     Raises:
@@ -134,7 +134,7 @@ def status_of(root: Path, *targets: str) -> dict[str, Any]:
     return found
 
 
-def only_missing(found: Mapping[str, Any]) -> bool:
+def is_only_missing(found: Mapping[str, Any]) -> bool:
     """Whether `status` has found nothing but files that are not there."""
     return all(
         isinstance(change, dict)
@@ -154,7 +154,9 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
     try:
         meta = Meta.model_validate(stage.meta or {})
     except ValidationError as error:
-        raise UserError(f"dvc.yaml: meta of the stage {stage.name}: {faults(error)}") from None
+        raise UserError(
+            f"dvc.yaml: meta of the stage {stage.name}: {describe_faults(error)}"
+        ) from None
     outs = [(Path(out.fs_path).relative_to(root), out) for out in stage.outs]
     return Stage(
         name=stage.name,
@@ -169,7 +171,7 @@ def _read_stage(stage: PipelineStage, upstream: Iterable[Any], root: Path) -> St
     )
 
 
-def follows_training(pipeline: Sequence[Stage]) -> set[str]:
+def find_training_and_later(pipeline: Sequence[Stage]) -> set[str]:
     """The stages that train, and all stages after one: their outs depend on how training went.
 
     Args:
@@ -192,7 +194,7 @@ def repro(stage: Stage, root: Path, env: Mapping[str, str], on_line: Say) -> Fat
         [*DVC, "--wait-for-lock", "repro", "--single-item", "--", stage.name],
         cwd=root,
         on_line=on_line,
-        extra_env={**env, **dvc_env()},
+        extra_env={**env, **make_environment()},
         time_limit=stage.meta.time_limit,
     )
     return _read_fate(stage.name, lines)

@@ -13,9 +13,9 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.processes.checked import Md5, RelativePath, StageName, faults
-from flows.processes.words import md5_of
-from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, Snapshot, snapshot_of_commit
+from flows.processes.checked import Md5, RelativePath, StageName, describe_faults
+from flows.processes.words import hash_md5
+from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, Snapshot, read_commit
 from mammo.base.errors import UserError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -78,18 +78,18 @@ def read_entry(root: Path, name: str) -> "LockEntry":
     return _read_as(LockEntry, yaml.safe_load(text)["stages"][name], f"dvc.lock, stage {name}")
 
 
-def outs_of(stages: Iterable[LockedStage]) -> dict[str, str]:
+def collect_outs(stages: Iterable[LockedStage]) -> dict[str, str]:
     """The outs of all these stages: path and hash."""
     return {path: md5 for stage in stages for path, md5 in stage.outs.items()}
 
 
-def data_out(snapshot: Snapshot) -> tuple[str, str]:
+def read_data_out(snapshot: Snapshot) -> tuple[str, str]:
     """Path and hash of the raw data, as data.dvc names them.
 
     Raises:
         UserError: if data.dvc is missing or not what DVC writes.
     """
-    return out_of(snapshot.files.get(DATA_FILE, ""), "data.dvc")
+    return read_out(snapshot.files.get(DATA_FILE, ""), "data.dvc")
 
 
 def is_import(snapshot: Snapshot) -> bool:
@@ -102,7 +102,7 @@ def is_import(snapshot: Snapshot) -> bool:
     return any("repo" in dep for dep in said.deps)
 
 
-def out_of(text: str, name: str) -> tuple[str, str]:
+def read_out(text: str, name: str) -> tuple[str, str]:
     """Path and hash of what a .dvc file of this text and name tracks.
 
     Raises:
@@ -154,8 +154,8 @@ def require_form(root: Path, snapshot: Snapshot) -> None:
         read_lock(snapshot)
     text = snapshot.files.get(DATA_FILE)
     if text is not None:
-        data_out(snapshot)
-        if text != snapshot_of_commit(root, snapshot.commit).files.get(DATA_FILE):
+        read_data_out(snapshot)
+        if text != read_commit(root, snapshot.commit).files.get(DATA_FILE):
             _read(_OwnData, text, "data.dvc, which is not the commit's own")
 
 
@@ -228,7 +228,7 @@ def _read_as(form: type[F], content: Any, name: str) -> F:
     try:
         return form.model_validate(content, strict=True)
     except ValidationError as error:
-        raise UserError(f"{name}: not what DVC writes ({faults(error)})") from None
+        raise UserError(f"{name}: not what DVC writes ({describe_faults(error)})") from None
 
 
 def hash_room(folder: Path) -> str:
@@ -244,7 +244,9 @@ def hash_each_file(folder: Path) -> dict[str, str]:
     """MD5 of each file below a folder but Python's bytecode, by its path in the folder, sorted."""
     files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return {
-        file.as_posix(): md5_of(folder / file) for file in files if "__pycache__" not in file.parts
+        file.as_posix(): hash_md5(folder / file)
+        for file in files
+        if "__pycache__" not in file.parts
     }
 
 
@@ -300,7 +302,7 @@ class Cache:
     def state(self, md5: str) -> str:
         """`good`, `missing`, or `damaged` if the bytes are not those of the hash."""
         try:
-            found = md5_of(self.path(md5))
+            found = hash_md5(self.path(md5))
         except OSError:
             return "missing"
         return "good" if found == md5.removesuffix(".dir") else "damaged"
@@ -311,7 +313,7 @@ def _is_inside(path: str) -> bool:
     return not path.startswith("/") and ".." not in path.split("/")
 
 
-def default_remote(root: Path) -> str | None:
+def name_default_remote(root: Path) -> str | None:
     """The name of DVC's default remote, or None if there is none."""
     with Repo(str(root)) as repo:
         name = repo.config["core"].get("remote")

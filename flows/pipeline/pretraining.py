@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from flows.pipeline.graph import only_missing, status_of
-from flows.pipeline.lock_and_cache import LockedStage, out_of, outs_of, parse_lock
+from flows.pipeline.graph import is_only_missing, read_status_of
+from flows.pipeline.lock_and_cache import LockedStage, collect_outs, parse_lock, read_out
 from flows.processes.words import shorten_list
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
@@ -84,7 +84,7 @@ def select_weights(stages: Iterable[LockedStage]) -> dict[str, str]:
     """Path and DVC's hash of each file of weights/ that stages made, without the cards."""
     return {
         path: md5
-        for path, md5 in outs_of(stages).items()
+        for path, md5 in collect_outs(stages).items()
         if path.startswith(f"{WEIGHTS}/") and not is_card(path)
     }
 
@@ -102,7 +102,7 @@ def read_pretraining_data(root: Path) -> dict[str, str]:
     file = root / f"{source}.dvc"
     if not file.is_file():
         return {}
-    _, md5 = out_of(file.read_text(errors="replace"), f"{source}.dvc")
+    _, md5 = read_out(file.read_text(errors="replace"), f"{source}.dvc")
     return {source: md5}
 
 
@@ -114,7 +114,7 @@ def read_pretraining_objects(root: Path) -> dict[str, str]:
     Raises:
         UserError: as `read_pretraining` and `read_pretraining_data`.
     """
-    outs = outs_of(read_pretraining(root))
+    outs = collect_outs(read_pretraining(root))
     kept = {path: md5 for path, md5 in outs.items() if not is_card(path)}
     return {**read_pretraining_data(root), **kept}
 
@@ -140,8 +140,8 @@ def require_pretrained(root: Path) -> None:
     for source, md5 in data.items():  # DVC would compare with the folder, which may be missing
         if any(stage.deps.get(source, md5) != md5 for stage in stages):
             raise UserError(f"{WEIGHTS}/ was pretrained before {source}.dvc changed: {advice}")
-    found = status_of(root, PIPELINE)
-    if not only_missing(found):
+    found = read_status_of(root, PIPELINE)
+    if not is_only_missing(found):
         changes = [change for of_stage in found.values() for change in of_stage]
         named = {
             path

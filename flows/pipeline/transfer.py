@@ -15,7 +15,7 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.loader import StageLoader
 from dvc_data.hashfile.hash_info import HashInfo
 
-from flows.pipeline.lock_and_cache import LockEntry, default_remote, open_cache, read_entry
+from flows.pipeline.lock_and_cache import LockEntry, name_default_remote, open_cache, read_entry
 from flows.pipeline.locked_repo import open_locked
 from flows.processes.follow import follow, ignore
 from flows.processes.run_dvc import DVC
@@ -44,7 +44,7 @@ def require_remote(root: Path) -> None:
     Raises:
         UserError: if there is none.
     """
-    if default_remote(root) is None:
+    if name_default_remote(root) is None:
         raise UserError(
             "stages in a pool exchange their files through DVC's default remote, and there is "
             "none: set one with `dvc remote add -d NAME URL`"
@@ -64,7 +64,7 @@ def push_deps(root: Path, name: str) -> None:
                 f"a worker cannot hand back {shorten_list(kept)} of the stage {name}, which "
                 f"dvc.yaml keeps out of DVC's cache: take `cache: false` away, or the stage's pool"
             )
-    _for_deps("push", root, name)
+    _transfer_deps("push", root, name)
 
 
 def pull_deps(root: Path, name: str) -> None:
@@ -73,19 +73,19 @@ def pull_deps(root: Path, name: str) -> None:
     Raises:
         CommandError: with DVC's last lines.
     """
-    _for_deps("pull", root, name)
+    _transfer_deps("pull", root, name)
 
 
-def _for_deps(what: str, root: Path, name: str) -> None:
+def _transfer_deps(what: str, root: Path, name: str) -> None:
     with _open_stage(root, name) as (repo, stage):
         targets = [
-            target for dep in stage.deps if dep.is_in_repo for target in _tracked_by_dvc(repo, dep)
+            target for dep in stage.deps if dep.is_in_repo for target in _find_tracked(repo, dep)
         ]
     if targets:
         follow([*DVC, "--wait-for-lock", what, "--", *targets], root, ignore)
 
 
-def _tracked_by_dvc(repo: Repo, dep: Any) -> list[str]:
+def _find_tracked(repo: Repo, dep: Any) -> list[str]:
     """What DVC tracks of a dep: the dep itself, or the outs in it if it is a folder of git's."""
     try:
         repo.find_outs_by_path(dep.fs_path, strict=False)

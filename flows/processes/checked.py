@@ -28,7 +28,7 @@ def _relative(path: str) -> str:
 
 
 def _readable(text: str) -> str:
-    if printable(text) != text:
+    if escape_control_characters(text) != text:
         raise ValueError("has control characters")
     return text
 
@@ -57,7 +57,7 @@ Readable = Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator
 """Words to be shown: nothing in them moves a terminal's cursor."""
 
 
-def checked(form: Any, value: Any, what: str) -> str:
+def validate(form: Any, value: Any, what: str) -> str:
     """The value, if it has the form.
 
     Args:
@@ -71,11 +71,13 @@ def checked(form: Any, value: Any, what: str) -> str:
     try:
         found: str = TypeAdapter(form).validate_python(value, strict=True)
     except ValidationError as error:
-        raise UserError(f"{what} is {printable(repr(value))[:200]}: {faults(error)}") from None
+        raise UserError(
+            f"{what} is {escape_control_characters(repr(value))[:200]}: {describe_faults(error)}"
+        ) from None
     return found
 
 
-def faults(error: ValidationError) -> str:
+def describe_faults(error: ValidationError) -> str:
     """What is wrong with a value, as half a sentence."""
     return "; ".join(
         ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
@@ -98,7 +100,9 @@ def parse_record(form: type[T], text: str, what: str, remedy: str) -> T:
     try:
         return TypeAdapter(form).validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{what} ({faults(error)}): somebody changed it; {remedy}") from None
+        raise UserError(
+            f"{what} ({describe_faults(error)}): somebody changed it; {remedy}"
+        ) from None
 
 
 def require_empty(folder: Path) -> None:
@@ -111,19 +115,19 @@ def require_empty(folder: Path) -> None:
         raise UserError(f"{folder}: there is something in it already; name a new folder")
 
 
-def inside(folder: Path, relative: Any, what: str) -> Path:
+def locate_inside(folder: Path, relative: Any, what: str) -> Path:
     """A file or folder inside another, links followed.
 
     Raises:
         UserError: if it is not inside.
     """
-    path = folder / checked(RelativePath, relative, what)
+    path = folder / validate(RelativePath, relative, what)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{what} is {relative!r}, a link that leads out of its folder")
     return path
 
 
-def printable(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """The text with control characters written as escapes; line ends and tabs stay."""
     return "".join(
         sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text

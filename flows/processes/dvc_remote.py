@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from dvc.config import Config, ConfigError
 
 from flows.processes.reach import describe_no_connection, describe_silence
-from flows.processes.words import advise_install, in_one_line
+from flows.processes.words import advise_package, in_one_line
 from mammo.base.errors import UserError
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -73,7 +73,7 @@ def _find_fault(remote: Remote) -> str:
     if scheme in ("", "file", "local"):
         return _find_fault_of_folder(Path(urlsplit(remote.url).path if scheme else remote.url))
     if package := _find_missing_package(scheme):
-        return f"it takes the package {package}: {advise_install(package)}"
+        return advise_package(package)
     if scheme == "ssh":
         return _ask_ssh(remote)
     if address := _find_address(remote, scheme):
@@ -100,8 +100,14 @@ def _find_missing_package(scheme: str) -> str | None:
     known: dict[str, str] | None = known_implementations.get(scheme)
     if known is None or find_spec(known["class"].partition(".")[0]) is not None:
         return None
-    found = _PACKAGE.search(known.get("err", ""))
-    return found[1] if found else known["class"].partition(".")[0].replace("_", "-")
+    named = find_package_to_install(known.get("err", ""))
+    return named or known["class"].partition(".")[0].replace("_", "-")
+
+
+def find_package_to_install(said: str) -> str | None:
+    """The package that DVC asks for in a message of its own; None if it asks for none."""
+    found = _PACKAGE.search(said)
+    return found[1] if found else None
 
 
 def _ask_ssh(remote: Remote) -> str:

@@ -128,10 +128,10 @@ def follow(
             if pipe is not None:
                 pipe.close()
     if timed_out.is_set():
-        raise CommandError(_failure(command, f"was stopped after {time_limit:g} s", lines))
+        raise CommandError(_describe_failure(command, f"was stopped after {time_limit:g} s", lines))
     status = child.process.returncode
     if status != 0:
-        raise CommandError(_failure(command, f"ended with status {status}", lines))
+        raise CommandError(_describe_failure(command, f"ended with status {status}", lines))
     return lines
 
 
@@ -160,7 +160,7 @@ def ignore(_line: str) -> None:
     """Do nothing with a line of output: a failure quotes the last ones."""
 
 
-def bare_environment(home: Path, code: Path) -> dict[str, str]:
+def make_bare_environment(home: Path, code: Path) -> dict[str, str]:
     """The environment for a computation that needs nothing of ours.
 
     Args:
@@ -184,6 +184,6 @@ def stop_all() -> None:
         child.stop()
 
 
-def _failure(command: Sequence[str], what: str, lines: Sequence[str]) -> str:
+def _describe_failure(command: Sequence[str], what: str, lines: Sequence[str]) -> str:
     tail = "\n".join(line for line in lines[-12:] if line.strip())
     return f"`{' '.join(command)}` {what}. Its last lines:\n{tail}"

@@ -31,7 +31,7 @@ def leave_out_socks() -> None:
     """Take SOCKS proxies out of the environment where the package for them is missing.
 
     The library that Prefect uses fails if such a variable is set, even if no request would take the
-    proxy. Git needs no package: it gets them back, by `unused_proxies`.
+    proxy. Git needs no package: it gets them back, by `list_unused_proxies`.
     """
     if find_spec("socksio") is not None:
         return
@@ -40,7 +40,7 @@ def leave_out_socks() -> None:
             os.environ[_LEFT_OUT + name] = os.environ.pop(name)
 
 
-def unused_proxies() -> dict[str, str]:
+def list_unused_proxies() -> dict[str, str]:
     """The proxies that were left out, by the variables that named them."""
     return {
         name.removeprefix(_LEFT_OUT): value
@@ -58,7 +58,7 @@ def describe_proxies() -> str:
     known = {name for proxy in _PROXIES for name in (proxy, proxy.upper())}
     if found := sorted(known & {*os.environ}):
         return f"; the environment sets {', '.join(found)}: NO_PROXY can exempt the server"
-    if unused_proxies():
-        names = " and ".join(sorted(unused_proxies()))
+    if list_unused_proxies():
+        names = " and ".join(sorted(list_unused_proxies()))
         return f"; {names} is not used: a SOCKS proxy takes the package socksio"
     return ""

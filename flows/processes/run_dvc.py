@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def dvc_env() -> dict[str, str]:
+def make_environment() -> dict[str, str]:
     """What a child needs so that `python` in dvc.yaml is the interpreter that we run on."""
     return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 

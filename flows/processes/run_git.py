@@ -15,12 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.processes.proxies import unused_proxies
+from flows.processes.proxies import list_unused_proxies
 from mammo.base.errors import UserError
 
 PATIENCE = 300.0  # seconds for one call; only a remote that does not answer takes so long
 
-_LOST_RACE = "cannot lock ref"  # what git says when another process moved a branch meanwhile
+_BRANCH_MOVED = "cannot lock ref"  # what git says when another process moved a branch meanwhile
 _TRIES, _LONGEST_PAUSE = 8, 0.5  # of a fetch; seconds
 
 _SETTINGS = {
@@ -135,7 +135,7 @@ def succeeds(root: Path, *arguments: str) -> bool:
     return _run(root, arguments)[0] == 0
 
 
-def listed(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> list[str]:
+def list_entries(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> list[str]:
     """Run git with `-z` among the arguments, and return the entries that it prints.
 
     Raises:
@@ -144,7 +144,7 @@ def listed(root: Path, *arguments: str, env: Mapping[str, str] | None = None) ->
     return [entry for entry in git(root, *arguments, env=env).split("\0") if entry]
 
 
-def file_at(root: Path, revision: str, name: str) -> str:
+def read_file_at(root: Path, revision: str, name: str) -> str:
     """A file's exact text at a revision, last newline included.
 
     Raises:
@@ -181,7 +181,7 @@ def list_paths(root: Path, revision: str, *paths: str) -> list[str]:
     Raises:
         UserError: if there is no such revision.
     """
-    return listed(root, "ls-tree", "-z", "--name-only", revision, "--", *paths)
+    return list_entries(root, "ls-tree", "-z", "--name-only", revision, "--", *paths)
 
 
 def read_remote_refs(
@@ -202,16 +202,16 @@ def read_remote_refs(
     return {name: id_ for id_, _, name in (row.partition("\t") for row in answer.splitlines())}
 
 
-def changed_between(root: Path, one: str, other: str) -> list[str]:
+def list_changes(root: Path, one: str, other: str) -> list[str]:
     """Files that differ between two commits.
 
     Raises:
         UserError: if one of the commits is not there.
     """
-    return listed(root, "diff-tree", "-r", "-z", "--name-only", "--no-renames", one, other)
+    return list_entries(root, "diff-tree", "-r", "-z", "--name-only", "--no-renames", one, other)
 
 
-def remotes(root: Path) -> list[str]:
+def list_remotes(root: Path) -> list[str]:
     """The clone's remotes, by name."""
     return git(root, "remote").split()
 
@@ -232,7 +232,7 @@ def fetch(root: Path, *arguments: str) -> None:
         try:
             git(root, "fetch", "--quiet", *options, *arguments)
         except UserError as error:
-            if not (tries_left and _LOST_RACE in str(error)):
+            if not (tries_left and _BRANCH_MOVED in str(error)):
                 raise
             time.sleep(random.uniform(0, _LONGEST_PAUSE))
         else:
@@ -256,7 +256,7 @@ def _run(
         child = subprocess.Popen(
             ["git", *_OPTIONS, *arguments],
             cwd=root,
-            env={**_environment(), **(env or {})},
+            env={**_make_environment(), **(env or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -278,13 +278,13 @@ def _run(
     return child.returncode, out, said
 
 
-def _environment() -> dict[str, str]:
+def _make_environment() -> dict[str, str]:
     ours = {
         name: value
         for name, value in os.environ.items()
         if name != "LANGUAGE" and (not name.startswith("GIT_") or name.startswith(_KEPT))
     }
-    return {**ours, **unused_proxies(), **_ENVIRONMENT}
+    return {**ours, **list_unused_proxies(), **_ENVIRONMENT}
 
 
 def _text(output: bytes) -> str:

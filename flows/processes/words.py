@@ -46,7 +46,12 @@ def advise_install(package: str) -> str:
     return f"run `uv pip install --constraint requirements.lock {shlex.quote(package)}`"
 
 
-def md5_of(path: Path) -> str:
+def advise_package(package: str) -> str:
+    """That a package is missing, and how to add it, as the end of a sentence."""
+    return f"it takes the package {package}: {advise_install(package)}"
+
+
+def hash_md5(path: Path) -> str:
     """The hash that DVC gives a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

@@ -183,10 +183,10 @@ def _record(experiment: str, look: Look, women: Women) -> None:
     for start in range(0, len(hashes), _CHUNK):
         name = f"{_WOMEN}{look.test_women[:_SHORT]}.{start // _CHUNK}"
         client.set_experiment_tag(experiment, name, ".".join(hashes[start : start + _CHUNK]))
-    client.set_experiment_tag(experiment, _tag_of(look), json.dumps(asdict(look)))
+    client.set_experiment_tag(experiment, _name_tag(look), json.dumps(asdict(look)))
 
 
-def _tag_of(look: Look) -> str:
+def _name_tag(look: Look) -> str:
     return f"{_LOOK}{look.test_women[:_SHORT]}.{look.model[:_SHORT]}"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.pipeline.lock_and_cache import data_out, open_cache
-from flows.processes.run_git import listed
+from flows.pipeline.lock_and_cache import open_cache, read_data_out
+from flows.processes.run_git import list_entries
 from flows.processes.words import Say, shorten_list
 from flows.promotion.women import TABLE, list_data
 from flows.publishing.publish import fetch_tag
@@ -84,8 +84,8 @@ def find_outside(
     """
     if plan.permit_everything:
         return []
-    now = registry.snapshot_of(version)
-    then = registry.snapshot_of(reference) if reference is not None else None
+    now = registry.read_snapshot(version)
+    then = registry.read_snapshot(reference) if reference is not None else None
     found = []
     if plan.params != "all":
         before = _read_settings(then) if then is not None else None
@@ -109,10 +109,10 @@ def _read_settings(snapshot: Snapshot) -> dict[str, object]:
 
 def _compare_data(root: Path, then: Snapshot, now: Snapshot, grow: bool, say: Say) -> list[str]:
     """Find where the data differ, or lack what was there, if they may grow."""
-    if data_out(then)[1] == data_out(now)[1]:
+    if read_data_out(then)[1] == read_data_out(now)[1]:
         return []
     if not grow:
-        return [f"the data, {data_out(now)[0]}/, are not the reference's"]
+        return [f"the data, {read_data_out(now)[0]}/, are not the reference's"]
     cache = open_cache(root)
     reason = "so that nobody can tell whether the data have only grown"
     before, after = (list_data(root, snapshot, cache, reason, say) for snapshot in (then, now))
@@ -131,7 +131,7 @@ def _compare_code(root: Path, then: Snapshot, now: Snapshot, permitted: list[str
     """Find changed code of the model that lies in none of the permitted folders."""
     watched = [path for path in CODE if path not in _NO_MODEL]
     pair = (then.commit, now.commit)
-    changed = listed(root, "diff", "-z", "--name-only", "--no-renames", *pair, "--", *watched)
+    changed = list_entries(root, "diff", "-z", "--name-only", "--no-renames", *pair, "--", *watched)
     allowed = [path.strip("/") for path in permitted]
     outside = [
         path

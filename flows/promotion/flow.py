@@ -111,7 +111,7 @@ def _look_and_judge(
     Raises:
         NoAnswerError: if git's remote does not answer: that is no verdict.
     """
-    from flows.promotion.rescoring import read_snapshot  # it imports scikit-learn
+    from flows.promotion.rescoring import require_snapshot  # it imports scikit-learn
 
     say, known = get_run_logger().info, int(champion.version) if champion is not None else None
     try:
@@ -123,7 +123,7 @@ def _look_and_judge(
                 said += f" since version {reference.version}"
             sentence = f"{said}: {'; '.join(outside)}: {_advise(version)}"
             return record_uncompared(version, known, "outside the plan", plan, sentence)
-        look = take_look(root, read_snapshot(root, version), plan.looks, say)
+        look = take_look(root, require_snapshot(root, version), plan.looks, say)
     except NoLookLeftError as error:
         return record_uncompared(version, known, "no look left", plan, str(error))
     except NoAnswerError:
@@ -337,7 +337,7 @@ def _show_verdict(verdict: Verdict) -> None:
         f"**{verdict.word}**: {verdict.sentence}\n"
     )
     if verdict.decision is None:
-        create_markdown_artifact(text, key="gate", description=_heading(verdict))
+        create_markdown_artifact(text, key="gate", description=_write_heading(verdict))
         return
     if verdict.decision.not_judged:
         text += f"\nToo small to be judged: {'; '.join(verdict.decision.not_judged)}.\n"
@@ -355,7 +355,7 @@ def _show_verdict(verdict: Verdict) -> None:
     create_table_artifact(rows, key="gate", description=text)
 
 
-def _heading(verdict: Verdict) -> str:
+def _write_heading(verdict: Verdict) -> str:
     return f"{MODEL} version {verdict.version}"
 
 

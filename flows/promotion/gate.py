@@ -21,7 +21,7 @@ from flows.processes.run_git import NoAnswerError
 from flows.processes.words import Say
 from flows.promotion.budget import Look
 from flows.tracking.names import MODEL
-from flows.tracking.registry import run_of
+from flows.tracking.registry import read_run_id
 from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
 
@@ -88,7 +88,7 @@ def judge(
             f"its networks and settings are those of the champion, version {champion.version}, "
             f"byte for byte, so nothing was scored again: {sentence}"
         )
-    verdict = Verdict(*pair, _word(decision), sentence, decision)
+    verdict = Verdict(*pair, _name_decision(decision), sentence, decision)
     return _record(challenger, verdict, plan, look, found.breasts)
 
 
@@ -143,12 +143,12 @@ def judge_first(root: Path, version: ModelVersion, plan: Plan, look: Look, say: 
     Raises:
         NoAnswerError: as `judge`.
     """
-    from flows.promotion.rescoring import own_predictions
+    from flows.promotion.rescoring import read_own_predictions
     from mammo.assurance.promotion_rule import check_floors
 
     number = int(version.version)
     try:
-        found = own_predictions(root, version, plan.unread.count, say)
+        found = read_own_predictions(root, version, plan.unread.count, say)
         decision = check_floors(found.breasts, plan.policy)
     except NoAnswerError:
         raise
@@ -158,7 +158,7 @@ def judge_first(root: Path, version: ModelVersion, plan: Plan, look: Look, say: 
         return _record(version, verdict, plan, look)
     blind = _name_unread(plan, found.images, None, found.unread)
     sentence = f"there was no champion yet: {_compose_sentence(decision, blind, look)}"
-    verdict = Verdict(number, None, _word(decision), sentence, decision)
+    verdict = Verdict(number, None, _name_decision(decision), sentence, decision)
     return _record(version, verdict, plan, look, found.breasts)
 
 
@@ -179,7 +179,7 @@ def find_verdict(challenger: ModelVersion, champion: int) -> Verdict | None:
     return Verdict(int(challenger.version), champion, word, tags.get("gate_sentence", ""), None)
 
 
-def _word(decision: "Decision") -> Word:
+def _name_decision(decision: "Decision") -> Word:
     return "promote" if decision.promote else "refuse"
 
 
@@ -237,7 +237,7 @@ def _record(
             tags[_name_tag(reason)] = (
                 f"{'passed' if reason.passed else 'failed'}: {reason.sentence}"
             )
-        run, folder = run_of(challenger), f"gates/{now:%Y-%m-%dT%H%M%S}"
+        run, folder = read_run_id(challenger), f"gates/{now:%Y-%m-%dT%H%M%S}"
         table = pd.DataFrame([asdict(reason) for reason in verdict.decision.reasons])
         client.log_table(run, table, f"{folder}/decision.json")
         assert breasts is not None

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.pipeline.lock_and_cache import outs_of, read_lock
+from flows.pipeline.lock_and_cache import collect_outs, read_lock
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import NETWORKS
 from flows.tracking.registry import find_snapshot
@@ -20,7 +20,7 @@ _SETTINGS = ("threads", "preprocess", "detector", "crop", "classifier")  # that 
 def read_networks(snapshot: Snapshot) -> dict[str, str]:
     """The files of both networks and DVC's hashes of them, as a snapshot's dvc.lock names them."""
     wanted = {f"{folder}/{name}" for folder in NETWORKS.values() for name in NETWORK_FILES}
-    outs = outs_of(read_lock(snapshot))
+    outs = collect_outs(read_lock(snapshot))
     return {path: md5 for path, md5 in outs.items() if path in wanted}
 
 

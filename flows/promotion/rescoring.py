@@ -23,21 +23,21 @@ from flows.audit.integrity import compare_with_commit, read_model
 from flows.pipeline.known_outs import PREDICTIONS_OUT, SPLIT_OUT
 from flows.pipeline.lock_and_cache import (
     Cache,
-    data_out,
+    collect_outs,
     open_cache,
-    outs_of,
+    read_data_out,
     read_lock,
     require_form,
 )
-from flows.processes.follow import bare_environment, follow
+from flows.processes.follow import follow, make_bare_environment
 from flows.processes.words import Say, shorten_list
 from flows.promotion.networks import predict_alike
 from flows.promotion.women import fetch_outs, read_test_images
 from flows.publishing.publish import fetch_tag
 from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag
-from flows.tracking.names import git_tag
-from flows.tracking.registry import snapshot_of
+from flows.tracking.names import name_tag
+from flows.tracking.registry import read_snapshot
 from mammo.assurance.promotion_rule import add_groups, count_unread
 from mammo.base.atomic_files import write_csv
 from mammo.base.errors import UserError
@@ -91,22 +91,22 @@ def compare(
         CommandError: if the champion fails.
     """
     cache = open_cache(root)
-    then, now = read_snapshot(root, champion), read_snapshot(root, challenger)
+    then, now = require_snapshot(root, champion), require_snapshot(root, challenger)
     _bring(root, then, cache, [SPLIT_OUT], say)
     images = _read_scores(root, now, cache, say)
-    split = tables.read_table(_out(cache, then, SPLIT_OUT), tables.SPLIT)
+    split = tables.read_table(_locate_out(cache, then, SPLIT_OUT), tables.SPLIT)
     _check_unseen(images, split, champion, challenger)
     mine = images["probability"]
     if same := predict_alike(then, now):
         say(f"gate: version {challenger.version} has the networks of version {champion.version}")
         scores = mine
     else:
-        files = _dicom_files(root, now, cache, images, say)
+        files = _list_dicom_files(root, now, cache, images, say)
         say(
             f"gate: scoring version {champion.version} on {len(images)} images of the "
             f"{images['patient_id'].nunique()} test women of version {challenger.version}"
         )
-        scores = _scored_by(root, champion, then, files, say)
+        scores = _score_by(root, champion, then, files, say)
     counted = dict(zip(("champion", "challenger"), count_unread(scores, mine, count), strict=True))
     columns = [_group_read(images.assign(probability=x), now) for x in counted.values()]
     breasts = columns[0].rename(columns={"probability": "champion"})
@@ -120,13 +120,15 @@ def compare(
     )
 
 
-def own_predictions(root: Path, version: ModelVersion, count: Count, say: Say) -> OwnPredictions:
+def read_own_predictions(
+    root: Path, version: ModelVersion, count: Count, say: Say
+) -> OwnPredictions:
     """The test breasts with a version's own probabilities.
 
     Raises:
         UserError: if they cannot be had; the sentence says why.
     """
-    cache, now = open_cache(root), read_snapshot(root, version)
+    cache, now = open_cache(root), require_snapshot(root, version)
     images = _read_scores(root, now, cache, say)
     mine = images["probability"]
     counted, _ = count_unread(mine, mine, count)
@@ -142,7 +144,7 @@ def _read_scores(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> pd.D
     """
     _bring(root, snapshot, cache, [PREDICTIONS_OUT], say)
     images = read_test_images(root, snapshot, cache, say)
-    found = tables.read_table(_out(cache, snapshot, PREDICTIONS_OUT), tables.PREDICTIONS)
+    found = tables.read_table(_locate_out(cache, snapshot, PREDICTIONS_OUT), tables.PREDICTIONS)
     found = found[found["split"] == "test"]
     strange = sorted(set(found["image_id"]) - set(images["image_id"]))
     if strange:
@@ -168,7 +170,7 @@ def _aggregate(snapshot: Snapshot) -> Literal["max", "mean"]:
     return found
 
 
-def read_snapshot(root: Path, version: ModelVersion) -> Snapshot:
+def require_snapshot(root: Path, version: ModelVersion) -> Snapshot:
     """The snapshot of a version, if registry, run and git agree on it, as an audit demands.
 
     Raises:
@@ -176,7 +178,7 @@ def read_snapshot(root: Path, version: ModelVersion) -> Snapshot:
     """
     number = version.version
     try:
-        found = snapshot_of(version)
+        found = read_snapshot(version)
     except UserError as error:
         raise UserError(
             f"the snapshot of version {number} cannot be read from MLflow: {error}"
@@ -184,7 +186,7 @@ def read_snapshot(root: Path, version: ModelVersion) -> Snapshot:
     if gone := fetch_tag(root, int(number)):
         raise UserError(gone)
     if found.digest != version.tags.get("snapshot_digest") or found != read_tag(
-        root, git_tag(int(number))
+        root, name_tag(int(number))
     ):
         raise UserError(
             f"the snapshot of version {number} is not the one that it was registered with: "
@@ -194,12 +196,12 @@ def read_snapshot(root: Path, version: ModelVersion) -> Snapshot:
     return found
 
 
-def _hashes(snapshot: Snapshot) -> dict[str, str]:
-    return outs_of(read_lock(snapshot))
+def _read_hashes(snapshot: Snapshot) -> dict[str, str]:
+    return collect_outs(read_lock(snapshot))
 
 
-def _out(cache: Cache, snapshot: Snapshot, path: str) -> Path:
-    return cache.path(_hashes(snapshot)[path])
+def _locate_out(cache: Cache, snapshot: Snapshot, path: str) -> Path:
+    return cache.path(_read_hashes(snapshot)[path])
 
 
 def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], say: Say) -> None:
@@ -208,7 +210,7 @@ def _bring(root: Path, snapshot: Snapshot, cache: Cache, paths: Sequence[str], s
     Raises:
         UserError: if an out is neither in the cache nor in the remote, or is damaged.
     """
-    hashes = _hashes(snapshot)
+    hashes = _read_hashes(snapshot)
     unknown = [path for path in paths if path not in hashes]
     if unknown:
         raise UserError(
@@ -243,7 +245,7 @@ def _check_unseen(
         )
 
 
-def _dicom_files(
+def _list_dicom_files(
     root: Path, snapshot: Snapshot, cache: Cache, images: pd.DataFrame, say: Say
 ) -> list[Path]:
     """The cached DICOM file of each image, in order; the remote is asked for what is missing.
@@ -251,12 +253,12 @@ def _dicom_files(
     Raises:
         UserError: if one is neither in the cache nor in the remote.
     """
-    name, md5 = data_out(snapshot)
+    name, md5 = read_data_out(snapshot)
     wanted = tables.image_files(images)
-    files = _cached(cache, md5, wanted)
+    files = _list_cached(cache, md5, wanted)
     if files is None:
         fetch_outs(root, snapshot, [f"{name}.dvc"], say)
-        files = _cached(cache, md5, wanted)
+        files = _list_cached(cache, md5, wanted)
     if files is None:
         raise UserError(
             f"DVC's cache lacks DICOM files of the test women in {name}/ (hash {md5}): run this "
@@ -265,7 +267,7 @@ def _dicom_files(
     return files
 
 
-def _cached(cache: Cache, md5: str, wanted: Sequence[str]) -> list[Path] | None:
+def _list_cached(cache: Cache, md5: str, wanted: Sequence[str]) -> list[Path] | None:
     """The cached files of a folder, or None if one of them, or the folder's list, is missing."""
     if cache.state(md5) != "good":
         return None
@@ -274,7 +276,7 @@ def _cached(cache: Cache, md5: str, wanted: Sequence[str]) -> list[Path] | None:
     return files if len(files) == len(wanted) and all(file.exists() for file in files) else None
 
 
-def _scored_by(
+def _score_by(
     root: Path, version: ModelVersion, then: Snapshot, files: list[Path], say: Say
 ) -> "pd.Series[float]":
     """The probability that a registered version gives each file, NaN where it cannot read it.
@@ -313,6 +315,6 @@ def _scored_by(
             ],
             cwd=folder,  # comes first on the child's path: the version's own mammo
             on_line=say,
-            env=bare_environment(home, folder),
+            env=make_bare_environment(home, folder),
         )
         return pd.read_csv(scored)["probability"].astype(float)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from flows.pipeline.lock_and_cache import Cache, data_out
+from flows.pipeline.lock_and_cache import Cache, read_data_out
 from flows.processes.words import Say
 from flows.publishing.publish import fetch_objects
 from flows.snapshots.snapshot import Snapshot, materialise
@@ -47,7 +47,9 @@ def read_test_images(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> 
     splits = {woman: split_of(woman, shares) for woman in rows["patient_id"].unique()}
     rows = rows[rows["patient_id"].map(splits) == "test"]
     if rows.empty:
-        raise UserError(f"{data_out(snapshot)[0]}/{TABLE}: none of its women is in the test set")
+        raise UserError(
+            f"{read_data_out(snapshot)[0]}/{TABLE}: none of its women is in the test set"
+        )
     rows = rows.assign(target=target_of(rows, settings["evaluate"]["target"]))
     return rows.sort_values(["patient_id", "image_id"], ignore_index=True)
 
@@ -81,7 +83,7 @@ def list_data(
     Raises:
         UserError: if neither the cache nor the remote has the list and the table.
     """
-    name, md5 = data_out(snapshot)
+    name, md5 = read_data_out(snapshot)
     for fetched in (False, True):
         if fetched:
             fetch_outs(root, snapshot, [f"{name}/{TABLE}"], say)

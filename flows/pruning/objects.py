@@ -23,10 +23,10 @@ import yaml
 from dvc.repo import Repo
 from dvc_data.hashfile.db import get_index
 
-from flows.processes.run_git import fetch, git, has_commit, listed, remotes, succeeds
+from flows.processes.run_git import fetch, git, has_commit, list_entries, list_remotes, succeeds
 from flows.pruning.policy import Survey, Waste
 from flows.publishing.publish import fetch_tag
-from flows.tracking.names import git_tag
+from flows.tracking.names import name_tag
 from flows.tracking.registry import find_snapshot, list_versions, open_store
 from mammo.base.errors import UserError
 
@@ -57,7 +57,7 @@ def find_superseded_objects(root: Path, before: float, remote: bool) -> Survey:
         UserError: if git's remotes, which may have more branches and tags, do not answer.
     """
     what, kept = "superseded outs in DVC's cache", "were left: "
-    if remote and remotes(root):
+    if remote and list_remotes(root):
         fetch(root, "--all", "--tags")
     with Repo(str(root)) as repo:
         remote_store = _open_remote(repo) if remote else None
@@ -214,7 +214,7 @@ def _read_commits(root: Path, commits: Iterable[str]) -> Iterator[str]:
     for commit in commits:
         if not succeeds(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}"):
             continue  # a tag of a file
-        for entry in listed(root, "ls-tree", "-r", "-z", "--full-tree", f"{commit}^{{tree}}"):
+        for entry in list_entries(root, "ls-tree", "-r", "-z", "--full-tree", f"{commit}^{{tree}}"):
             made, _, path = entry.partition("\t")
             blob = made.split()[2]
             if _NAMES.fullmatch(path) and blob not in seen:
@@ -248,8 +248,8 @@ def _read_versions(root: Path) -> Iterator[tuple[str, str]]:
             if snapshot is None or not has_commit(root, snapshot.commit):
                 raise UserError(
                     f"what {owner} needs cannot be told: neither this clone nor a remote of it has "
-                    f"the git tag {git_tag(number)} or its commit; run `mammoflow publish {number}`"
-                    f" in the clone that registered it, then this again"
+                    f"the git tag {name_tag(number)} or its commit; run `mammoflow publish "
+                    f"{number}` in the clone that registered it, then this again"
                 )
             yield from ((owner, text) for text in _read_commits(root, [snapshot.commit]))
         if snapshot is not None:

@@ -27,7 +27,7 @@ from flows.processes.words import Say
 from flows.pruning.objects import find_superseded_objects
 from flows.pruning.policy import Policy, Survey, Waste
 from flows.pruning.records import find_old_flow_runs, find_unregistered_runs
-from flows.snapshots.snapshot import lock_snapshots, snapshots_folder
+from flows.snapshots.snapshot import lock_snapshots, make_snapshots_folder
 from flows.tracking.addresses import PATIENCE, locate_registry
 from flows.tracking.registry import FAULTS
 from mammo.base.errors import UserError
@@ -101,7 +101,7 @@ def remove(found: Survey, say: Say) -> None:
 
 def _find_worktrees(root: Path) -> Waste:
     """Folders of snapshots; nobody works in them, since `exclude_others` holds them all."""
-    left = [path for path in snapshots_folder(root).iterdir() if path.is_dir()]
+    left = [path for path in make_snapshots_folder(root).iterdir() if path.is_dir()]
 
     def remove_all() -> None:
         for folder in left:

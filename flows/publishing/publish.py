@@ -24,29 +24,29 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.pipeline.first_weights import read_tracked_weights
 from flows.pipeline.lock_and_cache import (
-    data_out,
-    default_remote,
+    collect_outs,
     is_import,
+    name_default_remote,
     open_cache,
-    outs_of,
+    read_data_out,
     read_lock,
 )
 from flows.pipeline.pretraining import read_pretraining_objects
-from flows.processes.checked import printable
+from flows.processes.checked import escape_control_characters
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
 from flows.processes.run_git import (
     NoAnswerError,
     fetch,
     git,
+    list_remotes,
     read_remote_refs,
-    remotes,
     succeeds,
 )
 from flows.processes.words import Say, hide_password, in_one_line
 from flows.publishing.push_objects import PushResult
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
-from flows.tracking.names import MODEL, git_tag
+from flows.tracking.names import MODEL, name_tag
 from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import list_versions
 from mammo.base.atomic_files import read_json, write_json
@@ -87,7 +87,7 @@ def publish(root: Path, version: int, say: Say) -> Publication:
         found = Publication(version, True, f"{where}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     except (UserError, CommandError) as error:
         found = Publication(version, False, in_one_line(error))
-    text = (_YES if found.complete else _NO) + printable(found.sentence)
+    text = (_YES if found.complete else _NO) + escape_control_characters(found.sentence)
     MlflowClient().set_model_version_tag(MODEL, str(version), PUBLISHED, text[:_LONGEST])
     return found
 
@@ -97,12 +97,12 @@ def publish_pending(root: Path, say: Say) -> list[Publication]:
 
     Only versions whose git tag this clone has: it cannot publish those of other clones.
     """
-    if choose_git_remote(root) is None or default_remote(root) is None:
+    if choose_git_remote(root) is None or name_default_remote(root) is None:
         return []  # they would fail as before, and each version's tag says so
     done: list[Publication] = []
     for version in reversed(list_versions()):
         pending = version.tags.get(PUBLISHED, "").startswith(_NO) and COMPLETION_TAG in version.tags
-        if not pending or not tag_exists(root, git_tag(int(version.version))):
+        if not pending or not tag_exists(root, name_tag(int(version.version))):
             continue
         done.append(publish(root, int(version.version), say))
         if not done[-1].complete:
@@ -127,7 +127,7 @@ def choose_git_remote(root: Path) -> str | None:
     Args:
         root: the clone.
     """
-    names = remotes(root)
+    names = list_remotes(root)
     if not names:
         return None
     if succeeds(root, "symbolic-ref", "--quiet", "HEAD"):
@@ -144,9 +144,9 @@ def fetch_tag(root: Path, version: int) -> str | None:
     Raises:
         NoAnswerError: if a remote does not answer, and no other has it: nobody can tell then.
     """
-    tag = git_tag(version)
+    tag = name_tag(version)
     failed, silent = "", None
-    for remote in [] if tag_exists(root, tag) else remotes(root):
+    for remote in [] if tag_exists(root, tag) else list_remotes(root):
         try:
             fetch(root, remote, f"refs/tags/{tag}:refs/tags/{tag}")
             break
@@ -175,7 +175,7 @@ def fetch_objects(folder: Path, targets: Iterable[str], say: Say) -> str:
     Returns:
         Why the remote cannot be used; empty if it can, or if there is none.
     """
-    remote = default_remote(folder)
+    remote = name_default_remote(folder)
     if remote is None:
         return ""
     names = list(targets)
@@ -200,9 +200,9 @@ def _push(root: Path, version: int, say: Say) -> Iterator[str]:
         UserError: if it cannot be pushed; the sentence says what to do.
         CommandError: with DVC's last lines.
     """
-    tag = git_tag(version)
+    tag = name_tag(version)
     advice = f"then `mammoflow publish {version}`"
-    remote, store = choose_git_remote(root), default_remote(root)
+    remote, store = choose_git_remote(root), name_default_remote(root)
     lacking = [
         text
         for text, there in (
@@ -255,13 +255,13 @@ def _push_objects(root: Path, snapshot: Snapshot, remote: str) -> None:
         CommandError: with the last lines of the process that pushes, if it fails.
     """
     with materialise(root, snapshot) as folder:
-        outs = outs_of(read_lock(snapshot))
+        outs = collect_outs(read_lock(snapshot))
         outs |= read_tracked_weights(folder)
         # These may only be on the remote: a clone that retrains takes the weights alone. DVC pushes
         # a folder's list after its files, so where the list is, they are.
         before = read_pretraining_objects(folder)
         if not is_import(snapshot):  # imported data have a source of their own
-            outs |= [data_out(snapshot)]
+            outs |= [read_data_out(snapshot)]
     cache = open_cache(root)
     owners = {
         md5: out for out, top in {**before, **outs}.items() for _, md5 in cache.objects(out, top)

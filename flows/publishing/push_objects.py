@@ -1,6 +1,6 @@
 """Puts objects of DVC's cache on the default remote, and asks the remote for each of them.
 
-    python -m flows.publishing.push_objects HASHES.json ANSWER.json  # DVC's hashes; an `PushResult`
+    python -m flows.publishing.push_objects HASHES.json ANSWER.json  # DVC's hashes; a `PushResult`
 
 `dvc push` and `dvc status --cloud` take all files of a folder for pushed if the remote has the
 folder's list. A file that is missing there stays missing, without a message. They do not
@@ -9,7 +9,6 @@ distinguish a remote that lacks a file from one that does not answer, either.
 
 import json
 import logging
-import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +17,9 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 
-from flows.processes.words import advise_install, in_one_line
+from flows.processes.dvc_remote import find_package_to_install
+from flows.processes.words import advise_package, in_one_line
 from mammo.base.atomic_files import write_json
-
-_PACKAGE = re.compile(r"requires '(dvc-[a-z]+[0-9]*)' to be installed")
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ def push(root: Path, hashes: list[str]) -> PushResult:
 def describe_fault(error: BaseException) -> str:
     """Why a remote cannot be used. Each kind has its own library, with its own exceptions."""
     said = in_one_line(error)
-    if isinstance(error, ImportError) and (package := _PACKAGE.search(said)):
-        return f"it takes the package {package[1]}: {advise_install(package[1])}"
+    if isinstance(error, ImportError) and (package := find_package_to_install(said)):
+        return advise_package(package)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

@@ -45,6 +45,15 @@ def check_pools(root: Path, stages: Sequence[Stage], pools: Sequence[str]) -> No
         return
     require_pools(stages, pools)
     require_remote(root)
+    check_workers(pools)
+
+
+def check_workers(pools: Sequence[str]) -> None:
+    """Make sure that Prefect has a deployment for each pool.
+
+    Raises:
+        UserError: if it has not, or there is no server.
+    """
     require_shared_prefect()
     with get_client(sync_client=True) as client:
         for pool in pools:

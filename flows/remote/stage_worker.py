@@ -15,7 +15,7 @@ from prefect.states import Completed, Failed
 from flows.pipeline.graph import Stage, read_pipeline, repro, skip_hints
 from flows.pipeline.lock_and_cache import require_form
 from flows.pipeline.transfer import pull_deps, push_result
-from flows.processes.checked import RunId, checked
+from flows.processes.checked import RunId, validate
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
 from flows.processes.run_git import fetch, has_commit
@@ -103,7 +103,7 @@ def _find_reachable_run(run: str) -> str:
     os.environ[RETRIES] = "0"  # MLflow's own retries take minutes, and no curve is worth that
     try:
         require_mlflow()
-        known = checked(RunId, run, "the run's parameter `mlflow_run`") if run else ""
+        known = validate(RunId, run, "the run's parameter `mlflow_run`") if run else ""
         return str(MlflowClient().get_run(known).info.run_id) if known else ""
     except (*FAULTS, UserError):
         return ""

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from prefect.runtime import flow_run
 
-from flows.processes.checked import Commit, checked
+from flows.processes.checked import Commit, validate
 from flows.processes.folder_lock import only_one
 from flows.processes.run_dvc import DVC
-from flows.processes.run_git import changed_between, fetch, git, is_ancestor
-from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, find_changed_files, index_of
+from flows.processes.run_git import fetch, git, is_ancestor, list_changes
+from flows.snapshots.snapshot import DATA_FILE, LOCK_FILE, find_changed_files, open_index
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
 
@@ -36,7 +36,7 @@ def enter() -> dict[str, str]:
     commit = flow_run.get_parameters().get("commit")
     if commit:
         try:
-            wanted = checked(Commit, commit, "the run's parameter `commit`")
+            wanted = validate(Commit, commit, "the run's parameter `commit`")
             with only_one(Path(clone)):
                 fast_forward(Path(clone), wanted)
         except UserError as error:
@@ -69,7 +69,7 @@ def fast_forward(root: Path, commit: str) -> None:
     fetch(root, "--all")
     if is_ancestor(root, commit, "HEAD"):
         return
-    with index_of(root, "HEAD") as index:
+    with open_index(root, "HEAD") as index:
         status = find_changed_files(root, index)
     changed = [name for name in status if name != LOCK_FILE]
     if changed:
@@ -77,7 +77,7 @@ def fast_forward(root: Path, commit: str) -> None:
             f"the clone {root} cannot go to the commit {commit}: not committed: "
             f"{', '.join(changed)}; commit or discard them there"
         )
-    moved = set(changed_between(root, "HEAD", commit))
+    moved = set(list_changes(root, "HEAD", commit))
     lock = root / LOCK_FILE
     written = lock.read_bytes().decode() if len(status) and lock.exists() else None
     if written is not None:

@@ -22,7 +22,7 @@ from flows.processes.run_git import fetch, git
 from flows.promotion.flow import was_judged
 from flows.retraining.attempts import find_attempts, find_next_start, start_attempt
 from flows.servers.deployments import REFUSED
-from flows.snapshots.snapshot import snapshot_of_commit
+from flows.snapshots.snapshot import read_commit
 from flows.tracking import registry, runs
 from mammo.base.errors import UserError
 
@@ -65,7 +65,7 @@ def inspect_branch(root: Path) -> BranchState:
     """
     fetch(root)
     commit = _read_upstream(root)
-    digest = snapshot_of_commit(root, commit).digest
+    digest = read_commit(root, commit).digest
     versions = runs.find_versions_of_commit(registry.open_store(root), digest)
     done = next((int(version.version) for version in versions if was_judged(version)), None)
     if done is not None:

@@ -28,17 +28,17 @@ from flows.pipeline.first_weights import ensure_weights
 from flows.pipeline.graph import (
     Outcome,
     Stage,
-    only_missing,
+    is_only_missing,
     read_pipeline,
+    read_status,
     restore_outs,
-    status,
 )
-from flows.processes.run_git import file_at
+from flows.processes.run_git import read_file_at
 from flows.promotion.flow import Promotion, needs_gate, run_gate
 from flows.publishing.publish import Publication, describe_publication, publish, publish_pending
 from flows.remote.remote_stage import check_pools
 from flows.retraining import attempts
-from flows.retraining.recovery import one_at_a_time, repair_dvc, repair_registry, workspace_id
+from flows.retraining.recovery import name_workspace, one_at_a_time, repair_dvc, repair_registry
 from flows.retraining.run_stages import RefusedError, run_pipeline
 from flows.servers.deployments import REFUSED
 from flows.snapshots.snapshot import (
@@ -47,11 +47,11 @@ from flows.snapshots.snapshot import (
     PARAMS_FILE,
     Snapshot,
     capture,
-    snapshot_of_commit,
+    read_commit,
 )
 from flows.tracking import registry, runs
 from flows.tracking.arithmetic import describe_origin
-from flows.tracking.names import MODEL, git_tag
+from flows.tracking.names import MODEL, name_tag
 from flows.tracking.register import check_next_tag, register
 from mammo.assurance.plan import PLAN_FILE, Plan, load_plan
 from mammo.base.atomic_files import read_json
@@ -156,7 +156,7 @@ def _prepare_job(
         RefusedError: if dvc.yaml is wrong.
         UserError: if a pool has no worker or cannot be used.
     """
-    committed = snapshot_of_commit(root, before.commit)
+    committed = read_commit(root, before.commit)
     trigger = committed.digest if _has_inputs_of(before, committed) else ""
     if trigger:
         attempts.tag_current_run(trigger)
@@ -185,7 +185,7 @@ def _finish_earlier_version(job: _Job, latest: ModelVersion) -> Summary:
         metrics=_read_metrics(job),
         version=version,
         alias=None,
-        run=registry.run_of(latest),
+        run=registry.read_run_id(latest),
         registered=False,
         gate=gate,
         publications=tuple(publish_pending(job.root, say)),
@@ -203,11 +203,11 @@ def _make_version(job: _Job) -> Summary:
     sign_plan(root, job.plan)  # before a model is looked at, so before there is one
     name = attempts.name_run(before.commit)
     # A temporary server has no pages: Prefect would give an address that begins with "None".
-    page_of_run = flow_run.ui_url if PREFECT_UI_URL.value() else flow_run.id
-    tags = {"prefect_flow_run": str(page_of_run)}
-    run = runs.start_retrain(job.experiment, before, workspace_id(root), job.trigger, name, tags)
+    flow_page = flow_run.ui_url if PREFECT_UI_URL.value() else flow_run.id
+    tags = {"prefect_flow_run": str(flow_page)}
+    run = runs.start_retrain(job.experiment, before, name_workspace(root), job.trigger, name, tags)
     with runs.end_afterwards(run):
-        if (page := runs.page_of_run(job.experiment, run)) is not None:
+        if (page := runs.find_page(job.experiment, run)) is not None:
             create_link_artifact(page, "MLflow run", key="mlflow", description=name)
         runs.log_params(run, before)
         outcomes = run_pipeline(job.stages, root, job.experiment, run, job.pools, job.plan.looks)
@@ -278,7 +278,7 @@ def _load_plan(root: Path) -> Plan:
 
 def _is_as_committed(root: Path, name: str) -> bool:
     try:
-        return file_at(root, "HEAD", name).encode() == (root / name).read_bytes()
+        return read_file_at(root, "HEAD", name).encode() == (root / name).read_bytes()
     except (UserError, OSError):
         return False
 
@@ -300,10 +300,10 @@ def _is_unchanged(root: Path, now: Snapshot, latest: ModelVersion) -> bool:
     # If the version's records are gone, nobody can tell.
     if stored is None or now.files.get(LOCK_FILE) != stored.files.get(LOCK_FILE):
         return False
-    found = status(root)
-    if found and only_missing(found):
+    found = read_status(root)
+    if found and is_only_missing(found):
         restore_outs(root)
-        found = status(root)
+        found = read_status(root)
     return not found
 
 
@@ -325,7 +325,7 @@ def _write_markdown(summary: Summary) -> str:
     rows = "\n".join(f"| {o.stage} | {o.fate} |" for o in summary.outcomes)
     return (
         f"## {MODEL} version {summary.version} ({summary.alias})\n\n"
-        f"git tag `{git_tag(summary.version)}`, MLflow run `{summary.run}`\n\n"
+        f"git tag `{name_tag(summary.version)}`, MLflow run `{summary.run}`\n\n"
         + "".join(f"{describe_publication(published)}\n\n" for published in summary.publications)
         + f"| stage | fate |\n| --- | --- |\n{rows}\n"
     )

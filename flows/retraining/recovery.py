@@ -30,13 +30,13 @@ from prefect.states import Failed
 from voluptuous import Invalid
 
 from flows.processes.folder_lock import TEMPORARY, only_one
-from flows.processes.run_git import file_at, has_commit
+from flows.processes.run_git import has_commit, read_file_at
 from flows.processes.words import Say
 from flows.snapshots.snapshot import LOCK_FILE, Snapshot, read_tag, tag_exists
 from flows.tracking.aliases import list_champions
-from flows.tracking.names import MODEL, git_tag
+from flows.tracking.names import MODEL, name_tag
 from flows.tracking.register import COMPLETION_TAG, complete
-from flows.tracking.registry import find_snapshot, is_absent, list_versions, run_of
+from flows.tracking.registry import find_snapshot, is_absent, list_versions, read_run_id
 from flows.tracking.runs import WORKSPACE
 from mammo.base.atomic_files import write_json, write_text
 from mammo.base.errors import UserError
@@ -79,7 +79,7 @@ def _is_server(child: psutil.Process) -> bool:
         return False
 
 
-def workspace_id(root: Path) -> str:
+def name_workspace(root: Path) -> str:
     """A name for this folder on this machine, which reveals neither; a copy has another name."""
     path = root / TEMPORARY / "workspace"
     if not path.exists():
@@ -102,7 +102,7 @@ def repair_dvc(root: Path, say: Say) -> None:
 
 def repair_registry(root: Path, experiment: str, say: Say) -> None:
     """Complete half-registered versions of this folder, and end the runs that it left running."""
-    client, workspace = MlflowClient(), workspace_id(root)
+    client, workspace = MlflowClient(), name_workspace(root)
     _finish_versions(client, root, workspace, say)
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
         if _is_of(client, str(run.info.run_id), workspace):
@@ -127,7 +127,7 @@ def _finish_versions(client: MlflowClient, root: Path, workspace: str, say: Say)
         if COMPLETION_TAG in version.tags:
             continue
         try:
-            run = run_of(version)
+            run = read_run_id(version)
         except UserError:
             continue  # it has no run, so no retrain of ours made it
         if not _is_of(client, run, workspace):
@@ -167,7 +167,7 @@ def _finish_version(
         snapshot, obstacle = _find_snapshot_to_complete(root, version)
     if snapshot is not None:
         complete(root, snapshot, number)
-        client.set_terminated(run_of(version), "FINISHED")
+        client.set_terminated(read_run_id(version), "FINISHED")
         say(f"{name} was half-registered: completed it")
         return True
     if number in list_champions():  # a half-registered version never was champion
@@ -191,7 +191,7 @@ def _find_snapshot_to_complete(root: Path, version: ModelVersion) -> tuple[Snaps
         return None, f"the run {version.run_id} has no snapshot"
     if not has_commit(root, snapshot.commit):
         return None, f"git has no commit {snapshot.commit}"
-    tag = git_tag(int(version.version))
+    tag = name_tag(int(version.version))
     if tag_exists(root, tag) and read_tag(root, tag) != snapshot:
         return None, f"git has the tag {tag} already, for another snapshot"
     return snapshot, ""
@@ -266,7 +266,7 @@ def _repair_dvc_lock(root: Path, say: Say) -> None:
     if not path.exists() or _is_valid_lock(path.read_text(errors="replace")):
         return
     try:
-        committed = file_at(root, "HEAD", LOCK_FILE)
+        committed = read_file_at(root, "HEAD", LOCK_FILE)
     except UserError:
         committed = ""
     if _is_valid_lock(committed):

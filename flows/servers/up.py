@@ -23,7 +23,7 @@ import psutil
 
 from flows.processes import proxies
 from flows.processes.prefect_home import LOGS
-from flows.processes.run_dvc import dvc_env
+from flows.processes.run_dvc import make_environment
 from flows.processes.words import Say
 from flows.remote.worker_clone import CLONE
 from flows.servers.deployments import HEARTBEAT, set_up
@@ -40,9 +40,9 @@ from flows.servers.supervised import (
 from flows.servers.wanted import (
     POOLS,
     Address,
-    artifacts_folder,
-    mlflow_address,
-    prefect_address,
+    find_artifacts_folder,
+    find_mlflow_address,
+    find_prefect_address,
 )
 from flows.tracking.addresses import locate_registry
 
@@ -69,9 +69,9 @@ def up(root: Path, workers: Sequence[str], say: Say, without: Sequence[str] = ()
     before = [signal.signal(number, _interrupt) for number in SIGNALS]
     running: list[Running] = []
     try:
-        environment = _environment(root) if workers else _start_servers(root, running, say)
+        environment = _make_environment(root) if workers else _start_servers(root, running, say)
         for pool in workers or [pool for pool in POOLS if pool not in without]:
-            running.append(start(_worker_service(pool, environment), root, root / LOGS))
+            running.append(start(_describe_worker(pool, environment), root, root / LOGS))
             say(f"worker   pool {pool}, flows run in {root}")
             if pool == WATCHED:
                 running.append(start(_watch_service(environment), root, root / LOGS))
@@ -116,14 +116,14 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _environment(root: Path) -> dict[str, str]:
+def _make_environment(root: Path) -> dict[str, str]:
     """The environment of servers and workers: this one, and where the clone and its code are."""
     return {
         # For minutes: a server that is busy for one answers 503, and that ends no run.
         "PREFECT_CLIENT_MAX_RETRIES": "8",
         **os.environ,
         CLONE: str(root),
-        **dvc_env(),
+        **make_environment(),
         "PYTHONPATH": str(root),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{HEARTBEAT:g}",
     }
@@ -131,11 +131,14 @@ def _environment(root: Path) -> dict[str, str]:
 
 def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, str]:
     """Start both servers, make pools and deployments, and return the workers' environment."""
-    prefect, mlflow = prefect_address(), mlflow_address()
+    prefect, mlflow = find_prefect_address(), find_mlflow_address()
     proxies.exempt(urlsplit(address.url).hostname or "" for address in (prefect, mlflow))
-    environment = _environment(root)
+    environment = _make_environment(root)
     say(f"starting MLflow and Prefect; their output is in {root / LOGS}")
-    services = (_mlflow_server(root, mlflow, environment), _prefect_server(prefect, environment))
+    services = (
+        _describe_mlflow_server(root, mlflow, environment),
+        _describe_prefect_server(prefect, environment),
+    )
     # One by one: if a later one cannot start, the caller still stops the earlier ones.
     for service in services:
         running.append(start(service, root, root / LOGS))  # noqa: PERF401  (what has started must be in it when a later one fails)
@@ -149,26 +152,26 @@ def _start_servers(root: Path, running: list[Running], say: Say) -> dict[str, st
     return environment
 
 
-def _prefect_server(address: Address, environment: dict[str, str]) -> Service:
+def _describe_prefect_server(address: Address, environment: dict[str, str]) -> Service:
     command = ["server", "start", "--host", address.host, "--port", str(address.port)]
     # The pages send requests to the address that they came from, whatever its name is.
     env = {**environment, "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL", "/api")}
     env.pop("PREFECT_API_URL", None)
-    return Service("prefect", _python("prefect", *command), env, f"{address.url}/api/health")
+    return Service("prefect", _run_by_python("prefect", *command), env, f"{address.url}/api/health")
 
 
-def _mlflow_server(root: Path, address: Address, environment: dict[str, str]) -> Service:
+def _describe_mlflow_server(root: Path, address: Address, environment: dict[str, str]) -> Service:
     """A server of the registry that `mammoflow retrain` uses alone, or of the user's store."""
     env = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env.setdefault("MLFLOW_WORKERS", "1")  # four by default, each of which takes memory
     env.pop("MLFLOW_TRACKING_URI", None)
-    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", artifacts_folder(root))
+    env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", find_artifacts_folder(root))
     if "MLFLOW_BACKEND_STORE_URI" not in env:
         store = f"sqlite:///{locate_registry(root)}"
         _open_local_store(root, store)
         env["MLFLOW_BACKEND_STORE_URI"] = store
     command = ["server", "--host", address.host, "--port", str(address.port)]
-    return Service("mlflow", _python("mlflow", *command), env, f"{address.url}/health")
+    return Service("mlflow", _run_by_python("mlflow", *command), env, f"{address.url}/health")
 
 
 def _open_local_store(root: Path, store: str) -> None:
@@ -182,18 +185,20 @@ def _open_local_store(root: Path, store: str) -> None:
     mlflow.set_tracking_uri("")
 
 
-def _worker_service(pool: str, environment: dict[str, str]) -> Service:
+def _describe_worker(pool: str, environment: dict[str, str]) -> Service:
     limit = POOLS[pool]
     name = f"{pool} on {socket.gethostname()}"
     command = ["worker", "start", "--pool", pool, "--type", "process", "--name", name]
     command += ["--limit", str(limit)] if limit is not None else []
-    return Service(f"worker-{pool}", _python("prefect", *command), environment)
+    return Service(f"worker-{pool}", _run_by_python("prefect", *command), environment)
 
 
 def _watch_service(environment: dict[str, str]) -> Service:
     """The process that starts the watch when there is a snapshot to retrain."""
-    return Service("looks", _python("flows.retraining.watch_loop", f"{EVERY:g}"), environment)
+    return Service(
+        "looks", _run_by_python("flows.retraining.watch_loop", f"{EVERY:g}"), environment
+    )
 
 
-def _python(module: str, *arguments: str) -> list[str]:
+def _run_by_python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]

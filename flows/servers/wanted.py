@@ -33,7 +33,7 @@ class Address:
         return f"http://{local}:{self.port}"
 
 
-def prefect_address() -> Address:
+def find_prefect_address() -> Address:
     """Where Prefect's server is to listen.
 
     Raises:
@@ -42,7 +42,7 @@ def prefect_address() -> Address:
     return _read_address("PREFECT_SERVER_API", 4200)
 
 
-def mlflow_address() -> Address:
+def find_mlflow_address() -> Address:
     """Where MLflow's server is to listen.
 
     Raises:
@@ -51,7 +51,7 @@ def mlflow_address() -> Address:
     return _read_address("MLFLOW", 5000)
 
 
-def artifacts_folder(root: Path) -> str:
+def find_artifacts_folder(root: Path) -> str:
     """Where the artifacts of a clone's own registry are."""
     return str(root / "mlruns" / "artifacts")
 
@@ -77,7 +77,7 @@ def check_wanted(root: Path, workers: Sequence[str], without: Sequence[str]) -> 
             raise UserError("a worker alone needs PREFECT_API_URL: the address of a Prefect server")
         require_prefect()
         return
-    prefect, mlflow = prefect_address(), mlflow_address()
+    prefect, mlflow = find_prefect_address(), find_mlflow_address()
     require_free(prefect.host, prefect.port, "PREFECT_SERVER_API_PORT")
     require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
     _check_store(root)
@@ -90,10 +90,10 @@ def _check_store(root: Path) -> None:
         UserError: if not.
     """
     store = os.environ.get("MLFLOW_BACKEND_STORE_URI")
-    artifacts = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION", artifacts_folder(root))
+    artifacts = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION", find_artifacts_folder(root))
     if store is not None:
         check_database(store, "MLFLOW_BACKEND_STORE_URI")
-    elif artifacts != artifacts_folder(root):
+    elif artifacts != find_artifacts_folder(root):
         raise UserError(
             f"MLFLOW_ARTIFACTS_DESTINATION is {artifacts}, but the artifacts of the clone's own "
             f"registry are in mlruns/artifacts: set MLFLOW_BACKEND_STORE_URI as well, or neither"

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.serving.load import LoadedModel, pin_for
+from flows.serving.load import LoadedModel, prepare_torch
 from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Workers
 from mammo.serving.exams import Heatmap, Unread, find_in
@@ -59,7 +59,7 @@ class Desk:
         self._waiting: asyncio.Queue[_WaitingImage] = asyncio.Queue()
         self._threads = ThreadPoolExecutor(self._workers, "reading")
         self._network = ThreadPoolExecutor(1, "networks")
-        self._network.submit(pin_for, self.loaded)
+        self._network.submit(prepare_torch, self.loaded)
         self._pool = reader_pool(self._workers).start()
         self._readers: Workers[tuple[Path, Preprocess], Reading | Refusal] = self._pool.__enter__()
         self._work = asyncio.create_task(self._hand_over())
@@ -73,7 +73,7 @@ class Desk:
 
     def replace(self, loaded: LoadedModel) -> None:
         """Answer the requests that come from now on with another model."""
-        self._network.submit(pin_for, loaded)
+        self._network.submit(prepare_torch, loaded)
         self.loaded = loaded
 
     async def answer(self, files: Sequence[Path], heatmap: Heatmap) -> Answer:

@@ -53,7 +53,7 @@ def load_found(version: ModelVersion) -> LoadedModel:
     return LoadedModel(predictor, model)
 
 
-def pin_for(loaded: LoadedModel) -> None:
+def prepare_torch(loaded: LoadedModel) -> None:
     """Set torch up as the stages do, so that the numbers are the same.
 
     It counts for the thread that calls it, and for threads that have not computed yet.

@@ -30,10 +30,10 @@ def find_module(folder: Path, module: str) -> str | None:
         None if the snapshot is older than the module.
     """
     names = (module, *_EARLIER[module])
-    return next((name for name in names if (folder / file_of(name)).is_file()), None)
+    return next((name for name in names if (folder / locate_module(name)).is_file()), None)
 
 
-def file_of(module: str) -> str:
+def locate_module(module: str) -> str:
     """The path of a module in the project's folder."""
     return f"{module.replace('.', '/')}.py"
 

@@ -66,7 +66,7 @@ def describe_environment() -> Environment:
         system=f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         processor=processor_name(),
         cores=available_cores(),
-        cpu_flags=tuple(_cpu_flags()),
+        cpu_flags=tuple(_read_cpu_flags()),
         threads={name: os.environ[name] for name in THREADS if name in os.environ},
         gpus=tuple(gpus),
         cuda=_find_cuda() if gpus else {},
@@ -193,7 +193,7 @@ def _find_packages_moving_bits() -> set[str]:
     return found
 
 
-def _cpu_flags() -> list[str]:
+def _read_cpu_flags() -> list[str]:
     """Those of CPU_FLAGS that this processor has: x86 calls them flags, ARM Features."""
     found = read_cpuinfo("flags") or read_cpuinfo("Features") or ""
     return sorted(set(CPU_FLAGS) & set(found.split()))

@@ -21,10 +21,10 @@ from dvc.config import Config
 from dvc.repo import Repo
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from flows.processes.checked import Commit, faults
+from flows.processes.checked import Commit, describe_faults
 from flows.processes.folder_lock import hold_lock
 from flows.processes.run_dvc import SETTINGS
-from flows.processes.run_git import file_at, git, has_ref, list_paths, listed, succeeds
+from flows.processes.run_git import git, has_ref, list_entries, list_paths, read_file_at, succeeds
 from flows.processes.words import shorten_list
 from mammo.assurance.plan import PLAN_FILE
 from mammo.base.atomic_files import write_text
@@ -69,11 +69,11 @@ class Snapshot:
         try:
             stored = _Stored.model_validate_json(text)
         except ValidationError as error:
-            raise UserError(f"{what} is no snapshot: {faults(error)}") from None
+            raise UserError(f"{what} is no snapshot: {describe_faults(error)}") from None
         return Snapshot(stored.commit, stored.files)
 
 
-def _known(name: str) -> str:
+def _require_known(name: str) -> str:
     if name not in FILES:
         raise ValueError(f"is none of {', '.join(FILES)}")
     return name
@@ -85,7 +85,7 @@ class _Stored(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     commit: Commit
-    files: dict[Annotated[str, AfterValidator(_known)], str]
+    files: dict[Annotated[str, AfterValidator(_require_known)], str]
 
 
 def find_uncommitted_code(root: Path) -> list[str]:
@@ -95,15 +95,15 @@ def find_uncommitted_code(root: Path) -> list[str]:
     (`git update-index --assume-unchanged`), and so could their private ignore lists and the
     filters of .git/info/attributes.
     """
-    with index_of(root, "HEAD") as index:
+    with open_index(root, "HEAD") as index:
         new = ("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *CODE)
         changed = [*find_changed_files(root, index, *CODE), *find_filtered_files(root, "HEAD")]
-        return [*dict.fromkeys(changed), *listed(root, *new, env=index)]
+        return [*dict.fromkeys(changed), *list_entries(root, *new, env=index)]
 
 
 def find_filtered_files(folder: Path, commit: str) -> list[str]:
     """Files of CODE whose bytes in a folder are not the commit's, whatever git's filters say."""
-    entries = listed(folder, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *CODE)
+    entries = list_entries(folder, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *CODE)
     ids = {
         path: made.split()[2]
         for made, path in (entry.split("\t", 1) for entry in entries)
@@ -119,12 +119,12 @@ def find_changed_files(root: Path, index: Mapping[str, str], *paths: str) -> lis
 
     Args:
         root: the clone.
-        index: of HEAD, by `index_of`.
+        index: of HEAD, by `open_index`.
         paths: only under these, if any are given.
     """
     git(root, "update-index", "-q", "--refresh", env=index)
     command = ("diff-index", "-z", "--name-only", "--no-renames", "HEAD", "--", *paths)
-    return listed(root, *command, env=index)
+    return list_entries(root, *command, env=index)
 
 
 def capture(root: Path) -> Snapshot:
@@ -167,7 +167,7 @@ def write_tag(root: Path, snapshot: Snapshot, tag: str, message: str) -> str:
         UserError: if the tag exists.
     """
     _require_form(snapshot)
-    with index_of(root, snapshot.commit) as index:
+    with open_index(root, snapshot.commit) as index:
         for name, text in sorted(snapshot.files.items()):
             add_to_index(root, index, name, text)
         if absent := [name for name in FILES if name not in snapshot.files]:
@@ -184,17 +184,17 @@ def read_tag(root: Path, tag: str) -> Snapshot:
         UserError: if there is no such tag.
     """
     commit = git(root, "rev-parse", "--verify", f"refs/tags/{tag}^")
-    return Snapshot(commit, _files_at(root, f"refs/tags/{tag}"))
+    return Snapshot(commit, _read_files_at(root, f"refs/tags/{tag}"))
 
 
-def snapshot_of_commit(root: Path, commit: str) -> Snapshot:
+def read_commit(root: Path, commit: str) -> Snapshot:
     """The snapshot of a commit with its own files, whatever the working tree holds.
 
     Raises:
         UserError: if there is no such commit.
     """
     return Snapshot(
-        git(root, "rev-parse", "--verify", f"{commit}^{{commit}}"), _files_at(root, commit)
+        git(root, "rev-parse", "--verify", f"{commit}^{{commit}}"), _read_files_at(root, commit)
     )
 
 
@@ -211,12 +211,12 @@ def materialise(root: Path, snapshot: Snapshot) -> Iterator[Path]:
             code on its way.
     """
     _require_form(snapshot)
-    with hold_lock(snapshots_folder(root), fcntl.LOCK_SH):
-        yield from _materialised(root, snapshot)
+    with hold_lock(make_snapshots_folder(root), fcntl.LOCK_SH):
+        yield from _check_out(root, snapshot)
 
 
-def _materialised(root: Path, snapshot: Snapshot) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir=snapshots_folder(root)))
+def _check_out(root: Path, snapshot: Snapshot) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=make_snapshots_folder(root)))
     try:
         git(root, "worktree", "add", "--quiet", "--detach", str(folder), snapshot.commit)
         if filtered := find_filtered_files(folder, snapshot.commit):
@@ -236,7 +236,7 @@ def _materialised(root: Path, snapshot: Snapshot) -> Iterator[Path]:
         git(root, "worktree", "prune")
 
 
-def snapshots_folder(root: Path) -> Path:
+def make_snapshots_folder(root: Path) -> Path:
     """The folder that snapshots are materialised in."""
     home = root / ".dvc" / "tmp" / "snapshots"
     home.mkdir(parents=True, exist_ok=True)
@@ -254,11 +254,13 @@ def lock_snapshots(root: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(hold_lock(snapshots_folder(root), fcntl.LOCK_EX | fcntl.LOCK_NB))
+            stack.enter_context(
+                hold_lock(make_snapshots_folder(root), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            )
         except BlockingIOError:
             raise UserError(
-                f"somebody is at work with a snapshot in {snapshots_folder(root)} (an audit, the "
-                f"gate or a worker's stage): wait until it has ended, then run this again"
+                f"somebody is at work with a snapshot in {make_snapshots_folder(root)} (an audit, "
+                f"the gate or a worker's stage): wait until it has ended, then run this again"
             ) from None
         yield
 
@@ -290,7 +292,7 @@ def _share_cache(root: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def index_of(root: Path, commit: str | None) -> Iterator[dict[str, str]]:
+def open_index(root: Path, commit: str | None) -> Iterator[dict[str, str]]:
     """A temporary index of a commit, or of none; yields the variables that make git use it."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
@@ -303,7 +305,7 @@ def add_to_index(root: Path, index: Mapping[str, str], name: str, text: str) -> 
 
     Args:
         root: the clone.
-        index: by `index_of`.
+        index: by `open_index`.
         name: of the file.
         text: all that it holds.
     """
@@ -316,7 +318,7 @@ def commit_index(root: Path, index: Mapping[str, str], message: str, *parents: s
 
     Args:
         root: the clone.
-        index: by `index_of`.
+        index: by `open_index`.
         message: of the commit.
         parents: of the commit, in order.
     """
@@ -326,8 +328,8 @@ def commit_index(root: Path, index: Mapping[str, str], message: str, *parents: s
     return git(root, "commit-tree", tree, *named, stdin=f"{message}\n", env=identity)
 
 
-def _files_at(root: Path, revision: str) -> dict[str, str]:
-    return {name: file_at(root, revision, name) for name in list_paths(root, revision, *FILES)}
+def _read_files_at(root: Path, revision: str) -> dict[str, str]:
+    return {name: read_file_at(root, revision, name) for name in list_paths(root, revision, *FILES)}
 
 
 def _identify_committer(root: Path) -> dict[str, str]:

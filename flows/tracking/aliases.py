@@ -47,7 +47,7 @@ class Move:
 
 def read_current() -> dict[str, int]:
     """Each alias and the version that has it; empty if there is no model yet."""
-    model = _model()
+    model = _find_model()
     return {name: int(version) for name, version in model.aliases.items()} if model else {}
 
 
@@ -172,7 +172,7 @@ def roll_back(who: str, why: str, digest_weights: Callable[[int], str]) -> tuple
     champion, previous = find_previous()
     _record(CHAMPION, previous, who, why, "rolled back", digest_weights(champion))
     _set(CHAMPION, previous)
-    further = _champion_before(previous)
+    further = _find_champion_before(previous)
     if further is None:
         remove(PREVIOUS, who, f"no earlier champion than version {previous} is left")
     else:
@@ -196,7 +196,7 @@ def find_previous() -> tuple[int, int]:
             f'`mammoflow promote {previous} --reason "..."`'
         )
     if champion is not None and previous in list_rolled_back():
-        previous = _champion_before(champion)  # the alias was set by hand
+        previous = _find_champion_before(champion)  # the alias was set by hand
     if champion is None or previous is None or champion == previous:
         raise UserError(
             f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
@@ -205,7 +205,7 @@ def find_previous() -> tuple[int, int]:
     return champion, previous
 
 
-def _champion_before(version: int) -> int | None:
+def _find_champion_before(version: int) -> int | None:
     """The last champion before a version that still exists and was not rolled back; or None."""
     bad, now = list_rolled_back(), version
     for made in reversed(read_history()):
@@ -226,7 +226,7 @@ def read_history() -> list[Move]:
     Raises:
         UserError: if a record was changed into something else.
     """
-    model = _model()
+    model = _find_model()
     tags = sorted(model.tags.items()) if model else []
     return [_parse_move(name, text) for name, text in tags if name.startswith(_PREFIX)]
 
@@ -279,7 +279,7 @@ def check_reason(reason: str) -> str:
     return reason.strip()
 
 
-def _model() -> RegisteredModel | None:
+def _find_model() -> RegisteredModel | None:
     try:
         return MlflowClient().get_registered_model(MODEL)
     except MlflowException as error:

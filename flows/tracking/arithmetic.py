@@ -88,10 +88,10 @@ def _find_in_versions(stages: Sequence[LockedStage]) -> Iterator[tuple[str, Arit
     wanted = {stage.name: stage for stage in stages}
     for version in registry.list_versions() if wanted else ():
         try:
-            locked = read_lock(registry.snapshot_of(version))
+            locked = read_lock(registry.read_snapshot(version))
         except UserError:
             continue  # its records are damaged
-        made = registry.environment_of(version)
+        made = registry.read_environment(version)
         for stage in locked:
             if stage.name in wanted and wanted[stage.name].outs == stage.outs:
                 del wanted[stage.name]

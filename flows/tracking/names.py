@@ -7,21 +7,21 @@ import os
 import re
 from pathlib import Path
 
-from flows.processes.checked import ModelName, checked
-from flows.processes.run_git import git, read_remote_refs, remotes
+from flows.processes.checked import ModelName, validate
+from flows.processes.run_git import git, list_remotes, read_remote_refs
 from flows.processes.words import hide_password
 from mammo.base.errors import UserError
 
 DEFAULT_MODEL = "mammogram-classifier"
 """The model's name where nobody has chosen another."""
 
-MODEL = checked(ModelName, os.environ.get("MAMMOFLOW_MODEL") or DEFAULT_MODEL, "MAMMOFLOW_MODEL")
+MODEL = validate(ModelName, os.environ.get("MAMMOFLOW_MODEL") or DEFAULT_MODEL, "MAMMOFLOW_MODEL")
 
 _TAGS = "model" if MODEL == DEFAULT_MODEL else f"model/{MODEL}"
 _PATIENCE = 10.0  # seconds for a remote of git
 
 
-def git_tag(version: int) -> str:
+def name_tag(version: int) -> str:
     """The git tag of a model version."""
     return f"{_TAGS}/v{version}"
 
@@ -44,7 +44,7 @@ def require_own_tags(root: Path, highest: int, registry: str) -> None:
         number for number in _list_tagged(root, elsewhere=not highest) if number > highest
     )
     if strange:
-        named = git_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
+        named = name_tag(strange[0]) + (f" to v{strange[-1]}" if len(strange) > 1 else "")
         raise UserError(
             f"git has the tag {named}, and the registry {hide_password(registry)} has no such "
             f"version of {MODEL}: those were registered elsewhere. Use that registry "
@@ -56,7 +56,7 @@ def require_own_tags(root: Path, highest: int, registry: str) -> None:
 def _list_tagged(root: Path, elsewhere: bool) -> set[int]:
     """Numbers of versions with a git tag, in this clone or also on the remotes that answer."""
     names = git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{_TAGS}/").split()
-    for remote in remotes(root) if elsewhere else ():
+    for remote in list_remotes(root) if elsewhere else ():
         try:
             names += read_remote_refs(root, remote, f"refs/tags/{_TAGS}/v*", _PATIENCE)
         except UserError:

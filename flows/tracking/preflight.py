@@ -130,13 +130,13 @@ def check_objects(root: Path, version: str) -> None:
 
 def _is_cached(root: Path, version: int) -> bool:
     """Whether DVC's cache has the data and outs of a version that this clone has the tag of."""
-    from flows.pipeline.lock_and_cache import data_out, open_cache, outs_of, read_lock
+    from flows.pipeline.lock_and_cache import collect_outs, open_cache, read_data_out, read_lock
     from flows.snapshots.snapshot import read_tag
-    from flows.tracking.names import git_tag
+    from flows.tracking.names import name_tag
 
     try:
-        snapshot = read_tag(root, git_tag(version))
-        objects = {**outs_of(read_lock(snapshot)), **dict([data_out(snapshot)])}
+        snapshot = read_tag(root, name_tag(version))
+        objects = {**collect_outs(read_lock(snapshot)), **dict([read_data_out(snapshot)])}
         cache = open_cache(root)
         return all(
             cache.path(md5).exists()
@@ -227,7 +227,7 @@ def _check_driver(store: str, variable: str) -> None:
     Raises:
         UserError: naming the package that is missing.
     """
-    # Here, since it takes time, which most commands do not need.
+    # Not at the top: it takes time, which most commands do not need.
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

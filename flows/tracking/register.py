@@ -16,11 +16,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 from packaging.requirements import Requirement
 
 from flows.pipeline.known_outs import METRICS_OUT
-from flows.snapshots.earlier_layout import file_of
+from flows.snapshots.earlier_layout import locate_module
 from flows.snapshots.snapshot import Snapshot, read_tag, tag_exists, write_tag
 from flows.tracking import aliases
-from flows.tracking.names import MODEL, git_tag, require_own_tags
-from flows.tracking.registry import CHALLENGER, CHAMPION, list_versions, snapshot_tags
+from flows.tracking.names import MODEL, name_tag, require_own_tags
+from flows.tracking.registry import CHALLENGER, CHAMPION, list_versions, make_snapshot_tags
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 
@@ -102,7 +102,7 @@ def register(root: Path, snapshot: Snapshot, run: str) -> tuple[int, str]:
     uri = log_predictor(root, run)
     MlflowClient().update_run(run, "RUNNING")  # logging a model has ended it, but it goes on
     # The registry numbers versions, so the version comes before its git tag.
-    made = mlflow.register_model(uri, MODEL, tags=snapshot_tags(snapshot))
+    made = mlflow.register_model(uri, MODEL, tags=make_snapshot_tags(snapshot))
     return int(made.version), complete(root, snapshot, int(made.version))
 
 
@@ -116,7 +116,7 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
     Raises:
         UserError: if git has this tag for another snapshot, or does not have the snapshot's commit.
     """
-    tag = git_tag(version)
+    tag = name_tag(version)
     if not tag_exists(root, tag):
         write_tag(root, snapshot, tag, f"{MODEL} version {version}\n\nsnapshot {snapshot.digest}")
     elif read_tag(root, tag) != snapshot:
@@ -139,7 +139,7 @@ def log_predictor(root: Path, run: str) -> str:
         with mlflow.start_run(run_id=run):
             info = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(root / file_of(SERVING)),
+                python_model=str(root / locate_module(SERVING)),
                 artifacts={"predictor": str(predictor)},
                 code_paths=[str(root / "mammo")],
                 signature=SIGNATURE,
@@ -149,7 +149,7 @@ def log_predictor(root: Path, run: str) -> str:
             )
         where = f"{info.artifact_path}/{MLMODEL_FILE_NAME}"
         file = Path(mlflow.artifacts.download_artifacts(where, dst_path=scratch))
-        remove_local_paths(file, file_of(SERVING))
+        remove_local_paths(file, locate_module(SERVING))
         MlflowClient().log_model_artifact(info.model_id, str(file))
     return str(info.model_uri)
 

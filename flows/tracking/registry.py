@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows.pipeline.lock_and_cache import data_out
-from flows.processes.checked import RunId, checked
+from flows.pipeline.lock_and_cache import read_data_out
+from flows.processes.checked import RunId, validate
 from flows.processes.folder_lock import hold_lock
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
@@ -99,16 +99,16 @@ def describe_error(error: Exception) -> str:
     return f"MLflow at {where} failed ({said}); once it is back, run this again"
 
 
-def run_of(version: ModelVersion) -> str:
+def read_run_id(version: ModelVersion) -> str:
     """The id of the run that a version names as its own.
 
     Raises:
         UserError: if it names none: the id becomes part of addresses.
     """
-    return checked(RunId, version.run_id, f"the run of version {version.version} in MLflow")
+    return validate(RunId, version.run_id, f"the run of version {version.version} in MLflow")
 
 
-def snapshot_of(version: ModelVersion) -> Snapshot:
+def read_snapshot(version: ModelVersion) -> Snapshot:
     """The snapshot stored with a version's run.
 
     Raises:
@@ -129,7 +129,7 @@ def find_snapshot(version: ModelVersion) -> Snapshot | None:
         UserError: if it names paths outside the project.
     """
     number = version.version
-    text = read_artifact(run_of(version), SNAPSHOT_ARTIFACT)
+    text = read_artifact(read_run_id(version), SNAPSHOT_ARTIFACT)
     if text is None:
         return None
     try:
@@ -141,10 +141,10 @@ def find_snapshot(version: ModelVersion) -> Snapshot | None:
         ) from None
 
 
-def environment_of(version: ModelVersion) -> Environment | None:
+def read_environment(version: ModelVersion) -> Environment | None:
     """What a version was made in; None if that was not recorded, or is no longer readable."""
     try:
-        text = read_artifact(run_of(version), ENVIRONMENT_ARTIFACT)
+        text = read_artifact(read_run_id(version), ENVIRONMENT_ARTIFACT)
         return None if text is None else Environment.model_validate_json(text)
     except (ValidationError, UserError):
         return None
@@ -235,21 +235,21 @@ def list_versions() -> list[ModelVersion]:
     return sorted(found, key=lambda version: int(version.version), reverse=True)
 
 
-def data_hash(snapshot: Snapshot) -> str:
+def read_data_hash(snapshot: Snapshot) -> str:
     """DVC's hash of data/, as data.dvc names it.
 
     Raises:
         UserError: if the snapshot has no data.dvc, or none that DVC wrote.
     """
-    return data_out(snapshot)[1]
+    return read_data_out(snapshot)[1]
 
 
-def snapshot_tags(snapshot: Snapshot) -> dict[str, str]:
+def make_snapshot_tags(snapshot: Snapshot) -> dict[str, str]:
     """What a model version's tags say of its snapshot."""
     return {
         "snapshot_digest": snapshot.digest,
         "git_commit": snapshot.commit,
-        "data_hash": data_hash(snapshot),
+        "data_hash": read_data_hash(snapshot),
     }
 
 

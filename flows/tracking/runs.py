@@ -25,9 +25,9 @@ from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
     FAULTS,
     SNAPSHOT_ARTIFACT,
-    data_hash,
     list_versions,
-    snapshot_tags,
+    make_snapshot_tags,
+    read_data_hash,
 )
 
 WORKSPACE = "workspace"
@@ -74,7 +74,7 @@ def find_versions_of_commit(experiment: str, trigger: str) -> list[ModelVersion]
     return [version for version in list_versions() if version.run_id in ids]
 
 
-def page_of_run(experiment: str, run: str) -> str | None:
+def find_page(experiment: str, run: str) -> str | None:
     """The address of a run's page, where the store is a server."""
     uri = mlflow.get_tracking_uri()
     if not uri.startswith(("http:", "https:")):
@@ -155,12 +155,14 @@ def log_snapshot(root: Path, run: str, snapshot: Snapshot, made_in: Environment)
     client.log_text(run, snapshot.to_json(), SNAPSHOT_ARTIFACT)
     for name, text in snapshot.files.items():
         client.log_text(run, text, f"snapshot/{name}")
-    for key, value in snapshot_tags(snapshot).items():
+    for key, value in make_snapshot_tags(snapshot).items():
         client.set_tag(run, key, value)
     client.log_text(run, made_in.model_dump_json(indent=2), ENVIRONMENT_ARTIFACT)
     labels = pd.read_csv(root / "data" / "train.csv", dtype={"patient_id": str, "image_id": str})
     # MLflow keeps the columns and the digest of a data set, never a row.
-    dataset = from_pandas(labels, source="data/train.csv", name="data", digest=data_hash(snapshot))
+    dataset = from_pandas(
+        labels, source="data/train.csv", name="data", digest=read_data_hash(snapshot)
+    )
     context = [InputTag("mlflow.data.context", "training")]
     client.log_inputs(run, [DatasetInput(Dataset(**dataset.to_dict()), context)])
 

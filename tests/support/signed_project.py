@@ -21,13 +21,13 @@ from flows.processes.run_git import git
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import capture, write_tag
 from flows.tracking import aliases
-from flows.tracking.names import MODEL, git_tag
+from flows.tracking.names import MODEL, name_tag
 from flows.tracking.registry import (
     ENVIRONMENT_ARTIFACT,
     SNAPSHOT_ARTIFACT,
     get_version,
+    make_snapshot_tags,
     open_store,
-    snapshot_tags,
 )
 from mammo.assurance.plan import Plan, load_plan
 from mammo.assurance.promotion_rule import check_floors, decide
@@ -93,9 +93,9 @@ def register(root: Path, text: str) -> ModelVersion:
     if not client.search_registered_models():
         client.create_registered_model(MODEL)
     source = f"{run.info.artifact_uri}/model"
-    made = client.create_model_version(MODEL, source, name, tags=snapshot_tags(snapshot))
+    made = client.create_model_version(MODEL, source, name, tags=make_snapshot_tags(snapshot))
     number = int(made.version)
-    write_tag(root, snapshot, git_tag(number), f"version {number}")
+    write_tag(root, snapshot, name_tag(number), f"version {number}")
     return get_version(number)
 
 
@@ -187,7 +187,7 @@ def rewrite_records(root: Path, version: ModelVersion, text: str) -> None:
     forged = capture(root)
     client.log_text(str(version.run_id), text, "model/artifacts/predictor/weights.safetensors")
     client.log_text(str(version.run_id), forged.to_json(), SNAPSHOT_ARTIFACT)
-    for key, value in snapshot_tags(forged).items():
+    for key, value in make_snapshot_tags(forged).items():
         client.set_model_version_tag(MODEL, version.version, key, value)
-    git(root, "tag", "-d", git_tag(int(version.version)))
-    write_tag(root, forged, git_tag(int(version.version)), "forged")
+    git(root, "tag", "-d", name_tag(int(version.version)))
+    write_tag(root, forged, name_tag(int(version.version)), "forged")

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from flows.audit.history import Audited, history, keep
+from flows.audit.history import Audited, keep, list_audits
 from flows.audit.record import Audit
 from flows.cli.app import app
 from flows.snapshots.environment import describe_environment
@@ -62,7 +62,7 @@ def shown() -> str:
 def test_every_audit_is_a_record_of_its_own(root: Path) -> None:
     folders = [keep(root, audit(FULL)), keep(root, audit(FULL)), keep(root, audit(QUICK, True, 9))]
     assert len(set(folders)) == 3  # two of them within one second
-    kept = history(get_version(1))
+    kept = list_audits(get_version(1))
     assert {one.report for one in kept} == set(folders)
     assert [(one.verdict, one.quick, one.who) for one in kept] == [
         (FULL, False, "Ann <ann@localhost>"),
@@ -102,7 +102,7 @@ def test_an_audit_from_before_there_were_records_is_not_hidden_either(root: Path
         client.set_model_version_tag(MODEL, "1", f"audit_{name}", value)
     keep(root, audit(QUICK, True))
     assert shown() == FULL
-    assert [one.verdict for one in history(get_version(1))] == [FULL, QUICK]
+    assert [one.verdict for one in list_audits(get_version(1))] == [FULL, QUICK]
 
 
 def test_the_audits_of_a_version_are_listed_with_the_one_that_is_shown(root: Path) -> None:
@@ -120,7 +120,7 @@ def test_the_audits_of_a_version_are_listed_with_the_one_that_is_shown(root: Pat
 def test_a_record_that_was_changed_is_named(root: Path, text: str) -> None:
     MlflowClient().set_model_version_tag(MODEL, "1", "audit.x", text)
     with pytest.raises(UserError, match=r"the tag audit\.x of version 1 is no record of an audit"):
-        history(get_version(1))
+        list_audits(get_version(1))
 
 
 def test_a_report_that_cannot_be_kept_is_one_sentence(root: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_report_that_cannot_be_kept_is_one_sentence(root: Path) -> None:
     (root / "artifacts" / str(get_version(1).run_id)).write_text("in the way")
     with pytest.raises(UserError, match="the report could not be kept: "):
         keep(root, audit(FULL))
-    assert history(get_version(1)) == []
+    assert list_audits(get_version(1)) == []
     assert "audit_verdict" not in get_version(1).tags
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.audit.record import ComparedStage, verdict_of
+from flows.audit.record import ComparedStage, judge_audit
 from flows.audit.reproduction import Tolerance, compare_stages, run_again, score_recorded
 from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.processes.follow import CommandError
@@ -96,7 +96,7 @@ def test_sound_code_gives_the_same_bytes_though_everything_was_in_the_cache(
     ]
     assert all(out.hash_then == out.hash_now for stage in stages for out in stage.outs)
     assert any("Running stage 'score'" in line for line in said)
-    assert verdict_of([], stages, None, quick=False) == "reproduced bit for bit"
+    assert judge_audit([], stages, None, quick=False) == "reproduced bit for bit"
 
 
 def test_a_number_that_moved_is_another_number_however_little(
@@ -110,7 +110,7 @@ def test_a_number_that_moved_is_another_number_however_little(
     found = {out.path: out for out in score.outs}
     assert found["outputs/page.html"].likeness == "identical"
     assert found["outputs/score.json"].details[0].startswith("score.json: score was 0.5, is 0.")
-    assert verdict_of([], [copy, score], None, quick=False) == "not reproduced"
+    assert judge_audit([], [copy, score], None, quick=False) == "not reproduced"
     # Where another arithmetic is allowed for, too: this stage does not follow from training.
     tolerant, _ = again(tmp_path / "p", sound, Tolerance({"copy"}, pixels=3))
     assert [stage.likeness for stage in tolerant] == ["identical", "different"]
@@ -155,7 +155,7 @@ def test_what_follows_from_training_is_listed_and_not_judged_by_itself(
     assert moved.hash_now not in (None, moved.hash_then)
     assert not any("once more" in line for line in said)
     found = Equivalence(outcome, "why", (), 1, 2, 1) if outcome else None
-    assert verdict_of([], stages, found, quick=False) == verdict
+    assert judge_audit([], stages, found, quick=False) == verdict
 
 
 def test_a_stage_does_again_what_it_did_with_the_inputs_of_then(

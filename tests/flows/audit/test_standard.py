@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.audit.standard import find_standard
-from flows.pipeline.graph import follows_training, read_pipeline
+from flows.pipeline.graph import find_training_and_later, read_pipeline
 from flows.snapshots import environment
 from flows.snapshots.environment import Environment
 from flows.tracking.arithmetic import measure
@@ -87,7 +87,7 @@ def test_a_version_without_environment_is_of_unknown_arithmetic() -> None:
 
 def test_what_follows_from_training_is_read_from_the_pipeline() -> None:
     pipeline = read_pipeline(ROOT)
-    others = {stage.name for stage in pipeline} - follows_training(pipeline)
+    others = {stage.name for stage in pipeline} - find_training_and_later(pipeline)
     assert others == {"preprocess", "split"}
     assert {stage.name for stage in pipeline if stage.trains} == {
         "train_detector",

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from flows.evidence.keys import FOLDER, make_key
-from flows.evidence.ledger import HEAD, file_of_version
+from flows.evidence.ledger import HEAD, name_file
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import read_tag, write_tag
 from flows.tracking.names import MODEL
@@ -343,7 +343,7 @@ def test_a_record_that_is_damaged_so_that_nothing_can_be_verified_is_no_way_out(
 def test_a_version_that_was_replaced_by_another_consistent_one_is_found(root: Path) -> None:
     """Registry, git and MLflow's artifacts agree: only what was signed does not."""
     client, other = MlflowClient(), version(2)
-    snapshot, own = read_tag(root, "model/v2"), file_of_version(1)
+    snapshot, own = read_tag(root, "model/v2"), name_file(1)
     signed = read_artifact(str(version(1).run_id), own)
     assert signed is not None
     client.log_text(str(other.run_id), signed, own)

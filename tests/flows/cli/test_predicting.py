@@ -112,20 +112,20 @@ def test_each_exam_is_reported_as_dicom_in_its_own_study(
     assert (heat[..., 0] != heat[..., 2]).any()  # it is coloured
 
 
-@pytest.mark.parametrize(("lost", "summary"), [(1, "Not all"), (4, "No")])
+@pytest.mark.parametrize(("unread", "summary"), [(1, "Not all"), (4, "No")])
 def test_a_report_tells_of_files_that_could_not_be_read(
-    root: Path, tmp_path: Path, lost: int, summary: str
+    root: Path, tmp_path: Path, unread: int, summary: str
 ) -> None:
     views = sorted(min((root / "data/train_images").iterdir()).glob("*.dcm"))
     (tmp_path / "exam").mkdir()
     for number, view in enumerate(views):
         copy = tmp_path / "exam" / view.name
-        if number < lost:
+        if number < unread:
             cut_short(view, copy)
         else:
             copy.write_bytes(view.read_bytes())
     result = predict(str(tmp_path / "exam"), "--dicom", str(tmp_path / "sr"), status=1)
-    assert result.stderr.count("cannot be read: ") == lost
+    assert result.stderr.count("cannot be read: ") == unread
     [exam] = (tmp_path / "sr").iterdir()
     report = pydicom.dcmread(exam / "mammography-cad-sr.dcm")
     assert (
@@ -134,7 +134,7 @@ def test_a_report_tells_of_files_that_could_not_be_read(
         .CodeMeaning.startswith(f"{summary} algorithms succeeded")
     )
     assert len(report.ContentSequence[1].ContentSequence) == 4
-    assert len(list(exam.glob("capture-*"))) == 4 - lost
+    assert len(list(exam.glob("capture-*"))) == 4 - unread
 
 
 def test_no_report_is_made_of_a_version_that_decides_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import yaml
 from flows.evidence.bom import BOM, make_bom, measure_subgroups
 from flows.pipeline.lock_and_cache import Cache, read_lock
 from flows.snapshots.snapshot import Snapshot
-from flows.tracking.registry import get_version, read_artifact, run_of
+from flows.tracking.registry import get_version, read_artifact, read_run_id
 from mammo.base.errors import UserError
 from tests.imports import ROOT
 from tests.support.judged import women
@@ -154,7 +154,7 @@ def test_groups_are_measured_with_intervals_and_name_no_woman(tmp_path: Path) ->
 def test_the_bill_is_kept_with_the_run_and_signed_with_the_version(
     root: Path, signed: Path
 ) -> None:
-    kept = read_artifact(run_of(get_version(2)), BOM)
+    kept = read_artifact(read_run_id(get_version(2)), BOM)
     assert kept is not None
     assert (signed / "export" / BOM).read_text() == kept
     assert str(root) not in kept

@@ -16,15 +16,15 @@ from flows.evidence.ledger import (
     BRANCH,
     HEAD,
     POLICIES,
-    file_of_version,
+    name_file,
     publish_ledger,
     read_ledger,
     seal,
 )
 from flows.evidence.verify import PROVENANCE, read_line
-from flows.processes.run_git import file_at, git, succeeds
+from flows.processes.run_git import git, read_file_at, succeeds
 from flows.tracking.names import MODEL
-from flows.tracking.registry import get_version, read_artifact, run_of
+from flows.tracking.registry import get_version, read_artifact, read_run_id
 from mammo.assurance.plan import load_plan
 from mammo.assurance.promotion_rule import check_floors
 from mammo.base.errors import UserError
@@ -33,14 +33,14 @@ from tests.support.signed_project import look, payload_of, register, rewrite_rec
 
 
 def own_lines(version: int) -> list[str]:
-    text = read_artifact(run_of(get_version(version)), file_of_version(version))
+    text = read_artifact(read_run_id(get_version(version)), name_file(version))
     assert text is not None
     return text.splitlines()
 
 
 def keep_only(version: int, lines: list[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
-    MlflowClient().log_text(run_of(get_version(version)), text, file_of_version(version))
+    MlflowClient().log_text(read_run_id(get_version(version)), text, name_file(version))
 
 
 def verify(version: int) -> Result:
@@ -52,9 +52,9 @@ def verify(version: int) -> Result:
 def test_a_version_holds_its_lines_and_the_branch_holds_all(root: Path) -> None:
     assert [read_line(raw).number for raw in read_ledger(root)] == list(range(1, 12))
     names = git(root, "ls-tree", "-r", "--name-only", BRANCH).splitlines()
-    assert names == [file_of_version(1), file_of_version(2), POLICIES]
+    assert names == [name_file(1), name_file(2), POLICIES]
     for number in (1, 2):
-        assert file_at(root, BRANCH, file_of_version(number)).splitlines() == own_lines(number)
+        assert read_file_at(root, BRANCH, name_file(number)).splitlines() == own_lines(number)
     assert [read_line(raw).number for raw in own_lines(1)] == [1, 2, 3, 4, 11]
     assert [read_line(raw).number for raw in own_lines(2)] == [5, 6, 7, 8, 9, 10]
     assert succeeds(root, "diff", "--quiet", "HEAD")  # the folder stays as it is
@@ -282,7 +282,7 @@ def test_the_branch_is_published_and_joins_what_two_clones_signed(
     assert publish_ledger(other) is None
     assert signing.sign_plan(root, plan(sensitivity_floor=0.8)) is not None
     assert publish_ledger(root) is None
-    there = file_at(bare, f"refs/heads/{BRANCH}", POLICIES).splitlines()
+    there = read_file_at(bare, f"refs/heads/{BRANCH}", POLICIES).splitlines()
     assert [read_line(raw).number for raw in there] == [1, 5, 12, 13]
     assert [read_line(raw).number for raw in read_ledger(root)] == list(range(1, 14))
     assert verify_version(root, get_version(2), ()).status == 0

@@ -11,7 +11,7 @@ import pytest
 from dvc.output import Output
 from dvc.repo import Repo
 
-from flows.pipeline.graph import Meta, Stage, read_pipeline, repro, status
+from flows.pipeline.graph import Meta, Stage, read_pipeline, read_status, repro
 from flows.pipeline.status import hash_once
 from flows.processes.follow import CommandError, follow
 from mammo.base.errors import UserError
@@ -105,11 +105,11 @@ def test_a_mistake_in_meta_names_stage_and_key(toy: Path, meta: str) -> None:
 
 def test_a_stage_runs_then_is_unchanged_then_comes_from_the_cache(toy: Path) -> None:
     base = read_pipeline(toy)[0]
-    assert "base" in status(toy)
+    assert "base" in read_status(toy)
     fate, lines = run(base, toy)
     assert fate == "ran"
     assert "made" in lines
-    assert "base" not in status(toy)
+    assert "base" not in read_status(toy)
     assert run(base, toy)[0] == "unchanged"
     (toy / "outputs/base/x.txt").unlink()
     (toy / "dvc.lock").unlink()
@@ -131,7 +131,7 @@ def test_what_a_person_has_set_for_dvc_changes_nothing(
     monkeypatch.setenv("SHELL", str(shell))
     monkeypatch.setenv("BASH_ENV", str(shell))
     assert run(read_pipeline(toy)[0], toy)[0] == "ran"
-    assert "base" not in status(toy)
+    assert "base" not in read_status(toy)
     staged = ["git", "diff", "--cached", "--name-only"]
     said = subprocess.run(staged, cwd=toy, capture_output=True, text=True, check=True).stdout
     assert "dvc.lock" not in said
@@ -143,13 +143,13 @@ def test_status_is_dvcs_own_and_looks_at_each_place_once(toy: Path) -> None:
         file.write("  last:\n    cmd: cp in.txt last.txt\n    deps: [in.txt, outputs/base/x.txt]\n")
         file.write("    outs: [last.txt]\n")
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=toy, check=True)
-    assert status(toy) == {}
+    assert read_status(toy) == {}
     (toy / "in.txt").write_text("changed\n")
     (toy / "outputs/base/x.txt").unlink()
     plain = [sys.executable, "-m", "dvc", "status", "--json"]
     theirs = subprocess.run(plain, cwd=toy, capture_output=True, check=True).stdout
-    assert status(toy) == json.loads(theirs)
-    assert {"base", "left", "last"} <= set(status(toy))
+    assert read_status(toy) == json.loads(theirs)
+    assert {"base", "left", "last"} <= set(read_status(toy))
     looked: list[str] = []
 
     def get_hash(output: Output) -> int:

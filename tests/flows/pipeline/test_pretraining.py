@@ -9,7 +9,7 @@ import yaml
 from flows.audit.provenance import check_lock
 from flows.audit.reproduction import compare_stages, run_again
 from flows.pipeline.first_weights import ensure_weights, hash_weights, read_tracked_weights
-from flows.pipeline.graph import read_pipeline, status
+from flows.pipeline.graph import read_pipeline, read_status
 from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.pipeline.pretraining import (
     LOCK,
@@ -128,7 +128,7 @@ def test_what_was_pretrained_is_tracked_and_its_card_is_gits(project: Path) -> N
 def test_the_retrains_own_pipeline_has_not_got_it(project: Path) -> None:
     assert [(stage.name, stage.upstream) for stage in read_pipeline(project)] == [("train", ())]
     change_settings(project, seed=2)
-    assert status(project) == {}
+    assert read_status(project) == {}
 
 
 def test_weights_of_other_settings_and_code_are_refused(project: Path) -> None:

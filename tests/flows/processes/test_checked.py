@@ -13,14 +13,22 @@ from prefect.logging import disable_run_logger
 from pydantic import ValidationError
 
 from flows.audit.account import _read_author
-from flows.pipeline.lock_and_cache import Cache, data_out, read_lock, require_form
-from flows.processes.checked import Commit, Md5, RelativePath, RunId, checked, inside, printable
+from flows.pipeline.lock_and_cache import Cache, read_data_out, read_lock, require_form
+from flows.processes.checked import (
+    Commit,
+    Md5,
+    RelativePath,
+    RunId,
+    escape_control_characters,
+    locate_inside,
+    validate,
+)
 from flows.processes.run_git import git
 from flows.remote import worker_clone
 from flows.remote.remote_stage import StageResult
 from flows.remote.stage_worker import run_requested_stage
-from flows.snapshots.snapshot import FILES, Snapshot, materialise, snapshot_of_commit, write_tag
-from flows.tracking.registry import run_of
+from flows.snapshots.snapshot import FILES, Snapshot, materialise, read_commit, write_tag
+from flows.tracking.registry import read_run_id
 from mammo.base.errors import UserError
 from tests.imports import ROOT
 
@@ -64,7 +72,7 @@ def test_a_commit_is_forty_hex_digits(commit: object) -> None:
     with pytest.raises(UserError, match="no snapshot: commit"):
         Snapshot.from_json(json.dumps({"commit": commit, "files": {}}), "what came")
     with pytest.raises(UserError, match="the commit is "):
-        checked(Commit, commit, "the commit")
+        validate(Commit, commit, "the commit")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +202,7 @@ def test_a_lock_that_leads_elsewhere_is_not_what_dvc_writes(text: str) -> None:
 def test_data_that_lead_elsewhere_are_not_what_dvc_writes(content: object) -> None:
     snapshot = Snapshot(COMMIT, {"data.dvc": json.dumps(content)})
     with pytest.raises(UserError, match=r"data\.dvc: not what DVC writes"):
-        data_out(snapshot)
+        read_data_out(snapshot)
     with pytest.raises(UserError, match=r"data\.dvc: not what DVC writes"):
         require_form(Path(), snapshot)
 
@@ -219,7 +227,7 @@ def test_a_source_of_the_data_is_taken_from_the_commit_alone(
     git(project, "add", "data.dvc")
     git(project, "commit", "-qm", "data from elsewhere")
     commit = git(project, "rev-parse", "HEAD")
-    owned = Snapshot(commit, {"data.dvc": snapshot_of_commit(project, commit).files["data.dvc"]})
+    owned = Snapshot(commit, {"data.dvc": read_commit(project, commit).files["data.dvc"]})
     require_form(project, owned)
     for other in (text + "# handed over\n", text.replace(HEX, HEX[::-1])):
         with pytest.raises(UserError, match=r"not the commit's own: not what DVC writes"):
@@ -236,7 +244,7 @@ def test_data_that_were_added_and_not_committed_are_taken(project: Path) -> None
 def test_what_dvc_writes_is_read() -> None:
     files = {name: (ROOT / name).read_text() for name in ("dvc.lock", "data.dvc")}
     require_form(ROOT, Snapshot(git(ROOT, "rev-parse", "HEAD"), files))
-    assert data_out(Snapshot(COMMIT, files))[0] == "data"
+    assert read_data_out(Snapshot(COMMIT, files))[0] == "data"
     assert len(read_lock(Snapshot(COMMIT, files))) == 9
 
 
@@ -267,7 +275,7 @@ def test_a_list_in_the_cache_that_leads_elsewhere_is_named(tmp_path: Path, entri
 def test_a_path_that_is_let_in_stays_in_its_folder(path: str) -> None:
     folder = Path("/somewhere/folder")
     try:
-        found = checked(RelativePath, path, "the path")
+        found = validate(RelativePath, path, "the path")
     except UserError as error:
         assert str(error).isprintable()  # noqa: PT017
         return
@@ -279,15 +287,15 @@ def test_a_link_that_leads_out_of_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "code").symlink_to(tmp_path)
     with pytest.raises(UserError, match="leads out of its folder"):
-        inside(tmp_path / "model", "code", "the code")
+        locate_inside(tmp_path / "model", "code", "the code")
 
 
 @pytest.mark.parametrize("run", ["", "../x", "a/../../x", "-x", "a b", None, "x" * 300])
 def test_a_run_that_is_none_names_its_version(run: str | None) -> None:
     with pytest.raises(UserError, match="the run of version 3 in MLflow is "):
-        run_of(ModelVersion("m", "3", 0, run_id=run))
-    assert checked(RunId, HEX, "the run") == HEX
-    assert checked(Md5, f"{HEX}.dir", "the hash") == f"{HEX}.dir"
+        read_run_id(ModelVersion("m", "3", 0, run_id=run))
+    assert validate(RunId, HEX, "the run") == HEX
+    assert validate(Md5, f"{HEX}.dir", "the hash") == f"{HEX}.dir"
 
 
 def test_a_commit_that_a_tag_names_is_no_option_of_git(project: Path) -> None:
@@ -353,4 +361,4 @@ def test_a_run_may_not_ask_for_what_is_no_commit(
 
 
 def test_control_characters_are_spelled_out() -> None:
-    assert printable("a\tb\nc\x1b[2J\x9b\u202e") == "a\tb\nc\\x1b[2J\\x9b\\u202e"
+    assert escape_control_characters("a\tb\nc\x1b[2J\x9b\u202e") == "a\tb\nc\\x1b[2J\\x9b\\u202e"

@@ -127,7 +127,7 @@ def test_a_socks_proxy_without_its_package_is_left_to_git(
     proxies.leave_out_socks()
     assert httpx.get(address).is_success
     assert "ALL_PROXY" not in os.environ
-    assert run_git._environment()["ALL_PROXY"] == f"{scheme}://127.0.0.1:9"
+    assert run_git._make_environment()["ALL_PROXY"] == f"{scheme}://127.0.0.1:9"
     assert "ALL_PROXY is not used: a SOCKS proxy takes the package" in proxies.describe_proxies()
 
 

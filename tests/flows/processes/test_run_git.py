@@ -10,13 +10,13 @@ import pytest
 
 from flows.processes import run_git
 from flows.processes.run_git import (
-    changed_between,
     fetch,
-    file_at,
     git,
     has_ref,
     is_ancestor,
+    list_changes,
     list_paths,
+    read_file_at,
     read_remote_refs,
 )
 from flows.remote.worker_clone import fast_forward
@@ -166,7 +166,7 @@ def test_a_snapshot_is_captured_tagged_and_materialised_as_for_anybody_else(
     assert read_tag(hostile, "model/v1") == snapshot
     assert git(hostile, "rev-parse", "refs/tags/model/v1") == commit  # no tag object: not signed
     assert "gpgsig" not in git(hostile, "cat-file", "commit", commit)
-    assert changed_between(hostile, snapshot.commit, commit) == []
+    assert list_changes(hostile, snapshot.commit, commit) == []
     with materialise(hostile, snapshot) as folder:
         for path in ("mammo/science.py", *FILES):
             assert (folder / path).read_bytes() == (project / path).read_bytes()
@@ -214,7 +214,7 @@ def test_a_clone_goes_forward_and_keeps_its_own_tags(hostile: Path, project: Pat
     assert git(hostile, "symbolic-ref", "HEAD") == "refs/heads/main"
     assert git(hostile, "rev-parse", "HEAD") == there
     assert (hostile / "mammo" / "science.py").read_bytes() == b"ANSWER = 43\n"
-    assert changed_between(hostile, before, there) == ["mammo/science.py", "mammo/ünïcode file.py"]
+    assert list_changes(hostile, before, there) == ["mammo/science.py", "mammo/ünïcode file.py"]
     assert git(hostile, "tag", "--list") == "model/v1"
 
 
@@ -236,7 +236,7 @@ def test_how_a_person_reaches_a_remote_stays_theirs(
     (project / "params.yaml").write_text("seed: 2\n")
     git(project, "commit", "-qam", "second")
     fetch(clone)
-    assert file_at(clone, "origin/main", "params.yaml") == "seed: 2\n"
+    assert read_file_at(clone, "origin/main", "params.yaml") == "seed: 2\n"
 
 
 def test_fetches_of_one_clone_at_the_same_time_all_succeed(project: Path, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_fetches_of_one_clone_at_the_same_time_all_succeed(project: Path, tmp_pa
             (project / "params.yaml").write_text(f"seed: {seed}\n")
             git(project, "commit", "-qam", "another")
             list(pool.map(fetch, [clone] * 4))
-            assert file_at(clone, "origin/main", "params.yaml") == f"seed: {seed}\n"
+            assert read_file_at(clone, "origin/main", "params.yaml") == f"seed: {seed}\n"
 
 
 def test_a_remote_that_does_not_answer_is_one_sentence_and_leaves_no_process(
@@ -294,7 +294,7 @@ def test_a_file_that_is_no_text_is_named(project: Path) -> None:
     (project / "params.yaml").write_bytes(b"seed: \xff\n")
     git(project, "commit", "-qam", "no text")
     with pytest.raises(UserError, match=r"params\.yaml of the revision HEAD is no UTF-8"):
-        file_at(project, "HEAD", "params.yaml")
+        read_file_at(project, "HEAD", "params.yaml")
 
 
 def test_no_other_module_calls_git_or_dvc() -> None:

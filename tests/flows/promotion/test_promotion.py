@@ -25,7 +25,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from flows.evidence.keys import FOLDER, make_key
-from flows.evidence.ledger import BRANCH, file_of_version, read_ledger
+from flows.evidence.ledger import BRANCH, name_file, read_ledger
 from flows.evidence.verify import describe, read_lines
 from flows.notify import VARIABLE
 from flows.pipeline.lock_and_cache import open_cache, read_lock
@@ -36,7 +36,7 @@ from flows.promotion.flow import needs_gate
 from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
 from flows.tracking import aliases
 from flows.tracking.names import MODEL
-from flows.tracking.registry import SNAPSHOT_ARTIFACT, snapshot_of
+from flows.tracking.registry import SNAPSHOT_ARTIFACT, read_snapshot
 from tests.support.receiver import Receiver, listening
 from tests.support.small_project import Retrained, mammoflow, store
 from tests.support.tampering import model_folder
@@ -378,7 +378,7 @@ def test_a_retrain_that_was_cut_short_at_the_gate_goes_there_the_next_time(
 
 def forge_split(root: Path, version: int) -> str:
     """Make a version's records say that a test woman was trained on; return her id."""
-    then = snapshot_of(MlflowClient().get_model_version(MODEL, str(version)))
+    then = read_snapshot(MlflowClient().get_model_version(MODEL, str(version)))
     cache = open_cache(root)
     hashes = {path: md5 for stage in read_lock(then) for path, md5 in stage.outs.items()}
     old = hashes["outputs/split/split.csv"]
@@ -407,7 +407,7 @@ def record(root: Path, version: int, snapshot: Snapshot) -> None:
 def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
     root: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = snapshot_of(MlflowClient().get_model_version(MODEL, "1"))
+    before = read_snapshot(MlflowClient().get_model_version(MODEL, "1"))
     woman = forge_split(root, 1)
     try:
         set_policy(root, approve="automatic")
@@ -429,7 +429,7 @@ def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
 
 
 def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
-    before = snapshot_of(MlflowClient().get_model_version(MODEL, "2"))
+    before = read_snapshot(MlflowClient().get_model_version(MODEL, "2"))
     params = before.files["params.yaml"] + "# changed\n"
     other = Snapshot(before.commit, {**before.files, "params.yaml": params})
     try:
@@ -532,7 +532,7 @@ def keys(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     git(root, "update-ref", "-d", f"refs/heads/{BRANCH}")
     for number in (1, 2):
         run_id = MlflowClient().get_model_version(MODEL, str(number)).run_id
-        MlflowClient().log_text(str(run_id), "", file_of_version(number))
+        MlflowClient().log_text(str(run_id), "", name_file(number))
 
 
 @pytest.mark.usefixtures("keys")

@@ -12,9 +12,9 @@ import yaml
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit import integrity
-from flows.processes.follow import bare_environment
+from flows.processes.follow import make_bare_environment
 from flows.processes.run_git import git
-from flows.promotion.rescoring import _scored_by
+from flows.promotion.rescoring import _score_by
 from flows.snapshots.snapshot import Snapshot, capture
 from mammo.base.errors import UserError
 
@@ -99,7 +99,7 @@ def describe(folder: Path, **changes: str) -> None:
 
 def score(root: Path, then: Snapshot) -> tuple[list[float], list[str]]:
     said: list[str] = []
-    found = _scored_by(root, VERSION, then, [Path("/a.dcm"), Path("/b.dcm")], said.append)
+    found = _score_by(root, VERSION, then, [Path("/a.dcm"), Path("/b.dcm")], said.append)
     return found.to_list(), said
 
 
@@ -199,7 +199,7 @@ def test_nothing_but_what_is_needed_is_handed_on(
     monkeypatch.setenv("LD_LIBRARY_PATH", "/cuda")
     monkeypatch.setenv("SOME_TOKEN", "secret")
     monkeypatch.setenv("MAMMOFLOW_DEVICE", "cuda:1")
-    found = bare_environment(tmp_path, tmp_path / "code")
+    found = make_bare_environment(tmp_path, tmp_path / "code")
     assert found["LD_LIBRARY_PATH"] == "/cuda"
     assert found["MAMMOFLOW_DEVICE"] == "cuda:1"
     assert found["PYTHONPATH"] == str(tmp_path / "code")

@@ -13,7 +13,7 @@ from prefect.logging import disable_run_logger
 from flows.pipeline.known_outs import PREDICTIONS_OUT, SPLIT_OUT
 from flows.processes.run_git import git
 from flows.promotion.flow import _look_and_judge
-from flows.promotion.rescoring import compare, own_predictions
+from flows.promotion.rescoring import compare, read_own_predictions
 from flows.tracking import aliases
 from flows.tracking.registry import get_version
 from mammo.base.settings import load_params
@@ -62,7 +62,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_every_row_of_the_test_women_is_counted_read_or_not(root: Path) -> None:
     lowest, without = (
-        own_predictions(root, get_version(2), count, print) for count in ("lowest", "leave_out")
+        read_own_predictions(root, get_version(2), count, print)
+        for count in ("lowest", "leave_out")
     )
     assert (lowest.unread, without.unread) == (REJECTED, REJECTED)
     assert lowest.images == without.images == len(lowest.breasts)

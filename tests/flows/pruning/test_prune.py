@@ -27,7 +27,7 @@ from prefect.states import Completed, Running
 from typer.testing import CliRunner
 
 from flows.cli.app import app
-from flows.pipeline.lock_and_cache import data_out, open_cache, read_lock
+from flows.pipeline.lock_and_cache import open_cache, read_data_out, read_lock
 from flows.processes.folder_lock import only_one
 from flows.processes.run_git import git, has_commit
 from flows.pruning.policy import Policy, Survey
@@ -37,14 +37,14 @@ from flows.publishing.publish import fetch_objects
 from flows.snapshots.snapshot import (
     Snapshot,
     capture,
+    make_snapshots_folder,
     materialise,
     read_tag,
-    snapshots_folder,
     write_tag,
 )
 from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG
-from flows.tracking.registry import EXPERIMENT, SNAPSHOT_ARTIFACT, open_store, snapshot_tags
+from flows.tracking.registry import EXPERIMENT, SNAPSHOT_ARTIFACT, make_snapshot_tags, open_store
 from mammo.base.errors import UserError
 from mammo.kept.result_store import Store
 from tests.support.small_project import store
@@ -115,7 +115,7 @@ def register(root: Path, folder: Path) -> None:
     ended_run(client, experiment, parent=made_by)
     client.log_text(made_by, snapshot.to_json(), SNAPSHOT_ARTIFACT)
     client.create_registered_model(MODEL)
-    tags = {**snapshot_tags(snapshot), COMPLETION_TAG: TAG}
+    tags = {**make_snapshot_tags(snapshot), COMPLETION_TAG: TAG}
     client.create_model_version(MODEL, "file:///nowhere", made_by, tags=tags)
     write_tag(root, snapshot, TAG, "version 1")
     open_store(root)  # mends what MLflow wrote of this folder: that is no work of `mammoflow gc`
@@ -201,7 +201,7 @@ def test_what_nothing_names_goes_and_all_that_a_version_branch_or_folder_names_s
     # What a version needs, as an audit looks for it: in this cache, and from the remote.
     version = read_tag(root, TAG)
     outs = {path: md5 for stage in read_lock(version) for path, md5 in stage.outs.items()}
-    needs = objects_of(old_original, {**outs, **dict([data_out(version)])})
+    needs = objects_of(old_original, {**outs, **dict([read_data_out(version)])})
     assert len(needs) == 6
     assert needs <= there(root / ".dvc" / "cache") & there(tmp_path / "remote")
     shutil.rmtree(root / ".dvc" / "cache")
@@ -358,7 +358,7 @@ def test_runs_of_which_no_version_came_go_with_their_artifacts_and_rows(
 
 
 def test_leavings_of_the_dead_and_what_was_not_used_for_long_go(root: Path, tmp_path: Path) -> None:
-    left = snapshots_folder(root) / "tmpdead"
+    left = make_snapshots_folder(root) / "tmpdead"
     git(root, "worktree", "add", "--quiet", "--detach", str(left), "HEAD")
     results = Store(tmp_path / "results", 10**9)
     for key in ("aa1", "aa2"):

@@ -25,7 +25,7 @@ from flows.publishing.publish import (
 from flows.snapshots.snapshot import capture, materialise, read_tag, write_tag
 from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG
-from flows.tracking.registry import SNAPSHOT_ARTIFACT, get_version, snapshot_tags
+from flows.tracking.registry import SNAPSHOT_ARTIFACT, get_version, make_snapshot_tags
 from mammo.base.errors import UserError
 from tests.support.small_project import store
 from tests.support.toys import make_toy, run
@@ -49,10 +49,10 @@ def registered_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     client.log_text(made_by, snapshot.to_json(), SNAPSHOT_ARTIFACT)
     for name, text in snapshot.files.items():
         client.log_text(made_by, text, f"snapshot/{name}")
-    for name, value in snapshot_tags(snapshot).items():
+    for name, value in make_snapshot_tags(snapshot).items():
         client.set_tag(made_by, name, value)
     client.create_registered_model(MODEL)
-    tags = {**snapshot_tags(snapshot), COMPLETION_TAG: TAG}
+    tags = {**make_snapshot_tags(snapshot), COMPLETION_TAG: TAG}
     source = f"{folder}/artifacts/{made_by}/artifacts"
     client.create_model_version(MODEL, source, made_by, tags=tags)
     write_tag(root, snapshot, TAG, "version 1")
@@ -212,7 +212,7 @@ def test_a_remote_that_cannot_be_used_from_here_is_no_verdict(builder: Path) -> 
         with pytest.raises(UserError) as told:
             _check_cache(subject, quick=True, say=print)
     assert str(told.value) == (
-        f"version 1 cannot be audited from here: DVC's cache lacks some of its files, and DVC's "
+        f"version 1 cannot be audited in this clone: DVC's cache lacks some of its files, and DVC's "
         f"remote team {UNUSABLE}; once that is mended, run this again"
     )
 

@@ -23,7 +23,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.processes.folder_lock import only_one
-from flows.retraining.recovery import repair_dvc, workspace_id
+from flows.retraining.recovery import name_workspace, repair_dvc
 from flows.snapshots.snapshot import read_tag
 from flows.tracking.names import MODEL
 from mammo.base.errors import UserError
@@ -278,7 +278,7 @@ REGISTRATION = """
     import mlflow
     from flows.retraining import recovery
     from flows.snapshots import environment, snapshot
-    from flows.tracking import register, registry, runs
+    from flows.tracking import names, register, registry, runs
     from mlflow import MlflowClient
 
     root = Path.cwd()
@@ -316,14 +316,14 @@ REGISTRATION = """
         register.check_next_tag(root)
         client = MlflowClient()
         found = []
-        for version in client.search_model_versions(f"name = '{MODEL}'"):
-            tag = register.git_tag(int(version.version))
+        for version in client.search_model_versions(f"name = '{names.MODEL}'"):
+            tag = names.name_tag(int(version.version))
             one = {
                 "version": int(version.version),
                 "whole": version.tags.get("git_tag") == tag,
                 "git": snapshot.tag_exists(root, tag)
-                and snapshot.read_tag(root, tag) == registry.snapshot_of(version),
-                "aliases": client.get_model_version(MODEL, version.version).aliases,
+                and snapshot.read_tag(root, tag) == registry.read_snapshot(version),
+                "aliases": client.get_model_version(names.MODEL, version.version).aliases,
                 "run": client.get_run(version.run_id).info.status,
             }
             found.append(one)
@@ -345,7 +345,7 @@ REGISTRATION = """
     registry.open_store(root)
     registry.find_latest_version()
     for point in sys.argv[1:]:
-        assert child(register_until, point, recovery.workspace_id(root)) == -9
+        assert child(register_until, point, recovery.name_workspace(root)) == -9
         assert child(look) == 0
     assert child(register_until, "tagged in git", "of another folder") == -9
     assert child(look) == 0
@@ -432,11 +432,11 @@ def test_a_killed_retrain_takes_prefects_temporary_server_along(tmp_path: Path) 
 
 
 def test_a_copy_of_a_folder_is_another_workspace(project: Path) -> None:
-    name = workspace_id(project)
-    assert workspace_id(project) == name
+    name = name_workspace(project)
+    assert name_workspace(project) == name
     copy = project / "copy"
     shutil.copytree(project / ".dvc", copy / ".dvc")
-    assert workspace_id(copy) != name
+    assert name_workspace(copy) != name
 
 
 def test_locks_of_living_processes_stay(project: Path) -> None:

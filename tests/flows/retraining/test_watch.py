@@ -224,7 +224,7 @@ def test_a_remote_of_git_that_does_not_answer_is_no_verdict(
     def silent(*_: object) -> None:
         raise NoAnswerError("git worktree did not end within 300 s")
 
-    monkeypatch.setattr(rescoring, "own_predictions", silent)
+    monkeypatch.setattr(rescoring, "read_own_predictions", silent)
     with pytest.raises(NoAnswerError):
         judge_first(root, found(root), plan(), LOOK, print)
     assert "gate_verdict" not in found(root).tags
@@ -236,7 +236,7 @@ def test_a_first_version_whose_floors_cannot_be_looked_at_stays_challenger(
     def absent(*_: object) -> None:
         raise UserError("predictions.csv is missing in DVC's cache")
 
-    monkeypatch.setattr(rescoring, "own_predictions", absent)
+    monkeypatch.setattr(rescoring, "read_own_predictions", absent)
     verdict = judge_first(root, found(root), plan(), LOOK, print)
     assert verdict.word == "cannot be judged"
     assert "predictions.csv is missing" in found(root).tags["gate_sentence"]
@@ -247,7 +247,9 @@ def test_a_run_whose_id_has_no_form_gets_no_verdict(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breasts = women(30, seed=1)
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: OwnPredictions(breasts, 60, 0))
+    monkeypatch.setattr(
+        rescoring, "read_own_predictions", lambda *_: OwnPredictions(breasts, 60, 0)
+    )
     forged = found(root)
     forged._run_id = "../../elsewhere"
     with pytest.raises(UserError, match="the run of version 1 in MLflow is"):
@@ -264,7 +266,7 @@ def test_test_breasts_of_one_class_are_no_verdict_either_way(
     root: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sick = women(30, seed=1).assign(target=0)
-    monkeypatch.setattr(rescoring, "own_predictions", lambda *_: OwnPredictions(sick, 60, 0))
+    monkeypatch.setattr(rescoring, "read_own_predictions", lambda *_: OwnPredictions(sick, 60, 0))
     verdict = judge_first(root, found(root), plan(), LOOK, print)
     assert (verdict.word, "of one class" in verdict.sentence) == ("cannot be judged", True)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.snapshots.earlier_layout import file_of, find_module
+from flows.snapshots.earlier_layout import find_module, locate_module
 from tests.imports import ROOT
 
 
@@ -13,11 +13,11 @@ def test_an_older_commit_is_asked_by_the_names_that_it_knows(tmp_path: Path) -> 
         ("mammo.assurance.fingerprint", "mammo.learning.fingerprint"),
         ("flows.tracking.served_model", "flows.serving"),
     ):
-        assert (ROOT / file_of(new)).is_file()
+        assert (ROOT / locate_module(new)).is_file()
         folder = tmp_path / old
         assert find_module(folder, new) is None
         for name in (old, new):
-            file = folder / file_of(name)
+            file = folder / locate_module(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
             assert find_module(folder, new) == name

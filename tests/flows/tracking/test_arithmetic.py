@@ -35,8 +35,8 @@ def versions(monkeypatch: pytest.MonkeyPatch, *made: tuple[Snapshot, Environment
     monkeypatch.setattr(
         registry, "list_versions", lambda: [SimpleNamespace(of=pair) for pair in made]
     )
-    monkeypatch.setattr(registry, "snapshot_of", lambda version: version.of[0])
-    monkeypatch.setattr(registry, "environment_of", lambda version: version.of[1])
+    monkeypatch.setattr(registry, "read_snapshot", lambda version: version.of[0])
+    monkeypatch.setattr(registry, "read_environment", lambda version: version.of[1])
 
 
 def made_by(families: Mapping[str, str], **elsewhere: Mapping[str, str]) -> Environment:

@@ -37,7 +37,7 @@ from flows.audit.audit import audit
 from flows.audit.history import keep
 from flows.processes.run_git import git
 from flows.servers import supervised, up, wanted
-from flows.snapshots.earlier_layout import file_of
+from flows.snapshots.earlier_layout import locate_module
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import addresses, names, registry, runs
@@ -92,7 +92,7 @@ DATA = "outs:\n- md5: d41d8cd98f00b204e9800998ecf8427e.dir\n  path: data\n"
 def make_project(root: Path) -> None:
     """What a registration reads, and git."""
     files = {
-        file_of(SERVING): textwrap.dedent(MODEL),
+        locate_module(SERVING): textwrap.dedent(MODEL),
         "mammo/__init__.py": '"""The code that travels."""\n',
         "params.yaml": (ROOT / "params.yaml").read_text(),
         "data.dvc": DATA,
@@ -144,7 +144,7 @@ def served(root: Path) -> Iterator[str]:
     """The registry of a clone, served as `mammoflow up` does; its address."""
     address = wanted.Address("127.0.0.1", free_port())
     running = supervised.start(
-        up._mlflow_server(root, address, environment({"PYTHONPATH": str(root)})),
+        up._describe_mlflow_server(root, address, environment({"PYTHONPATH": str(root)})),
         root,
         root / ".prefect" / "up",
     )
@@ -169,7 +169,7 @@ def check_readable(run: str) -> None:
     found = registry.find_snapshot(registry.get_version(1))
     assert found is not None
     assert found.files["data.dvc"] == DATA
-    assert registry.environment_of(registry.get_version(1)) == describe_environment()
+    assert registry.read_environment(registry.get_version(1)) == describe_environment()
     assert says(1) == float(FIRST)
 
 
@@ -229,7 +229,7 @@ def clone(alone: Path, tmp_path: Path) -> Path:
 
 
 def run_of_version_1() -> str:
-    return registry.run_of(registry.get_version(1))
+    return registry.read_run_id(registry.get_version(1))
 
 
 def test_a_registration_leaves_no_path_and_no_name_of_this_machine(alone: Path) -> None:
@@ -359,7 +359,7 @@ def test_a_registry_from_before_is_mended_when_it_is_opened(clone: Path) -> None
             client.create_experiment(name, artifact_location=location)
         assert str(registry.get_version(1).source).startswith("models:/")
         with pytest.raises(UserError, match=r"has no snapshot/snapshot\.json"):
-            registry.snapshot_of(registry.get_version(1))
+            registry.read_snapshot(registry.get_version(1))
         registry.open_store(clone)
     with at_work_in(clone):
         check_readable(run_of_version_1())
@@ -527,4 +527,4 @@ def test_a_sqlite_store_has_a_file_and_another_has_none(
 
 def test_the_plugin_brings_nothing_of_ours_into_a_process_that_loads_a_model() -> None:
     assert imports_of(ROOT / "mammoflow_artifacts.py") == set()
-    assert file_of(SERVING) not in (ROOT / "mammoflow_artifacts.py").read_text()
+    assert locate_module(SERVING) not in (ROOT / "mammoflow_artifacts.py").read_text()

@@ -80,9 +80,9 @@ def test_a_registry_that_does_not_answer_is_not_taken_for_an_empty_one(root: Pat
 @pytest.mark.usefixtures("server_away")
 def test_what_a_version_was_made_in_is_not_taken_for_unrecorded(version: ModelVersion) -> None:
     def text(version: ModelVersion) -> str | None:
-        return registry.read_artifact(registry.run_of(version), "snapshot/x")
+        return registry.read_artifact(registry.read_run_id(version), "snapshot/x")
 
-    for ask in (registry.environment_of, find_run, text):
+    for ask in (registry.read_environment, find_run, text):
         with pytest.raises(registry.FAULTS):
             ask(version)
 
@@ -95,7 +95,7 @@ def test_a_worker_does_without_a_server_that_it_cannot_reach(version: ModelVersi
 
 
 def test_a_record_that_is_not_there_is_none(version: ModelVersion) -> None:
-    assert registry.environment_of(version) == describe_environment()
+    assert registry.read_environment(version) == describe_environment()
     assert registry.find(2) is None
     assert registry.read_artifact(str(version.run_id), "nothing.json") is None
     assert registry.read_artifact(str(version.run_id), "snapshot/nothing.json") is None
@@ -177,8 +177,8 @@ def test_another_registrys_versions_are_told_before_any_work(tmp_path: Path) -> 
 
 def test_a_model_of_another_name_has_tags_of_its_own() -> None:
     code = (
-        "from flows.tracking import register, registry; "
-        "print(register.MODEL, registry.EXPERIMENT, register.git_tag(3))"
+        "from flows.tracking import names, registry; "
+        "print(names.MODEL, registry.EXPERIMENT, names.name_tag(3))"
     )
     env = {**os.environ, "MAMMOFLOW_MODEL": "ward-7"}
     said = subprocess.run(

@@ -1,4 +1,4 @@
-"""A champion that was deleted in MLflow hands its place to nobody, and no look is taken too many.
+"""Nobody takes over from a champion that was deleted in MLflow, and no look is taken too many.
 
 Toys whose gate has nothing to score are enough: without a champion it never comes to that.
 """
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from flows.retraining.recovery import workspace_id
+from flows.retraining.recovery import name_workspace
 from flows.tracking.names import MODEL
 from flows.tracking.runs import WORKSPACE
 from tests.support.toys import Retrain, free_port, make_toy, prefect_server, run
@@ -102,14 +102,14 @@ def test_who_comes_after_a_deleted_champion_is_challenger_and_a_person_decides(
     assert "Tester <tester@localhost>" in move
 
 
-def test_a_champion_that_lost_its_tags_and_its_records_is_never_removed(
+def test_a_champion_without_its_tags_and_its_records_is_never_removed(
     root: Path, prefect: dict[str, str]
 ) -> None:
     client = registry_of(root)
     version = client.get_model_version(MODEL, "1")
     for name in version.tags:
         client.delete_model_version_tag(MODEL, "1", name)
-    client.set_tag(str(version.run_id), WORKSPACE, workspace_id(root))  # the copy's own
+    client.set_tag(str(version.run_id), WORKSPACE, name_workspace(root))  # the copy's own
     snapshot = root / "mlruns/artifacts" / str(version.run_id) / "artifacts/snapshot"
     hidden = snapshot.rename(snapshot.with_name("hidden"))
     try:
