@@ -204,21 +204,43 @@ def walk(folder: Path) -> None:
     Raises:
         WalkError: at the first thing that is not as it should be.
     """
-    (folder / "shared").mkdir()
-    bare = folder / "shared" / "mammoflow.git"
-    subprocess.run(["git", "clone", "-q", "--bare", str(ROOT), str(bare)], check=True)
-    subprocess.run(["git", "-C", str(bare), "symbolic-ref", "HEAD", "refs/heads/main"], check=True)
-    subprocess.run(["git", "-C", str(bare), "update-ref", "refs/heads/main", _head()], check=True)
-    subprocess.run(f"git -C {bare} tag | xargs -r git -C {bare} tag -d", shell=True, check=True)
+    _share_repository(folder / "shared")
     prefect, mlflow = free_port(), free_port()
     servers = {
         "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
     }
+    answers = (
+        f"curl -sf {servers['PREFECT_API_URL']}/health {servers['MLFLOW_TRACKING_URI']}/health"
+    )
     builder, server, gpu, auditor = (
         Machine(folder, name) for name in ("builder", "server", "gpu", "auditor")
     )
+    _share_data(builder, folder)
+    server.clones()
+    server.variables = {"PREFECT_SERVER_API_PORT": str(prefect), "MLFLOW_PORT": str(mlflow)}
+    with server.runs("mammoflow up --without gpu", until=answers):
+        _retrain_twice(builder, gpu, servers)
+        auditor.variables = {"MLFLOW_TRACKING_URI": servers["MLFLOW_TRACKING_URI"]}
+        _audit_and_ask(auditor)
+    _move(server)
+    with server.runs("mammoflow up --without gpu", until=answers):
+        auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
+        auditor.does("mammoflow audits 2", says="records agree, not re-run")
 
+
+def _share_repository(shared: Path) -> None:
+    """The bare repository of git that all machines clone: this commit, and no tag."""
+    shared.mkdir()
+    bare = shared / "mammoflow.git"
+    subprocess.run(["git", "clone", "-q", "--bare", str(ROOT), str(bare)], check=True)
+    subprocess.run(["git", "-C", str(bare), "symbolic-ref", "HEAD", "refs/heads/main"], check=True)
+    subprocess.run(["git", "-C", str(bare), "update-ref", "refs/heads/main", _head()], check=True)
+    subprocess.run(f"git -C {bare} tag | xargs -r git -C {bare} tag -d", shell=True, check=True)
+
+
+def _share_data(builder: Machine, folder: Path) -> None:
+    """The builder clones, makes the small set, and pushes it with DVC's remote."""
     builder.clones()
     builder.does(f"ls -A {folder} {ROOT} | grep -c .", says="2")  # their names, and nothing in them
     builder.does(f"rm -rf data.dvc dvc.lock && python -c {shlex.quote(SMALL_SET)}")
@@ -228,44 +250,43 @@ def walk(folder: Path) -> None:
     )
     builder.does("dvc push data.dvc", says="file")
 
-    server.clones()
-    server.variables = {"PREFECT_SERVER_API_PORT": str(prefect), "MLFLOW_PORT": str(mlflow)}
-    answers = (
-        f"curl -sf {servers['PREFECT_API_URL']}/health {servers['MLFLOW_TRACKING_URI']}/health"
-    )
-    with server.runs("mammoflow up --without gpu", until=answers):
-        gpu.clones()
-        gpu.variables = servers
-        with gpu.runs("mammoflow up --workers gpu", until="test -e .prefect/up"):
-            builder.variables = servers
-            said = builder.does("mammoflow retrain --pool gpu", says=f"{MODEL} version 1, alias")
-            if "version 1 is published" not in " ".join(said.split()):
-                raise WalkError("version 1 was not published")
-            builder.does("sed -i 's/  beta: .*/  beta: 1.0/' params.yaml")
-            builder.does("git commit -qam 'another beta' && git push -q origin HEAD:main")
-            builder.does("prefect deployment run watch/watch", says="Created flow run")
-            # The server's worker does the rest: the watch, a retrain, the gate.
-            _wait_for(builder, "mammoflow aliases | grep '2 is champion'")
 
-        auditor.variables = {"MLFLOW_TRACKING_URI": servers["MLFLOW_TRACKING_URI"]}
-        auditor.clones()
-        auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
-        auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
-        auditor.does("mammoflow audits 1", says="reproduced bit for bit")
-        port = free_port()
-        serve = f"mlflow models serve -m models:/{MODEL}@champion --env-manager local --port {port}"
-        with auditor.runs(serve, until=f"curl -sf http://127.0.0.1:{port}/ping"):
-            auditor.does(
-                f"python -c {shlex.quote(ASK)} http://127.0.0.1:{port}/invocations",
-                says="probability",
-            )
+def _retrain_twice(builder: Machine, gpu: Machine, servers: dict[str, str]) -> None:
+    """The builder retrains with the GPU worker; a pushed commit is then retrained by the watch."""
+    gpu.clones()
+    gpu.variables = servers
+    with gpu.runs("mammoflow up --workers gpu", until="test -e .prefect/up"):
+        builder.variables = servers
+        said = builder.does("mammoflow retrain --pool gpu", says=f"{MODEL} version 1, alias")
+        if "version 1 is published" not in " ".join(said.split()):
+            raise WalkError("version 1 was not published")
+        builder.does("sed -i 's/  beta: .*/  beta: 1.0/' params.yaml")
+        builder.does("git commit -qam 'another beta' && git push -q origin HEAD:main")
+        builder.does("prefect deployment run watch/watch", says="Created flow run")
+        # The server's worker does the rest: the watch, a retrain, the gate.
+        _wait_for(builder, "mammoflow aliases | grep '2 is champion'")
 
+
+def _audit_and_ask(auditor: Machine) -> None:
+    """The auditor audits both versions, and asks the champion about an image."""
+    auditor.clones()
+    auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
+    auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
+    auditor.does("mammoflow audits 1", says="reproduced bit for bit")
+    port = free_port()
+    serve = f"mlflow models serve -m models:/{MODEL}@champion --env-manager local --port {port}"
+    with auditor.runs(serve, until=f"curl -sf http://127.0.0.1:{port}/ping"):
+        auditor.does(
+            f"python -c {shlex.quote(ASK)} http://127.0.0.1:{port}/invocations",
+            says="probability",
+        )
+
+
+def _move(server: Machine) -> None:
+    """The server's clone moves to another folder, with a new environment."""
     server.does("cd .. && mv mammoflow moved && cd moved && rm -rf .venv")
     server.folder = "/mnt/server/moved"
     server.does(f"make -s env PYTHON={PYTHON}")
-    with server.runs("mammoflow up --without gpu", until=answers):
-        auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
-        auditor.does("mammoflow audits 2", says="records agree, not re-run")
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from flows.audit.page import render
 from flows.audit.record import EXIT_STATUS, Audit
 from flows.evidence.ledger import publish_ledger
 from flows.evidence.signing import sign_audit
-from flows.evidence.statements import hash_text
+from flows.evidence.statements import AuditResult, hash_text
 from flows.processes.checked import Readable, parse_record
 from flows.snapshots.environment import Environment
 from flows.tracking.aliases import identify_person
@@ -93,11 +93,13 @@ def keep(root: Path, record: Audit) -> str:
         signed = sign_audit(
             root,
             get_version(record.version),
-            date=record.date,
-            passed=EXIT_STATUS[record.verdict] == 0,
-            verdict=record.verdict,
-            standard=made.standard,
-            report=made.report_digest,
+            AuditResult(
+                date=record.date,
+                passed=EXIT_STATUS[record.verdict] == 0,
+                verdict=record.verdict,
+                standard=made.standard,
+                report=made.report_digest,
+            ),
         )
         if signed is not None:
             publish_ledger(root)  # an auditor may not be allowed to: MLflow has the line, too

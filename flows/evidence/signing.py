@@ -230,23 +230,14 @@ def sign_decision(
 def sign_audit(
     root: Path,
     version: ModelVersion,
-    *,
-    date: str,
-    passed: bool,
-    verdict: str,
-    standard: str,
-    report: str,
+    result: statements.AuditResult,
 ) -> Line | None:
     """Sign the verdict of an audit with the auditor's key.
 
     Args:
         root: the auditor's clone.
         version: that was audited.
-        date: of the audit, ISO 8601, UTC.
-        passed: whether it ended with status 0.
-        verdict: its words.
-        standard: bit for bit, equivalence, or nothing.
-        report: SHA-256 of its audit.json.
+        result: of the audit.
     """
     owner = find_owner(root, *ROLES[SUMMARY])
     if owner is None:
@@ -255,13 +246,9 @@ def sign_audit(
     made = _find(lines, PROVENANCE, number)
     said = statements.describe_audit(
         owner.key.name,
-        version=number,
-        date=date,
-        passed=passed,
-        verdict=verdict,
-        standard=standard,
+        number,
+        result,
         bounds=load_params(root / "params.yaml").audit.model_dump(mode="json"),
-        report=report,
         inputs=[made.digest] if made is not None else [],
     )
     return add(root, owner, SUMMARY, _name_model(version, lines), said, version=number)

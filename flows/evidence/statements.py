@@ -6,7 +6,7 @@ no path and no name of a machine is in any of them.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -176,16 +176,22 @@ def describe_decision(
     }
 
 
+@dataclass(frozen=True)
+class AuditResult:
+    """How an audit ended."""
+
+    date: str  # of the audit, ISO 8601, UTC
+    passed: bool  # whether it ended with status 0
+    verdict: str  # its words
+    standard: str  # bit for bit, equivalence, or nothing
+    report: str  # SHA-256 of its audit.json
+
+
 def describe_audit(
     auditor: str,
-    *,
     version: int,
-    date: str,
-    passed: bool,
-    verdict: str,
-    standard: str,
+    result: AuditResult,
     bounds: Mapping[str, Any],
-    report: str,
     inputs: Sequence[str],
 ) -> dict[str, Any]:
     """An audit's verdict, as SLSA's verification summary has it.
@@ -193,27 +199,29 @@ def describe_audit(
     Args:
         auditor: the name of the key that signs.
         version: that was audited.
-        date: of the audit.
-        passed: whether the audit ended with status 0.
-        verdict: its words.
-        standard: bit for bit, equivalence, or nothing.
+        result: of the audit.
         bounds: of the comparison where bytes may differ.
-        report: SHA-256 of its audit.json.
         inputs: digests of the provenance that it is about.
     """
-    level = "MAMMOFLOW_" + verdict.upper().replace(",", "").replace("-", "_").replace(" ", "_")
+    level = "MAMMOFLOW_" + result.verdict.upper().replace(",", "").replace("-", "_").replace(
+        " ", "_"
+    )
     return {
         "verifier": {"id": f"urn:mammoflow:auditor:{auditor}"},
-        "timeVerified": _write_time(datetime.fromisoformat(date)),
+        "timeVerified": _write_time(datetime.fromisoformat(result.date)),
         "resourceUri": f"urn:mammoflow:model:{MODEL}:{version}",
         "policy": {
             "uri": "urn:mammoflow:audit:v1",
             "digest": {"sha256": hash_bytes(write_canonical(dict(bounds)))},
         },
         "inputAttestations": [{"digest": {"sha256": digest}} for digest in inputs],
-        "verificationResult": "PASSED" if passed else "FAILED",
-        "verifiedLevels": [level] if passed else [],
-        "mammoflow_audit": {"verdict": verdict, "standard": standard, "report_sha256": report},
+        "verificationResult": "PASSED" if result.passed else "FAILED",
+        "verifiedLevels": [level] if result.passed else [],
+        "mammoflow_audit": {
+            "verdict": result.verdict,
+            "standard": result.standard,
+            "report_sha256": result.report,
+        },
     }
 
 

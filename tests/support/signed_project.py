@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.evidence import signing
 from flows.evidence.keys import make_key
+from flows.evidence.statements import AuditResult
 from flows.evidence.verify import hash_bytes, write_canonical
 from flows.processes.run_git import git
 from flows.snapshots.environment import describe_environment
@@ -129,11 +130,13 @@ def sign_second(root: Path, said: Plan) -> ModelVersion:
     signing.sign_audit(
         root,
         version,
-        date="2026-11-27T10:00:00+00:00",
-        passed=True,
-        verdict="reproduced bit for bit",
-        standard="bit for bit",
-        report="f" * 64,
+        AuditResult(
+            date="2026-11-27T10:00:00+00:00",
+            passed=True,
+            verdict="reproduced bit for bit",
+            standard="bit for bit",
+            report="f" * 64,
+        ),
     )
     aliases.roll_back(WHO, "recalls too many", str)
     signing.sign_decision(root, "rollback", first, WHO, "recalls too many", (2, 1))

@@ -212,8 +212,8 @@ def test_a_remote_that_cannot_be_used_from_here_is_no_verdict(builder: Path) -> 
         with pytest.raises(UserError) as told:
             _check_cache(subject, quick=True, say=print)
     assert str(told.value) == (
-        f"version 1 cannot be audited in this clone: DVC's cache lacks some of its files, and DVC's "
-        f"remote team {UNUSABLE}; once that is mended, run this again"
+        f"version 1 cannot be audited in this clone: DVC's cache lacks some of its files, and "
+        f"DVC's remote team {UNUSABLE}; once that is mended, run this again"
     )
 
 
