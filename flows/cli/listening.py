@@ -11,7 +11,7 @@ import typer
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import check_writable, one_sentence, say
-from flows.cli.predicting import Report
+from flows.cli.predicting import ReportKind
 from flows.tracking import preflight
 from mammo.base.errors import UserError
 
@@ -40,8 +40,8 @@ def listen(
     ] = 60.0,
     disk: Annotated[str, typer.Option(help="The most that may lie in SPOOL.")] = "20G",
     report: Annotated[
-        Report, typer.Option("--sr", help="cad: Mammography CAD SR; 1500: what viewers show.")
-    ] = Report.cad,
+        ReportKind, typer.Option("--sr", help="cad: Mammography CAD SR; 1500: what viewers show.")
+    ] = ReportKind.cad,
     identified: Annotated[
         bool, typer.Option("--identified", help="UIDs in the journal, not hashes of them.")
     ] = False,

@@ -43,7 +43,7 @@ class Format(StrEnum):
     csv = "csv"
 
 
-class Report(StrEnum):
+class ReportKind(StrEnum):
     """The report that `--dicom` writes: a Mammography CAD SR, or what most viewers show."""
 
     cad = "cad"
@@ -64,8 +64,8 @@ def predict(
         Path | None, typer.Option(help="A folder for a DICOM SR an exam, and pictures for viewers.")
     ] = None,
     report: Annotated[
-        Report, typer.Option("--sr", help="cad: Mammography CAD SR; 1500: what viewers show.")
-    ] = Report.cad,
+        ReportKind, typer.Option("--sr", help="cad: Mammography CAD SR; 1500: what viewers show.")
+    ] = ReportKind.cad,
     form: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.table,
     identified: Annotated[
         bool, typer.Option("--identified", help="With the ids of the headers, not hashes of them.")
@@ -182,7 +182,7 @@ def _say_left_out(unreported: Sequence[str], unread: Sequence[Any], left_out: in
 
 
 def _report(
-    exams: Sequence[Any], unread: Sequence[Any], loaded: Any, folder: Path, report: Report
+    exams: Sequence[Any], unread: Sequence[Any], loaded: Any, folder: Path, report: ReportKind
 ) -> Iterator[str]:
     """Write the results of each exam as DICOM files; yield why one of them has none."""
     from mammo.dicom_results.source import group_unread

@@ -66,7 +66,7 @@ def gc(
         if remote:
             preflight.check_remote(root)
         require_prefect()
-    from flows.pruning.policy import Policy
+    from flows.pruning.policy import PruningPolicy
     from flows.pruning.prune import exclude_others, find_waste
     from flows.pruning.prune import remove as remove_all
 
@@ -74,7 +74,7 @@ def gc(
         with one_sentence(status=2):
             stack.enter_context(exclude_others(root))
         with one_sentence():
-            found = find_waste(root, Policy(days, remote))
+            found = find_waste(root, PruningPolicy(days, remote))
             _show_waste(found)
             if yes:
                 remove_all(found, say)

@@ -59,7 +59,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScoreWithInterval:
     """A score with its interval, which may be missing."""
 
     value: float
@@ -72,7 +72,7 @@ class Group:
     """The auROC in a group of test women."""
 
     name: str  # such as "age 50 to 59: 20 breasts, 5 positive"
-    auroc: Estimate
+    auroc: ScoreWithInterval
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Changes:
+class Differences:
     """What differs from the version before."""
 
     version: int  # the one before
@@ -169,19 +169,23 @@ class Facts:
     packages: tuple[Package, ...]
     weights: tuple[tuple[str, str], ...]  # files of the networks, SHA-256
     plan: ChangePlan
-    changes: Changes | None
+    changes: Differences | None
     earlier: tuple[EarlierVersion, ...]
     passages: Mapping[str, str]
     sources: Mapping[str, Source]
     missing: tuple[str, ...]  # a phrase for each record that is not there
 
-    def score(self, name: str, part: str = "test", kind: str = "breast") -> Estimate | None:
+    def score(
+        self, name: str, part: str = "test", kind: str = "breast"
+    ) -> ScoreWithInterval | None:
         """A score of evaluate, such as `auroc`; None if it is not recorded."""
         begin = f"evaluate/{part}.{kind}.{name}"
         value = self.numbers.get(f"{begin}.value")
         if value is None:
             return None
-        return Estimate(value, self.numbers.get(f"{begin}.low"), self.numbers.get(f"{begin}.high"))
+        return ScoreWithInterval(
+            value, self.numbers.get(f"{begin}.low"), self.numbers.get(f"{begin}.high")
+        )
 
     def setting(self, name: str) -> Any:
         """A setting by its dotted name; None if there is none."""
@@ -402,7 +406,7 @@ def _read_groups(
     return [
         Group(
             one["slice"],
-            Estimate(
+            ScoreWithInterval(
                 float(one["value"]),
                 float(one["confidenceInterval"]["lowerBound"]),
                 float(one["confidenceInterval"]["upperBound"]),
@@ -513,7 +517,7 @@ def _read_lines(run: str, number: int, notes: _Notes) -> list[tuple[int, str, st
 
 def _compare_with_earlier(
     snapshot: Snapshot | None, versions: Sequence[ModelVersion], number: int
-) -> Changes | None:
+) -> Differences | None:
     """What differs from the last version before that has a snapshot."""
     for one in versions:
         if int(one.version) == number or snapshot is None:
@@ -527,14 +531,14 @@ def _compare_with_earlier(
     return None
 
 
-def _compare(version: int, then: Snapshot, now: Snapshot) -> Changes:
+def _compare(version: int, then: Snapshot, now: Snapshot) -> Differences:
     before, after = (
         flatten(yaml.safe_load(one.files.get(PARAMS_FILE, "")) or {}) for one in (then, now)
     )
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     data = [read_data_out(one)[1] if DATA_FILE in one.files else "" for one in (then, now)]
     code = [_hash_code(one) for one in (then, now)]
-    return Changes(
+    return Differences(
         version=version,
         settings=tuple(
             (name, str(before.get(name, "not there")), str(after.get(name, "not there")))

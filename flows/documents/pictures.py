@@ -36,7 +36,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Drawings:
     """SVG by name, and the outs that they were drawn from."""
 
     drawings: Mapping[str, str]
@@ -45,7 +45,7 @@ class Pictures:
 
 def draw_pictures(
     stages: Sequence[LockedStage], cache: Cache, numbers: Mapping[str, float]
-) -> tuple[Pictures, tuple[Bin, ...]]:
+) -> tuple[Drawings, tuple[Bin, ...]]:
     """ROC, precision and recall, and calibration, as far as the cache has what they are drawn from.
 
     Args:
@@ -74,7 +74,7 @@ def draw_pictures(
         bins = sort_into_bins(breasts)
         drawings["calibration"] = _draw_calibration(breasts, bins)
     sources = {name: (TABLES[name], outs[TABLES[name]]) for name in drawings}
-    return Pictures(drawings, sources), bins
+    return Drawings(drawings, sources), bins
 
 
 def _draw_roc(table: pd.DataFrame, sensitivity: float, specificity: float) -> str:

@@ -20,7 +20,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
-from flows.documents.facts import Estimate, Facts, Source
+from flows.documents.facts import Facts, ScoreWithInterval, Source
 from flows.documents.passages import ASKED
 from flows.processes.words import in_one_line
 from flows.tracking.runs import flatten
@@ -199,7 +199,7 @@ def format_number(value: float | None, sign: str = "") -> str:
     return _NONE if value is None else f"{value:{sign}.3f}"
 
 
-def format_estimate(found: Estimate | None) -> str:
+def format_estimate(found: ScoreWithInterval | None) -> str:
     """A score with its interval."""
     if found is None:
         return "not recorded"

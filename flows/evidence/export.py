@@ -15,7 +15,14 @@ from flows.evidence import verify
 from flows.evidence.bom import BOM, read_locked_packages_of
 from flows.evidence.keys import PUBLIC
 from flows.evidence.ledger import name_file, read_head, read_ledger
-from flows.evidence.verify import LEDGER, MANIFEST, PAPERS, SNAPSHOT, Report, hash_folder
+from flows.evidence.verify import (
+    LEDGER,
+    MANIFEST,
+    PAPERS,
+    SNAPSHOT,
+    VerificationReport,
+    hash_folder,
+)
 from flows.processes.checked import require_empty
 from flows.tracking.names import MODEL
 from flows.tracking.registry import (
@@ -48,7 +55,9 @@ def export(
         _write_parts(root, version, new, documents or {})
 
 
-def verify_version(root: Path, version: ModelVersion, trusted: Collection[str]) -> Report:
+def verify_version(
+    root: Path, version: ModelVersion, trusted: Collection[str]
+) -> VerificationReport:
     """Verify the evidence of a version, as its export would be.
 
     Args:

@@ -107,7 +107,7 @@ class Line:
 
 
 @dataclass
-class Report:
+class VerificationReport:
     """What a verification found: contradictions, what a reader should know, and whose lines."""
 
     version: int
@@ -539,7 +539,9 @@ def note_unsigned_moves(ledger: Iterable[Line]) -> Iterator[str]:
         before = line
 
 
-def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[str] = ()) -> Report:
+def verify(
+    folder: Path, keys_folder: Path | None = None, trusted: Collection[str] = ()
+) -> VerificationReport:
     """Verify an export.
 
     Args:
@@ -549,12 +551,12 @@ def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[st
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        report = Report(int(manifest["version"]))
+        report = VerificationReport(int(manifest["version"]))
         files = dict(manifest["files"])
         head = manifest["head"]
         last = (int(head["line"]), str(head["digest"])) if head is not None else None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return Report(0, [f"{MANIFEST} of the export cannot be read ({error!r})"])
+        return VerificationReport(0, [f"{MANIFEST} of the export cannot be read ({error!r})"])
     try:
         report.wrong += _compare_files(folder, files)
     except ValueError as error:
@@ -591,7 +593,7 @@ def verify(folder: Path, keys_folder: Path | None = None, trusted: Collection[st
     return report
 
 
-def _verify_documents(report: Report, own: Sequence[Line], folder: Path) -> None:
+def _verify_documents(report: VerificationReport, own: Sequence[Line], folder: Path) -> None:
     """Add to a report what is wrong with the documents of the version."""
     written = [line for line in own if line.kind == DOCUMENTS]
     try:
@@ -606,7 +608,7 @@ def _verify_documents(report: Report, own: Sequence[Line], folder: Path) -> None
 
 
 def verify_ledger(
-    report: Report,
+    report: VerificationReport,
     ledger: Sequence[Line],
     keys: Mapping[str, PublicKey],
     trusted: Collection[str],

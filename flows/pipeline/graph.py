@@ -56,7 +56,7 @@ Fate = Literal["ran", "cached", "unchanged"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """How a stage was brought up to date: it ran, was restored from the cache, or was unchanged."""
 
     stage: str

@@ -41,7 +41,7 @@ from flows.tracking.registry import CHALLENGER, CHAMPION
 from mammo.assurance.plan import PLAN_FILE, Plan, load_plan
 from mammo.base.errors import UserError
 
-Outcome = Literal[
+GateOutcome = Literal[
     "promoted",
     "waits for approval",
     "refused",
@@ -50,7 +50,7 @@ Outcome = Literal[
     "not judged",
 ]
 
-_OUTCOMES: dict[Word, Outcome] = {
+_OUTCOMES: dict[Word, GateOutcome] = {
     "promote": "promoted",
     "refuse": "refused",
     "outside the plan": "outside the plan",
@@ -65,7 +65,7 @@ class Promotion:
 
     version: int
     champion: int | None  # before; None if there was none
-    outcome: Outcome
+    outcome: GateOutcome
     verdict: Verdict | None  # None if there was no champion to compare with
     sentence: str
 
@@ -316,7 +316,7 @@ def _announce(
     root: Path,
     version: ModelVersion,
     champion: int | None,
-    outcome: Outcome,
+    outcome: GateOutcome,
     verdict: Verdict | None,
     sentence: str,
 ) -> Promotion:

@@ -26,7 +26,6 @@ from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
 
 if TYPE_CHECKING:
-    from flows.promotion.rescoring import Comparison
     from mammo.assurance.promotion_rule import Decision, Reason
 
 Word = Literal["promote", "refuse", "outside the plan", "no look left", "cannot be judged"]
@@ -100,7 +99,7 @@ def _compare_and_decide(
     plan: Plan,
     look: Look,
     say: Say,
-) -> tuple["Comparison", "Decision"]:
+) -> tuple["ComparedModels", "Decision"]:
     """Score the models on the same test women, and apply the plan's conditions.
 
     Returns:

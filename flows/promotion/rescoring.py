@@ -48,7 +48,7 @@ Count = Literal["lowest", "leave_out"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedModels:
     """Two models on the same women."""
 
     # patient_id, laterality, target, the groups, champion, challenger: a row a test breast
@@ -75,7 +75,7 @@ def compare(
     groups: Sequence[str],
     count: Count,
     say: Say,
-) -> Comparison:
+) -> ComparedModels:
     """The test breasts with both models' probabilities.
 
     Args:
@@ -111,7 +111,7 @@ def compare(
     columns = [_group_read(images.assign(probability=x), now) for x in counted.values()]
     breasts = columns[0].rename(columns={"probability": "champion"})
     breasts["challenger"] = columns[1]["probability"]
-    return Comparison(
+    return ComparedModels(
         add_groups(breasts, images, groups),
         len(images),
         int(scores.isna().sum()),

@@ -10,7 +10,7 @@ from prefect import State, flow, get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.notify import notify_failure
-from flows.pruning.policy import Policy
+from flows.pruning.policy import PruningPolicy
 from flows.pruning.prune import exclude_others, find_waste, remove
 from flows.tracking import registry
 
@@ -35,7 +35,7 @@ def gc(days: float = 30.0, remote: bool = False) -> State[Any]:
     root, logger = Path.cwd(), get_run_logger()
     try:
         with exclude_others(root):
-            found = find_waste(root, Policy(days, remote))
+            found = find_waste(root, PruningPolicy(days, remote))
             for note in found.notes:
                 logger.warning(note)
             remove(found, logger.info)

@@ -36,7 +36,7 @@ _NOT_OURS = {".git", ".dvc", ".venv"}
 
 
 @dataclass(frozen=True)
-class _Object:
+class _StoredObject:
     """An object as its store has it."""
 
     md5: str
@@ -112,13 +112,13 @@ def _list_files(odb: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from files.find(folder, detail=True).items()
 
 
-def _list_objects(odb: Any) -> Iterator[_Object]:
+def _list_objects(odb: Any) -> Iterator[_StoredObject]:
     for path, info in _list_files(odb, odb.path):
         try:
             md5 = odb.path_to_oid(path)
         except ValueError:
             continue  # not DVC's file
-        yield _Object(md5, path, int(info["size"] or 0), _find_change_time(info))
+        yield _StoredObject(md5, path, int(info["size"] or 0), _find_change_time(info))
 
 
 def _find_change_time(info: dict[str, Any]) -> float:

@@ -12,7 +12,7 @@ DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
-class Policy:
+class PruningPolicy:
     """What may be removed; what is needed stays, however old it is."""
 
     days: float = 30.0

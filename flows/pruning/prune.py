@@ -25,7 +25,7 @@ from flows.processes.prefect_home import DATABASE, LOGS
 from flows.processes.run_git import git
 from flows.processes.words import Say
 from flows.pruning.objects import find_superseded_objects
-from flows.pruning.policy import Policy, Survey, Waste
+from flows.pruning.policy import PruningPolicy, Survey, Waste
 from flows.pruning.records import find_old_flow_runs, find_unregistered_runs
 from flows.snapshots.snapshot import lock_snapshots, make_snapshots_folder
 from flows.tracking.addresses import PATIENCE, locate_registry
@@ -54,7 +54,7 @@ def exclude_others(root: Path) -> Iterator[None]:
         yield
 
 
-def find_waste(root: Path, policy: Policy) -> Survey:
+def find_waste(root: Path, policy: PruningPolicy) -> Survey:
     """Find what is no longer needed; nothing changes.
 
     Args:

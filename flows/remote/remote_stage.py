@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.pipeline.graph import Fate, Outcome, Stage, repro, require_pools
+from flows.pipeline.graph import Fate, Stage, StageOutcome, repro, require_pools
 from flows.pipeline.lock_and_cache import LockEntry
 from flows.pipeline.locked_repo import open_locked
 from flows.pipeline.transfer import is_at_hand, pull_result, push_deps, require_remote
@@ -65,7 +65,7 @@ def check_workers(pools: Sequence[str]) -> None:
                 ) from None
 
 
-def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outcome:
+def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> StageOutcome:
     """Bring one stage up to date through a worker of its pool; its dependencies must be.
 
     A stage that is up to date, or whose outs are in the cache, is not sent to a worker.
@@ -76,7 +76,7 @@ def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outc
     """
     try:
         if is_at_hand(root, stage.name):
-            return Outcome(stage.name, repro(stage, root, {}, on_line))
+            return StageOutcome(stage.name, repro(stage, root, {}, on_line))
         push_deps(root, stage.name)
         with open_locked(root):
             snapshot = capture(root)  # while no other stage writes to dvc.lock
@@ -90,7 +90,7 @@ def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Outc
         pull_result(root, stage.name, done.entry)
     except UserError as error:
         raise CommandError(str(error)) from error
-    return Outcome(stage.name, done.fate, done.arithmetic)
+    return StageOutcome(stage.name, done.fate, done.arithmetic)
 
 
 def _read_done(pool: str, said: str) -> StageResult:

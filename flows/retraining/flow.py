@@ -26,8 +26,8 @@ from flows.notify import notify, notify_failure
 from flows.pipeline.ensure_data import ensure_data
 from flows.pipeline.first_weights import ensure_weights
 from flows.pipeline.graph import (
-    Outcome,
     Stage,
+    StageOutcome,
     is_only_missing,
     read_pipeline,
     read_status,
@@ -63,7 +63,7 @@ from mammo.base.settings import load_params
 class Summary:
     """What a retrain did."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[StageOutcome, ...]
     metrics: Mapping[str, Any]  # of every stage that declares metrics, by the stage's name
     version: int
     alias: str | None  # None if nothing was registered

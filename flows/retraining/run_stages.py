@@ -12,7 +12,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from flows.pipeline.graph import Outcome, Stage, repro, skip_hints
+from flows.pipeline.graph import Stage, StageOutcome, repro, skip_hints
 from flows.pipeline.known_outs import PREDICTIONS_OUT
 from flows.processes.follow import CommandError, stop_all
 from flows.promotion import budget
@@ -36,7 +36,7 @@ def bring_up_to_date(
     parent: str,
     elsewhere: bool = False,
     looks: Looks | None = None,
-) -> Outcome:
+) -> StageOutcome:
     """Bring one stage up to date and log to MLflow what dvc.yaml declares for it.
 
     Args:
@@ -59,7 +59,7 @@ def bring_up_to_date(
         if elsewhere:
             outcome = run_in_pool(stage, root, run, say)
         else:
-            outcome = Outcome(stage.name, repro(stage, root, {"MLFLOW_RUN_ID": run}, say))
+            outcome = StageOutcome(stage.name, repro(stage, root, {"MLFLOW_RUN_ID": run}, say))
         runs.log_stage(root, stage, outcome, run, parent)
     return outcome
 
@@ -71,7 +71,7 @@ def run_pipeline(
     parent: str,
     pools: Sequence[str] = (),
     looks: Looks | None = None,
-) -> list[Outcome]:
+) -> list[StageOutcome]:
     """Run every stage as a Prefect task; stages that do not wait for each other run side by side.
 
     Args:
@@ -87,7 +87,7 @@ def run_pipeline(
             Or if no look is left at the test women.
         CommandError: the same, if a stage was killed or the disk was full.
     """
-    futures: dict[str, PrefectFuture[Outcome]] = {}
+    futures: dict[str, PrefectFuture[StageOutcome]] = {}
     try:
         for stage in stages:
             configured = bring_up_to_date.with_options(
@@ -116,7 +116,7 @@ def run_pipeline(
     return _collect_outcomes(list(futures.values()))
 
 
-def _collect_outcomes(futures: Sequence[PrefectFuture[Outcome]]) -> list[Outcome]:
+def _collect_outcomes(futures: Sequence[PrefectFuture[StageOutcome]]) -> list[StageOutcome]:
     """What became of each stage.
 
     Raises:

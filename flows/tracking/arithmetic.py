@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flows.pipeline.graph import Outcome
+from flows.pipeline.graph import StageOutcome
 from flows.pipeline.lock_and_cache import LockedStage, read_lock
 from flows.processes.follow import CommandError, follow
 from flows.processes.words import Say
@@ -56,7 +56,7 @@ def try_to_measure(folder: Path, say: Say) -> dict[str, str]:
 
 
 def describe_origin(
-    root: Path, snapshot: Snapshot, outcomes: Sequence[Outcome], say: Say
+    root: Path, snapshot: Snapshot, outcomes: Sequence[StageOutcome], say: Say
 ) -> Environment:
     """This machine, and the arithmetic that made the outs of stages that did not run on it.
 

@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from flows.pipeline.graph import Outcome, Stage
+from flows.pipeline.graph import Stage, StageOutcome
 from flows.snapshots.environment import Environment
 from flows.snapshots.snapshot import PARAMS_FILE, Snapshot
 from flows.tracking.registry import (
@@ -120,7 +120,7 @@ def end_run(run: str, succeeded: bool) -> None:
     MlflowClient().set_terminated(run, "FINISHED" if succeeded else "FAILED")
 
 
-def log_stage(root: Path, stage: Stage, outcome: Outcome, run: str, parent: str) -> None:
+def log_stage(root: Path, stage: Stage, outcome: StageOutcome, run: str, parent: str) -> None:
     """Log a finished stage's params, metrics and plots to its run, and the metrics to the parent's.
 
     A metric's name begins with the stage's: live curves of the same name stay curves.

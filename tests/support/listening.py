@@ -79,7 +79,7 @@ READER = Reader(examine, MODEL, OperatingPoint(0.0, 2.0), "max")  # every view i
 
 
 @dataclass
-class Receiver:
+class ReceivingNode:
     """A node that takes results: each object's bytes, as often as it came."""
 
     port: int = 0
@@ -96,9 +96,9 @@ class Receiver:
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
+def receiving(port: int = 0) -> Iterator[ReceivingNode]:
     """A receiver at work."""
-    receiver = Receiver()
+    receiver = ReceivingNode()
 
     def take(event: evt.Event) -> int:
         dataset = event.dataset

@@ -124,9 +124,17 @@ def store(root: Path) -> MlflowClient:
         forget_experiment()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    # Kept by a run's id alone, which a copy of a project has as well.
-    _artifact_repos_cache.clear()
+    forget_artifacts()
     return MlflowClient()
+
+
+def forget_artifacts() -> None:
+    """Let MLflow look up anew where the artifacts of runs are.
+
+    It keeps that by a run's id alone, which a copy of a project has as well; and it has no function
+    that clears what it keeps.
+    """
+    _artifact_repos_cache.clear()
 
 
 def forget_experiment() -> None:

@@ -20,7 +20,14 @@ from securesystemslib.signer import CryptoSigner
 from flows.evidence.keys import Owner
 from flows.evidence.ledger import seal
 from flows.evidence.statements import describe_plan, hash_plan
-from flows.evidence.verify import POSITION, PublicKey, Report, read_key, read_line, verify
+from flows.evidence.verify import (
+    POSITION,
+    PublicKey,
+    VerificationReport,
+    read_key,
+    read_line,
+    verify,
+)
 from tests.support.judged import plan
 from tests.support.signed_project import payload_of, renew_manifest, rewrite, with_payload
 from tests.support.tampering import flip_a_byte
@@ -54,7 +61,7 @@ def owner(signed: Path, name: str) -> Owner:
     return Owner(read_key(signed / "project" / "keys" / f"{name}.json"), CryptoSigner(key))
 
 
-def in_both(export: Path, change: Callable[[list[str]], list[str]]) -> Report:
+def in_both(export: Path, change: Callable[[list[str]], list[str]]) -> VerificationReport:
     """Change the ledger and the version's own file alike, and verify with a manifest that fits."""
     for name in (LEDGER, OWN):
         rewrite(export / name, change)
@@ -62,7 +69,7 @@ def in_both(export: Path, change: Callable[[list[str]], list[str]]) -> Report:
     return verify(export)
 
 
-def assert_says(report: Report, *sentences: str) -> None:
+def assert_says(report: VerificationReport, *sentences: str) -> None:
     assert report.status == 1
     for sentence in sentences:
         assert any(sentence in said for said in report.wrong), report.wrong
@@ -235,7 +242,7 @@ def test_what_a_key_signed_before_it_was_withdrawn_counts(copy: Path) -> None:
     assert verify(copy).status == 0
 
 
-def append(export: Path, signed: Path, who: str, kind: str, **changes: Any) -> Report:
+def append(export: Path, signed: Path, who: str, kind: str, **changes: Any) -> VerificationReport:
     """Add a line that a holder of a key made, with a position of their own."""
     last = read_line((export / LEDGER).read_text().splitlines()[-1])
     position = {**last.predicate[POSITION], "line": last.number + 1, "previous": last.digest}

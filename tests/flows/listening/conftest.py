@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mammo.datasets.phantom.draw import write_phantoms
-from tests.support.listening import ForkServer, Receiver, receiving
+from tests.support.listening import ForkServer, ReceivingNode, receiving
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,6 @@ def fork_server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[ReceivingNode]:
     with receiving() as receiver:
         yield receiver

@@ -27,7 +27,7 @@ from mammo.serving.identity import read_identity
 from mammo.serving.intake import Refusal
 from tests.flows.listening.test_killed import references
 from tests.support.findings import spoil
-from tests.support.listening import MODEL, READER, Receiver, examine, journal_of
+from tests.support.listening import MODEL, READER, ReceivingNode, examine, journal_of
 from tests.support.markers import needles
 from tests.support.toys import free_port
 
@@ -58,7 +58,7 @@ class Node:
 
 
 @pytest.fixture
-def node(receiver: Receiver, tmp_path: Path) -> Iterator[Node]:
+def node(receiver: ReceivingNode, tmp_path: Path) -> Iterator[Node]:
     with open_spool(tmp_path / "spool", 2**30) as spool:
         yield Node(spool, receiver.address)
 
@@ -68,7 +68,7 @@ def uids(files: Sequence[Path]) -> set[str]:
 
 
 def test_a_study_is_answered_in_its_own_study_and_its_images_go(
-    node: Node, receiver: Receiver, women: list[list[Path]]
+    node: Node, receiver: ReceivingNode, women: list[list[Path]]
 ) -> None:
     node.take(*women[0], *women[1])
     node.look()
@@ -108,7 +108,7 @@ def test_a_study_is_complete_when_it_was_quiet_for_so_long(
 
 @pytest.mark.parametrize("kind", ["cad", "1500"])
 def test_a_late_image_makes_a_second_report_on_all_images_that_names_the_first(
-    receiver: Receiver, women: list[list[Path]], tmp_path: Path, kind: Kind
+    receiver: ReceivingNode, women: list[list[Path]], tmp_path: Path, kind: Kind
 ) -> None:
     with open_spool(tmp_path / "spool", 2**30) as spool:
         node = Node(spool, receiver.address, kind=kind)
@@ -132,7 +132,7 @@ def test_a_late_image_makes_a_second_report_on_all_images_that_names_the_first(
 
 
 def test_a_report_that_waits_goes_before_the_study_is_looked_at_again(
-    node: Node, receiver: Receiver, women: list[list[Path]]
+    node: Node, receiver: ReceivingNode, women: list[list[Path]]
 ) -> None:
     node.take(*women[0][:3])
     node.look()
@@ -146,7 +146,7 @@ def test_a_report_that_waits_goes_before_the_study_is_looked_at_again(
 
 
 def test_another_model_reports_on_what_it_has_seen_and_names_no_predecessor(
-    node: Node, receiver: Receiver, women: list[list[Path]]
+    node: Node, receiver: ReceivingNode, women: list[list[Path]]
 ) -> None:
     node.take(*women[0][:3])
     node.look()
@@ -193,7 +193,7 @@ def spoiled(file: Path, folder: Path) -> Path:
 
 
 def test_an_image_that_cannot_be_read_costs_itself_and_the_report_says_so(
-    careful: Node, receiver: Receiver, women: list[list[Path]], tmp_path: Path
+    careful: Node, receiver: ReceivingNode, women: list[list[Path]], tmp_path: Path
 ) -> None:
     broken = spoiled(women[0][0], tmp_path)
     for files in ([broken, *women[0][1:]], [broken], women[0]):
@@ -219,7 +219,7 @@ def test_an_image_that_cannot_be_read_costs_itself_and_the_report_says_so(
 
 
 def test_a_late_image_that_cannot_be_read_is_told_in_a_second_report(
-    careful: Node, receiver: Receiver, women: list[list[Path]], tmp_path: Path
+    careful: Node, receiver: ReceivingNode, women: list[list[Path]], tmp_path: Path
 ) -> None:
     for files in (women[0][1:], [spoiled(women[0][0], tmp_path)]):
         careful.take(*files)
@@ -233,7 +233,7 @@ def test_a_late_image_that_cannot_be_read_is_told_in_a_second_report(
 
 
 def test_a_study_of_which_nothing_can_be_read_is_answered_by_a_report_that_says_so(
-    careful: Node, receiver: Receiver, women: list[list[Path]], tmp_path: Path
+    careful: Node, receiver: ReceivingNode, women: list[list[Path]], tmp_path: Path
 ) -> None:
     careful.take(*(spoiled(file, tmp_path) for file in women[0]))
     careful.look()
@@ -246,7 +246,7 @@ def test_a_study_of_which_nothing_can_be_read_is_answered_by_a_report_that_says_
 
 
 def test_a_full_disk_keeps_a_study_where_it_is(
-    node: Node, women: list[list[Path]], receiver: Receiver
+    node: Node, women: list[list[Path]], receiver: ReceivingNode
 ) -> None:
     def run_out(files: Sequence[Path]) -> Iterator[ImageFinding]:
         raise OSError(28, "No space left on device")
@@ -265,7 +265,7 @@ def test_a_full_disk_keeps_a_study_where_it_is(
 
 
 def test_a_study_at_which_the_program_fails_is_put_aside_and_stops_no_other(
-    node: Node, receiver: Receiver, women: list[list[Path]]
+    node: Node, receiver: ReceivingNode, women: list[list[Path]]
 ) -> None:
     def fail_at_one(files: Sequence[Path]) -> Iterator[ImageFinding]:
         if files[0].stem in uids(women[0]):
@@ -284,7 +284,7 @@ def test_a_study_at_which_the_program_fails_is_put_aside_and_stops_no_other(
 
 
 def test_what_the_receiver_does_not_take_is_sent_again_after_growing_pauses(
-    node: Node, receiver: Receiver, women: list[list[Path]], tmp_path: Path
+    node: Node, receiver: ReceivingNode, women: list[list[Path]], tmp_path: Path
 ) -> None:
     node.take(*women[0])
     node.look()
@@ -329,7 +329,7 @@ def test_pauses_double_up_to_an_hour_and_end() -> None:
 
 
 def test_the_journal_names_nobody_and_no_uid(
-    node: Node, receiver: Receiver, women: list[list[Path]]
+    node: Node, receiver: ReceivingNode, women: list[list[Path]]
 ) -> None:
     node.take(*women[0])
     node.look()

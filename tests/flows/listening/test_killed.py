@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.listening import (
     ForkServer,
-    Receiver,
+    ReceivingNode,
     answers,
     is_stored,
     store,
@@ -30,7 +30,7 @@ def references(report: pydicom.Dataset) -> set[str]:
     }
 
 
-def check_answered_once(receiver: Receiver, spool: Path, files: list[Path]) -> None:
+def check_answered_once(receiver: ReceivingNode, spool: Path, files: list[Path]) -> None:
     """The last report has each image, an earlier one is its predecessor, what came twice is one."""
     reports = receiver.reports()
     instances = {str(pydicom.dcmread(f, stop_before_pixels=True).SOPInstanceUID) for f in files}
@@ -51,7 +51,11 @@ def check_answered_once(receiver: Receiver, spool: Path, files: list[Path]) -> N
 
 @pytest.mark.parametrize("first", range(1, EVERY + 1))
 def test_a_kill_before_any_change_of_the_disk_loses_nothing(
-    fork_server: ForkServer, women: list[list[Path]], receiver: Receiver, tmp_path: Path, first: int
+    fork_server: ForkServer,
+    women: list[list[Path]],
+    receiver: ReceivingNode,
+    tmp_path: Path,
+    first: int,
 ) -> None:
     """The sender sends again what was not acknowledged, as senders do."""
     files, kill = women[0][:1], first
@@ -74,7 +78,11 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(
 
 @pytest.mark.parametrize("step", ["received", "complete", "predicted", "sent"])
 def test_a_node_that_is_killed_at_a_step_goes_on_from_there(
-    fork_server: ForkServer, women: list[list[Path]], receiver: Receiver, tmp_path: Path, step: str
+    fork_server: ForkServer,
+    women: list[list[Path]],
+    receiver: ReceivingNode,
+    tmp_path: Path,
+    step: str,
 ) -> None:
     port, spool = free_port(), tmp_path / "spool"
     files = women[0][:2]

@@ -30,7 +30,7 @@ from flows.cli.app import app
 from flows.pipeline.lock_and_cache import open_cache, read_data_out, read_lock
 from flows.processes.folder_lock import only_one
 from flows.processes.run_git import git, has_commit
-from flows.pruning.policy import Policy, Survey
+from flows.pruning.policy import PruningPolicy, Survey
 from flows.pruning.prune import LONG_LOG, exclude_others, find_waste, remove
 from flows.pruning.records import _delete, _find_old
 from flows.publishing.publish import fetch_objects
@@ -164,7 +164,7 @@ def there(top: Path) -> set[str]:
     return {path.parent.name + path.name for path in files if path.is_file()}
 
 
-def gc(root: Path, policy: Policy) -> Survey:
+def gc(root: Path, policy: PruningPolicy) -> Survey:
     with exclude_others(root):
         found = find_waste(root, policy)
         remove(found, print)
@@ -190,14 +190,14 @@ def test_what_nothing_names_goes_and_all_that_a_version_branch_or_folder_names_s
     kept = {md5 for name in GENERATIONS[1:] for md5 in named(old_original, root, name)}
     gone = named(old_original, root, "forgotten") - kept
     assert len(gone) == 3  # a file, a folder's list, and of its two files the one that changes
-    found = gc(root, Policy())
+    found = gc(root, PruningPolicy())
     assert counts(found) == {"superseded outs in DVC's cache": 3}
     assert there(tmp_path / "remote") == there(old_original / "remote")  # was not asked for
     assert there(root / ".dvc" / "cache") == there(old_original / "clone" / ".dvc" / "cache") - gone
-    found = gc(root, Policy(remote=True))
+    found = gc(root, PruningPolicy(remote=True))
     assert counts(found) == {"superseded outs on DVC's remote team": 3}
     assert there(tmp_path / "remote") == there(old_original / "remote") - gone
-    assert counts(gc(root, Policy(remote=True))) == {}
+    assert counts(gc(root, PruningPolicy(remote=True))) == {}
     # What a version needs, as an audit looks for it: in this cache, and from the remote.
     version = read_tag(root, TAG)
     outs = {path: md5 for stage in read_lock(version) for path, md5 in stage.outs.items()}
@@ -216,7 +216,7 @@ def test_an_entry_of_the_run_cache_goes_with_what_it_names(
     """Else DVC would take the newest entry of a key for whole, whatever it names."""
     tops = (root / ".dvc" / "cache" / "runs", tmp_path / "remote" / "runs")
     before = [[path for path in top.rglob("*") if path.is_file()] for top in tops]
-    gc(root, Policy(remote=True))
+    gc(root, PruningPolicy(remote=True))
     gone = named(old_original, root, "forgotten") - named(old_original, root, "current")
     for files in before:
         [entry] = [path for path in files if not path.exists()]
@@ -250,15 +250,15 @@ def test_without_yes_nothing_changes_and_the_table_says_what_would_go(
 def test_what_is_younger_than_the_policy_says_stays(old_original: Path, root: Path) -> None:
     for path in (root / ".dvc" / "cache").rglob("*"):
         os.utime(path)
-    assert counts(gc(root, Policy(days=1))) == {}
-    assert counts(gc(root, Policy(days=0))) == {"superseded outs in DVC's cache": 3}
+    assert counts(gc(root, PruningPolicy(days=1))) == {}
+    assert counts(gc(root, PruningPolicy(days=0))) == {"superseded outs in DVC's cache": 3}
 
 
 def test_a_version_without_its_tag_is_known_by_its_record_in_mlflow(
     old_original: Path, root: Path, tmp_path: Path
 ) -> None:
     git(root, "tag", "-d", TAG)
-    gc(root, Policy(remote=True))
+    gc(root, PruningPolicy(remote=True))
     assert named(old_original, root, "registered") <= there(root / ".dvc" / "cache")
     assert named(old_original, root, "registered") <= there(tmp_path / "remote")
 
@@ -279,12 +279,12 @@ def test_where_it_cannot_be_told_what_a_version_needs_no_object_goes(
             database.execute("UPDATE runs SET artifact_uri = 'file:///nowhere'")
             database.commit()
     before = there(root / ".dvc" / "cache")
-    found = gc(root, Policy())
+    found = gc(root, PruningPolicy())
     [note] = found.notes
     assert note.startswith("superseded outs in DVC's cache were left: what version 1 ")
     assert there(root / ".dvc" / "cache") == before
     if missing == "its list":  # the remote has it
-        assert gc(root, Policy(remote=True)).notes == []
+        assert gc(root, PruningPolicy(remote=True)).notes == []
         assert named(old_original, root, "registered") <= there(tmp_path / "remote")
 
 
@@ -294,7 +294,7 @@ def test_a_cache_that_other_clones_may_use_is_left_alone(
     (root / ".dvc" / "cache").rename(tmp_path / "shared")
     with (root / ".dvc" / "config").open("a") as file:
         file.write("[cache]\n    dir = ../../shared\n")
-    [note] = gc(root, Policy()).notes
+    [note] = gc(root, PruningPolicy()).notes
     assert note.endswith(f"other clones may use {tmp_path}/shared/files/md5, too")
     assert there(tmp_path / "shared") == there(old_original / "clone" / ".dvc" / "cache")
 
@@ -341,7 +341,7 @@ def test_runs_of_which_no_version_came_go_with_their_artifacts_and_rows(
             name="model", python_model=str(root / "model.py"), pip_requirements=[]
         )
     client.set_terminated(failed, "FAILED", end_time=int(OLD * 1000))
-    found = gc(root, Policy())
+    found = gc(root, PruningPolicy())
     assert counts(found)["MLflow's runs of which no version came"] == 3
     left = client.search_runs([experiment], run_view_type=ViewType.ALL)
     assert {run.info.run_id for run in left} == {*kept, at_work, begun, last}
@@ -373,7 +373,7 @@ def test_leavings_of_the_dead_and_what_was_not_used_for_long_go(root: Path, tmp_
     log.parent.mkdir(parents=True)
     log.write_bytes(b"x" * LONG_LOG + b"the end")
     with log.open("ab") as program:
-        found = gc(root, Policy())
+        found = gc(root, PruningPolicy())
         program.write(b", and on")
     assert len(counts(found)) == 5
     assert not left.exists()
@@ -397,10 +397,10 @@ def test_git_packs_its_objects_and_forgets_none(
 ) -> None:
     unnamed = git(root, "commit-tree", "HEAD^{tree}", "-m", "that no branch and no tag has")
     objects = git(root, "count-objects")
-    assert "objects that git has not packed" not in counts(gc(root, Policy()))
+    assert "objects that git has not packed" not in counts(gc(root, PruningPolicy()))
     assert git(root, "count-objects") == objects
     monkeypatch.setattr("flows.pruning.prune.MANY", 1)
-    assert counts(gc(root, Policy()))["objects that git has not packed"] > 1
+    assert counts(gc(root, PruningPolicy()))["objects that git has not packed"] > 1
     assert git(root, "count-objects").startswith("1 objects")
     assert has_commit(root, unnamed)
 
@@ -415,7 +415,7 @@ def test_free_space_of_sqlite_files_is_given_back(root: Path) -> None:
         database.execute("DROP TABLE filler")
         database.commit()
     assert path.stat().st_size == size
-    assert gc(root, Policy()).wastes[-1].count == 1
+    assert gc(root, PruningPolicy()).wastes[-1].count == 1
     assert path.stat().st_size < size - 4_000_000
     assert MlflowClient().get_model_version(MODEL, "1").run_id
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from flows.pipeline.graph import Outcome
+from flows.pipeline.graph import StageOutcome
 from flows.processes.follow import CommandError
 from flows.snapshots import environment
 from flows.snapshots.environment import Environment
@@ -44,7 +44,7 @@ def made_by(families: Mapping[str, str], **elsewhere: Mapping[str, str]) -> Envi
 
 
 def test_what_ran_at_a_worker_is_told_from_what_ran_here() -> None:
-    outcomes = [Outcome("cut", "ran"), Outcome("train", "ran", REMOTE)]
+    outcomes = [StageOutcome("cut", "ran"), StageOutcome("train", "ran", REMOTE)]
     found = describe_origin(Path(), snapshot(cut="1", train="2"), outcomes, print)
     assert found.arithmetic == LOCAL
     assert found.elsewhere == {"train": REMOTE}
@@ -59,7 +59,7 @@ def test_what_did_not_run_is_of_the_newest_version_with_the_same_outs(
         (snapshot(cut="0", train="2", score="9"), made_by(OLD, train=REMOTE)),
         (snapshot(cut="0", train="2", score="3"), made_by(OLD)),
     )
-    outcomes = [Outcome(name, "cached") for name in ("cut", "train", "score")]
+    outcomes = [StageOutcome(name, "cached") for name in ("cut", "train", "score")]
     found = describe_origin(Path(), snapshot(cut="1", train="2", score="3"), outcomes, print)
     assert found.elsewhere == {"train": REMOTE, "score": OLD}  # and cut is of a machine like this
 
@@ -69,14 +69,18 @@ def test_of_outs_from_a_cache_nothing_is_known_without_a_record(
     monkeypatch: pytest.MonkeyPatch, older: list[tuple[Snapshot, Environment | None]]
 ) -> None:
     versions(monkeypatch, *older)
-    found = describe_origin(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
+    found = describe_origin(
+        Path(), snapshot(train="2"), [StageOutcome("train", "unchanged")], print
+    )
     assert found.elsewhere == {"train": {}}
 
 
 def test_damaged_records_of_a_version_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = Snapshot("", {"dvc.lock": "stages: []"})
     versions(monkeypatch, (damaged, made_by(OLD)), (snapshot(train="2"), made_by(REMOTE)))
-    found = describe_origin(Path(), snapshot(train="2"), [Outcome("train", "unchanged")], print)
+    found = describe_origin(
+        Path(), snapshot(train="2"), [StageOutcome("train", "unchanged")], print
+    )
     assert found.elsewhere == {"train": REMOTE}
 
 
@@ -88,7 +92,8 @@ def test_a_measurement_that_fails_costs_no_training(
 
     monkeypatch.setattr(arithmetic, "measure", fails)
     assert (
-        describe_origin(Path(), snapshot(cut="1"), [Outcome("cut", "ran")], print).arithmetic == {}
+        describe_origin(Path(), snapshot(cut="1"), [StageOutcome("cut", "ran")], print).arithmetic
+        == {}
     )
     assert "is not recorded: no GPU answers" in capsys.readouterr().out
 

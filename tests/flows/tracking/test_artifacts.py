@@ -31,7 +31,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact import artifact_repository_registry
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from flows.audit.audit import audit
 from flows.audit.history import keep
@@ -48,6 +47,7 @@ from mammo.base.settings import load_params
 from mammoflow_artifacts import artifact_repository, sqlite_file
 from tests.imports import ROOT, imports_of
 from tests.support.contents import contents
+from tests.support.small_project import forget_artifacts
 from tests.support.toys import environment, free_port
 
 MODEL = """
@@ -135,7 +135,7 @@ def at_work_in(folder: Path, uri: str | None = None) -> Iterator[None]:
         patch.chdir(folder)
         mlflow.set_tracking_uri(uri or f"sqlite:///{folder}/mlruns/mlflow.db")
         mlflow.set_registry_uri(mlflow.get_tracking_uri())
-        _artifact_repos_cache.clear()  # kept by a run's id alone, which a copy has as well
+        forget_artifacts()
         yield
 
 
