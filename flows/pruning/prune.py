@@ -6,7 +6,7 @@
 
 Three things are never removed: what the audit of a registered version needs, what the working tree
 or a commit with a name in git refers to, and what another process works with. The rest is removed
-when it is old enough: `flows.pruning.policy.Policy`.
+when it is old enough: `flows.pruning.policy.PruningPolicy`.
 """
 
 import os
