@@ -26,6 +26,7 @@ from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
 
 if TYPE_CHECKING:
+    from flows.promotion.rescoring import ComparedModels
     from mammo.assurance.promotion_rule import Decision, Reason
 
 Word = Literal["promote", "refuse", "outside the plan", "no look left", "cannot be judged"]
