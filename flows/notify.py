@@ -30,7 +30,7 @@ def notify(subject: str, body: str) -> None:
     try:
         _send(slug, subject, body)
     except Exception as error:  # noqa: BLE001  (a block may raise anything)
-        _logger().warning("%s=%s: %r was not sent: %s", VARIABLE, slug, subject, error)
+        _find_logger().warning("%s=%s: %r was not sent: %s", VARIABLE, slug, subject, error)
 
 
 def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001  (Prefect passes it by this name)
@@ -98,7 +98,7 @@ def _describe_unusable(block: Any) -> str:
     return f"a block of the kind {type(block).__name__} sends no notifications"
 
 
-def _logger() -> Any:
+def _find_logger() -> Any:
     try:
         return get_run_logger()
     except MissingContextError:

@@ -92,7 +92,7 @@ def check_readable(folder: Path) -> None:
         raise UserError(f"{folder}: it cannot be read: check its permissions")
 
 
-def without_traceback(record: logging.LogRecord) -> bool:
+def remove_traceback(record: logging.LogRecord) -> bool:
     """A filter of logs: a stage's failure has its last lines, and a traceback adds nothing."""
     record.exc_info = None
     return True

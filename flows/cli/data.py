@@ -42,7 +42,7 @@ def check(
     for mend, title in ((True, "To be mended"), (False, "To be known")):
         findings = [finding for finding in checked.findings if finding.mend is mend]
         if findings:
-            console.print(_findings_table(title, findings))
+            console.print(_make_findings_table(title, findings))
     console.print(
         f"{checked.read} of {checked.rows} images of {checked.patients} women can be read; "
         + ("everything is in order." if checked.in_order else "something must be mended."),
@@ -51,7 +51,7 @@ def check(
     raise typer.Exit(0 if checked.in_order else 1)
 
 
-def _findings_table(title: str, findings: list[Any]) -> Table:
+def _make_findings_table(title: str, findings: list[Any]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("what", overflow="fold")
     table.add_column("times", justify="right")

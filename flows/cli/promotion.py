@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import one_sentence, require_result, without_traceback
+from flows.cli.console import one_sentence, remove_traceback, require_result
 from flows.processes.checked import escape_control_characters
 from flows.processes.reach import require_prefect
 from flows.tracking import preflight
@@ -44,7 +44,7 @@ def promote(
     with one_sentence(status=2):  # before anybody is notified of a failure
         find_candidate(Path.cwd(), version, reason)
 
-    logging.getLogger("prefect.task_runs").addFilter(without_traceback)
+    logging.getLogger("prefect.task_runs").addFilter(remove_traceback)
     state = promote_flow(version, reason, return_state=True)
     found = require_result(state)
     assert isinstance(found, Promotion)

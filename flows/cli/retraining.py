@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import one_sentence, require_result, without_traceback
+from flows.cli.console import one_sentence, remove_traceback, require_result
 from flows.cli.promotion import show_promotion
 from flows.processes.reach import require_prefect
 from flows.tracking import preflight
@@ -57,7 +57,7 @@ def retrain(
         from flows.retraining.flow import Summary
         from flows.retraining.flow import retrain as retrain_flow
 
-    logging.getLogger("prefect.task_runs").addFilter(without_traceback)
+    logging.getLogger("prefect.task_runs").addFilter(remove_traceback)
     state = retrain_flow(force=force, pools=tuple(pool or ()), return_state=True)
     summary = require_result(state)
     assert isinstance(summary, Summary)
@@ -100,8 +100,8 @@ def _show_summary(summary: Any) -> None:
         if summary.gate is not None:
             show_promotion(summary.gate)
         return
-    console.print(_stages_table(summary.outcomes))
-    console.print(_metrics_table(summary.metrics))
+    console.print(_make_stages_table(summary.outcomes))
+    console.print(_make_metrics_table(summary.metrics))
     if summary.gate is not None:
         show_promotion(summary.gate)
     console.print(f"{MODEL} version {summary.version}, alias {summary.alias}", style="bold")
@@ -128,7 +128,7 @@ def _show_publications(console: Console, summary: Any) -> None:
         console.print(Text(describe_publication(found), style="" if found.complete else "yellow"))
 
 
-def _stages_table(outcomes: Sequence[Any]) -> Table:
+def _make_stages_table(outcomes: Sequence[Any]) -> Table:
     """What happened to each stage."""
     table = Table(title="Stages", title_justify="left")
     table.add_column("stage")
@@ -139,9 +139,9 @@ def _stages_table(outcomes: Sequence[Any]) -> Table:
     return table
 
 
-def _metrics_table(metrics: dict[str, Any]) -> Table:
+def _make_metrics_table(metrics: dict[str, Any]) -> Table:
     """The first group of metrics with intervals; the report has all of them."""
-    found = list(_with_intervals(metrics, ()))
+    found = list(_add_intervals(metrics, ()))
     group = found[0][0][:-1] if found else ()
     table = Table(title=", ".join(group), title_justify="left")
     for name in ("metric", "value", "interval"):
@@ -152,7 +152,7 @@ def _metrics_table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def _with_intervals(
+def _add_intervals(
     tree: dict[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], float, float, float]]:
     if {"value", "low", "high"} <= tree.keys():
@@ -161,4 +161,4 @@ def _with_intervals(
         return
     for key, branch in tree.items():
         if isinstance(branch, dict):
-            yield from _with_intervals(branch, (*path, key))
+            yield from _add_intervals(branch, (*path, key))

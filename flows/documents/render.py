@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from flows.documents.facts import Facts, ScoreWithInterval, Source
 from flows.documents.passages import ASKED
-from flows.processes.words import in_one_line
+from flows.processes.words import put_in_one_line
 from flows.tracking.runs import flatten
 
 TEMPLATES = Path(__file__).parent
@@ -191,7 +191,7 @@ def make_page(text: str, pictures: Mapping[str, str]) -> str:
 
 def escape(value: object) -> str:
     """A value as text in Markdown, in one line."""
-    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", in_one_line(value))
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", put_in_one_line(value))
 
 
 def format_number(value: float | None, sign: str = "") -> str:

@@ -43,7 +43,7 @@ from flows.processes.run_git import (
     list_remotes,
     read_remote_refs,
 )
-from flows.processes.words import in_one_line
+from flows.processes.words import put_in_one_line
 from flows.publishing.publish import choose_git_remote
 from flows.snapshots.snapshot import add_to_index, commit_index, open_index
 from flows.tracking.names import MODEL
@@ -197,8 +197,8 @@ def publish_ledger(root: Path) -> str | None:
         git(root, "push", "--quiet", remote, f"{ours}:{ours}")
     except UserError as error:
         return (
-            f"the signed evidence is not on {remote}: {in_one_line(error)}; `mammoflow publish N` "
-            f"tries again"
+            f"the signed evidence is not on {remote}: {put_in_one_line(error)}; `mammoflow "
+            f"publish N` tries again"
         )
     return None
 

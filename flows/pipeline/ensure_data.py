@@ -133,8 +133,8 @@ def check_own(root: Path) -> None:
     own = f"`dvc remove {DATA_FILE} && dvc add {DATA}`"
     if deps := said.get("deps"):
         raise UserError(
-            f"{DATA}/ comes from {_source(deps[0])}, as {DATA_FILE} says: what is added would "
-            f"not be pushed, and the next `dvc update` would drop it. Add the exams there, or make "
+            f"{DATA}/ comes from {_describe_source(deps[0])}, as {DATA_FILE} says: what is added "
+            f"would not be pushed, and the next `dvc update` would drop it. Add the exams there, or make "
             f"the data this project's own with {own}"
         )
     for setting in ("cache", "push"):
@@ -150,7 +150,7 @@ def check_own(root: Path) -> None:
         )
 
 
-def _source(dep: dict[str, Any]) -> str:
+def _describe_source(dep: dict[str, Any]) -> str:
     """Where the data come from, without a password that an address may hold."""
     path = str(dep.get("path", ""))
     if "repo" in dep:
@@ -185,11 +185,11 @@ def _pull(root: Path, say: Say) -> str | None:
     except CommandError:
         # DVC leaves an empty folder behind when it finds nothing to put into it.
         shutil.rmtree(root / DATA, ignore_errors=True)
-        return _reason(lines)
-    return None if (root / DATA).exists() else _reason(lines)
+        return _find_reason(lines)
+    return None if (root / DATA).exists() else _find_reason(lines)
 
 
-def _reason(lines: list[str]) -> str:
+def _find_reason(lines: list[str]) -> str:
     """What DVC complains of, but for names of files in data/, which may be anything."""
     marks = ("ERROR: ", "WARNING: ", "No remote provided")
     reasons = [line for line in lines if line.startswith(marks)] or lines[-1:]

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from dvc.config import Config, ConfigError
 
 from flows.processes.reach import describe_no_connection, describe_silence
-from flows.processes.words import advise_package, in_one_line
+from flows.processes.words import advise_package, put_in_one_line
 from mammo.base.errors import UserError
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -47,7 +47,7 @@ def find_default_remote(root: Path) -> Remote | None:
             return None
         settings = config["remote"].get(name)
     except ConfigError as error:
-        raise UserError(f"DVC's configuration: {in_one_line(error)}") from None
+        raise UserError(f"DVC's configuration: {put_in_one_line(error)}") from None
     if settings is None:
         raise UserError(
             f"DVC's default remote is {name}, and its configuration has no such remote: name one "

@@ -126,8 +126,8 @@ def git(
     """
     status, out, said = _run(root, arguments, stdin, env, patience)
     if status != 0:
-        raise UserError(f"git {' '.join(arguments)}: {_text(said).strip()}")
-    return _text(out).rstrip("\n")
+        raise UserError(f"git {' '.join(arguments)}: {_decode(said).strip()}")
+    return _decode(out).rstrip("\n")
 
 
 def succeeds(root: Path, *arguments: str) -> bool:
@@ -153,7 +153,7 @@ def read_file_at(root: Path, revision: str, name: str) -> str:
     arguments = ["cat-file", "blob", f"{revision}:{name}"]
     status, out, said = _run(root, arguments)
     if status != 0:
-        raise UserError(f"git {' '.join(arguments)}: {_text(said).strip()}")
+        raise UserError(f"git {' '.join(arguments)}: {_decode(said).strip()}")
     try:
         return out.decode()
     except UnicodeDecodeError as error:
@@ -287,5 +287,5 @@ def _make_environment() -> dict[str, str]:
     return {**ours, **list_unused_proxies(), **_ENVIRONMENT}
 
 
-def _text(output: bytes) -> str:
+def _decode(output: bytes) -> str:
     return output.decode(errors="backslashreplace")

@@ -18,7 +18,7 @@ def shorten_list(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def in_one_line(words: object) -> str:
+def put_in_one_line(words: object) -> str:
     """What an error or a program said, in one line."""
     return " ".join(str(words).split())
 

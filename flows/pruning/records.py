@@ -158,7 +158,7 @@ def _select_old(client: MlflowClient, runs: dict[str, Run], before: float) -> li
         run
         for family in families.values()
         if not any(run.info.run_id in kept or run is last for run in family)
-        and all(_ended_before(run, before) for run in family)
+        and all(_has_ended_before(run, before) for run in family)
         for run in family
     ]
 
@@ -185,7 +185,7 @@ def _find_ancestor(run: Run, runs: dict[str, Run]) -> str:
     return str(run.info.run_id)
 
 
-def _ended_before(run: Run, before: float) -> bool:
+def _has_ended_before(run: Run, before: float) -> bool:
     ended = run.info.end_time or run.info.start_time
     return run.info.status in _ENDED and ended / 1000 < before
 

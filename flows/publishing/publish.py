@@ -43,7 +43,7 @@ from flows.processes.run_git import (
     read_remote_refs,
     succeeds,
 )
-from flows.processes.words import Say, hide_password, in_one_line
+from flows.processes.words import Say, hide_password, put_in_one_line
 from flows.publishing.push_objects import PushResult
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag, tag_exists
 from flows.tracking.names import MODEL, name_tag
@@ -86,7 +86,7 @@ def publish(root: Path, version: int, say: Say) -> Publication:
         where = " and ".join(_push(root, version, say))
         found = Publication(version, True, f"{where}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     except (UserError, CommandError) as error:
-        found = Publication(version, False, in_one_line(error))
+        found = Publication(version, False, put_in_one_line(error))
     text = (_YES if found.complete else _NO) + escape_control_characters(found.sentence)
     MlflowClient().set_model_version_tag(MODEL, str(version), PUBLISHED, text[:_LONGEST])
     return found
@@ -153,7 +153,7 @@ def fetch_tag(root: Path, version: int) -> str | None:
         except NoAnswerError as error:
             silent = error
         except UserError as error:
-            failed = f" ({in_one_line(error)})"
+            failed = f" ({put_in_one_line(error)})"
     if tag_exists(root, tag):
         return None
     if silent is not None:

@@ -18,7 +18,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 
 from flows.processes.dvc_remote import find_package_to_install
-from flows.processes.words import advise_package, in_one_line
+from flows.processes.words import advise_package, put_in_one_line
 from mammo.base.atomic_files import write_json
 
 
@@ -48,7 +48,7 @@ def push(root: Path, hashes: list[str]) -> PushResult:
 
 def describe_fault(error: BaseException) -> str:
     """Why a remote cannot be used. Each kind has its own library, with its own exceptions."""
-    said = in_one_line(error)
+    said = put_in_one_line(error)
     if isinstance(error, ImportError) and (package := find_package_to_install(said)):
         return advise_package(package)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -58,10 +58,11 @@ def check_workers(pools: Sequence[str]) -> None:
     with get_client(sync_client=True) as client:
         for pool in pools:
             try:
-                client.read_deployment_by_name(_deployment(pool))
+                client.read_deployment_by_name(_name_deployment(pool))
             except ObjectNotFound:
                 raise UserError(
-                    f"Prefect has no deployment {_deployment(pool)}: run `prefect deploy --all`"
+                    f"Prefect has no deployment {_name_deployment(pool)}: run `prefect deploy "
+                    f"--all`"
                 ) from None
 
 
@@ -81,7 +82,7 @@ def run_in_pool(stage: Stage, root: Path, mlflow_run: str, on_line: Say) -> Stag
         with open_locked(root):
             snapshot = capture(root)  # while no other stage writes to dvc.lock
         said = run_child(
-            _deployment(stage.meta.pool),
+            _name_deployment(stage.meta.pool),
             {"stage": stage.name, "snapshot": snapshot.to_json(), "mlflow_run": mlflow_run},
             stage.meta.time_limit,
             on_line,
@@ -103,10 +104,10 @@ def _read_done(pool: str, said: str) -> StageResult:
         return StageResult.model_validate_json(said)
     except ValidationError as error:
         raise UserError(
-            f"{_deployment(pool)} ended with words that this code does not know: bring its worker's"
-            f" clone to this commit and start it anew ({error.errors()[0]['msg']})"
+            f"{_name_deployment(pool)} ended with words that this code does not know: bring its "
+            f"worker's clone to this commit and start it anew ({error.errors()[0]['msg']})"
         ) from None
 
 
-def _deployment(pool: str) -> str:
+def _name_deployment(pool: str) -> str:
     return f"run-stage/{pool}"

@@ -49,14 +49,14 @@ def name_current_run() -> str:
 def tag_current_run(digest: str) -> None:
     """Set the tag of the snapshot that the current flow run retrains."""
     tags = flow_run.tags or []
-    if flow_run.id and _tag(digest) not in tags:
+    if flow_run.id and _name_tag(digest) not in tags:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(flow_run.id), tags=[*tags, _tag(digest)])
+            client.update_flow_run(UUID(flow_run.id), tags=[*tags, _name_tag(digest)])
 
 
 def find_attempts(digest: str) -> list[FlowRun]:
     """The newest 50 retrains of a snapshot, the oldest of them first."""
-    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[_tag(digest)]))
+    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[_name_tag(digest)]))
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
             flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=50
@@ -78,7 +78,7 @@ def start_attempt(commit: str, digest: str, earlier: list[FlowRun]) -> FlowRun:
         RETRAIN,
         parameters={"commit": commit},
         flow_run_name=f"retrain {commit[:7]} by the watch",
-        tags=[_BY_THE_WATCH, _tag(digest)],
+        tags=[_BY_THE_WATCH, _name_tag(digest)],
         idempotency_key=f"snapshot {digest} after {earlier[-1].id if earlier else 'none'}",
         timeout=0,
         as_subflow=False,  # the watch ends long before the retrain does
@@ -99,5 +99,5 @@ def find_next_start(earlier: list[FlowRun]) -> datetime:
     return ended + wait
 
 
-def _tag(digest: str) -> str:
+def _name_tag(digest: str) -> str:
     return f"{FLOW_RUN_TAG}{digest[:16]}"

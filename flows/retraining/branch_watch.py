@@ -73,10 +73,10 @@ def inspect_branch(root: Path) -> BranchState:
             commit, digest, [], f"nothing new: it became version {done}, which was judged"
         )
     earlier = find_attempts(digest)
-    return BranchState(commit, digest, earlier, reason_to_wait(earlier, datetime.now(UTC)))
+    return BranchState(commit, digest, earlier, find_reason_to_wait(earlier, datetime.now(UTC)))
 
 
-def reason_to_wait(earlier: list[FlowRun], now: datetime) -> str | None:
+def find_reason_to_wait(earlier: list[FlowRun], now: datetime) -> str | None:
     """Why no retrain of a snapshot is to be started now; None if one is to be.
 
     Args:

@@ -79,7 +79,7 @@ def wait_until_ready(running: Running) -> None:
             if httpx.get(address, timeout=5).is_success:
                 return
         if time.monotonic() > deadline:
-            raise UserError(f"{running.name} does not answer at {address}{_tail(running)}")
+            raise UserError(f"{running.name} does not answer at {address}{_read_tail(running)}")
         time.sleep(0.25)
 
 
@@ -91,7 +91,7 @@ def check_alive(running: Running) -> None:
     """
     status = running.process.poll()
     if status is not None:
-        raise UserError(f"{running.name} ended with status {status}{_tail(running)}")
+        raise UserError(f"{running.name} ended with status {status}{_read_tail(running)}")
 
 
 def require_free(host: str, port: int, variable: str) -> None:
@@ -146,6 +146,6 @@ def terminate(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(alive, timeout=GRACE)
 
 
-def _tail(running: Running) -> str:
+def _read_tail(running: Running) -> str:
     lines = running.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
     return f"; the last lines of {running.log}:\n" + "\n".join(lines)

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from flows.processes.reach import require_database, require_server
 from flows.processes.run_git import succeeds
-from flows.processes.words import advise_install, in_one_line
+from flows.processes.words import advise_install, put_in_one_line
 from mammo.assurance.plan import PLAN_FILE, load_plan
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
@@ -157,7 +157,7 @@ def check_tags(root: Path) -> None:
     if urlsplit(uri).scheme == "sqlite":
         from flows.tracking.names import require_own_tags  # it reads the model's name
 
-        require_own_tags(root, _read_highest(_file_of(uri)), uri)
+        require_own_tags(root, _read_highest(_locate_file(uri)), uri)
     else:
         from flows.tracking.register import check_next_tag  # it imports MLflow
 
@@ -178,7 +178,7 @@ def check_registry(begin: bool = False) -> None:
     if kind in ("http", "https"):
         require_server(uri, "MLflow")
     elif kind == "sqlite":
-        _check_file(_file_of(uri), begin)
+        _check_file(_locate_file(uri), begin)
     elif kind in _PORTS:
         check_database(uri, "MLFLOW_TRACKING_URI")
 
@@ -217,7 +217,7 @@ def _log_in(store: str, host: str) -> None:
     try:
         create_engine(store, poolclass=NullPool).connect().close()
     except SQLAlchemyError as error:
-        reason = in_one_line(getattr(error, "orig", None) or error)
+        reason = put_in_one_line(getattr(error, "orig", None) or error)
         raise UserError(f"the registry's database at {host} cannot be used: {reason}") from None
 
 
@@ -265,7 +265,7 @@ def format_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _file_of(uri: str) -> Path:
+def _locate_file(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path)[1:])
 
 

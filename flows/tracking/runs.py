@@ -197,13 +197,13 @@ def _log_batch(
 ) -> None:
     """Log params and metrics in batches that MLflow accepts (100 and 1000 at once)."""
     now = int(pd.Timestamp.now().timestamp() * 1000)
-    for chunk in _chunks(list(params.items()), 100):
+    for chunk in _split_list(list(params.items()), 100):
         client.log_batch(run, params=[Param(key, str(value)) for key, value in chunk])
-    for chunk in _chunks(list(metrics.items()), 1000):
+    for chunk in _split_list(list(metrics.items()), 1000):
         client.log_batch(run, metrics=[Metric(key, value, now, 0) for key, value in chunk])
 
 
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+def _split_list(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

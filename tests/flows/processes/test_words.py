@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.processes.words import SHOWN, in_one_line, shorten_list, write_host
+from flows.processes.words import SHOWN, put_in_one_line, shorten_list, write_host
 
 
 def test_a_long_list_is_cut_and_the_rest_is_counted() -> None:
@@ -12,7 +12,7 @@ def test_a_long_list_is_cut_and_the_rest_is_counted() -> None:
 
 
 def test_what_an_error_says_in_several_lines_is_one_line() -> None:
-    assert in_one_line(ValueError("fatal:\n  no\troute ")) == "fatal: no route"
+    assert put_in_one_line(ValueError("fatal:\n  no\troute ")) == "fatal: no route"
 
 
 @pytest.mark.parametrize(

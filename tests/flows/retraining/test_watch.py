@@ -29,7 +29,7 @@ from flows.promotion.networks import predict_alike
 from flows.promotion.rescoring import OwnPredictions
 from flows.retraining import recovery
 from flows.retraining.attempts import find_next_start, name_run
-from flows.retraining.branch_watch import reason_to_wait
+from flows.retraining.branch_watch import find_reason_to_wait
 from flows.retraining.flow import _has_inputs_of
 from flows.retraining.run_stages import _is_own_error
 from flows.servers.deployments import REFUSED, SILENT
@@ -70,11 +70,11 @@ def at(minutes: float, state: State) -> State:
     ids=lambda end: end.message[:20],
 )
 def test_a_retrain_that_came_to_no_end_is_taken_up_by_the_next_watch(end: State) -> None:
-    assert reason_to_wait(attempts(at(1, end)), NOW) is None
+    assert find_reason_to_wait(attempts(at(1, end)), NOW) is None
 
 
 def test_without_an_attempt_there_is_nothing_to_wait_for() -> None:
-    assert reason_to_wait([], NOW) is None
+    assert find_reason_to_wait([], NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_without_an_attempt_there_is_nothing_to_wait_for() -> None:
 def test_what_is_under_way_done_refused_or_cancelled_is_left_alone(
     states: list[State], reason: str
 ) -> None:
-    assert reason in str(reason_to_wait(attempts(*states), NOW))
+    assert reason in str(find_reason_to_wait(attempts(*states), NOW))
 
 
 def test_what_does_not_begin_again_and_again_is_tried_less_and_less_often() -> None:
@@ -103,8 +103,8 @@ def test_what_does_not_begin_again_and_again_is_tried_less_and_less_often() -> N
         due = find_next_start(earlier)
         assert due == now + timedelta(hours=hours)
         if hours:
-            assert "did not finish" in str(reason_to_wait(earlier, due - timedelta(seconds=1)))
-        assert reason_to_wait(earlier, due) is None
+            assert "did not finish" in str(find_reason_to_wait(earlier, due - timedelta(seconds=1)))
+        assert find_reason_to_wait(earlier, due) is None
         now = due
         tries.append(Crashed(timestamp=now))
 
