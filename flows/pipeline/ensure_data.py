@@ -134,8 +134,8 @@ def check_own(root: Path) -> None:
     if deps := said.get("deps"):
         raise UserError(
             f"{DATA}/ comes from {_describe_source(deps[0])}, as {DATA_FILE} says: what is added "
-            f"would not be pushed, and the next `dvc update` would drop it. Add the exams there, or "
-            f"make the data this project's own with {own}"
+            f"would not be pushed, and the next `dvc update` would drop it. Add the exams there, "
+            f"or make the data this project's own with {own}"
         )
     for setting in ("cache", "push"):
         if out.get(setting) is False:
