@@ -27,7 +27,7 @@ from mammo.datasets.phantom.draw import phantom_dicom_bytes
 from tests.imports import ROOT
 from tests.support.learning import write_untrained_predictor
 from tests.support.serving import serving
-from tests.support.toys import environment, free_port, server
+from tests.support.toys import environment, find_free_port, server
 
 CLIENTS, IMAGES = 8, 10
 Ask = Callable[[bytes], bytes]
@@ -64,7 +64,7 @@ def main(requests: Annotated[int, typer.Option(help="Of all clients.")] = 1000) 
                 dicoms,
                 requests,
             )
-        model, port = Path(scratch) / "model", free_port()
+        model, port = Path(scratch) / "model", find_free_port()
         mlflow.pyfunc.save_model(
             model,
             python_model=str(ROOT / "flows/tracking/served_model.py"),

@@ -54,7 +54,7 @@ from mammo.detector.detector import Detector, build_detector, save_detector
 from mammo.imaging.gray_images import Gray
 from mammo.serving.exams import Unread, examine_files
 from mammo.serving.predictor import load_predictor
-from tests.support.serving import form_of, serving
+from tests.support.serving import make_form, serving
 
 CLIENTS, DRAWN, EXAMS, SIDE = 8, 3, 20, 1024
 """Clients of the server; exams that are drawn; exams that are answered one at a time; pixels of
@@ -178,7 +178,7 @@ def show(name: str, seconds: Sequence[float]) -> float:
 def measure(exams: Sequence[Sequence[Path]], folder: Path, params: Params) -> None:
     """Print the tables of ours and the notebooks', and of the server."""
     chain = notebooks_way(params)
-    bodies = [form_of({path.name: path.read_bytes() for path in files}) for files in exams]
+    bodies = [make_form({path.name: path.read_bytes() for path in files}) for files in exams]
     with serving(folder, body=2 * max(len(body) for body, _ in bodies)) as server:
 
         def ask(number: int) -> None:

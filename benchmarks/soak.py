@@ -27,7 +27,7 @@ import psutil
 import typer
 
 from tests.imports import ROOT
-from tests.support.toys import ask, environment, free_port, make_toy, run
+from tests.support.toys import ask, environment, find_free_port, make_toy, run
 
 WARM_UP = 20  # looks before the first measurement: caches fill
 PATIENCE = 900.0  # seconds for a flow run
@@ -187,7 +187,7 @@ def started(folder: Path) -> Iterator[Toy]:
     run(origin, "git", "commit", "-qm", "with the flows")
     run(folder, "git", "clone", "-q", str(origin), "clone")
     shutil.copytree(origin / "data", root / "data")
-    port, tracking = free_port(), free_port()
+    port, tracking = find_free_port(), find_free_port()
     env = environment({"PYTHONPATH": str(root), "PREFECT_WORKER_QUERY_SECONDS": "2"})
     env |= {"PREFECT_SERVER_API_PORT": str(port), "MLFLOW_PORT": str(tracking)}
     up = subprocess.Popen(

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.toys import free_port
+from tests.support.toys import find_free_port
 
 ROOT = Path(__file__).parents[1]
 MODEL = "mammogram-classifier"
@@ -205,7 +205,7 @@ def walk(folder: Path) -> None:
         WalkError: at the first thing that is not as it should be.
     """
     _share_repository(folder / "shared")
-    prefect, mlflow = free_port(), free_port()
+    prefect, mlflow = find_free_port(), find_free_port()
     servers = {
         "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
@@ -273,7 +273,7 @@ def _audit_and_ask(auditor: Machine) -> None:
     auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
     auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
     auditor.does("mammoflow audits 1", says="reproduced bit for bit")
-    port = free_port()
+    port = find_free_port()
     serve = f"mlflow models serve -m models:/{MODEL}@champion --env-manager local --port {port}"
     with auditor.runs(serve, until=f"curl -sf http://127.0.0.1:{port}/ping"):
         auditor.does(

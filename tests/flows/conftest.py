@@ -61,7 +61,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
     Nothing is set in this process, where tests that know of no server would find it: see
     `prefect_here`.
     """
-    port = toys.free_port()
+    port = toys.find_free_port()
     with toys.prefect_server(tmp_path_factory.mktemp("prefect"), port):
         yield {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 

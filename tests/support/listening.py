@@ -47,7 +47,7 @@ RESULTS = (
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime"}
 
 
-def probability_of(instance: str) -> float:
+def compute_probability(instance: str) -> float:
     """What the model says of an image: in [0, 1)."""
     return hashlib.sha256(instance.encode()).digest()[0] / 256
 
@@ -66,7 +66,7 @@ def examine(files: Sequence[Path]) -> Iterator[ImageFinding]:
             view=about.view,
             rows=placement.stored_height,
             columns=placement.stored_width,
-            probability=probability_of(str(identity.instance)),
+            probability=compute_probability(str(identity.instance)),
             box=Box(0, 0, placement.stored_width, placement.stored_height),
             found_by="whole",
             peak=None,
@@ -147,7 +147,7 @@ def store(
     return answers
 
 
-def answers(port: int) -> bool:
+def is_answering(port: int) -> bool:
     """Whether a node answers to C-ECHO."""
     node = ApplicationEntity("MODALITY")
     node.add_requested_context(Verification)
@@ -170,7 +170,7 @@ def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def journal_of(spool: Path) -> list[dict[str, Any]]:
+def read_journal(spool: Path) -> list[dict[str, Any]]:
     file = spool / JOURNAL
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.imports import ROOT
-from tests.support.toys import environment, free_port
+from tests.support.toys import environment, find_free_port
 
 if TYPE_CHECKING:
     from flows.serving.load import LoadedModel
@@ -67,7 +67,7 @@ class Server:
 @contextmanager
 def serving(folder: Path, queue: int = QUEUE, body: int = BYTES) -> Iterator[Server]:
     """The service over a predictor's folder, in a process of its own."""
-    port = free_port()
+    port = find_free_port()
     command = [sys.executable, "-m", "tests.support.serving", str(folder)]
     command += map(str, (port, queue, body))
     process = subprocess.Popen(command, cwd=ROOT, env=environment())
@@ -89,7 +89,7 @@ def serving(folder: Path, queue: int = QUEUE, body: int = BYTES) -> Iterator[Ser
         process.wait(60)
 
 
-def form_of(files: dict[str, bytes], boundary: str = "b0undary") -> tuple[bytes, str]:
+def make_form(files: dict[str, bytes], boundary: str = "b0undary") -> tuple[bytes, str]:
     """A form with files, and its content type."""
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'

@@ -159,7 +159,7 @@ def rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
     path.write_text("".join(f"{line}\n" for line in change(lines)))
 
 
-def payload_of(raw: str) -> dict[str, Any]:
+def read_payload(raw: str) -> dict[str, Any]:
     """The statement in a line."""
     found: dict[str, Any] = json.loads(base64.b64decode(json.loads(raw)["payload"]))
     return found
@@ -167,7 +167,7 @@ def payload_of(raw: str) -> dict[str, Any]:
 
 def with_payload(raw: str, change: Callable[[dict[str, Any]], None]) -> str:
     """A line whose statement was changed, with the old signature."""
-    envelope, statement = json.loads(raw), payload_of(raw)
+    envelope, statement = json.loads(raw), read_payload(raw)
     change(statement)
     envelope["payload"] = base64.b64encode(write_canonical(statement)).decode()
     return write_canonical(envelope).decode()

@@ -35,7 +35,7 @@ CODE = (
 )
 
 
-def environment_of(root: Path) -> dict[str, str]:
+def make_environment(root: Path) -> dict[str, str]:
     """What a process of the project gets: its own code, and nothing that points it elsewhere."""
     env = inherited_environment()
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
@@ -47,11 +47,11 @@ def environment_of(root: Path) -> dict[str, str]:
 def command(
     root: Path, *arguments: str, check: bool = True, extra_env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a project, by `environment_of`; a failure shows its output."""
+    """Run a command in a project, by `make_environment`; a failure shows its output."""
     result = subprocess.run(
         arguments,
         cwd=root,
-        env={**environment_of(root), **(extra_env or {})},
+        env={**make_environment(root), **(extra_env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -146,7 +146,7 @@ def forget_experiment() -> None:
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
-def all_runs(root: Path) -> list[Run]:
+def list_all_runs(root: Path) -> list[Run]:
     return list_runs(store(root))
 
 
@@ -171,7 +171,7 @@ def retrained(state: str, root: Path, extra_env: Mapping[str, str] | None = None
             f"(all that it said is with the first test that needs it), at last with\n{last}",
             pytrace=False,
         )
-    return Retrained(root, result.stdout, len(all_runs(root)))
+    return Retrained(root, result.stdout, len(list_all_runs(root)))
 
 
 def state_of(item: pytest.Item) -> int:

@@ -52,7 +52,7 @@ def version(number: int = 1) -> ModelVersion:
     return MlflowClient().get_model_version(MODEL, str(number))
 
 
-def artifact(root: Path, name: str) -> Path:
+def locate_artifact(root: Path, name: str) -> Path:
     """The file behind an artifact of version 1's run."""
     # Not by download_artifacts: that gives a copy.
     address: str = MlflowClient().get_run(str(version().run_id)).info.artifact_uri
@@ -69,7 +69,7 @@ def model_folder(number: int = 1) -> Path:
     return folder
 
 
-def in_cache(root: Path, snapshot: Snapshot, path: str, inside: str | None = None) -> Path:
+def locate_cached(root: Path, snapshot: Snapshot, path: str, inside: str | None = None) -> Path:
     """The cached object of an out, or of a file in an out that is a folder."""
     lock = yaml.safe_load(snapshot.files["dvc.lock"])["stages"]
     outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
@@ -100,8 +100,8 @@ def forge(root: Path, change: object) -> None:
     )
     git(root, "tag", "-d", "model/v1")
     write_tag(root, after, "model/v1", "forged")
-    artifact(root, "snapshot/snapshot.json").write_text(after.to_json())
-    artifact(root, "snapshot/dvc.lock").write_text(after.files["dvc.lock"])
+    locate_artifact(root, "snapshot/snapshot.json").write_text(after.to_json())
+    locate_artifact(root, "snapshot/dvc.lock").write_text(after.files["dvc.lock"])
     client = MlflowClient()
     client.set_model_version_tag(MODEL, "1", "snapshot_digest", after.digest)
     client.set_tag(str(version().run_id), "snapshot_digest", after.digest)

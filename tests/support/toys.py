@@ -200,7 +200,7 @@ def until(true: Callable[[], bool], within: float = 180) -> None:
         time.sleep(0.05)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port of loopback that nobody listens at."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -282,7 +282,7 @@ def prefect_database() -> Path:
     """
     home = Path(tempfile.mkdtemp(prefix="prefect-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    with prefect_server(home, free_port()):
+    with prefect_server(home, find_free_port()):
         return home
 
 

@@ -21,11 +21,11 @@ from flows.snapshots.snapshot import read_tag, write_tag
 from flows.tracking.names import MODEL
 from flows.tracking.registry import read_artifact
 from tests.support.tampering import (
-    artifact,
     database,
     flip_a_byte,
     forge,
-    in_cache,
+    locate_artifact,
+    locate_cached,
     model_folder,
     put_into_cache,
     sql,
@@ -122,7 +122,7 @@ def test_a_changed_param_in_mlflow_is_found(root: Path) -> None:
 
 
 def test_a_changed_stored_snapshot_is_found(root: Path) -> None:
-    path = artifact(root, "snapshot/snapshot.json")
+    path = locate_artifact(root, "snapshot/snapshot.json")
     path.write_text(path.read_text().replace("report", "rapport", 1))
     assert_caught(audit(), 1, "the snapshot stored in MLflow was changed: dvc.lock")
 
@@ -130,21 +130,21 @@ def test_a_changed_stored_snapshot_is_found(root: Path) -> None:
 def test_a_stored_snapshot_that_would_write_elsewhere_is_found_and_writes_nothing(
     root: Path,
 ) -> None:
-    path = artifact(root, "snapshot/snapshot.json")
+    path = locate_artifact(root, "snapshot/snapshot.json")
     path.write_text(path.read_text().replace('"params.yaml"', '"../../../../outside"', 1))
     assert_caught(audit(), 1, "snapshot.json of the run is not a snapshot any more", "is none of")
     assert not (root / "outside").exists()
 
 
 def test_a_changed_stored_dvc_lock_is_found(root: Path) -> None:
-    path = artifact(root, "snapshot/dvc.lock")
+    path = locate_artifact(root, "snapshot/dvc.lock")
     path.write_text(path.read_text().replace("report", "rapport", 1))
     assert_caught(audit(), 1, "snapshot/dvc.lock of the run was changed")
 
 
 def test_an_outs_hash_that_names_a_doctored_file_in_the_cache_is_found(root: Path) -> None:
     weights = "outputs/train_classifier/weights.safetensors"
-    content = bytearray(in_cache(root, read_tag(root, "model/v1"), weights).read_bytes())
+    content = bytearray(locate_cached(root, read_tag(root, "model/v1"), weights).read_bytes())
     content[-1] ^= 1
     md5 = put_into_cache(root, bytes(content))
 
@@ -199,7 +199,7 @@ def test_a_changed_digest_of_the_version_is_found(root: Path) -> None:
 
 
 def test_a_label_that_was_flipped_in_the_cache_is_found(root: Path) -> None:
-    path = in_cache(root, read_tag(root, "model/v1"), "data", "train.csv")
+    path = locate_cached(root, read_tag(root, "model/v1"), "data", "train.csv")
     flip_a_byte(path)
     assert_caught(audit(), 1, "other bytes", "data/train.csv")
 
@@ -210,12 +210,12 @@ def test_a_label_that_was_flipped_in_the_data_is_found(root: Path) -> None:
 
 
 def test_a_changed_pixel_of_a_dicom_is_found(root: Path) -> None:
-    flip_a_byte(in_cache(root, read_tag(root, "model/v1"), "data", ".dcm"))
+    flip_a_byte(locate_cached(root, read_tag(root, "model/v1"), "data", ".dcm"))
     assert_caught(audit(), 1, "other bytes", "data/train_images/", ".dcm")
 
 
 def test_without_one_of_its_dicoms_a_version_cannot_be_judged(root: Path) -> None:
-    in_cache(root, read_tag(root, "model/v1"), "data", ".dcm").unlink()
+    locate_cached(root, read_tag(root, "model/v1"), "data", ".dcm").unlink()
     assert_caught(audit(), 2, "neither DVC's cache nor a remote has data/train_images/", ".dcm")
 
 

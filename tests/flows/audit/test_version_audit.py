@@ -16,7 +16,7 @@ from flows.audit.record import Audit
 from flows.processes.run_git import git
 from flows.tracking.names import MODEL
 from tests.imports import ROOT
-from tests.support.small_project import Retrained, environment_of, mammoflow, store
+from tests.support.small_project import Retrained, make_environment, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -113,7 +113,7 @@ def test_stopped_midway_it_leaves_nothing_behind(leaking: Retrained) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "audit", "1"],
         cwd=root,
-        env={**environment_of(root), "PYTHONUNBUFFERED": "1"},
+        env={**make_environment(root), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -24,9 +24,9 @@ from mammo.base.settings import Params, load_params
 from tests.imports import ROOT
 from tests.support.small_project import Retrained
 from tests.support.tampering import (
-    artifact,
     forge,
-    in_cache,
+    locate_artifact,
+    locate_cached,
     model_folder,
     put_into_cache,
     version,
@@ -85,7 +85,7 @@ def easily_equivalent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recorded_as(root: Path, arithmetic: dict[str, str]) -> None:
     """Let version 1 have been made with this arithmetic."""
-    path = artifact(root, "environment.json")
+    path = locate_artifact(root, "environment.json")
     environment = json.loads(path.read_text())
     environment |= {"arithmetic": arithmetic, "elsewhere": {}}
     path.write_text(json.dumps(environment))
@@ -190,7 +190,7 @@ def test_weights_that_were_exchanged_with_all_that_names_them_are_found(
     """No record contradicts another; only the predictions are those of the old weights."""
     root = other_bytes
     recorded_as(root, ELSEWHERE)
-    tensors = load_file(in_cache(root, read_tag(root, "model/v1"), WEIGHTS))
+    tensors = load_file(locate_cached(root, read_tag(root, "model/v1"), WEIGHTS))
     turned = {name: -x if name.startswith("head.") else x for name, x in tensors.items()}
     save_file(turned, tmp_path / "weights")
     content = (tmp_path / "weights").read_bytes()

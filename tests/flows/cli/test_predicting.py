@@ -25,10 +25,10 @@ from mammo.serving.finding import NOTICE, read_schema
 from tests.imports import ROOT
 from tests.support.findings import cut_short, spoil
 from tests.support.learning import write_untrained_predictor
-from tests.support.listening import is_stored, journal_of, receiving, store, wait_until
+from tests.support.listening import is_stored, read_journal, receiving, store, wait_until
 from tests.support.serving import Server
 from tests.support.small_project import store as open_registry
-from tests.support.toys import environment, free_port
+from tests.support.toys import environment, find_free_port
 
 THRESHOLD = 1e-6  # every breast is positive
 
@@ -183,7 +183,7 @@ def test_what_cannot_begin_is_one_sentence(arguments: tuple[str, ...], words: st
 def test_a_new_champion_is_taken_up_without_losing_a_request(root: Path) -> None:
     client = open_registry(root)
     client.set_registered_model_alias(MODEL, "champion", "1")
-    port = free_port()
+    port = find_free_port()
     command = [sys.executable, "-m", "flows.cli", "serve", "--follow", "--port", f"{port}"]
     process = subprocess.Popen(command, cwd=root, env=environment(), stdout=subprocess.PIPE)
     served = Server(f"http://127.0.0.1:{port}", process)
@@ -220,7 +220,7 @@ def test_a_study_that_is_sent_to_the_node_comes_back_as_a_report(
     datasets = [pydicom.dcmread(file) for file in sorted(woman.glob("*.dcm"))]
     spoil(datasets[3])
     with receiving() as receiver:
-        port, spool = free_port(), tmp_path / "spool"
+        port, spool = find_free_port(), tmp_path / "spool"
         command = [sys.executable, "-m", "flows.cli", "listen", str(spool), "--port", f"{port}"]
         command += ["--return", str(receiver.address), "--calling", "MODALITY", "--quiet", "1"]
         process = subprocess.Popen(command, cwd=root, env=environment(), stdout=subprocess.PIPE)
@@ -234,7 +234,7 @@ def test_a_study_that_is_sent_to_the_node_comes_back_as_a_report(
             assert process.wait(60) == 0
         (report,) = receiver.reports()
         assert report.StudyInstanceUID == datasets[0].StudyInstanceUID
-        steps = [line["step"] for line in journal_of(spool)]
+        steps = [line["step"] for line in read_journal(spool)]
         assert steps[:6] == ["started", *["received"] * 4, "complete"]
         assert steps[6:] == ["unread", "predicted", *["sent"] * 4, "answered", "ended"]
         library = report.ContentSequence[1].ContentSequence

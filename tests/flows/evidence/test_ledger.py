@@ -29,7 +29,7 @@ from mammo.assurance.plan import load_plan
 from mammo.assurance.promotion_rule import check_floors
 from mammo.base.errors import UserError
 from tests.support.judged import plan, women
-from tests.support.signed_project import look, payload_of, register, rewrite_records
+from tests.support.signed_project import look, read_payload, register, rewrite_records
 
 
 def own_lines(version: int) -> list[str]:
@@ -65,7 +65,7 @@ def test_a_version_holds_its_lines_and_the_branch_holds_all(root: Path) -> None:
 
 
 def test_the_provenance_names_what_the_version_was_made_from(root: Path) -> None:
-    said = payload_of(own_lines(2)[1])
+    said = read_payload(own_lines(2)[1])
     assert said["predicateType"] == PROVENANCE
     assert {part["name"] for part in said["subject"]} == {
         "MLmodel",
@@ -87,7 +87,7 @@ def test_the_provenance_names_what_the_version_was_made_from(root: Path) -> None
 
 
 def test_the_evaluation_names_each_condition_with_its_numbers(root: Path) -> None:
-    said = payload_of(own_lines(2)[2])["predicate"]
+    said = read_payload(own_lines(2)[2])["predicate"]
     assert said["verdict"] == "refuse"
     assert (said["champion"], said["look"]["number"]) == (1, 2)
     assert said["cases"] == {"women": 30, "breasts": 60, "positives": 10}
@@ -99,7 +99,7 @@ def test_the_evaluation_names_each_condition_with_its_numbers(root: Path) -> Non
 
 
 def test_a_decision_names_who_why_and_from_where_to_where(root: Path) -> None:
-    approval = payload_of(own_lines(2)[4])["predicate"]
+    approval = read_payload(own_lines(2)[4])["predicate"]
     kept = ("kind", "who", "why", "from", "to")
     assert [approval[key] for key in kept] == [
         "approval",
@@ -109,7 +109,7 @@ def test_a_decision_names_who_why_and_from_where_to_where(root: Path) -> None:
         2,
     ]
     assert approval["evaluation"] == read_line(own_lines(2)[2]).digest
-    back = payload_of(own_lines(1)[4])["predicate"]
+    back = read_payload(own_lines(1)[4])["predicate"]
     assert [back[key] for key in kept[2:]] == ["recalls too many", 2, 1]
 
 
@@ -124,7 +124,7 @@ def test_the_same_statement_gives_the_same_bytes(root: Path) -> None:
 def test_nothing_secret_and_no_path_is_in_what_is_signed(root: Path, signed: Path) -> None:
     private = [path.read_text().splitlines()[1] for path in (signed / "private").iterdir()]
     assert len(private) == 3
-    texts = [json.dumps(payload_of(raw), ensure_ascii=False) for raw in read_ledger(root)]
+    texts = [json.dumps(read_payload(raw), ensure_ascii=False) for raw in read_ledger(root)]
     texts += [path.read_text() for path in (signed / "export" / "keys").iterdir()]
     texts.append((signed / "export" / "manifest.json").read_text())
     for secret in (*private, str(signed), str(root), str(Path.home()), "/site-packages"):

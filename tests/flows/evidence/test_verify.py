@@ -29,7 +29,7 @@ from flows.evidence.verify import (
     verify,
 )
 from tests.support.judged import plan
-from tests.support.signed_project import payload_of, renew_manifest, rewrite, with_payload
+from tests.support.signed_project import read_payload, renew_manifest, rewrite, with_payload
 from tests.support.tampering import flip_a_byte
 
 LEDGER, OWN = "ledger.intoto.jsonl", "attestations/v2.intoto.jsonl"
@@ -203,7 +203,7 @@ def test_a_line_of_a_key_that_is_not_in_keys_is_found(copy: Path) -> None:
     stranger = CryptoSigner.generate_ed25519()
     fake = Owner(PublicKey("x", "approver", stranger.public_key.keyid, ""), stranger)
     old = (copy / LEDGER).read_text().splitlines()[8]
-    said = payload_of(old)
+    said = read_payload(old)
     subject = {part["name"]: part["digest"]["sha256"] for part in said["subject"]}
     new = seal(fake, "approval", subject, {**said["predicate"], "why": "forged"})
     report = in_both(copy, lambda lines: [new if line == old else line for line in lines])

@@ -27,9 +27,9 @@ from mammo.serving.identity import read_identity
 from mammo.serving.intake import Refusal
 from tests.flows.listening.test_killed import references
 from tests.support.findings import spoil
-from tests.support.listening import MODEL, READER, ReceivingNode, examine, journal_of
+from tests.support.listening import MODEL, READER, ReceivingNode, examine, read_journal
 from tests.support.markers import needles
-from tests.support.toys import free_port
+from tests.support.toys import find_free_port
 
 
 class Node:
@@ -54,7 +54,7 @@ class Node:
         send_waiting(self.settings, self.spool, self.journal, self.pauses, self.over)
 
     def steps(self) -> list[str]:
-        return [line["step"] for line in journal_of(self.spool.folder)]
+        return [line["step"] for line in read_journal(self.spool.folder)]
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_an_image_that_cannot_be_read_costs_itself_and_the_report_says_so(
         careful.take(*files)  # it is tried again, the others are not
         careful.look()
         careful.send()
-    told = [line for line in journal_of(careful.spool.folder) if "images" in line]
+    told = [line for line in read_journal(careful.spool.folder) if "images" in line]
     assert [(line["step"], line["images"], line.get("unread")) for line in told] == [
         *(("complete", 4, None), ("predicted", 3, 1)),
         ("complete", 1, None),  # and no second report: it would say the same
@@ -303,12 +303,12 @@ def test_a_receiver_that_is_not_there_is_waited_for(
     women: list[list[Path]], tmp_path: Path
 ) -> None:
     with open_spool(tmp_path / "spool", 2**30) as spool:
-        node = Node(spool, Peer("127.0.0.1", free_port(), "PACS"))
+        node = Node(spool, Peer("127.0.0.1", find_free_port(), "PACS"))
         node.take(*women[0], *women[1])
         node.look()
         for _ in range(3):
             node.send()
-        (told,) = [line for line in journal_of(spool.folder) if line["step"] == "not sent"]
+        (told,) = [line for line in read_journal(spool.folder) if line["step"] == "not sent"]
         assert "does not answer" in told["reason"]
         assert told["again_in"] == 10.0
         assert len(spool.list_studies("sending")) == 2

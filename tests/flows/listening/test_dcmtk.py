@@ -25,9 +25,9 @@ from flows.listening.work import Settings, answer_complete, send_waiting
 from mammo.base.atomic_files import write_json
 from tests.flows.listening.test_killed import references
 from tests.support.learning import write_untrained_predictor
-from tests.support.listening import journal_of, wait_until
+from tests.support.listening import read_journal, wait_until
 from tests.support.serving import load_folder
-from tests.support.toys import free_port
+from tests.support.toys import find_free_port
 
 
 def find_dcmtk(name: str) -> str | None:
@@ -54,7 +54,7 @@ OFFER = {uid.JPEG2000Lossless: "-xv", uid.JPEGLosslessSV1: "-xs"}
 @pytest.fixture
 def received(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """The port of dcmtk's receiver, and where it puts what it gets."""
-    folder, port = tmp_path / "received", free_port()
+    folder, port = tmp_path / "received", find_free_port()
     folder.mkdir()
     command = [str(RECEIVE), "--aetitle", "PACS", "-od", str(folder), f"{port}"]
     process = subprocess.Popen(command)
@@ -95,4 +95,4 @@ def test_a_study_by_storescu_comes_back_as_reports_to_storescp(
     reports = [one for one in written if one.Modality == "SR"]
     assert sorted(len(references(report)) for report in reports) == [1, 4]
     assert len([one for one in written if one.Modality == "OT"]) == 5
-    assert journal_of(tmp_path / "spool")[-1]["step"] == "answered"
+    assert read_journal(tmp_path / "spool")[-1]["step"] == "answered"

@@ -11,12 +11,12 @@ import pytest
 from tests.support.listening import (
     ForkServer,
     ReceivingNode,
-    answers,
+    is_answering,
     is_stored,
     store,
     wait_until,
 )
-from tests.support.toys import free_port
+from tests.support.toys import find_free_port
 
 EVERY = 5  # changes of the disk from one kill to the next: each run has another first one
 
@@ -84,17 +84,17 @@ def test_a_node_that_is_killed_at_a_step_goes_on_from_there(
     tmp_path: Path,
     step: str,
 ) -> None:
-    port, spool = free_port(), tmp_path / "spool"
+    port, spool = find_free_port(), tmp_path / "spool"
     files = women[0][:2]
     datasets = [pydicom.dcmread(file) for file in files]
     what = {"do": "node", "spool": str(spool), "port": port, "to": receiver.port, "quiet": 1.0}
     pid = fork_server.start(**what, kill=step)
-    wait_until(lambda: answers(port))
+    wait_until(lambda: is_answering(port))
     stored = [is_stored(answer) for answer in store(port, datasets)]
     assert stored == [step != "received"] * 2
     assert fork_server.wait(pid) == -signal.SIGKILL
     pid = fork_server.start(**what)
-    wait_until(lambda: answers(port))
+    wait_until(lambda: is_answering(port))
     assert all(map(is_stored, store(port, datasets)))  # it sends all of them again
     wait_until(lambda: not list(spool.glob("[cps]*ing/*")))
     os.kill(pid, signal.SIGTERM)

@@ -22,7 +22,7 @@ from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.reader import read_mammogram
 from tests.support.dicoms import dataset as make_dataset
 from tests.support.dicoms import encapsulated, half_breast, saved
-from tests.support.listening import answers, journal_of, store, wait_until
+from tests.support.listening import is_answering, read_journal, store, wait_until
 
 MG = uid.DigitalMammographyXRayImageStorageForPresentation
 
@@ -76,7 +76,7 @@ def associate(port: int, caller: str, called: str) -> tuple[bool, str]:
 
 
 def test_a_node_answers_to_echo(open_node: tuple[Spool, int]) -> None:
-    assert answers(open_node[1])
+    assert is_answering(open_node[1])
 
 
 def test_an_image_is_on_the_disk_as_it_was_sent_when_it_is_acknowledged(
@@ -96,7 +96,7 @@ def test_an_image_that_comes_again_is_acknowledged_and_taken_once(tmp_path: Path
         for _ in range(2):
             assert status_of(port, image()) == (0x0000, "")
         assert len(list_images(spool.folder_of("collecting", "2.25.77"))) == 1
-    steps = [line["step"] for line in journal_of(tmp_path / "spool")]
+    steps = [line["step"] for line in read_journal(tmp_path / "spool")]
     assert steps == ["received", "received again"]
 
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_answered_is_refused_with_a_status_and_a_sentence(
     found, comment = status_of(port, image(9, **tags))
     assert (found, words in comment) == (status, True)
     assert sorted(spool.folder.rglob("*.dcm")) == before
-    assert journal_of(spool.folder)[-1]["step"] == "refused"
+    assert read_journal(spool.folder)[-1]["step"] == "refused"
 
 
 def test_an_object_that_calls_itself_another_one_is_refused(open_node: tuple[Spool, int]) -> None:
@@ -186,7 +186,7 @@ def test_strangers_are_rejected_with_the_reason_of_the_standard(tmp_path: Path) 
             "Calling AE title not recognised",
         )
         assert associate(port, "PACS", "OTHER") == (True, "Called AE title not recognised")
-    told = [line for line in journal_of(tmp_path / "spool") if line["step"] == "rejected"]
+    told = [line for line in read_journal(tmp_path / "spool") if line["step"] == "rejected"]
     assert [line["caller"] for line in told] == ["STRANGER", "PACS"]
 
 
@@ -209,7 +209,7 @@ def test_a_piece_that_says_that_it_is_huge_ends_its_connection(
         talk.settimeout(20)
         with suppress(ConnectionResetError):
             assert talk.recv(1) == b""
-    wait_until(lambda: answers(open_node[1]))
+    wait_until(lambda: is_answering(open_node[1]))
 
 
 @pytest.mark.parametrize(

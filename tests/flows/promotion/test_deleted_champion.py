@@ -14,14 +14,14 @@ from mlflow import MlflowClient
 from flows.retraining.recovery import name_workspace
 from flows.tracking.names import MODEL
 from flows.tracking.runs import WORKSPACE
-from tests.support.toys import Retrain, free_port, make_toy, prefect_server, run
+from tests.support.toys import Retrain, find_free_port, make_toy, prefect_server, run
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    port = free_port()
+    port = find_free_port()
     with prefect_server(tmp_path_factory.mktemp("prefect"), port):
         yield {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 

@@ -19,7 +19,7 @@ from flows.evidence.bom import BOM
 from flows.snapshots.snapshot import FILES, Snapshot, read_tag
 from flows.tracking.names import MODEL
 from flows.tracking.registry import read_artifact, read_folder
-from tests.support.small_project import Retrained, all_runs, command, mammoflow, store
+from tests.support.small_project import Retrained, command, list_all_runs, mammoflow, store
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -43,7 +43,7 @@ def parent_run(root: Path, version: str) -> Run:
 
 def children(root: Path, parent: Run) -> list[Run]:
     tag = "mlflow.parentRunId"
-    return [run for run in all_runs(root) if run.data.tags.get(tag) == parent.info.run_id]
+    return [run for run in list_all_runs(root) if run.data.tags.get(tag) == parent.info.run_id]
 
 
 def test_every_stage_runs_and_the_console_tells_what_and_where(registered: Retrained) -> None:
@@ -197,7 +197,7 @@ def test_outs_that_are_missing_come_back_and_nothing_is_registered(
     result = mammoflow(challenged.root, "retrain", extra_env=prefect_server)
     assert "Nothing changed" in result.stdout
     assert page.read_bytes() == before
-    assert len(all_runs(challenged.root)) == challenged.runs
+    assert len(list_all_runs(challenged.root)) == challenged.runs
 
 
 def test_by_hand_an_auditor_checks_the_tag_out_and_gets_the_same(
@@ -228,7 +228,7 @@ def test_uncommitted_code_is_refused_before_any_work(
     assert result.returncode == 2
     assert "error: the code is not committed: stages/split.py" in result.stdout
     assert "Running stage" not in result.stdout
-    assert len(all_runs(challenged.root)) == challenged.runs
+    assert len(list_all_runs(challenged.root)) == challenged.runs
 
 
 def test_data_that_differs_from_data_dvc_is_refused(
@@ -276,9 +276,9 @@ def test_a_failing_stage_fails_the_run_and_registers_nothing(
     assert "Traceback" not in result.stdout
     client = store(challenged.root)
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 2
-    failed = [run for run in all_runs(challenged.root) if run.info.status == "FAILED"]
+    failed = [run for run in list_all_runs(challenged.root) if run.info.status == "FAILED"]
     assert failed
-    assert not [run for run in all_runs(challenged.root) if run.info.status == "RUNNING"]
+    assert not [run for run in list_all_runs(challenged.root) if run.info.status == "RUNNING"]
 
 
 def test_the_files_of_the_snapshot_are_the_tags(challenged: Retrained) -> None:

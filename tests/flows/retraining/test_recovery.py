@@ -32,7 +32,7 @@ from tests.support.small_project import list_runs
 from tests.support.toys import (
     Retrain,
     environment,
-    free_port,
+    find_free_port,
     make_toy,
     mlflow_server,
     prefect_server,
@@ -65,7 +65,7 @@ def undisturbed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    port = free_port()
+    port = find_free_port()
     with prefect_server(tmp_path_factory.mktemp("prefect"), port):
         yield {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
@@ -101,7 +101,7 @@ class Told:
 def outage(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Told]]:
     """Prefect's server goes while a stage runs and is back after twenty seconds."""
     home = tmp_path_factory.mktemp("outage")
-    root, port = home / "toy", free_port()
+    root, port = home / "toy", find_free_port()
     shutil.copytree(template, root)
 
     def live_through() -> Told:
@@ -164,7 +164,7 @@ def without_mlflow(
 ) -> Told:
     """MLflow's server dies when everything has run and the model is about to be registered."""
     home = tmp_path_factory.mktemp("unreachable")
-    root, port = home / "toy", free_port()
+    root, port = home / "toy", find_free_port()
     shutil.copytree(template, root)
     told = Told(root)
     env = {

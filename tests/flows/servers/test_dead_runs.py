@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from flows.servers.deployments import _DEAD, _NOTICES, make_notices, make_rule
 from mammo.base.errors import UserError
 from tests.support.receiver import listening
-from tests.support.toys import free_port, prefect_server, until
+from tests.support.toys import find_free_port, prefect_server, until
 
 # Prefect's client in this process: forked children of later tests would not end well.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.whole]
@@ -39,7 +39,7 @@ def nothing() -> None:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncPrefectClient]:
-    port = free_port()
+    port = find_free_port()
     address = f"http://127.0.0.1:{port}/api"
     with (
         prefect_server(tmp_path_factory.mktemp("prefect"), port),

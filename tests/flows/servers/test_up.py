@@ -25,7 +25,7 @@ from tests.imports import ROOT
 from tests.support.processes import gone
 from tests.support.repositories import init_repository
 from tests.support.small_project import command
-from tests.support.toys import RUN_STAGES, ask, free_port, prefect_database
+from tests.support.toys import RUN_STAGES, ask, find_free_port, prefect_database
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -177,14 +177,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "TOY": str(folder)}
     env |= {"DVC_NO_ANALYTICS": "1", "PREFECT_WORKER_QUERY_SECONDS": "2"}
     env |= {"HTTP_PROXY": "http://127.0.0.1:9"}  # leads nowhere; loopback is exempt
-    port = free_port()
+    port = find_free_port()
     root = folder / "worker"
     shutil.copytree(prefect_database(), root / ".prefect")
     up = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "up"],
         cwd=root,
         env={**env, "PYTHONPATH": str(root)}
-        | {"PREFECT_SERVER_API_PORT": str(port), "MLFLOW_PORT": str(free_port())},
+        | {"PREFECT_SERVER_API_PORT": str(port), "MLFLOW_PORT": str(find_free_port())},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

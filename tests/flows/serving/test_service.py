@@ -19,7 +19,7 @@ from mammo.serving.finding import NOTICE, read_schema
 from mammo.serving.predictor import Predictor, load_predictor
 from tests.support.fuzz_dicom import seeds
 from tests.support.learning import write_untrained_predictor
-from tests.support.serving import BYTES, Server, form_of, serving
+from tests.support.serving import BYTES, Server, make_form, serving
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_files_of_a_form_become_exams_and_bad_ones_cost_themselves(
 ) -> None:
     write_phantoms(tmp_path / "data", women=2, seed=3, long_side=256)
     files = {path.name: path.read_bytes() for path in sorted(tmp_path.rglob("*.dcm"))[:5]}
-    status, body = server.post(*form_of(files | {"bad.dcm": b"no DICOM"}))
+    status, body = server.post(*make_form(files | {"bad.dcm": b"no DICOM"}))
     assert status == 200
     answer = json.loads(body)
     assert answer["unread"] == [{"number": 6, "reason": "it is not a DICOM file"}]
@@ -81,7 +81,7 @@ def test_a_heatmap_is_had_as_a_picture_or_in_the_json(
     _, body = server.post(dicoms[1], query="?heatmap=1")
     (image,) = json.loads(body)["exams"][0]["breasts"][0]["images"]
     assert base64.b64decode(image["heatmap"]) == expected
-    two = form_of({"a": dicoms[0], "b": dicoms[1]})
+    two = make_form({"a": dicoms[0], "b": dicoms[1]})
     assert server.post(*two, accept="image/png")[0] == 400
 
 
@@ -109,8 +109,8 @@ def test_eight_clients_get_the_bytes_of_one(server: Server, dicoms: list[bytes])
         (b"no DICOM", "", "", 415, "application/dicom"),
         (b"x", "multipart/form-data", "", 400, "form"),
         (b"x", "multipart/form-data; boundary=b", "", 400, "form"),
-        (*form_of({}), "", 400, "form"),
-        (*form_of({f"{n}": b"x" for n in range(9)}), "", 400, "Too many files"),
+        (*make_form({}), "", 400, "form"),
+        (*make_form({f"{n}": b"x" for n in range(9)}), "", 400, "Too many files"),
         (b"x", "application/dicom", "?heatmap=perhaps", 422, "heatmap"),
         (bytes(BYTES + 1), "application/dicom", "", 413, "larger"),
     ],

@@ -48,7 +48,7 @@ from mammoflow_artifacts import artifact_repository, sqlite_file
 from tests.imports import ROOT, imports_of
 from tests.support.contents import contents
 from tests.support.small_project import forget_artifacts
-from tests.support.toys import environment, free_port
+from tests.support.toys import environment, find_free_port
 
 MODEL = """
     import mlflow, pandas
@@ -142,7 +142,7 @@ def at_work_in(folder: Path, uri: str | None = None) -> Iterator[None]:
 @contextmanager
 def served(root: Path) -> Iterator[str]:
     """The registry of a clone, served as `mammoflow up` does; its address."""
-    address = wanted.Address("127.0.0.1", free_port())
+    address = wanted.Address("127.0.0.1", find_free_port())
     running = supervised.start(
         up._describe_mlflow_server(root, address, environment({"PYTHONPATH": str(root)})),
         root,

@@ -22,7 +22,7 @@ from flows.processes.run_git import git
 from flows.tracking import preflight
 from mammo.base.errors import UserError
 from tests.imports import ROOT
-from tests.support.small_project import environment_of, store
+from tests.support.small_project import make_environment, store
 
 TWO_SECONDS = 2.0
 """Of processor time, from the start of Python; at most 1.5 were used in November 2026."""
@@ -467,7 +467,7 @@ def test_it_takes_less_than_two_seconds(
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
         cwd=root,
-        env=environment_of(ROOT),
+        env=make_environment(ROOT),
         capture_output=True,
         text=True,
     )

@@ -20,7 +20,7 @@ from mammo.serving.prediction import Prediction
 from mammo.serving.predictor import load_predictor
 from tests.imports import ROOT
 from tests.support.learning import write_untrained_predictor
-from tests.support.toys import environment, free_port, server
+from tests.support.toys import environment, find_free_port, server
 
 THREADS, IMAGES, TIMES = 8, 6, 4
 
@@ -147,7 +147,7 @@ def test_mlflow_predicts_a_csv_of_paths_in_any_folder(
 def test_mlflows_server_gives_the_answers_of_the_model(
     saved: Path, dicoms: list[bytes], alone: list[Prediction], tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     command = ["mlflow", "models", "serve", "-m", str(saved)]
     command += ["-p", f"{port}", "--env-manager", "local"]
     env = environment_of_a_stranger(tmp_path)
