@@ -64,17 +64,19 @@ def _skip_epochs(trainer: Any, epochs: int) -> None:
     loader = trainer.train_loader
     renewed = max(0, trainer.epochs - trainer.args.close_mosaic)
     batches = len(loader)
+    if epochs < renewed:
+        _skip_batches(loader, epochs * batches)
+        return
+    if renewed:
+        # The generator of the order moves when the loader starts, too. So the loader is started,
+        # and reads one batch: the last one before it is reset.
+        _skip_batches(loader, renewed * batches - 1)
+        next(iter(loader))
     if epochs > renewed:
-        if renewed:
-            # The generator of the order moves when the loader starts, too. So the loader is
-            # started, and reads one batch: the last one before it was reset.
-            _skip_batches(loader, renewed * batches - 1)
-            next(iter(loader))
         trainer._close_dataloader_mosaic()
         loader.reset()
         trainer.args.close_mosaic = 0  # it has been done
-        epochs -= renewed
-    _skip_batches(loader, epochs * batches)
+        _skip_batches(loader, (epochs - renewed) * batches)
 
 
 def _skip_batches(loader: Any, count: int) -> None:
