@@ -19,7 +19,7 @@ from rich.text import Text
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
 from flows.cli.console import one_sentence, remove_traceback, require_result
 from flows.cli.promotion import show_promotion
-from flows.processes.reach import require_prefect
+from flows.processes.reach import require_prefect, require_shared_prefect
 from flows.tracking import preflight
 
 app = typer.Typer()
@@ -48,7 +48,8 @@ def retrain(
         preflight.check_data(root)
         preflight.check_tags(root)
         if pool:
-            from flows.remote.remote_stage import check_workers  # it imports DVC and Prefect
+            require_shared_prefect()  # before the next line imports DVC and Prefect for seconds
+            from flows.remote.remote_stage import check_workers
 
             check_workers(pool)
         else:

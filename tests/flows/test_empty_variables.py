@@ -13,7 +13,7 @@ import json, os
 import flows
 import mlflow
 from prefect.settings import PREFECT_API_URL
-from flows.tracking.registry import MODEL
+from flows.tracking.names import MODEL
 print(json.dumps({
     "store": mlflow.get_tracking_uri(),
     "server": PREFECT_API_URL.value(),
