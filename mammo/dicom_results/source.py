@@ -26,7 +26,7 @@ from mammo.dicom.container import open_content
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import OF_THE_OBJECT, Outline, read_outline
 from mammo.dicom.reader import silence
-from mammo.dicom.values import PARSING, read_items, read_value_or_none
+from mammo.dicom.values import PARSING, is_uid, read_items, read_value_or_none
 from mammo.dicom_results.codes import VIEW_MODIFIERS, Code
 from mammo.serving.finding import (
     BreastFinding,
@@ -52,7 +52,6 @@ _OF_AN_IMAGE = (
 )  # fmt: skip
 _READ = ("SpecificCharacterSet", *COPIED, *_OF_AN_IMAGE)
 
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _ORIENTATION = re.compile(r"[APLRHF]{1,3}")
 _MOST_MICROMETERS = 1000.0
 _SIDES = ("R", "L", None)  # as the breasts of a finding are ordered
@@ -344,7 +343,7 @@ def _read_spacing(header: Dataset) -> tuple[float, float] | None:
 
 def _uid(dataset: Dataset, keyword: str, name: str) -> str:
     found = _text(dataset, keyword)
-    if len(found) <= 64 and _UID.fullmatch(found):
+    if is_uid(found):
         return found
     raise UserError(
         f"{name}: its header has no usable {keyword}, so that no DICOM object can refer to it: "
