@@ -42,7 +42,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from mammo.base.processor import available_cores
 from mammo.base.settings import load_params
 from mammo.data.tables import image_file
-from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, Window, mammogram_bytes
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import draw_view
 from mammo.dicom.reader import read_mammogram
@@ -263,7 +263,7 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
 
 def encode_one(pixels: Pixels, image: str, syntax: str) -> bytes:
     """One file, in a syntax of WRITTEN."""
-    about = Mammogram(image, image, "L", "MLO", ("A", "R"), windows=(WINDOW,))
+    about = MammogramFacts(image, image, "L", "MLO", ("A", "R"), windows=(WINDOW,))
     return mammogram_bytes(pixels, about, WRITTEN[syntax])
 
 

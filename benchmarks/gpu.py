@@ -78,7 +78,7 @@ PEAKS = {  # of dense bfloat16 products, 10^12 operations a second: the makers' 
 
 
 @dataclass(frozen=True)
-class Row:
+class NetworkSpeed:
     """What was measured of one network; images a second, but for the last two."""
 
     fit: float
@@ -182,7 +182,7 @@ def find_peak(device: torch.device) -> float | None:
     return found[0] * 1e12 if found else None
 
 
-def print_row(name: str, row: Row, device: torch.device) -> None:
+def print_row(name: str, row: NetworkSpeed, device: torch.device) -> None:
     """Print one line of the table."""
     peak = find_peak(device)
     share = f"{row.fit * row.operations / peak:.0%}" if peak else "-"
@@ -194,7 +194,9 @@ def print_row(name: str, row: Row, device: torch.device) -> None:
     )
 
 
-def measure(settings: Classifier, device: torch.device, folder: Path, seconds: float) -> Row:
+def measure(
+    settings: Classifier, device: torch.device, folder: Path, seconds: float
+) -> NetworkSpeed:
     """Measure one network.
 
     Raises:
@@ -230,7 +232,7 @@ def measure(settings: Classifier, device: torch.device, folder: Path, seconds: f
     start = time.perf_counter()
     predict(model, rois, settings)
     predicted = count / (time.perf_counter() - start)
-    return Row(
+    return NetworkSpeed(
         fit=count / float(epochs[1:].min()),
         first_epoch=count / float(epochs[0]),
         bare=bare,

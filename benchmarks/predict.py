@@ -47,12 +47,12 @@ from mammo.base.processor import available_cores
 from mammo.base.settings import Params, load_params
 from mammo.classifier.inputs import normalise
 from mammo.classifier.network import Classifier, build_classifier, save_classifier
-from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, Window, mammogram_bytes
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import draw_view
 from mammo.detector.detector import Detector, build_detector, save_detector
 from mammo.imaging.gray_images import Gray
-from mammo.serving.exams import Unread, examine_files
+from mammo.serving.exams import UnreadFile, examine_files
 from mammo.serving.predictor import load_predictor
 from tests.support.serving import form_of, serving
 
@@ -72,7 +72,7 @@ def draw_exams(folder: Path, count: int, height: int) -> list[list[Path]]:
         woman = replace(woman, machine=machine)
         for breast in woman.breasts:
             for view in VIEWS:
-                about = Mammogram(
+                about = MammogramFacts(
                     patient_id="1",
                     image_id="1",
                     laterality=breast.laterality,
@@ -205,7 +205,7 @@ def measure(exams: Sequence[Sequence[Path]], folder: Path, params: Params) -> No
     begin = time.perf_counter()
     with peak_memory(os.getpid()) as peak:
         for found in examine_files(predictor, every, workers):
-            if isinstance(found, Unread):
+            if isinstance(found, UnreadFile):
                 raise RuntimeError(found.reason)
     whole = (time.perf_counter() - begin) / len(exams)
     print("\n| in bulk | exams a minute | peak memory |\n| --- | --- | --- |")

@@ -134,7 +134,7 @@ def _examine(
     """
     from mammo.base.processor import available_cores
     from mammo.serving.exam_files import write_heatmap
-    from mammo.serving.exams import Unread, examine_files
+    from mammo.serving.exams import UnreadFile, examine_files
 
     point = loaded.predictor.operating_point
     heatmap: Any = "picture" if shown or out is not None else "facts"
@@ -143,7 +143,7 @@ def _examine(
     unread: list[Any] = []
     drawn: set[int] = set()
     for one in _follow(found, len(files)):
-        if isinstance(one, Unread):
+        if isinstance(one, UnreadFile):
             unread.append(one)
             continue
         if out is not None and one.heatmap is not None:

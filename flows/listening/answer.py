@@ -13,8 +13,8 @@ from flows.listening.journal import Journal
 from flows.listening.record import FILE, SeenImage, StudyRecord, read_record, write_record
 from flows.listening.spool import HEADERS, RESULTS, Spool, find_last_arrival, list_images
 from mammo.base.errors import UserError
-from mammo.dicom_results.objects import Report
-from mammo.dicom_results.source import Unread as UnreadImage
+from mammo.dicom_results.objects import WrittenReport
+from mammo.dicom_results.source import UnreadMammogram as UnreadImage
 from mammo.dicom_results.source import group_unread, strip_pixels
 from mammo.dicom_results.write import REPORTS, Kind, write_results, write_unread
 from mammo.serving.finding import (
@@ -26,7 +26,7 @@ from mammo.serving.finding import (
 )
 
 if TYPE_CHECKING:  # it imports torch, and the node needs none to receive and to send
-    from mammo.serving.exams import Unread
+    pass
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def _describe_unread(reasons: Mapping[str, str], journal: Journal) -> list[dict[
 
 
 def _find_predecessors(
-    reports: Mapping[str, tuple[Model, Report]], exam: str, model: Model
-) -> list[Report]:
+    reports: Mapping[str, tuple[Model, WrittenReport]], exam: str, model: Model
+) -> list[WrittenReport]:
     """The last report on an exam, unless it is another model's: the new one has its content."""
     last = reports.get(exam)
     return [last[1]] if last is not None and last[0] == model else []
@@ -160,7 +160,9 @@ def _describe(
     }
 
 
-def _name_reports(report: Report, before: Sequence[Report], journal: Journal) -> dict[str, object]:
+def _name_reports(
+    report: WrittenReport, before: Sequence[WrittenReport], journal: Journal
+) -> dict[str, object]:
     return {
         "report": journal.name_image(report.instance),
         "follows": journal.name_image(before[0].instance) if before else None,
@@ -241,8 +243,8 @@ def _keep_headers(
     return {file.stem: file for file in target.glob("*.dcm")}
 
 
-def _refer_to(file: Path) -> Report:
+def _refer_to(file: Path) -> WrittenReport:
     header = pydicom.dcmread(file, stop_before_pixels=True)
-    return Report(
+    return WrittenReport(
         header.SOPClassUID, header.SOPInstanceUID, header.SeriesInstanceUID, header.StudyInstanceUID
     )

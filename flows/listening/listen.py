@@ -10,7 +10,7 @@ from flows.processes.words import Say
 from flows.serving.load import LoadedModel, load_version, pin_for
 from mammo.base.errors import UserError
 from mammo.base.processor import available_cores
-from mammo.serving.exams import Unread, examine_files
+from mammo.serving.exams import UnreadFile, examine_files
 from mammo.serving.finding import ImageFinding
 
 __all__ = ["Settings", "listen", "parse_address"]
@@ -47,7 +47,7 @@ def make_reader(loaded: LoadedModel) -> Reader:
             f"report could not say whether there is a finding: name a later one by --model"
         )
 
-    def examine(files: Sequence[Path]) -> Iterator[ImageFinding | Unread]:
+    def examine(files: Sequence[Path]) -> Iterator[ImageFinding | UnreadFile]:
         return examine_files(predictor, files, available_cores(), "picture")
 
     return Reader(

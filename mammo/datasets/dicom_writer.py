@@ -45,7 +45,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Mammogram:
+class MammogramFacts:
     """What a file says about its image. All ids must be pseudonymous: they are written as given.
 
     `patient_orientation` is where the rows and the columns point, e.g. ("A", "R") when the nipple
@@ -83,7 +83,9 @@ def deterministic_uid(*parts: str) -> UID:
 
 
 def mammogram_bytes(
-    pixels: NDArray[np.uint16], about: Mammogram, syntax: TransferSyntax = TransferSyntax.JPEG_2000
+    pixels: NDArray[np.uint16],
+    about: MammogramFacts,
+    syntax: TransferSyntax = TransferSyntax.JPEG_2000,
 ) -> bytes:
     """A complete DICOM file, preamble included.
 
@@ -113,7 +115,7 @@ def mammogram_bytes(
     return stream.getvalue()
 
 
-def _check(pixels: NDArray[np.uint16], about: Mammogram) -> None:
+def _check(pixels: NDArray[np.uint16], about: MammogramFacts) -> None:
     if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype != np.uint16:
         raise ValueError(f"pixels must be a uint16 image, not {pixels.dtype} {pixels.shape}")
     if not 8 <= about.bits_stored <= 16 or int(pixels.max()) >> about.bits_stored:
@@ -187,7 +189,7 @@ _VIEWS = {
 }
 
 
-def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
+def _header(about: MammogramFacts, rows: int, columns: int) -> FileDataset:
     """Everything but the pixels."""
     dataset = FileDataset("", {}, preamble=b"\x00" * 128)
     study = (about.patient_id, about.study_date)
@@ -253,7 +255,7 @@ def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
     return dataset
 
 
-def _add_mammography(dataset: Dataset, about: Mammogram) -> None:
+def _add_mammography(dataset: Dataset, about: MammogramFacts) -> None:
     """The attributes of the mammography, detector and X-ray acquisition modules."""
     code, meaning, angle = _VIEWS[about.view]
     view = _coded(code, "SCT", meaning)

@@ -119,7 +119,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadMammogram:
     """A mammogram that could not be read, whose header says which one it is."""
 
     content: Path | bytes = field(repr=False)
@@ -132,14 +132,14 @@ class Unread:
         return name_exam(self.identity, 0)
 
 
-def group_unread(sources: Iterable[Path | bytes]) -> dict[str, list[Unread]]:
+def group_unread(sources: Iterable[Path | bytes]) -> dict[str, list[UnreadMammogram]]:
     """The mammograms among files that could not be read, by the keys of their exams.
 
     Left out is what no report can tell of: a file whose header is damaged as well, or lacks a UID
     that a report refers by, and an object of another kind than a mammogram.
     """
     silence()
-    found: dict[str, list[Unread]] = {}
+    found: dict[str, list[UnreadMammogram]] = {}
     for source in sources:
         unread = _read_unread(source)
         if unread is not None:
@@ -147,10 +147,10 @@ def group_unread(sources: Iterable[Path | bytes]) -> dict[str, list[Unread]]:
     return found
 
 
-def _read_unread(source: Path | bytes) -> Unread | None:
+def _read_unread(source: Path | bytes) -> UnreadMammogram | None:
     try:
         with open_content(source) as content:
-            unread = Unread(source, read_identity(source), read_outline(content))
+            unread = UnreadMammogram(source, read_identity(source), read_outline(content))
         header = _read_header(source, "")
         _read_image(header, unread.shows, "")
         _read_study(header, "")
@@ -160,7 +160,9 @@ def _read_unread(source: Path | bytes) -> Unread | None:
 
 
 def read_exam(
-    finding: ExamFinding, sources: Mapping[int, Path | bytes], unread: Sequence[Unread] = ()
+    finding: ExamFinding,
+    sources: Mapping[int, Path | bytes],
+    unread: Sequence[UnreadMammogram] = (),
 ) -> Exam:
     """Read the headers of an exam's images.
 
@@ -198,7 +200,7 @@ def read_exam(
 
 
 def read_unread_exam(
-    unread: Sequence[Unread],
+    unread: Sequence[UnreadMammogram],
     model: Model,
     operating_point: OperatingPoint,
     aggregate: Literal["max", "mean"],
@@ -220,7 +222,7 @@ def read_unread_exam(
     return Exam(model, operating_point, aggregate, (), study, (), images)
 
 
-def _read_images(unread: Sequence[Unread], known: Mapping[str, Film]) -> tuple[Image, ...]:
+def _read_images(unread: Sequence[UnreadMammogram], known: Mapping[str, Film]) -> tuple[Image, ...]:
     """What the headers say of images that could not be read, each instance once: right, left."""
     images: dict[str, Image] = {}
     for one in unread:

@@ -34,7 +34,15 @@ from mammo.classifier.network import build_classifier
 from mammo.classifier_training.fit import Examples, Scores, TrainingDivergedError, dump_examples
 from mammo.kept.checkpoint import describe_machine, hash_inputs
 from mammo.learning.device import choose_device
-from mammo.tuning.cards import Outcome, Read, Report, Trial, Workers, start_workers, train_trial
+from mammo.tuning.cards import (
+    CardWorkers,
+    Read,
+    Report,
+    Trial,
+    TrialOutcome,
+    start_workers,
+    train_trial,
+)
 
 HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
 UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
@@ -42,7 +50,7 @@ UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means l
 Choice = dict[str, Any]
 Attempt = tuple[int, Choice, Report]
 Objective = Callable[[int, Choice, Report], float]
-RunRound = Callable[[Sequence[Attempt]], list[Outcome]]
+RunRound = Callable[[Sequence[Attempt]], list[TrialOutcome]]
 Watch = Callable[[int, Choice], Report]
 
 
@@ -120,11 +128,11 @@ def in_turn(objective: Objective) -> RunRound:
         objective: takes (trial number, choice, report) and returns the trial's value.
     """
 
-    def run(attempt: Attempt) -> Outcome:
+    def run(attempt: Attempt) -> TrialOutcome:
         try:
-            return Outcome(objective(*attempt))
+            return TrialOutcome(objective(*attempt))
         except (optuna.TrialPruned, TrainingDivergedError) as error:
-            return Outcome(None, error)
+            return TrialOutcome(None, error)
 
     return lambda wanted: [run(attempt) for attempt in wanted]
 
@@ -140,7 +148,7 @@ def _build_report(trial: optuna.Trial, select_by: str) -> Report:
     return report
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, outcome: TrialOutcome) -> None:
     """Tell a study how a trial has ended.
 
     Raises:
@@ -400,8 +408,8 @@ def tune(
 
 
 def _train_on_workers(
-    workers: Workers, plan: Callable[[int, Choice, Report], Trial], wanted: Sequence[Attempt]
-) -> list[Outcome]:
+    workers: CardWorkers, plan: Callable[[int, Choice, Report], Trial], wanted: Sequence[Attempt]
+) -> list[TrialOutcome]:
     return workers.train([plan(*attempt) for attempt in wanted])
 
 

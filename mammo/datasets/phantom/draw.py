@@ -30,14 +30,14 @@ from mammo.base.processor import available_cores
 from mammo.base.progress import track
 from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import (
-    Mammogram,
+    MammogramFacts,
     TransferSyntax,
     Window,
     mammogram_bytes,
 )
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import WHITE, View, draw_view
-from mammo.datasets.phantom.women import Breast, Machine, Woman
+from mammo.datasets.phantom.women import Breast, MammographyUnit, Woman
 from mammo.imaging.geometry import Box
 
 WOMEN = 110
@@ -140,7 +140,7 @@ def _dicom(woman: Woman, breast: Breast, view: str, drawn: View) -> bytes:
     medial = "L" if right else "R"
     orientation = ("P" if drawn.flipped else "A", medial if view == "CC" else f"F{medial}")
     day = int(woman.patient_id) % 28 + 1
-    about = Mammogram(
+    about = MammogramFacts(
         patient_id=woman.patient_id,
         patient_name=f"Phantom^{woman.patient_id}",
         image_id=breast.image_ids[VIEWS.index(view)],
@@ -166,7 +166,7 @@ def _dicom(woman: Woman, breast: Breast, view: str, drawn: View) -> bytes:
     return mammogram_bytes(drawn.pixels, about, machine.syntax)
 
 
-def _windows(machine: Machine) -> tuple[Window, ...]:
+def _windows(machine: MammographyUnit) -> tuple[Window, ...]:
     """From just above the air to white, and a flatter one beside it on a few machines."""
     low, high = machine.offset, machine.offset + machine.gain
     center, width = (low + high) / 2, float(high - low)

@@ -22,7 +22,7 @@ from mammo.datasets.phantom.anatomy import (
     silhouette,
 )
 from mammo.datasets.phantom.texture import generator
-from mammo.datasets.phantom.women import MACHINES, Breast, Island, Lesion, Machine, Woman
+from mammo.datasets.phantom.women import MACHINES, Breast, Island, Lesion, MammographyUnit, Woman
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def _distinct_numbers(rng: Generator, count: int, low: int, high: int) -> list[s
 def _woman(
     rng: Generator,
     patient_id: str,
-    machine: Machine,
+    machine: MammographyUnit,
     facts: _Facts,
     difficult: list[bool],
     image_ids: list[str],

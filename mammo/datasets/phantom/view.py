@@ -11,7 +11,7 @@ from mammo.datasets.phantom.canvas import Canvas
 from mammo.datasets.phantom.lesions import draw_lesion
 from mammo.datasets.phantom.texture import Plane, bell_noise, blur, bump, generator, smoothstep
 from mammo.datasets.phantom.tissue import draw_implant, draw_tissue
-from mammo.datasets.phantom.women import Breast, Machine, Woman
+from mammo.datasets.phantom.women import Breast, MammographyUnit, Woman
 from mammo.imaging.geometry import Box
 
 WHITE = 4095
@@ -103,7 +103,7 @@ def _hill(shape: tuple[int, int], pixel: float, x: float, y: float, radius: floa
     return bump((rows * rows + columns * columns) * (1 / (radius * radius)))
 
 
-def _expose(light: Plane, machine: Machine, rng: Generator) -> NDArray[np.uint16]:
+def _expose(light: Plane, machine: MammographyUnit, rng: Generator) -> NDArray[np.uint16]:
     """Film curve, noise and the machine's grey scale: 12 bit stored values."""
     # A soft shoulder keeps white from clipping and a toe keeps the air black.
     bent = np.clip(light, 0.0, 1.4)
@@ -130,7 +130,7 @@ _GLYPHS = {
 
 
 def _burn_in(
-    pixels: NDArray[np.uint16], text: str, machine: Machine, label_at_left: bool, low: bool
+    pixels: NDArray[np.uint16], text: str, machine: MammographyUnit, label_at_left: bool, low: bool
 ) -> None:
     """Write the marker into the corner away from the chest wall."""
     dot = max(pixels.shape[0] // 300, 1)

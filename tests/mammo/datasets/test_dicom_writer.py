@@ -15,7 +15,7 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from pydicom.encaps import generate_frames
 
 from mammo.datasets.dicom_writer import (
-    Mammogram,
+    MammogramFacts,
     TransferSyntax,
     Window,
     deterministic_uid,
@@ -23,7 +23,7 @@ from mammo.datasets.dicom_writer import (
 )
 from mammo.dicom.reader import read_mammogram
 
-ABOUT = Mammogram(
+ABOUT = MammogramFacts(
     patient_id="10011",
     image_id="462822612",
     laterality="L",
@@ -88,7 +88,7 @@ def test_pydicom_reads_back_every_pixel(syntax: TransferSyntax) -> None:
 def test_every_depth_survives(bits: int, tmp_path: Path) -> None:
     pixels = _image(63, 47, bits, 1, 3)
     pixels[0, 0], pixels[-1, -1] = 0, 2**bits - 1
-    about = Mammogram("1", "2", "R", "MLO", ("P", "FL"), bits_stored=bits)
+    about = MammogramFacts("1", "2", "R", "MLO", ("P", "FL"), bits_stored=bits)
     for syntax in TransferSyntax:
         stored = _stored_by_dicomsdl(mammogram_bytes(pixels, about, syntax), tmp_path)
         np.testing.assert_array_equal(stored, pixels)
@@ -139,7 +139,7 @@ def test_uids_differ_by_image_and_agree_by_study() -> None:
     pixels = _image(16, 16, 12, 3, 1)
     headers = [
         pydicom.dcmread(
-            io.BytesIO(mammogram_bytes(pixels, Mammogram("1", image, "L", "CC", ("A", "R"))))
+            io.BytesIO(mammogram_bytes(pixels, MammogramFacts("1", image, "L", "CC", ("A", "R"))))
         )
         for image in ("7", "8")
     ]
@@ -153,7 +153,7 @@ def test_monochrome1_shows_low_values_bright() -> None:
     pixels[:, :32] = 500
     pixels += np.arange(64, dtype=np.uint16)[:, None]  # of two values it would be a mask
     for photometric, bright in (("MONOCHROME1", 0), ("MONOCHROME2", 63)):
-        about = Mammogram(
+        about = MammogramFacts(
             "1", "2", "L", "CC", ("A", "R"), (Window(1750, 3500),), photometric=photometric
         )
         seen = read_mammogram(mammogram_bytes(pixels, about), 64).pixels
@@ -163,16 +163,18 @@ def test_monochrome1_shows_low_values_bright() -> None:
 @pytest.mark.parametrize(
     "about",
     [
-        Mammogram("1", "2", "B", "CC", ("A", "R")),
-        Mammogram("1", "2", "L", "LATERAL", ("A", "R")),
-        Mammogram("1", "2", "L", "CC", ("A", "R"), photometric="RGB"),
-        Mammogram("1", "2", "L", "CC", ("A", "R"), bits_stored=17),
-        Mammogram("1", "2", "L", "CC", ("A", "R"), windows=(Window(100, 0),)),
-        Mammogram("1", "2", "L", "CC", ("A", "R"), windows=(Window(100, 10, "CUBIC"),)),
-        Mammogram("1", "2", "L", "CC", ("A", "R"), windows=(Window(9, 9), Window(9, 9, "SIGMOID"))),
+        MammogramFacts("1", "2", "B", "CC", ("A", "R")),
+        MammogramFacts("1", "2", "L", "LATERAL", ("A", "R")),
+        MammogramFacts("1", "2", "L", "CC", ("A", "R"), photometric="RGB"),
+        MammogramFacts("1", "2", "L", "CC", ("A", "R"), bits_stored=17),
+        MammogramFacts("1", "2", "L", "CC", ("A", "R"), windows=(Window(100, 0),)),
+        MammogramFacts("1", "2", "L", "CC", ("A", "R"), windows=(Window(100, 10, "CUBIC"),)),
+        MammogramFacts(
+            "1", "2", "L", "CC", ("A", "R"), windows=(Window(9, 9), Window(9, 9, "SIGMOID"))
+        ),
     ],
 )
-def test_headers_that_make_no_sense_are_refused(about: Mammogram) -> None:
+def test_headers_that_make_no_sense_are_refused(about: MammogramFacts) -> None:
     with pytest.raises(ValueError, match=r"."):
         mammogram_bytes(_image(16, 16, 8, 0, 1), about)
 
