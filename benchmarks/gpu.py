@@ -42,7 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mammo.base.atomic_files import write_bytes
 from mammo.base.determinism import pin
-from mammo.base.processor import available_cores, processor_name
+from mammo.base.processor import count_cores, read_processor_name
 from mammo.base.settings import Classifier, load_params
 from mammo.classifier import inputs
 from mammo.classifier.inputs import normalise
@@ -98,7 +98,7 @@ def main() -> None:
     start = time.perf_counter()
     device = choose_device()
     card = device.type == "cuda"
-    pin(1, available_cores())
+    pin(1, count_cores())
     budget = BUDGET if card else REHEARSAL
     precision = describe_machine(device)
     print(
@@ -144,7 +144,8 @@ def describe_machine(device: torch.device) -> Precision:
     """Print what there is and what is missing; return the precision to measure in."""
     python = ".".join(map(str, sys.version_info[:3]))
     print(
-        f"{processor_name()}, {available_cores()} cores; Python {python}, torch {torch.__version__}"
+        f"{read_processor_name()}, {count_cores()} cores; Python {python}, "
+        f"torch {torch.__version__}"
     )
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         print("this Python is not one of 3.11 to 3.13, which the project is tested on")
@@ -253,7 +254,7 @@ def write_pictures(folder: Path, settings: Classifier, count: int) -> list[Path]
         picture[: height * 3 // 4, : rng.integers(width // 3, width)] += np.uint8(100)
         write_bytes(paths[number], encode_png(picture))
 
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         list(pool.map(write, range(count)))
     return paths
 

@@ -43,11 +43,11 @@ from torch import nn
 
 from benchmarks.decode import read_as_notebooks
 from mammo.base.determinism import pin
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.settings import Params, load_params
 from mammo.classifier.inputs import normalise
 from mammo.classifier.network import Classifier, build_classifier, save_classifier
-from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, Window, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, Window, encode_mammogram
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import draw_view
 from mammo.detector.detector import Detector, build_detector, save_detector
@@ -81,7 +81,7 @@ def draw_exams(folder: Path, count: int, height: int) -> list[list[Path]]:
                     windows=(Window(1480, 2900),),
                 )
                 pixels = draw_view(woman, breast, view, height).pixels
-                written.append(mammogram_bytes(pixels, about, TransferSyntax.JPEG_2000))
+                written.append(encode_mammogram(pixels, about, TransferSyntax.JPEG_2000))
     return [
         [_write_copy(folder, number, view, written) for view in range(4)] for number in range(count)
     ]
@@ -200,7 +200,7 @@ def measure(exams: Sequence[Sequence[Path]], folder: Path, params: Params) -> No
         with peak_memory(server.process.pid) as served_peak, ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(ask, range(len(exams))))
         served = (time.perf_counter() - begin) / len(exams)
-    predictor, workers = load_predictor(folder), available_cores()
+    predictor, workers = load_predictor(folder), count_cores()
     every = [file for files in exams for file in files]
     begin = time.perf_counter()
     with peak_memory(os.getpid()) as peak:

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import pin, derive_seed
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import Params
@@ -96,9 +96,7 @@ def prepare(params: Params, data: Path, keep: Path) -> Path:
     train = (data / "train.csv").read_text()
     folder = keep / "sets" / key_of(train, *sizes, made_of, *code)[:16]
     stages: dict[str, Callable[[Path], None]] = {
-        "preprocess": lambda out: preprocess.run(
-            params, data, out, available_cores(), open_store()
-        ),
+        "preprocess": lambda out: preprocess.run(params, data, out, count_cores(), open_store()),
         "split": lambda out: split.run(params, folder / "preprocess/manifest.csv", out),
         "train_detector": lambda out: train_detector.run(
             params, folder / "preprocess", folder / "split/split.csv", out
@@ -110,7 +108,7 @@ def prepare(params: Params, data: Path, keep: Path) -> Path:
     for name, stage in stages.items():
         if not (folder / name).exists():
             say(f"{data.name}: {name}")
-            pin(stage_seed(params.seed, name), params.threads)
+            pin(derive_seed(params.seed, name), params.threads)
             with fresh_folder(folder / name) as out:
                 stage(out)
     return folder

@@ -20,10 +20,10 @@ import pandera.pandas as pa
 
 from mammo.base.atomic_files import fresh_folder, partial_path, write_bytes, write_csv, write_json
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
-from mammo.compute.dask_map import map_over_dask, scheduler_address
+from mammo.compute.dask_map import map_over_dask, read_scheduler_address
 from mammo.compute.worker_pool import Failure
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
 from mammo.intake.cached_prepare import LIBRARIES
@@ -125,7 +125,7 @@ def _examine_rows(
     store: Store | None,
 ) -> Iterator[Examination]:
     """One outcome a record, in order."""
-    address = scheduler_address()
+    address = read_scheduler_address()
     if address is not None:
         yield from _examine_rows_over_dask(records, settings, data, out, store, address)
         return
@@ -194,7 +194,7 @@ def main() -> None:
     """Run the stage in the current folder."""
     params = load_params()
     with fresh_folder(OUT) as out:
-        run(params, DATA, out, available_cores(), open_store())
+        run(params, DATA, out, count_cores(), open_store())
 
 
 if __name__ == "__main__":

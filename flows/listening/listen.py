@@ -9,7 +9,7 @@ from flows.listening.work import Settings, work
 from flows.processes.words import Say
 from flows.serving.load import LoadedModel, load_version, pin_for
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.serving.exams import UnreadFile, examine_files
 from mammo.serving.finding import ImageFinding
 
@@ -48,7 +48,7 @@ def make_reader(loaded: LoadedModel) -> Reader:
         )
 
     def examine(files: Sequence[Path]) -> Iterator[ImageFinding | UnreadFile]:
-        return examine_files(predictor, files, available_cores(), "picture")
+        return examine_files(predictor, files, count_cores(), "picture")
 
     return Reader(
         examine, loaded.model, predictor.operating_point, predictor.params.evaluate.aggregate

@@ -16,7 +16,7 @@ from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Workers
 from mammo.serving.exams import Heatmap, UnreadFile, find_in
 from mammo.serving.finding import ExamFinding, ImageFinding, group_exams
-from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
+from mammo.serving.intake import Reading, Refusal, make_reader_pool, refuse_failure
 
 GATHER = 0.003
 """Seconds that the first of several images waits for others."""
@@ -60,7 +60,7 @@ class Desk:
         self._threads = ThreadPoolExecutor(self._workers, "reading")
         self._network = ThreadPoolExecutor(1, "networks")
         self._network.submit(pin_for, self.loaded)
-        self._pool = reader_pool(self._workers).start()
+        self._pool = make_reader_pool(self._workers).start()
         self._readers: Workers[tuple[Path, Preprocess], Reading | Refusal] = self._pool.__enter__()
         self._work = asyncio.create_task(self._hand_over())
         return self

@@ -23,7 +23,7 @@ VIEWS = (("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO"))
 MARK = (255, 150, 0)
 
 
-def contact_sheet(
+def draw_contact_sheet(
     data_dir: Path,
     png_path: Path,
     women: int = 4,

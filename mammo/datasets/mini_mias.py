@@ -20,7 +20,7 @@ from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.data.tables import image_file
-from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, encode_mammogram
 
 COLUMNS = ("Name", "Background Tissue", "Abnormality", "Type", "x", "y", "r")
 KINDS = {
@@ -143,4 +143,4 @@ def _dicom(film: NDArray[np.uint8], row: dict[str, str]) -> bytes:
         institution="Mammographic Image Analysis Society",
         annotation_burned_in=True,
     )
-    return mammogram_bytes(film.astype(np.uint16), about, TransferSyntax.JPEG_2000)
+    return encode_mammogram(film.astype(np.uint16), about, TransferSyntax.JPEG_2000)

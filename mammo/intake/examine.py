@@ -129,7 +129,7 @@ def examine_all(
     Returns:
         One outcome a record, in order.
     """
-    for outcome in reading_pool(work, workers, __name__).map(records):
+    for outcome in make_reading_pool(work, workers, __name__).map(records):
         yield reject_failure(outcome) if isinstance(outcome, Failure) else outcome
 
 
@@ -138,7 +138,7 @@ def reject_failure(failure: Failure) -> Examination:
     return Examination(None, FAILURES[failure.how])
 
 
-def reading_pool(
+def make_reading_pool(
     work: Callable[[Item], Result], workers: int, module: str
 ) -> WorkerPool[Item, Result]:
     """Processes that read files: one that a file crashes or hangs costs that file alone.

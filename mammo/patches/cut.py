@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.base.determinism import stage_seed
+from mammo.base.determinism import derive_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Preprocess, Split
@@ -119,7 +119,10 @@ def _cut_films(source: Path, settings: Patches, served: Split, seed: int) -> Ite
         hers = rows[rows["patient_id"] == woman].sort_values("image_id").to_dict("records")
         films = [_read_film(source, row, boxes.get(row["image_id"]), settings) for row in hers]
         yield from _cut_woman(
-            woman, [film for film in films if film is not None], settings, stage_seed(seed, woman)
+            woman,
+            [film for film in films if film is not None],
+            settings,
+            derive_seed(seed, woman),
         )
 
 

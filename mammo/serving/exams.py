@@ -12,7 +12,7 @@ from mammo.intake.cached_prepare import LIBRARIES as READING
 from mammo.kept.code_version import code_version
 from mammo.serving.finding import ImageFinding, Peak, Point, Region
 from mammo.serving.heat_map import REGION_SHARE, outline_region
-from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
+from mammo.serving.intake import Reading, Refusal, make_reader_pool, refuse_failure
 from mammo.serving.prediction import NetworkOutput, draw_heatmap
 from mammo.serving.predictor import Predictor
 
@@ -53,7 +53,7 @@ def examine_files(
     """
     known: dict[str, int] = {}
     settings = predictor.params.preprocess
-    results = reader_pool(workers).map((file, settings) for file in files)
+    results = make_reader_pool(workers).map((file, settings) for file in files)
     for number, (file, result) in enumerate(zip(files, results, strict=True), start=1):
         found = find_in(predictor, refuse_failure(result), number, str(file), heatmap)
         instance = found.identity.instance if isinstance(found, ImageFinding) else None

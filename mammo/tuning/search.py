@@ -26,7 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mammo.base.atomic_files import read_json, write_json
-from mammo.base.determinism import stage_seed
+from mammo.base.determinism import derive_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier, Space, Tune
@@ -108,7 +108,7 @@ def search(
         asked: list[optuna.Trial] = []
         wanted: list[Attempt] = []
         for number in range(first, min(first + at_once, trials)):
-            study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
+            study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, f"trial{number}"))
             asked.append(study.ask())
             choice = propose(asked[-1], space)
             wanted.append((number, choice, _build_report(asked[-1], select_by)))
@@ -415,7 +415,7 @@ def _train_on_workers(
 
 def _name_trials(tuning: Tuning, checkpoints: Path) -> Path:
     """Name the file of a search's trials by a hash of all that decides it."""
-    torch.manual_seed(stage_seed(tuning.seed, "fit"))
+    torch.manual_seed(derive_seed(tuning.seed, "fit"))
     weights = build_classifier(tuning.classifier).state_dict()
     facts = [
         *_describe_settings(tuning),
@@ -471,7 +471,7 @@ def _plan_trial(
         report(scores)
 
     tried = tuning.classifier.model_copy(update={**choice, "epochs": settings.epochs})
-    return Trial(number, tried, stage_seed(tuning.seed, "fit"), on_epoch)
+    return Trial(number, tried, derive_seed(tuning.seed, "fit"), on_epoch)
 
 
 def tabulate_trials(study: optuna.Study) -> pd.DataFrame:

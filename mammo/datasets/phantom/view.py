@@ -6,7 +6,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from mammo.datasets.phantom.anatomy import FIELD_HEIGHT_MM, Silhouette, distance_plane, silhouette
+from mammo.datasets.phantom.anatomy import (
+    FIELD_HEIGHT_MM,
+    Silhouette,
+    distance_plane,
+    outline_breast,
+)
 from mammo.datasets.phantom.canvas import Canvas
 from mammo.datasets.phantom.lesions import draw_lesion
 from mammo.datasets.phantom.texture import Plane, bell_noise, blur, bump, generator, smoothstep
@@ -42,7 +47,7 @@ def draw_view(woman: Woman, breast: Breast, view: str, long_side: int) -> View:
     rows = int(long_side * machine.scale / 8 + 0.5) * 8
     columns = int(rows * machine.width_to_height / 8 + 0.5) * 8
     pixel = FIELD_HEIGHT_MM / rows
-    seen = silhouette(breast.shape, view)
+    seen = outline_breast(breast.shape, view)
     key = 2 * "LR".index(breast.laterality) + ("CC", "MLO").index(view)
     rng = generator(woman.seed, 10 + key)
     light, skin, lesions = _draw_breast(woman, breast, seen, (rows, columns), pixel, rng)
@@ -53,15 +58,15 @@ def draw_view(woman: Woman, breast: Breast, view: str, long_side: int) -> View:
     box = Box(float(left), float(top), float(right), float(bottom))
     if flipped:
         light = light[:, ::-1]
-        box = _mirrored(box, columns)
-        lesions = [(kind, _mirrored(found, columns)) for kind, found in lesions]
+        box = _mirror(box, columns)
+        lesions = [(kind, _mirror(found, columns)) for kind, found in lesions]
     pixels = _expose(light, machine, rng)
     text = f"{breast.laterality} {view}"
     _burn_in(pixels, text, machine, label_at_left=flipped, low=bool(rng.integers(2)))
     return View(pixels, pixel, flipped, box, tuple(lesions))
 
 
-def _mirrored(box: Box, columns: int) -> Box:
+def _mirror(box: Box, columns: int) -> Box:
     return Box(columns - box.x2, box.y1, columns - box.x1, box.y2)
 
 
