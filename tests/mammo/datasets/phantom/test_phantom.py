@@ -15,11 +15,9 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from mammo.base.errors import UserError
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, read_table
-from mammo.datasets.contact_sheet import MARK, draw_contact_sheet
 from mammo.datasets.dicom_writer import TransferSyntax
 from mammo.datasets.phantom import draw
 from mammo.datasets.phantom.anatomy import Shape, depth_under_skin, outline_breast, project
@@ -428,14 +426,3 @@ def test_bell_noise_has_unit_variance() -> None:
     noise = bell_noise(generator(9), (300, 300))
     assert noise.mean() == pytest.approx(0, abs=0.02)
     assert noise.std() == pytest.approx(1, abs=0.02)
-
-
-# The picture for docs/first-run.md
-
-
-def test_the_contact_sheet_shows_women_and_frames_the_cancers(sample: Path, tmp_path: Path) -> None:
-    draw_contact_sheet(sample, tmp_path / "docs" / "sheet.png", women=4, height=100)
-    picture = np.asarray(Image.open(tmp_path / "docs" / "sheet.png"))
-    assert picture.shape[0] == 4 * 104
-    framed = (picture == MARK).all(axis=2).any(axis=1).reshape(4, 104).any(axis=1)
-    assert framed.tolist() == [True, True, False, False]
