@@ -1,4 +1,4 @@
-"""Work spread over a Dask cluster that is there already, with the same results as at home.
+"""Work spread over a Dask cluster that is there already, with the same results as on this machine.
 
     DASK_SCHEDULER=tcp://host:8786 python -m stages.preprocess
 
