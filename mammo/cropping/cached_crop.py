@@ -85,13 +85,13 @@ def _key(content: bytes, how: Search) -> str:
         how.digest,
         how.settings.model_dump_json(),
         str(how.threads),
-        _choose_computing_device(),
+        _describe_computing_device(),
         hashlib.sha256(content).hexdigest(),
     )
 
 
 @cache
-def _choose_computing_device() -> str:
+def _describe_computing_device() -> str:
     """The processor or GPU: another one may round differently, so it has results of its own."""
     device = choose_device()
     if device.type == "cuda":
