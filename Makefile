@@ -63,7 +63,7 @@ processors: env  ## the emulated tests, on an Intel Haswell and on an AMD Milan
 pythons: env  ## the other Pythons of this machine: import everything, and the same bytes
 	@python -m tests.pythons
 
-walk: env  ## docs/team.md's story of four machines, each blind to the others; some fifteen minutes
+walk: env  ## docs/team.md's story of four machines, each blind to the others: fifteen minutes
 	@python -m tests.walk
 
 lock:  ## compile requirements.lock from pyproject.toml

@@ -23,7 +23,7 @@ import mlflow
 import typer
 
 from flows.tracking.register import SIGNATURE
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import draw_phantom_dicom
 from tests.imports import ROOT
 from tests.support.learning import write_untrained_predictor
 from tests.support.serving import serving
@@ -54,7 +54,7 @@ def compare(name: str, ask: Ask, dicoms: Sequence[bytes], requests: int) -> int:
 
 def main(requests: Annotated[int, typer.Option(help="Of all clients.")] = 1000) -> None:
     """Ask both servers; exit with 1 if an answer differs."""
-    dicoms = [phantom_dicom_bytes(seed=seed) for seed in range(IMAGES)]
+    dicoms = [draw_phantom_dicom(seed=seed) for seed in range(IMAGES)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_untrained_predictor(Path(scratch) / "predictor")
         with serving(folder) as ours:

@@ -39,10 +39,10 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.settings import load_params
 from mammo.data.tables import image_file
-from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, Window, encode_mammogram
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import draw_view
 from mammo.dicom.reader import read_mammogram
@@ -81,11 +81,11 @@ def encode(pixels: Pixels) -> dict[str, bytes]:
         "HTJ2K": (uid.HTJ2KLossless, imagecodecs.htj2k_encode(pixels)),
     }
     for name, (syntax, frame) in others.items():
-        files[name] = reframed(files["JPEG 2000"], syntax, bytes(frame))
+        files[name] = replace_frame(files["JPEG 2000"], syntax, bytes(frame))
     return files
 
 
-def reframed(content: bytes, syntax: uid.UID, frame: bytes) -> bytes:
+def replace_frame(content: bytes, syntax: uid.UID, frame: bytes) -> bytes:
     """The file with another frame."""
     dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content))
     dataset.file_meta.TransferSyntaxUID = syntax
@@ -256,15 +256,15 @@ def stage(folder: Path, height: int, count: int, syntax: str) -> None:
     )
     mine = time.perf_counter() - begin
     print(
-        f"{count} files of {syntax}, {available_cores()} cores: the notebooks' pool of "
+        f"{count} files of {syntax}, {count_cores()} cores: the notebooks' pool of "
         f"two {theirs:.1f} s, the stage {mine:.1f} s: {theirs / mine:.1f} times as fast"
     )
 
 
 def encode_one(pixels: Pixels, image: str, syntax: str) -> bytes:
     """One file, in a syntax of WRITTEN."""
-    about = Mammogram(image, image, "L", "MLO", ("A", "R"), windows=(WINDOW,))
-    return mammogram_bytes(pixels, about, WRITTEN[syntax])
+    about = MammogramFacts(image, image, "L", "MLO", ("A", "R"), windows=(WINDOW,))
+    return encode_mammogram(pixels, about, WRITTEN[syntax])
 
 
 def main() -> None:

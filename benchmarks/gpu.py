@@ -42,7 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mammo.base.atomic_files import write_bytes
 from mammo.base.determinism import pin
-from mammo.base.processor import available_cores, processor_name
+from mammo.base.processor import count_cores, read_processor_name
 from mammo.base.settings import Classifier, load_params
 from mammo.classifier import inputs
 from mammo.classifier.inputs import normalise
@@ -78,7 +78,7 @@ PEAKS = {  # of dense bfloat16 products, 10^12 operations a second: the makers' 
 
 
 @dataclass(frozen=True)
-class Row:
+class NetworkSpeed:
     """What was measured of one network; images a second, but for the last two."""
 
     fit: float
@@ -98,7 +98,7 @@ def main() -> None:
     start = time.perf_counter()
     device = choose_device()
     card = device.type == "cuda"
-    pin(1, available_cores())
+    pin(1, count_cores())
     budget = BUDGET if card else REHEARSAL
     precision = describe_machine(device)
     print(
@@ -144,7 +144,8 @@ def describe_machine(device: torch.device) -> Precision:
     """Print what there is and what is missing; return the precision to measure in."""
     python = ".".join(map(str, sys.version_info[:3]))
     print(
-        f"{processor_name()}, {available_cores()} cores; Python {python}, torch {torch.__version__}"
+        f"{read_processor_name()}, {count_cores()} cores; Python {python}, "
+        f"torch {torch.__version__}"
     )
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         print("this Python is not one of 3.11 to 3.13, which the project is tested on")
@@ -182,7 +183,7 @@ def find_peak(device: torch.device) -> float | None:
     return found[0] * 1e12 if found else None
 
 
-def print_row(name: str, row: Row, device: torch.device) -> None:
+def print_row(name: str, row: NetworkSpeed, device: torch.device) -> None:
     """Print one line of the table."""
     peak = find_peak(device)
     share = f"{row.fit * row.operations / peak:.0%}" if peak else "-"
@@ -194,7 +195,9 @@ def print_row(name: str, row: Row, device: torch.device) -> None:
     )
 
 
-def measure(settings: Classifier, device: torch.device, folder: Path, seconds: float) -> Row:
+def measure(
+    settings: Classifier, device: torch.device, folder: Path, seconds: float
+) -> NetworkSpeed:
     """Measure one network.
 
     Raises:
@@ -230,7 +233,7 @@ def measure(settings: Classifier, device: torch.device, folder: Path, seconds: f
     start = time.perf_counter()
     predict(model, rois, settings)
     predicted = count / (time.perf_counter() - start)
-    return Row(
+    return NetworkSpeed(
         fit=count / float(epochs[1:].min()),
         first_epoch=count / float(epochs[0]),
         bare=bare,
@@ -251,7 +254,7 @@ def write_pictures(folder: Path, settings: Classifier, count: int) -> list[Path]
         picture[: height * 3 // 4, : rng.integers(width // 3, width)] += np.uint8(100)
         write_bytes(paths[number], encode_png(picture))
 
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         list(pool.map(write, range(count)))
     return paths
 

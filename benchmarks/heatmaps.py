@@ -31,7 +31,7 @@ from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAMPlusPlus
 from pytorch_grad_cam.base_cam import BaseCAM
 
 from benchmarks.recipes import BASELINE, RECIPES, choose_recipes, open_study, build_settings
-from benchmarks.studies import Study, Trial, read_study, train_trial
+from benchmarks.studies import PictureStudy, StudyTrial, read_study, train_trial
 from mammo.base.atomic_files import write_bytes
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
@@ -93,7 +93,7 @@ def main(
     print(summarise(games))
 
 
-def read_outputs(params: Params, outputs: Path) -> Study:
+def read_outputs(params: Params, outputs: Path) -> PictureStudy:
     """What a pipeline made, with its own split as the one division."""
     study = read_study(outputs.name, params, outputs, 3)
     women = read_table(outputs / "split/split.csv", SPLIT).set_index("patient_id")["split"]
@@ -102,7 +102,7 @@ def read_outputs(params: Params, outputs: Path) -> Study:
 
 
 def train_folds(
-    study: Study, params: Params, recipe: str, patches: Path | None, keep: Path, seeds: int
+    study: PictureStudy, params: Params, recipe: str, patches: Path | None, keep: Path, seeds: int
 ) -> Iterator[tuple[Path, list[str]]]:
     """Yield each network's folder, and which pictures are its test.
 
@@ -114,11 +114,11 @@ def train_folds(
     settings = build_settings(study, params, RECIPES[recipe], patches)
     for seed in range(seeds):
         for fold, parts in enumerate(study.folds):
-            yield train_trial(study, fold, Trial(settings, seed), params.threads, keep), parts
+            yield train_trial(study, fold, StudyTrial(settings, seed), params.threads, keep), parts
 
 
 def play(
-    study: Study,
+    study: PictureStudy,
     params: Params,
     networks: Iterator[tuple[Path, list[str]]],
     pictures: Path | None = None,

@@ -30,7 +30,7 @@ from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import draw_phantom_dicom
 from tests.support.fuzz_dicom import changes, seeds
 from tests.support.learning import write_untrained_predictor
 from tests.support.serving import Server, serving
@@ -121,7 +121,7 @@ def main(
     asked = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_untrained_predictor(Path(scratch) / "predictor")
-        good = phantom_dicom_bytes(seed=1)
+        good = draw_phantom_dicom(seed=1)
         with serving(folder) as server:
             first = server.post(good, query="?heatmap=1")
             end = time.monotonic() + 60 * minutes

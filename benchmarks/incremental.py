@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from mammo.base.settings import load_params
 from mammo.data.tables import image_file
-from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, Window, encode_mammogram
 from mammo.detector.detector import build_detector, save_detector
 
 COLUMNS = [
@@ -50,11 +50,11 @@ def make(data: Path, count: int) -> pd.DataFrame:
     for number in range(count):
         image, patient = f"{number:06d}", str(number // 4)
         pixels = base + np.roll(noise, divmod(number, noise.shape[1]), (0, 1))  # no two alike
-        about = Mammogram(patient, image, "L", "CC", ("A", "R"), windows=(Window(1500, 3000),))
+        about = MammogramFacts(patient, image, "L", "CC", ("A", "R"), windows=(Window(1500, 3000),))
         path = data / image_file(patient, image)
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = pixels.clip(0, 4095).astype(np.uint16)
-        path.write_bytes(mammogram_bytes(stored, about, TransferSyntax.JPEG_2000))
+        path.write_bytes(encode_mammogram(stored, about, TransferSyntax.JPEG_2000))
         rows.append([1, patient, image, "L", "CC", 60, 0, 0, 0, "", 0, "B", 1, 0])
     return pd.DataFrame(rows, columns=COLUMNS)
 

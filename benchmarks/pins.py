@@ -59,7 +59,7 @@ def measure(how: str) -> None:
     params = load_params()
     reproducibility.pin(1, params.threads)
     with tempfile.TemporaryDirectory() as folder:
-        print(*(f"{_timed(work):.3f}" for work in _works(params, Path(folder))))
+        print(*(f"{_time(work):.3f}" for work in _works(params, Path(folder))))
 
 
 def _let_libraries_choose() -> None:
@@ -84,14 +84,14 @@ def _works(params: object, folder: Path) -> list[Callable[[], object]]:
     from mammo.classifier.inputs import Pictures
     from mammo.classifier.predict import predict
     from mammo.classifier_training.fit import Examples, fit
-    from mammo.datasets.phantom.draw import phantom_dicom_bytes
+    from mammo.datasets.phantom.draw import draw_phantom_dicom
     from mammo.detector_training.trainer import Example, train_detector
     from mammo.imaging.geometry import Box
     from mammo.intake.prepare import prepare
 
     assert isinstance(params, Params)
     film = folder / "film.dcm"
-    film.write_bytes(phantom_dicom_bytes(long_side=2048))
+    film.write_bytes(draw_phantom_dicom(long_side=2048))
     rng = np.random.default_rng(1)
     classifier = params.classifier.model_copy(update={"epochs": 1})
     size = classifier.image_height, classifier.image_width
@@ -114,7 +114,7 @@ def _works(params: object, folder: Path) -> list[Callable[[], object]]:
     ]
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _time(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

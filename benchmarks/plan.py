@@ -74,7 +74,7 @@ def make_cohort(women: int, resamples: int) -> Cohort:
     return Cohort(women, target, sick, healthy, pairs)
 
 
-class Row:
+class CohortRow:
     """The women of a row, and the models that are scored on them."""
 
     def __init__(self, cohort: Cohort, seed: Sequence[int]) -> None:
@@ -90,12 +90,12 @@ class Row:
         logit = noise + np.sqrt(2) * norm.ppf(auroc) * self.cohort.target - 2
         return np.array(round_probabilities(pd.Series(1 / (1 + np.exp(-logit)))))
 
-    def model(self, auroc: float) -> "Model":
+    def model(self, auroc: float) -> "ScoredModel":
         """A model of a true auROC."""
-        return Model(self.cohort, self.score(auroc))
+        return ScoredModel(self.cohort, self.score(auroc))
 
 
-class Model:
+class ScoredModel:
     """A model on the women of a row."""
 
     def __init__(self, cohort: Cohort, probability: Floats) -> None:
@@ -116,14 +116,14 @@ class Model:
         pairs = ((sick @ self._wins) * healthy).sum(axis=1, dtype=np.float64)
         return np.asarray(pairs / self.cohort.pairs)
 
-    def bound_over(self, other: "Model", tail: float, plain: bool = False) -> float:
+    def bound_over(self, other: "ScoredModel", tail: float, plain: bool = False) -> float:
         """The lower bound of this model's auROC less the other's, by the draws."""
         draws = self.areas - other.areas
         if plain:  # the percentile, as it was
             return float(np.quantile(draws, tail))
         return find_bound(self.auroc - other.auroc, draws, tail)
 
-    def keeps(self, other: "Model", limit: float, tail: float, plain: bool = False) -> bool:
+    def keeps(self, other: "ScoredModel", limit: float, tail: float, plain: bool = False) -> bool:
         """Whether that bound is at least a limit."""
         deviation = float(np.sqrt(((self.parts - other.parts) ** 2).sum()))
         beyond = (self.auroc - other.auroc - limit) - norm.isf(tail) * deviation
@@ -153,7 +153,7 @@ class Rule:
         return np.nextafter(self.margin, 1) if self.superiority else -self.margin
 
 
-def walk(row: Row, rule: Rule, steps: Sequence[float], relative: bool) -> list[float]:
+def walk(row: CohortRow, rule: Rule, steps: Sequence[float], relative: bool) -> list[float]:
     """Let the gate judge one challenger after the other; return each champion's true auROC.
 
     Args:
@@ -194,9 +194,9 @@ def check_against_the_gate(plan: Plan, pairs: int) -> float:
     )
     cohort, worst = make_cohort(WOMEN, policy.bootstrap), 0.0
     for pair in range(pairs):
-        row = Row(cohort, (1, pair))
+        row = CohortRow(cohort, (1, pair))
         scores = row.score(AUROC), row.score(AUROC - 0.06 + 0.02 * (pair % 10))
-        one, other = (Model(cohort, found) for found in scores)
+        one, other = (ScoredModel(cohort, found) for found in scores)
         error = plan.looks.error_of(1)
         tail, confidence = cohort.tail(error), 1 - error
         ours = other.bound_over(one, tail)
@@ -244,7 +244,7 @@ def show_no_better(plan: Plan, rows: int) -> None:
         ):
             rule = Rule(of_looks, 0.0 if superiority else margin, superiority)
             wrong = [
-                len(walk(Row(cohort, (2, row)), rule, [step] * CHALLENGERS, False)) > 1
+                len(walk(CohortRow(cohort, (2, row)), rule, [step] * CHALLENGERS, False)) > 1
                 for row in range(rows)
             ]
             allowed = "nothing said" if of_looks is None else f"{of_looks.error}"
@@ -277,7 +277,8 @@ def show_small_losses(plan: Plan, rows: int) -> None:
         ),
     ):
         ends = [
-            walk(Row(cohort, (3, row)), rule, [-0.01] * CHALLENGERS, True) for row in range(rows)
+            walk(CohortRow(cohort, (3, row)), rule, [-0.01] * CHALLENGERS, True)
+            for row in range(rows)
         ]
         losses = np.array([AUROC - end[-1] for end in ends])
         beyond = share(list(losses > margin + 1e-9))
@@ -303,7 +304,7 @@ def show_power(plan: Plan, rows: int) -> None:
             rule = Rule(plan.looks, 0.0 if superiority else plan.policy.auroc.margin, superiority)
             first: list[int] = []
             for row in range(rows):
-                at = Row(cohort, (4, row))
+                at = CohortRow(cohort, (4, row))
                 now, promoted = at.model(AUROC), 0
                 for look in range(1, 6):
                     tail = cohort.tail(plan.looks.error_of(look))

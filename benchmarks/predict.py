@@ -43,16 +43,16 @@ from torch import nn
 
 from benchmarks.decode import read_as_notebooks
 from mammo.base.determinism import pin
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.settings import Params, load_params
 from mammo.classifier.inputs import normalise
 from mammo.classifier.network import Classifier, build_classifier, save_classifier
-from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, Window, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, Window, encode_mammogram
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import draw_view
 from mammo.detector.detector import Detector, build_detector, save_detector
 from mammo.imaging.gray_images import Gray
-from mammo.serving.exams import Unread, examine_files
+from mammo.serving.exams import UnreadFile, examine_files
 from mammo.serving.predictor import load_predictor
 from tests.support.serving import make_form, serving
 
@@ -72,7 +72,7 @@ def draw_exams(folder: Path, count: int, height: int) -> list[list[Path]]:
         woman = replace(woman, machine=machine)
         for breast in woman.breasts:
             for view in VIEWS:
-                about = Mammogram(
+                about = MammogramFacts(
                     patient_id="1",
                     image_id="1",
                     laterality=breast.laterality,
@@ -81,7 +81,7 @@ def draw_exams(folder: Path, count: int, height: int) -> list[list[Path]]:
                     windows=(Window(1480, 2900),),
                 )
                 pixels = draw_view(woman, breast, view, height).pixels
-                written.append(mammogram_bytes(pixels, about, TransferSyntax.JPEG_2000))
+                written.append(encode_mammogram(pixels, about, TransferSyntax.JPEG_2000))
     return [
         [_write_copy(folder, number, view, written) for view in range(4)] for number in range(count)
     ]
@@ -200,12 +200,12 @@ def measure(exams: Sequence[Sequence[Path]], folder: Path, params: Params) -> No
         with peak_memory(server.process.pid) as served_peak, ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(ask, range(len(exams))))
         served = (time.perf_counter() - begin) / len(exams)
-    predictor, workers = load_predictor(folder), available_cores()
+    predictor, workers = load_predictor(folder), count_cores()
     every = [file for files in exams for file in files]
     begin = time.perf_counter()
     with peak_memory(os.getpid()) as peak:
         for found in examine_files(predictor, every, workers):
-            if isinstance(found, Unread):
+            if isinstance(found, UnreadFile):
                 raise RuntimeError(found.reason)
     whole = (time.perf_counter() - begin) / len(exams)
     print("\n| in bulk | exams a minute | peak memory |\n| --- | --- | --- |")

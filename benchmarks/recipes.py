@@ -29,8 +29,8 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.studies import (
-    Study,
-    Trial,
+    PictureStudy,
+    StudyTrial,
     find_trial,
     prepare,
     read_breasts,
@@ -180,7 +180,7 @@ def open_study(
     phantoms: int,
     crops: Path | None,
     folds: int,
-) -> Study:
+) -> PictureStudy:
     """The study that the command line names.
 
     Raises:
@@ -197,7 +197,9 @@ def open_study(
     return read_study(data.name, params, prepare(params, data, keep), folds)
 
 
-def build_settings(study: Study, params: Params, recipe: Recipe, patches: Path | None) -> Settings:
+def build_settings(
+    study: PictureStudy, params: Params, recipe: Recipe, patches: Path | None
+) -> Settings:
     """The settings of a recipe.
 
     Raises:
@@ -229,7 +231,7 @@ class Found:
 
 
 def run(
-    study: Study,
+    study: PictureStudy,
     params: Params,
     names: Sequence[str],
     patches: Path | None,
@@ -266,7 +268,7 @@ def run(
     done: dict[str, dict[int, list[Path]]] = {name: {} for name in names}
     for seed in range(seeds):
         for name in names:
-            trial = Trial(settings[name], seed, RECIPES[name].change)
+            trial = StudyTrial(settings[name], seed, RECIPES[name].change)
             folders = [find_trial(study, fold, trial, keep) for fold in folds]
             for fold in folds:
                 number += 1
@@ -287,7 +289,7 @@ def run(
     return found
 
 
-def describe(study: Study) -> str:
+def describe(study: PictureStudy) -> str:
     """The study in a line."""
     breasts = study.table.groupby(["patient_id", "laterality"])["target"].max()
     women = study.table["patient_id"].nunique()

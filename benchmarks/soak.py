@@ -119,7 +119,7 @@ class Toy:
         """MB of files in the clone."""
         return {
             name: sum(
-                _taken(file) for folder in folders for file in (self.root / folder).rglob("*")
+                _measure(file) for folder in folders for file in (self.root / folder).rglob("*")
             )
             / 1e6
             for name, folders in FOLDERS.items()
@@ -132,7 +132,7 @@ def main(
 ) -> None:
     """Print what was there before and after, and what that makes for a hundred looks."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with tempfile.TemporaryDirectory(prefix="soak-") as scratch, started(Path(scratch)) as toy:
+    with tempfile.TemporaryDirectory(prefix="soak-") as scratch, start(Path(scratch)) as toy:
         looker = subprocess.Popen(
             [sys.executable, "-c", LOOKS],
             cwd=toy.root,
@@ -171,7 +171,7 @@ def main(
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Toy]:
+def start(folder: Path) -> Iterator[Toy]:
     """`mammoflow up` in a clone of a toy, whose servers are its own."""
     origin, root = folder / "origin", folder / "clone"
     make_toy(origin)
@@ -257,7 +257,7 @@ def _own(process: psutil.Process) -> float:
         return 0.0
 
 
-def _taken(file: Path) -> int:
+def _measure(file: Path) -> int:
     try:
         return os.lstat(file).st_blocks * 512
     except FileNotFoundError:  # gone meanwhile

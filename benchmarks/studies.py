@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import pin, derive_seed
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import Params
@@ -48,7 +48,7 @@ COLUMNS = ["patient_id", "laterality", "image_id", "target", "path"]
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class PictureStudy:
     """Pictures with labels, and how often they are divided.
 
     Attributes:
@@ -67,7 +67,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Trial:
+class StudyTrial:
     """One training: its settings, and what no setting says."""
 
     settings: Settings
@@ -96,9 +96,7 @@ def prepare(params: Params, data: Path, keep: Path) -> Path:
     train = (data / "train.csv").read_text()
     folder = keep / "sets" / key_of(train, *sizes, made_of, *code)[:16]
     stages: dict[str, Callable[[Path], None]] = {
-        "preprocess": lambda out: preprocess.run(
-            params, data, out, available_cores(), open_store()
-        ),
+        "preprocess": lambda out: preprocess.run(params, data, out, count_cores(), open_store()),
         "split": lambda out: split.run(params, folder / "preprocess/manifest.csv", out),
         "train_detector": lambda out: train_detector.run(
             params, folder / "preprocess", folder / "split/split.csv", out
@@ -110,13 +108,13 @@ def prepare(params: Params, data: Path, keep: Path) -> Path:
     for name, stage in stages.items():
         if not (folder / name).exists():
             say(f"{data.name}: {name}")
-            pin(stage_seed(params.seed, name), params.threads)
+            pin(derive_seed(params.seed, name), params.threads)
             with fresh_folder(folder / name) as out:
                 stage(out)
     return folder
 
 
-def read_study(name: str, params: Params, folder: Path, folds: int) -> Study:
+def read_study(name: str, params: Params, folder: Path, folds: int) -> PictureStudy:
     """The crops of a prepared data set, in as many folds of women.
 
     Each woman is in the test of one fold. The next fold's women are its validation.
@@ -132,7 +130,7 @@ def read_study(name: str, params: Params, folder: Path, folds: int) -> Study:
     divided = [
         [names.get((of_row - fold) % folds, "train") for of_row in of] for fold in range(folds)
     ]
-    return Study(name, table, divided, hash_pictures(table), folder)
+    return PictureStudy(name, table, divided, hash_pictures(table), folder)
 
 
 def deal_women(table: pd.DataFrame, folds: int) -> dict[str, int]:
@@ -142,7 +140,7 @@ def deal_women(table: pd.DataFrame, folds: int) -> dict[str, int]:
     return {woman: number % folds for number, woman in enumerate(order)}
 
 
-def study_crops(folder: Path) -> Study:
+def study_crops(folder: Path) -> PictureStudy:
     """Crops by class, as `mammoflow data cbis-masses` writes them: one division.
 
     The women of its validation, and of its test if there is one, are the test. A share of the
@@ -166,7 +164,7 @@ def study_crops(folder: Path) -> Study:
         else "train"
         for row in table.to_dict("records")
     ]
-    return Study(folder.name, table[COLUMNS], [splits], hash_pictures(table))
+    return PictureStudy(folder.name, table[COLUMNS], [splits], hash_pictures(table))
 
 
 def hash_pictures(table: pd.DataFrame) -> str:
@@ -178,7 +176,7 @@ def hash_pictures(table: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def find_trial(study: Study, fold: int, trial: Trial, keep: Path) -> Path:
+def find_trial(study: PictureStudy, fold: int, trial: StudyTrial, keep: Path) -> Path:
     """Where a training is kept, or would be: a hash of all that it follows from."""
     weights = Path(trial.settings.weights)
     first = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else ""
@@ -190,7 +188,9 @@ def find_trial(study: Study, fold: int, trial: Trial, keep: Path) -> Path:
     return keep / "trials" / key_of(*facts, str(trial.seed), trial.change, own, code)[:24]
 
 
-def train_trial(study: Study, fold: int, trial: Trial, threads: int, keep: Path) -> Path:
+def train_trial(
+    study: PictureStudy, fold: int, trial: StudyTrial, threads: int, keep: Path
+) -> Path:
     """Train and predict the fold's test pictures, unless that is done; the folder of the result.
 
     It holds the network, `probabilities.csv` (test pictures) and `facts.json`. A training that was

@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
-from mammo.compute.dask_map import map_over_dask, scheduler_address
+from mammo.compute.dask_map import map_over_dask, read_scheduler_address
 from mammo.cropping.cached_crop import LIBRARIES, Search, describe_search, find_and_cut
 from mammo.cropping.find_breast import Roi
 from mammo.data.tables import MANIFEST, ROIS, read_table
@@ -37,7 +37,7 @@ def run(
     """Find, cut, write."""
     manifest = read_table(preprocessed / "manifest.csv", MANIFEST)
     how = describe_search(
-        detector.resolve(), params.crop, stage_seed(params.seed, "crop_rois"), params.threads
+        detector.resolve(), params.crop, derive_seed(params.seed, "crop_rois"), params.threads
     )
     records = manifest.to_dict("records")
     paths = [preprocessed / "images" / row["path"] for row in records]
@@ -77,7 +77,7 @@ def _find_and_cut_all(
 ) -> Iterator[tuple[Roi, bytes]]:
     """Each image's region and the PNG of it, in order."""
     work = partial(find_and_cut, how=how, store=store)
-    address = scheduler_address()
+    address = read_scheduler_address()
     if address is None:
         yield from map(work, paths)
         return
@@ -94,7 +94,7 @@ def _find_and_cut_all(
 def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
-    pin(stage_seed(params.seed, "crop_rois"), params.threads)
+    pin(derive_seed(params.seed, "crop_rois"), params.threads)
     announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
         run(params, PREPROCESSED_FOLDER, DETECTOR_FOLDER, out, open_store())

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mammo.base.atomic_files import fresh_folder, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Params, load_params
@@ -86,7 +86,7 @@ def _score(
     for level, cases in levels.items():
         say(f"evaluate: {split}, by {level}: {params.evaluate.bootstrap} resamples")
         part = cases[cases["split"] == split]
-        seed = stage_seed(params.seed, f"evaluate/{split}/{level}")
+        seed = derive_seed(params.seed, f"evaluate/{split}/{level}")
         scores[level] = evaluate(part, thresholds[level], params.evaluate, seed).to_json()
     images = levels["image"]
     scores["origin"] = compute_origin_scores(images[images["split"] == split])
@@ -142,7 +142,7 @@ def _write_plots(breasts: pd.DataFrame, threshold: float, out: Path) -> None:
 def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
-    pin(stage_seed(params.seed, "evaluate"), params.threads)
+    pin(derive_seed(params.seed, "evaluate"), params.threads)
     announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
         run(params, MANIFEST_FILE, SPLIT_FILE, CROPS_FOLDER, CLASSIFIER_FOLDER, out)

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_bytes, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
@@ -220,7 +220,7 @@ def _draw_pictures(
 def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
-    pin(stage_seed(params.seed, "explain"), params.threads)
+    pin(derive_seed(params.seed, "explain"), params.threads)
     announce_device(OUT.name, params)
     with fresh_folder(OUT) as out:
         run(params, PREPROCESSED_FOLDER, CROPS_FOLDER, EVALUATION_FOLDER, CLASSIFIER_FOLDER, out)

@@ -13,7 +13,7 @@ import cv2
 import pandas as pd
 
 from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
-from mammo.base.determinism import stage_seed
+from mammo.base.determinism import derive_seed
 from mammo.base.progress import say
 from mammo.base.settings import Split, load_params
 from mammo.imaging.png import encode_png
@@ -44,7 +44,7 @@ def run(params: Pretraining, served: Split, source: Path, out: Path) -> None:
     Raises:
         UserError: as `gather_patches`; or if a split cannot be learnt from.
     """
-    seed = stage_seed(params.seed, "patches")
+    seed = derive_seed(params.seed, "patches")
     rows = []
     for patch in gather_patches(source, params.patches, served, seed):
         write_bytes(out / crop_file(patch.patient_id, patch.image_id), encode_png(patch.pixels))

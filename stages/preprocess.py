@@ -20,15 +20,15 @@ import pandera.pandas as pa
 
 from mammo.base.atomic_files import fresh_folder, partial_path, write_bytes, write_csv, write_json
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
-from mammo.compute.dask_map import map_over_dask, scheduler_address
+from mammo.compute.dask_map import map_over_dask, read_scheduler_address
 from mammo.compute.worker_pool import Failure
 from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
 from mammo.intake.cached_prepare import LIBRARIES
 from mammo.intake.examine import (
-    Outcome,
+    Examination,
     examine,
     examine_all,
     find_doubtful_patients,
@@ -102,7 +102,7 @@ def run(params: Params, data: Path, out: Path, workers: int, store: Store | None
     say(f"preprocess: {len(manifest)} images, {len(rejects)} rejected")
 
 
-def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+def _counts(outcomes: Sequence[Examination]) -> dict[str, int]:
     """Of how many images something is to be known, by its key in metrics.json."""
     descriptions = [outcome.description for outcome in outcomes if outcome.description is not None]
     return {
@@ -123,9 +123,9 @@ def _examine_rows(
     out: Path,
     workers: int,
     store: Store | None,
-) -> Iterator[Outcome]:
+) -> Iterator[Examination]:
     """One outcome a record, in order."""
-    address = scheduler_address()
+    address = read_scheduler_address()
     if address is not None:
         yield from _examine_rows_over_dask(records, settings, data, out, store, address)
         return
@@ -140,7 +140,7 @@ def _examine_rows_over_dask(
     out: Path,
     store: Store | None,
     address: str,
-) -> Iterator[Outcome]:
+) -> Iterator[Examination]:
     """The same by a cluster: this process writes what the workers make."""
     folder = data.resolve()
     work = partial(examine, settings=settings, data=folder, store=store)
@@ -151,12 +151,14 @@ def _examine_rows_over_dask(
 
 def _prepare_one(
     row: dict[Hashable, Any], settings: Preprocess, data: Path, out: Path, store: Store | None
-) -> Outcome:
+) -> Examination:
     """Read, prepare and write one image, in a worker process."""
     return _write(row, *examine(row, settings, data, store), out)
 
 
-def _write(row: dict[Hashable, Any], outcome: Outcome, png: bytes | None, out: Path) -> Outcome:
+def _write(
+    row: dict[Hashable, Any], outcome: Examination, png: bytes | None, out: Path
+) -> Examination:
     if png is not None:
         write_bytes(_picture_path(out, row), png)
     return outcome
@@ -192,7 +194,7 @@ def main() -> None:
     """Run the stage in the current folder."""
     params = load_params()
     with fresh_folder(OUT) as out:
-        run(params, DATA, out, available_cores(), open_store())
+        run(params, DATA, out, count_cores(), open_store())
 
 
 if __name__ == "__main__":

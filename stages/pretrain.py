@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.progress import say
 from mammo.base.settings import WEIGHTS
 from mammo.classifier.network import check_weights
 from mammo.patches.pretrain import dump_backbone, pretrain, write_card
 from mammo.patches.settings import Pretraining, load_pretraining
 from stages.device import announce_device
-from stages.runner import checkpoint_folder, run_stage
+from stages.runner import keep_checkpoint_folder, run_stage
 
 PATCHES_FOLDER = Path("outputs/patches")
 OUT = Path("outputs/pretrain")
@@ -57,9 +57,9 @@ def run(
 def main() -> None:
     """Run the stage in the current folder."""
     params = load_pretraining()
-    pin(stage_seed(params.seed, OUT.name), params.threads)
+    pin(derive_seed(params.seed, OUT.name), params.threads)
     announce_device(OUT.name)
-    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
+    with keep_checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, PATCHES_FOLDER, out, Path(WEIGHTS), checkpoints)
 
 

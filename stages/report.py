@@ -54,7 +54,7 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
     curves = _csv(outputs / "train_detector/curves.csv")
     content = {
         "metrics": metrics,
-        "score_names": score_names(params),
+        "score_names": name_scores(params),
         "origin": ORIGIN,
         "origin_names": ORIGIN_NAMES,
         "roc": _roc(outputs, metrics),
@@ -63,7 +63,7 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
         "data": _json(outputs / "split/metrics.json"),
         "rejects": _rejects(outputs),
         "detector_curves": _history(curves),
-        "detector_preview": _embedded(outputs / "train_detector/preview.png"),
+        "detector_preview": _embed(outputs / "train_detector/preview.png"),
         "classifier_curves": _history(history),
         "trials": _csv(outputs / "tune_classifier/trials.csv"),
         "best_params": _json(outputs / "tune_classifier/best_params.json"),
@@ -90,7 +90,7 @@ def run(params: Params, outputs: Path, template: Path, out: Path) -> None:
     say(f"report: the page is {OUT / 'index.html'}, to be opened in a browser")
 
 
-def score_names(params: Params) -> dict[str, str]:
+def name_scores(params: Params) -> dict[str, str]:
     """What the scores are called on the page, by their key in metrics.json."""
     beta = f"F{params.evaluate.beta:g}"
     return {
@@ -201,18 +201,18 @@ def _gallery(outputs: Path) -> dict[str, list[dict[Any, Any]]]:
     table = _csv(outputs / "explain/gallery.csv", dtype=text)
     cards: dict[str, list[dict[Any, Any]]] = {kind: [] for kind in GALLERY}
     for row in table.to_dict("records"):
-        pictures = {name: _embedded(outputs / "explain" / row[name]) for name in ("image", "plain")}
+        pictures = {name: _embed(outputs / "explain" / row[name]) for name in ("image", "plain")}
         hit = None if pd.isna(row["hit"]) else bool(row["hit"])
         cards[row["kind"]].append(row | pictures | {"hit": hit})
     return cards
 
 
-def _embedded(path: Path) -> str:
+def _embed(path: Path) -> str:
     """A PNG as a data address."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _missing(path, error) from None
+        raise _explain_missing(path, error) from None
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
@@ -220,17 +220,17 @@ def _csv(path: Path, dtype: Mapping[str, type] | None = None) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=dtype)
     except (OSError, pd.errors.EmptyDataError) as error:
-        raise _missing(path, error) from None
+        raise _explain_missing(path, error) from None
 
 
 def _json(path: Path) -> Any:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise _missing(path, error) from None
+        raise _explain_missing(path, error) from None
 
 
-def _missing(path: Path, error: Exception) -> UserError:
+def _explain_missing(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read ({error}); run the stage {path.parent.name} again")
 
 

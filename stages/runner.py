@@ -29,7 +29,7 @@ def run_stage(main: Callable[[], None]) -> None:
 
 
 @contextmanager
-def checkpoint_folder(stage: str) -> Iterator[Path]:
+def keep_checkpoint_folder(stage: str) -> Iterator[Path]:
     """Yield the folder for a stage's checkpoints; when the stage has succeeded, it is removed.
 
     It lies outside outputs/, which DVC empties before it runs a stage, and where

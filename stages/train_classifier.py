@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier, Params, Space, load_params
@@ -36,7 +36,7 @@ from mammo.learning.parallel import (
 )
 from stages.device import announce_device
 from stages.mlflow_live import open_stage_log
-from stages.runner import checkpoint_folder, run_stage
+from stages.runner import keep_checkpoint_folder, run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
@@ -70,7 +70,7 @@ def run(
     check_weights(params.classifier)
     settings = apply_best_params(params.classifier, best_params)
     train, validation = read_examples(settings, manifest, split, crops)
-    seed = stage_seed(params.seed, "train_classifier")
+    seed = derive_seed(params.seed, "train_classifier")
     log = open_stage_log() if part.is_first else None
     result = fit(settings, train, validation, seed, log, checkpoints, part)
     if not part.is_first:
@@ -125,7 +125,7 @@ def main() -> None:
         check_cards(processes)
         check_weights(params.classifier)
         say(f"{OUT.name}: {processes} processes train together")
-    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
+    with keep_checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         if processes > 1:
             folders = [str(out), str(checkpoints)]
             run_together(f"stages.{OUT.name}", folders, processes, params.threads)
@@ -143,7 +143,7 @@ def train_part() -> None:
 
 def _run_here(params: Params, out: Path, checkpoints: Path, part: Part) -> None:
     """Run the stage, or one process's part of it, on the project's folders."""
-    pin(stage_seed(params.seed, OUT.name), params.threads)
+    pin(derive_seed(params.seed, OUT.name), params.threads)
     announce_device(OUT.name, params)
     run(params, MANIFEST_FILE, SPLIT_FILE, CROPS_FOLDER, BEST_PARAMS, out, checkpoints, part)
 

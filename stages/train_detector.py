@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, load_params
@@ -28,7 +28,7 @@ from mammo.imaging.geometry import Box, Placement
 from mammo.imaging.gray_images import read_gray
 from mammo.imaging.png import encode_png
 from stages.device import announce_device
-from stages.runner import checkpoint_folder, run_stage
+from stages.runner import keep_checkpoint_folder, run_stage
 
 PREPROCESSED_FOLDER = Path("outputs/preprocess")
 SPLIT_FILE = Path("outputs/split/split.csv")
@@ -51,7 +51,7 @@ def run(
         f"detector: {len(data.train)} training, {len(data.validation)} validation images, "
         f"labels: {data.labels}"
     )
-    seed = stage_seed(params.seed, "train_detector")
+    seed = derive_seed(params.seed, "train_detector")
     training = train_detector(data.train, data.validation, params.detector, seed, checkpoints)
     detector = training.detector
     found = [
@@ -215,9 +215,9 @@ def _arrange_tiles(tiles: Sequence[np.ndarray]) -> np.ndarray:
 def main() -> None:
     """Run the stage on the project's folders."""
     params = load_params()
-    pin(stage_seed(params.seed, "train_detector"), params.threads)
+    pin(derive_seed(params.seed, "train_detector"), params.threads)
     announce_device(OUT.name, params)
-    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
+    with keep_checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(params, PREPROCESSED_FOLDER, SPLIT_FILE, out, checkpoints)
 
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from mammo.base.atomic_files import fresh_folder, write_csv, write_json
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
@@ -28,7 +28,7 @@ from mammo.learning.device import list_cards
 from mammo.tuning.search import Tuning, find_best_params, tabulate_trials, tune, tune_shared
 from stages.device import announce_device
 from stages.mlflow_live import open_trial_runs
-from stages.runner import checkpoint_folder, run_stage
+from stages.runner import keep_checkpoint_folder, run_stage
 
 MANIFEST_FILE = Path("outputs/preprocess/manifest.csv")
 SPLIT_FILE = Path("outputs/split/split.csv")
@@ -62,7 +62,7 @@ def run(
     check_weights(settings)
     read = partial(read_examples, settings, manifest, split, crops)
     train, validation = read()
-    seed = stage_seed(params.seed, "tune_classifier")
+    seed = derive_seed(params.seed, "tune_classifier")
     with open_trial_runs(1 if storage else params.tune.at_once) as watch:
         tuning = Tuning(settings, params.tune, train, validation, seed)
         if storage:
@@ -78,9 +78,9 @@ def main() -> None:
     """Run the stage in the current folder."""
     storage = os.environ.get("OPTUNA_STORAGE", "")
     params = load_params()
-    pin(stage_seed(params.seed, "tune_classifier"), params.threads)
+    pin(derive_seed(params.seed, "tune_classifier"), params.threads)
     announce_device(OUT.name, params)
-    with checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
+    with keep_checkpoint_folder(OUT.name) as checkpoints, fresh_folder(OUT) as out:
         run(
             params, MANIFEST_FILE, SPLIT_FILE, CROPS_FOLDER, out, storage, checkpoints, list_cards()
         )

@@ -5,6 +5,7 @@ python -m tests.imports    # for each stage the rooms that its deps must name, a
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ def module_path(name: str) -> Path | None:
     return None
 
 
+@cache
 def imports_of(path: Path) -> set[Path]:
     """Our modules that a file imports itself, wherever in it the import stands.
 
@@ -80,6 +82,7 @@ def rooms_by_name(path: Path) -> set[str]:
     return {room for room in found if room is not None}
 
 
+@cache
 def room_graph() -> dict[str, set[str]]:
     """For each room the other rooms that its modules import, themselves."""
     graph: dict[str, set[str]] = {}

@@ -3,10 +3,12 @@
 import ast
 import importlib.metadata
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import setuptools
 import yaml
 
 from mammo.base.settings import Params
@@ -24,6 +26,7 @@ from tests.imports import (
 
 MAY_IMPORT = {"mammo": {"mammo"}, "stages": {"stages", "mammo"}, "flows": {"flows", "mammo"}}
 SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PRETRAINING = {
     name: stage["do"]
@@ -134,6 +137,64 @@ def test_a_room_says_what_it_is_for(room: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
     assert said is not None
     assert "import" in said.split("\n\n")[1]
+
+
+def rooms_said_by(room: str) -> set[str]:
+    """The rooms that the sentence of a room's `__init__.py` names, without what they stand on."""
+    said = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text())) or ""
+    floor = room.split("/")[0]
+    found = set()
+    for name in re.findall(r"`([\w./]+)`", said.split("\n\n")[1]):
+        path = name.replace(".", "/") if name.split(".")[0] in FLOORS else f"{floor}/{name}"
+        if path in room_graph():
+            found.add(path)
+        else:
+            assert (ROOT / f"{path}.py").exists(), f"{room}/__init__.py names {name}: no room"
+    return found
+
+
+def stands_on(rooms: set[str]) -> set[str]:
+    """Rooms, and all that they import, directly or not."""
+    graph, found, todo = room_graph(), set[str](), set(rooms)
+    while todo:
+        found |= todo
+        todo = {other for room in todo for other in graph[room]} - found
+    return found
+
+
+@pytest.mark.parametrize("room", sorted(room_graph()))
+def test_a_room_imports_what_its_sentence_says_and_its_sentence_names_no_more(room: str) -> None:
+    said = (ROOT / room / "__init__.py").read_text()
+    floor = room.split("/")[0]
+    imported_there = {other for other in room_graph()[room] if other.startswith(f"{floor}/")}
+    if "import every room" in said:
+        return
+    named = rooms_said_by(room)
+    assert named <= room_graph()[room], "it names a room that it does not import"
+    allowed = stands_on(named) if "stand on" in said or "stands on" in said else named
+    assert imported_there <= allowed, "it imports a room that its sentence does not allow"
+    rows = [{f"{floor}/{name}" for name in row} for row in GROUND_UP[floor]]
+    below = set[str]().union(*rows[: next(at for at, row in enumerate(rows) if room in row)])
+    assert {name for name in allowed if name.startswith(f"{floor}/")} <= below
+
+
+PACKAGES = setuptools.find_packages(
+    str(ROOT), include=PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+)
+TEXTS = [
+    path
+    for floor in FLOORS
+    for suffix in ("*.j2", "*.json")
+    for path in sorted((ROOT / floor).rglob(suffix))
+]
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TEXTS], ids=names_of)
+def test_the_wheel_has_every_module_template_and_schema(path: Path) -> None:
+    """What is not in the wheel is missed only where the project is installed without its clone."""
+    assert path.parent.relative_to(ROOT).as_posix().replace("/", ".") in PACKAGES
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["*"]
+    assert path.suffix == ".py" or any(path.match(pattern) for pattern in patterns)
 
 
 @pytest.mark.parametrize("room", sorted(room_graph()))

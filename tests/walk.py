@@ -64,8 +64,8 @@ write_phantoms(Path("data"), women=24, seed=5, long_side=256)
 """
 ASK = """
 import base64, json, sys, urllib.request
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
-exam = base64.b64encode(phantom_dicom_bytes(seed=3)).decode()
+from mammo.datasets.phantom.draw import draw_phantom_dicom
+exam = base64.b64encode(draw_phantom_dicom(seed=3)).decode()
 asked = {"dataframe_split": {"columns": ["dicom"], "data": [[exam]]}}
 request = urllib.request.Request(sys.argv[1], json.dumps(asked).encode(),
                                  {"Content-Type": "application/json"})

@@ -12,7 +12,7 @@ from flows.pipeline.pretraining import read_pretraining, read_pretraining_data
 from flows.processes.follow import follow
 from flows.processes.run_dvc import DVC, make_environment
 from flows.processes.words import Say
-from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
+from mammo.assurance.tolerance import FileComparison, compare_files, find_least_alike
 
 DETAILS = 5  # files of an out that are named
 _LEAST_ALIKE: Sequence[OutLikeness] = ("identical", "follows from training", "alike", "different")
@@ -154,7 +154,7 @@ def _compare_files(
 
 def _compare_folders(
     folder: Path, path: str, then: str, cache: Cache, pixels: int
-) -> dict[str, Comparison]:
+) -> dict[str, FileComparison]:
     """The files of an out that are not identical, and how far they differ."""
     if not then.endswith(".dir"):
         old = cache.path(then)
@@ -163,7 +163,7 @@ def _compare_folders(
     files = (file for file in (folder / path).rglob("*") if file.is_file())
     now = {str(file.relative_to(folder / path)) for file in files}
     found = {
-        name: Comparison("different", "was there and is not" if name in before else "is new")
+        name: FileComparison("different", "was there and is not" if name in before else "is new")
         for name in sorted(now ^ set(before))
     }
     for name in sorted(now & set(before)):

@@ -33,11 +33,11 @@ def check(
     with one_sentence(status=2):
         settings = load_params().preprocess  # it says how images are read
         check_readable(folder)
-    from mammo.base.processor import available_cores
+    from mammo.base.processor import count_cores
     from mammo.datasets.check import check_data
 
     with one_sentence():
-        checked = check_data(folder, settings, available_cores())
+        checked = check_data(folder, settings, count_cores())
     console = Console()
     for mend, title in ((True, "To be mended"), (False, "To be known")):
         findings = [finding for finding in checked.findings if finding.mend is mend]

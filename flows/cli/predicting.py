@@ -132,18 +132,18 @@ def _examine(
         The findings, with the heatmaps that a report shows; the files that could not be read; and
         the numbers of the images whose heatmaps were written.
     """
-    from mammo.base.processor import available_cores
+    from mammo.base.processor import count_cores
     from mammo.serving.exam_files import write_heatmap
-    from mammo.serving.exams import Unread, examine_files
+    from mammo.serving.exams import UnreadFile, examine_files
 
     point = loaded.predictor.operating_point
     heatmap: Any = "picture" if shown or out is not None else "facts"
-    found = examine_files(loaded.predictor, files, available_cores(), heatmap)
+    found = examine_files(loaded.predictor, files, count_cores(), heatmap)
     images: list[Any] = []
     unread: list[Any] = []
     drawn: set[int] = set()
     for one in _follow(found, len(files)):
-        if isinstance(one, Unread):
+        if isinstance(one, UnreadFile):
             unread.append(one)
             continue
         if out is not None and one.heatmap is not None:

@@ -13,9 +13,8 @@ from flows.listening.journal import Journal
 from flows.listening.record import FILE, SeenImage, StudyRecord, read_record, write_record
 from flows.listening.spool import HEADERS, RESULTS, Spool, find_last_arrival, list_images
 from mammo.base.errors import UserError
-from mammo.dicom_results.objects import Report
-from mammo.dicom_results.source import Unread as UnreadImage
-from mammo.dicom_results.source import group_unread, strip_pixels
+from mammo.dicom_results.objects import WrittenReport
+from mammo.dicom_results.source import UnreadMammogram, group_unread, strip_pixels
 from mammo.dicom_results.write import REPORTS, Kind, write_results, write_unread
 from mammo.serving.finding import (
     ExamFinding,
@@ -26,14 +25,14 @@ from mammo.serving.finding import (
 )
 
 if TYPE_CHECKING:  # it imports torch, and the node needs none to receive and to send
-    from mammo.serving.exams import Unread
+    from mammo.serving.exams import UnreadFile
 
 
 @dataclass(frozen=True)
 class Reader:
     """A model that is asked."""
 
-    examine: Callable[[Sequence[Path]], Iterable["ImageFinding | Unread"]]
+    examine: Callable[[Sequence[Path]], Iterable["ImageFinding | UnreadFile"]]
     """What it finds in files, in order, with pictures of the heat."""
     model: Model
     operating_point: OperatingPoint
@@ -140,15 +139,15 @@ def _describe_unread(reasons: Mapping[str, str], journal: Journal) -> list[dict[
 
 
 def _find_predecessors(
-    reports: Mapping[str, tuple[Model, Report]], exam: str, model: Model
-) -> list[Report]:
+    reports: Mapping[str, tuple[Model, WrittenReport]], exam: str, model: Model
+) -> list[WrittenReport]:
     """The last report on an exam, unless it is another model's: the new one has its content."""
     last = reports.get(exam)
     return [last[1]] if last is not None and last[0] == model else []
 
 
 def _describe(
-    exam: ExamFinding | None, unread: Sequence[UnreadImage], model: Model
+    exam: ExamFinding | None, unread: Sequence[UnreadMammogram], model: Model
 ) -> dict[str, object]:
     return {
         "images": 0 if exam is None else len(exam.images),
@@ -160,7 +159,9 @@ def _describe(
     }
 
 
-def _name_reports(report: Report, before: Sequence[Report], journal: Journal) -> dict[str, object]:
+def _name_reports(
+    report: WrittenReport, before: Sequence[WrittenReport], journal: Journal
+) -> dict[str, object]:
     return {
         "report": journal.name_image(report.instance),
         "follows": journal.name_image(before[0].instance) if before else None,
@@ -183,7 +184,7 @@ def _select_changed(
     reader: Reader,
     fresh: Collection[int],
     newly_unread: Collection[str],
-) -> dict[str, tuple[ExamFinding | None, list[UnreadImage]]]:
+) -> dict[str, tuple[ExamFinding | None, list[UnreadMammogram]]]:
     """The exams in which there is anything new, by their keys: the finding, and unread images.
 
     Args:
@@ -204,7 +205,7 @@ def _select_changed(
 
 def _group_unread(
     images: Mapping[str, SeenImage], headers: Mapping[str, Path], model: Model
-) -> dict[str, list[UnreadImage]]:
+) -> dict[str, list[UnreadMammogram]]:
     """The images that this model could not be shown, by the keys of their exams."""
     uids = [uid for uid, seen in images.items() if seen.finding is None and seen.model == model]
     return group_unread(headers[uid] for uid in uids if uid in headers)
@@ -214,7 +215,7 @@ def _has_any(exam: ExamFinding | None, numbers: Collection[int]) -> bool:
     return exam is not None and any(image.number in numbers for image in exam.images)
 
 
-def _have_any(unread: Sequence[UnreadImage], uids: Collection[str]) -> bool:
+def _have_any(unread: Sequence[UnreadMammogram], uids: Collection[str]) -> bool:
     return any(str(one.identity.instance) in uids for one in unread)
 
 
@@ -241,8 +242,8 @@ def _keep_headers(
     return {file.stem: file for file in target.glob("*.dcm")}
 
 
-def _refer_to(file: Path) -> Report:
+def _refer_to(file: Path) -> WrittenReport:
     header = pydicom.dcmread(file, stop_before_pixels=True)
-    return Report(
+    return WrittenReport(
         header.SOPClassUID, header.SOPInstanceUID, header.SeriesInstanceUID, header.StudyInstanceUID
     )

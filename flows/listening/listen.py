@@ -9,8 +9,8 @@ from flows.listening.work import Settings, work
 from flows.processes.words import Say
 from flows.serving.load import LoadedModel, load_version, prepare_torch
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
-from mammo.serving.exams import Unread, examine_files
+from mammo.base.processor import count_cores
+from mammo.serving.exams import UnreadFile, examine_files
 from mammo.serving.finding import ImageFinding
 
 __all__ = ["Settings", "listen", "parse_address"]
@@ -47,8 +47,8 @@ def make_reader(loaded: LoadedModel) -> Reader:
             f"report could not say whether there is a finding: name a later one by --model"
         )
 
-    def examine(files: Sequence[Path]) -> Iterator[ImageFinding | Unread]:
-        return examine_files(predictor, files, available_cores(), "picture")
+    def examine(files: Sequence[Path]) -> Iterator[ImageFinding | UnreadFile]:
+        return examine_files(predictor, files, count_cores(), "picture")
 
     return Reader(
         examine, loaded.model, predictor.operating_point, predictor.params.evaluate.aggregate

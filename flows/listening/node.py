@@ -19,12 +19,12 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from flows.listening.journal import Journal
-from flows.listening.spool import Spool, SpoolFullError, is_uid
+from flows.listening.spool import Spool, SpoolFullError
 from flows.processes.words import describe_unusable
 from mammo.base.errors import UserError
 from mammo.dicom.container import MAX_BYTES
 from mammo.dicom.errors import UnreadableDicom
-from mammo.dicom.values import PARSING
+from mammo.dicom.values import PARSING, is_uid
 from mammo.serving.identity import read_identity
 
 CLASSES = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mammo.base.atomic_files import read_json, write_json
-from mammo.dicom_results.objects import Report
+from mammo.dicom_results.objects import WrittenReport
 from mammo.imaging.geometry import Box
 from mammo.serving.finding import ImageFinding, Model, Peak, Region
 from mammo.serving.identity import Identity
@@ -30,7 +30,7 @@ class StudyRecord:
     """What was found and reported in a study so far."""
 
     images: Mapping[str, SeenImage] = field(default_factory=dict)  # by SOPInstanceUID
-    reports: Mapping[str, tuple[Model, Report]] = field(default_factory=dict)
+    reports: Mapping[str, tuple[Model, WrittenReport]] = field(default_factory=dict)
     """The last report on each exam, by its key. A study has one exam, unless patients share it."""
 
     def has_read(self, uid: str) -> bool:
@@ -62,7 +62,7 @@ def read_record(file: Path) -> StudyRecord:
             for uid, seen in found["images"].items()
         },
         reports={
-            exam: (Model(**said["model"]), Report(**said["report"]))
+            exam: (Model(**said["model"]), WrittenReport(**said["report"]))
             for exam, said in found["reports"].items()
         },
     )

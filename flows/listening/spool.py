@@ -14,7 +14,6 @@ next start finds each study before a step or after it.
 import errno
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -36,13 +35,6 @@ RESULTS, HEADERS = "results", "headers"
 """Folders of a study whose results are to be sent."""
 
 _INCOMING = "incoming"
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
-_LONGEST = 64  # characters of a UID (PS3.5 9.1)
-
-
-def is_uid(text: str | None) -> bool:
-    """Whether it is a UID as the standard has them, and so a name of a file that leads nowhere."""
-    return text is not None and len(text) <= _LONGEST and _UID.fullmatch(text) is not None
 
 
 class SpoolFullError(Exception):
@@ -75,7 +67,7 @@ class Spool:
         """Write an image to the disk; when this returns, the image outlives a loss of power.
 
         Args:
-            study: its StudyInstanceUID, checked by `is_uid`.
+            study: its StudyInstanceUID, checked by `mammo.dicom.values.is_uid`.
             instance: its SOPInstanceUID, checked as well.
             content: a DICOM file.
 

@@ -17,7 +17,7 @@ from flows.publishing.publish import fetch_tag
 from flows.snapshots.snapshot import CODE, Snapshot
 from flows.tracking import aliases, registry
 from flows.tracking.runs import flatten
-from mammo.assurance.plan import PLAN_FILE, Changes, Reference, name_outside
+from mammo.assurance.plan import PLAN_FILE, AllowedChanges, Reference, name_outside
 from mammo.base.errors import UserError
 
 FREE = ("prediction_pool", "audit", "policy")
@@ -68,7 +68,11 @@ def find_reference(plan: Reference) -> ModelVersion | None:
 
 
 def find_outside(
-    root: Path, reference: ModelVersion | None, version: ModelVersion, plan: Changes, say: Say
+    root: Path,
+    reference: ModelVersion | None,
+    version: ModelVersion,
+    plan: AllowedChanges,
+    say: Say,
 ) -> list[str]:
     """A phrase for each change that the plan does not permit.
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from flows.serving.load import LoadedModel, prepare_torch
 from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Workers
-from mammo.serving.exams import Heatmap, Unread, find_in
+from mammo.serving.exams import Heatmap, UnreadFile, find_in
 from mammo.serving.finding import ExamFinding, ImageFinding, group_exams
-from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
+from mammo.serving.intake import Reading, Refusal, make_reader_pool, refuse_failure
 
 GATHER = 0.003
 """Seconds that the first of several images waits for others."""
@@ -32,7 +32,7 @@ class Answer:
     """The answer to a request."""
 
     exams: list[ExamFinding]
-    unread: list[Unread]
+    unread: list[UnreadFile]
     ours: bool  # a file is unread for a fault of this program
 
 
@@ -44,7 +44,7 @@ class _WaitingImage:
     read: Reading | Refusal
     number: int
     heatmap: Heatmap
-    answer: "asyncio.Future[ImageFinding | Unread]"
+    answer: "asyncio.Future[ImageFinding | UnreadFile]"
 
 
 class Desk:
@@ -60,7 +60,7 @@ class Desk:
         self._threads = ThreadPoolExecutor(self._workers, "reading")
         self._network = ThreadPoolExecutor(1, "networks")
         self._network.submit(prepare_torch, self.loaded)
-        self._pool = reader_pool(self._workers).start()
+        self._pool = make_reader_pool(self._workers).start()
         self._readers: Workers[tuple[Path, Preprocess], Reading | Refusal] = self._pool.__enter__()
         self._work = asyncio.create_task(self._hand_over())
         return self
@@ -82,7 +82,7 @@ class Desk:
         asked = (self._ask(loaded, file, n, heatmap) for n, file in enumerate(files, start=1))
         results = await asyncio.gather(*asked)
         images = [found for found, _ in results if isinstance(found, ImageFinding)]
-        unread = [found for found, _ in results if isinstance(found, Unread)]
+        unread = [found for found, _ in results if isinstance(found, UnreadFile)]
         predictor = loaded.predictor
         aggregate = predictor.params.evaluate.aggregate
         exams = group_exams(images, loaded.model, predictor.operating_point, aggregate)
@@ -90,7 +90,7 @@ class Desk:
 
     async def _ask(
         self, loaded: LoadedModel, file: Path, number: int, heatmap: Heatmap
-    ) -> tuple[ImageFinding | Unread, bool]:
+    ) -> tuple[ImageFinding | UnreadFile, bool]:
         loop = asyncio.get_running_loop()
         item = file, loaded.predictor.params.preprocess
         read = refuse_failure(await loop.run_in_executor(self._threads, self._readers.do, item))
@@ -116,8 +116,8 @@ class Desk:
                     asked.answer.set_result(result)
 
 
-def _find_in_batch(batch: Sequence[_WaitingImage]) -> list[ImageFinding | Unread | Exception]:
-    results: list[ImageFinding | Unread | Exception] = []
+def _find_in_batch(batch: Sequence[_WaitingImage]) -> list[ImageFinding | UnreadFile | Exception]:
+    results: list[ImageFinding | UnreadFile | Exception] = []
     for one in batch:
         try:
             found = find_in(one.loaded.predictor, one.read, one.number, None, one.heatmap)

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.audit.integrity import read_model
 from flows.tracking.find_version import find_version
 from flows.tracking.names import MODEL
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.serving.exams import name_code
 from mammo.serving.finding import Model
 from mammo.serving.predictor import Predictor, load_predictor
@@ -59,4 +59,4 @@ def prepare_torch(loaded: LoadedModel) -> None:
     It counts for the thread that calls it, and for threads that have not computed yet.
     """
     params = loaded.predictor.params
-    pin(stage_seed(params.seed, "predict"), params.threads)
+    pin(derive_seed(params.seed, "predict"), params.threads)

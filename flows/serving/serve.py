@@ -16,7 +16,7 @@ from flows.serving.service import make_app
 from flows.tracking.find_version import find_version
 from flows.tracking.registry import EXPECTED, describe_error
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 
 INTERVAL = 10.0
 """Seconds after which the registry is asked again for the version of an alias."""
@@ -44,7 +44,7 @@ def serve(reference: str, follow: bool, host: str, port: int, say: Say) -> None:
         raise UserError(f"--follow needs an alias such as @champion: {reference} is always itself")
     listener = _listen(host, port)
     with listener:
-        desk = Desk(load_version(reference), available_cores())
+        desk = Desk(load_version(reference), count_cores())
         app = make_app(desk)
         if follow:
             _add_following(app, desk, reference, INTERVAL)

@@ -19,7 +19,7 @@ from flows.tracking.find_version import find_version
 from flows.tracking.register import SIGNATURE, remove_local_paths
 from mammo.base.atomic_files import fresh_folder
 from mammo.base.errors import UserError
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import draw_phantom_dicom
 from mammo.exporting.export import export_predictor
 from mammo.intake.prepare import prepare
 from mammo.portable.predictor import load_portable
@@ -105,7 +105,7 @@ def measure_distance(source: Path, portable: Path) -> float:
     ours, theirs = load_predictor(source), load_portable(portable)
     apart = 0.0
     for seed in range(PHANTOMS):
-        prepared = prepare(phantom_dicom_bytes(seed=seed), ours.params.preprocess)
+        prepared = prepare(draw_phantom_dicom(seed=seed), ours.params.preprocess)
         expected, found = ours.run_networks(prepared), theirs.run_networks(prepared)
         if (expected.box, expected.found_by) != (found.box, found.found_by):
             return float("inf")

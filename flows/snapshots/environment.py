@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict
 
-from mammo.base.processor import available_cores, processor_name, read_cpuinfo
+from mammo.base.processor import count_cores, read_cpuinfo, read_processor_name
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_SPINCOUNT")
 # Instruction sets that numerical libraries choose their kernels by.
@@ -64,8 +64,8 @@ def describe_environment() -> Environment:
     return Environment(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
-        processor=processor_name(),
-        cores=available_cores(),
+        processor=read_processor_name(),
+        cores=count_cores(),
         cpu_flags=tuple(_read_cpu_flags()),
         threads={name: os.environ[name] for name in THREADS if name in os.environ},
         gpus=tuple(gpus),

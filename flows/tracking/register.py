@@ -131,7 +131,7 @@ def complete(root: Path, snapshot: Snapshot, version: int) -> str:
 def log_predictor(root: Path, run: str) -> str:
     """Log the whole predictor, made of the stages' outs, to a run; return the model's address."""
     # Not at the top: a retrain with nothing to do does not need it.
-    from mammo.datasets.phantom.draw import phantom_dicom_bytes
+    from mammo.datasets.phantom.draw import draw_phantom_dicom
 
     with tempfile.TemporaryDirectory() as scratch:
         predictor = Path(scratch) / "predictor"
@@ -143,7 +143,7 @@ def log_predictor(root: Path, run: str) -> str:
                 artifacts={"predictor": str(predictor)},
                 code_paths=[str(root / "mammo")],
                 signature=SIGNATURE,
-                input_example=pd.DataFrame({"dicom": [phantom_dicom_bytes(seed=0)]}),
+                input_example=pd.DataFrame({"dicom": [draw_phantom_dicom(seed=0)]}),
                 pip_requirements=list_serving_requirements(),
                 tags=_MADE_BY,
             )

@@ -179,11 +179,11 @@ def _activation(device: torch.device) -> Iterator[Result]:
 def _in_bfloat16(family: Family) -> Family:
     """The same computation under the autocast of `classifier.precision`."""
 
-    def computed(device: torch.device) -> Iterator[Result]:
+    def compute_in_bfloat16(device: torch.device) -> Iterator[Result]:
         with torch.autocast(device.type, torch.bfloat16):
             yield from family(device)
 
-    return computed
+    return compute_in_bfloat16
 
 
 def _optimiser_step(device: torch.device) -> Iterator[Result]:

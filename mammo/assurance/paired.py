@@ -49,7 +49,7 @@ def resample_women(women: "pd.Series[str]", target: Ints, resamples: int) -> Ite
 
 
 def find_tail(women: "pd.Series[str]", target: Ints, error: float) -> float:
-    """Which share of the draws lies beyond a one-sided bound that errs with a probability.
+    """Which share of the draws lies beyond a bound that errs with probability `error`.
 
     The plain percentile is too narrow where there are few cases: it errs more often than it says.
     The expanded percentile (Hesterberg 2015, The American Statistician 69: 371) puts the quantile

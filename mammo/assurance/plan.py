@@ -41,7 +41,7 @@ class Calibration(Section):
     margin: Fraction
 
 
-class Policy(Section):
+class PromotionPolicy(Section):
     """When a challenger replaces the champion; `Looks` says with which confidence."""
 
     approve: Literal["automatic", "manual"]  # manual: `mammoflow promote 3 --reason "..."`
@@ -81,7 +81,7 @@ class Choice(Section):
         return value in self.values
 
 
-class Changes(Section):
+class AllowedChanges(Section):
     """What may differ between the reference and a version. Whatever is not named must stay."""
 
     # By name in params.yaml; a name such as `tune` stands for all beneath it.
@@ -130,7 +130,7 @@ class Reference(Section):
     auroc: Fraction
 
 
-class Unread(Section):
+class UnreadRule(Section):
     """Images of the test women that one of two compared models cannot read."""
 
     count: Literal["lowest", "leave_out"]  # as probability 0 for both, or left out for both
@@ -140,9 +140,9 @@ class Unread(Section):
 class Plan(Section):
     """The whole of plan.yaml. No stage depends on it."""
 
-    changes: Changes
-    policy: Policy
-    unread: Unread
+    changes: AllowedChanges
+    policy: PromotionPolicy
+    unread: UnreadRule
     looks: Looks
     reference: Reference
 

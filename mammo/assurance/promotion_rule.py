@@ -21,7 +21,7 @@ from mammo.assurance.paired import (
     resample_women,
     round_probabilities,
 )
-from mammo.assurance.plan import Margin, Policy, Reference
+from mammo.assurance.plan import Margin, PromotionPolicy, Reference
 from mammo.data.splits import BREAST
 from mammo.evaluation.metrics import Floats, measure
 
@@ -76,7 +76,7 @@ class Decision:
 
 
 def decide(
-    champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy, confidence: float
+    champion: pd.DataFrame, challenger: pd.DataFrame, policy: PromotionPolicy, confidence: float
 ) -> Decision:
     """Compare a challenger with the champion.
 
@@ -132,7 +132,7 @@ def hold_against(
     challenger: pd.DataFrame,
     margins: Reference,
     version: int,
-    policy: Policy,
+    policy: PromotionPolicy,
     confidence: float,
 ) -> tuple[Reason, ...]:
     """Compare a challenger with the plan's reference: how much worse all steps together made it.
@@ -200,7 +200,7 @@ def add_reasons(decision: Decision, reasons: Sequence[Reason]) -> Decision:
     return replace(decision, promote=passed, reasons=(*decision.reasons, *reasons))
 
 
-def check_floors(breasts: pd.DataFrame, policy: Policy) -> Decision:
+def check_floors(breasts: pd.DataFrame, policy: PromotionPolicy) -> Decision:
     """Compare a version, for which there is no champion, with the floors of the policy.
 
     Args:
@@ -317,7 +317,7 @@ def _check_area(
     return Reason(name, None, before, after, bound, limit, passed, sentence)
 
 
-def _check_floor(before: float | None, after: float, policy: Policy) -> Reason:
+def _check_floor(before: float | None, after: float, policy: PromotionPolicy) -> Reason:
     limit = policy.sensitivity_floor
     against = "" if before is None else f" against {before:.3f}"
     sentence = (
@@ -326,7 +326,9 @@ def _check_floor(before: float | None, after: float, policy: Policy) -> Reason:
     return Reason(SENSITIVITY, None, before, after, None, limit, after >= limit, sentence)
 
 
-def _check_calibration(before: dict[str, float], after: dict[str, float], policy: Policy) -> Reason:
+def _check_calibration(
+    before: dict[str, float], after: dict[str, float], policy: PromotionPolicy
+) -> Reason:
     name, margin = policy.calibration.score, policy.calibration.margin
     worse = after[name] - before[name]
     sentence = (
@@ -336,7 +338,7 @@ def _check_calibration(before: dict[str, float], after: dict[str, float], policy
     return Reason(name, None, before[name], after[name], None, margin, worse <= margin, sentence)
 
 
-def _check_loss(group: str, before: float, after: float, policy: Policy) -> Reason:
+def _check_loss(group: str, before: float, after: float, policy: PromotionPolicy) -> Reason:
     limit = policy.subgroups.loss
     sentence = (
         f"{group}: auROC {after:.3f} against {before:.3f}: it is lower by {before - after:+.3f}, "

@@ -18,23 +18,23 @@ Likeness = Literal["identical", "alike", "different"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FileComparison:
     """How alike two files are, and their difference in words (empty if identical)."""
 
     likeness: Likeness
     detail: str = ""
 
 
-IDENTICAL = Comparison("identical")
+IDENTICAL = FileComparison("identical")
 
 
-def find_least_alike(comparisons: list[Comparison]) -> Likeness:
+def find_least_alike(comparisons: list[FileComparison]) -> Likeness:
     """The likeness of the least alike of several files; "identical" if there are none."""
     order: list[Likeness] = ["identical", "alike", "different"]
     return max((c.likeness for c in comparisons), key=order.index, default="identical")
 
 
-def compare_files(then: Path, now: Path, kind: str, pixels: int) -> Comparison:
+def compare_files(then: Path, now: Path, kind: str, pixels: int) -> FileComparison:
     """Compare two files.
 
     Args:
@@ -57,31 +57,33 @@ def compare_files(then: Path, now: Path, kind: str, pixels: int) -> Comparison:
                 )
                 return _judge(not difference, difference or "the same values, written otherwise")
     except (ValueError, csv.Error) as error:
-        return Comparison("different", f"cannot be read as {kind}: {error}")
-    return Comparison("different", "other bytes")
+        return FileComparison("different", f"cannot be read as {kind}: {error}")
+    return FileComparison("different", "other bytes")
 
 
-def _compare_images(then: Path, now: Path, pixels: int) -> Comparison:
+def _compare_images(then: Path, now: Path, pixels: int) -> FileComparison:
     old, new = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (then, now))
     if old is None or new is None:
         raise ValueError("not an image")
     if old.shape != new.shape or old.dtype != new.dtype:
-        return Comparison("different", f"was {old.shape} {old.dtype}, is {new.shape} {new.dtype}")
+        return FileComparison(
+            "different", f"was {old.shape} {old.dtype}, is {new.shape} {new.dtype}"
+        )
     difference = np.abs(old.astype(np.int64) - new.astype(np.int64))
     share = float((difference > 0).mean())
     detail = f"{share:.2%} of the values differ, by at most {int(difference.max())} grey levels"
     return _judge(int(difference.max()) <= pixels, detail)
 
 
-def _compare_tables(then: Path, now: Path) -> Comparison:
+def _compare_tables(then: Path, now: Path) -> FileComparison:
     """Cell by cell as they are written: "0012" is not 12, and a float is its digits."""
     old, new = _read_cells(then), _read_cells(now)
     if old[0] != new[0]:
-        return Comparison(
+        return FileComparison(
             "different", f"the columns were {_shorten(old[0])}, are {_shorten(new[0])}"
         )
     if len(old) != len(new):
-        return Comparison("different", f"had {len(old) - 1} rows, has {len(new) - 1}")
+        return FileComparison("different", f"had {len(old) - 1} rows, has {len(new) - 1}")
     cells = [
         (f"{old[0][column]} of row {row}", was, new[row][column])
         for row, cells in enumerate(old)
@@ -89,9 +91,9 @@ def _compare_tables(then: Path, now: Path) -> Comparison:
         if was != new[row][column]
     ]
     if not cells:
-        return Comparison("alike", "the same cells, written otherwise")
+        return FileComparison("alike", "the same cells, written otherwise")
     where, was, now_is = cells[0]
-    return Comparison(
+    return FileComparison(
         "different", f"{len(cells)} cells differ: {where} was {was or 'empty'}, is {now_is}"
     )
 
@@ -117,8 +119,8 @@ def _find_first_difference(old: Any, new: Any, path: str = "") -> str:
     return next(filter(None, (_find_first_difference(a, b, name) for a, b, name in pairs)), "")
 
 
-def _judge(alike: bool, detail: str) -> Comparison:
-    return Comparison("alike" if alike else "different", detail)
+def _judge(alike: bool, detail: str) -> FileComparison:
+    return FileComparison("alike" if alike else "different", detail)
 
 
 def _shorten(value: Any) -> str:

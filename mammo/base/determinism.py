@@ -14,7 +14,7 @@ from mammo.base.errors import UserError
 from mammo.pins import X86
 
 
-def stage_seed(seed: int, name: str) -> int:
+def derive_seed(seed: int, name: str) -> int:
     """Derive a seed in [0, 2**31) for the stage or trial `name` from the pipeline's one `seed`."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1

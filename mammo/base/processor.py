@@ -7,7 +7,7 @@ from pathlib import Path
 _CPUINFO = Path("/proc/cpuinfo")  # Linux alone has it
 
 
-def available_cores() -> int:
+def count_cores() -> int:
     """How many cores this process may use.
 
     A scheduler of jobs or a container may leave it fewer than the machine has.
@@ -17,7 +17,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def processor_name() -> str:
+def read_processor_name() -> str:
     """The model of the processor; on a system without /proc/cpuinfo, what Python calls it."""
     return read_cpuinfo("model name") or platform.processor() or platform.machine()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import track
 from mammo.base.settings import Classifier
 from mammo.classifier.changes import Change, draw_change, render, render_batch
@@ -107,7 +107,7 @@ class Pictures(Dataset[Gray]):
         self.cache: Sequence[Gray] | Gray | None = None
         self.key: str | None = None
         if len(rois) * self.size[0] * self.size[1] <= CACHE_BYTES:
-            with ThreadPoolExecutor(available_cores()) as pool:
+            with ThreadPoolExecutor(count_cores()) as pool:
                 self.cache = list(pool.map(self._load, rois))
 
     def use_file(self, key: str, pictures: Gray) -> None:
@@ -229,7 +229,7 @@ def build_loader(
         dataset,
         batch_size=batch_size,
         sampler=positions,
-        num_workers=0 if at_hand else max(1, available_cores() // processes),
+        num_workers=0 if at_hand else max(1, count_cores() // processes),
         generator=torch.Generator(),  # without it, it would draw from the one of dropout
         pin_memory=device.type == "cuda",  # so that copies need not be waited for
     )

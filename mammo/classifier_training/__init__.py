@@ -1,6 +1,6 @@
 """Training one classifier.
 
-It may import `classifier`, `learning`, `compute` and what these stand on.
+It may import `classifier`, `kept` and what these stand on.
 """
 
 __all__ = ["fit"]

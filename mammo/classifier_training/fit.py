@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mammo.base.determinism import stage_seed
+from mammo.base.determinism import derive_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
@@ -277,7 +277,7 @@ def _start_epoch_together(state: _State, seed: int, epoch: int) -> None:
         raise UserError(
             "the processes of a training did not find the same checkpoint: run the stage again"
         )
-    torch.manual_seed(stage_seed(seed, f"epoch {epoch}, process {state.part.index}"))
+    torch.manual_seed(derive_seed(seed, f"epoch {epoch}, process {state.part.index}"))
     cards = None if state.device.type == "cpu" else [state.device]
     state.learner = DistributedDataParallel(state.model, device_ids=cards)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mammo.base.atomic_files import partial_path
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import say
 from mammo.classifier.picture import load_picture
 from mammo.imaging.gray_images import Gray, read_file
@@ -54,7 +54,7 @@ def map_pictures(rois: Sequence[Path], height: int, width: int) -> tuple[str, Gr
             " MAMMOFLOW_PICTURES_GIB: they are decoded again in each epoch"
         )
         return None
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         digests = list(pool.map(lambda path: _digest(path, store), rois))
     key = key_of("pictures", code_version(__name__, LIBRARIES), f"{height} x {width}", *digests)
     path = store.folder / "pictures" / key
@@ -101,7 +101,7 @@ def _read(path: Path, shape: tuple[int, int, int]) -> Gray | None:
         return None
     pictures = np.memmap(path, np.uint8, "r", shape=shape)
     digests = np.memmap(path, np.uint8, "r", count * height * width, (count, _DIGEST))
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         if not all(
             a == b.tobytes() for a, b in zip(pool.map(_hash, pictures), digests, strict=True)
         ):
@@ -119,7 +119,7 @@ def _write(path: Path, rois: Sequence[Path], height: int, width: int) -> None:
     say(f"decoding {len(rois)} pictures of {height} x {width}, once")
     partial, digests = partial_path(path), b""
     try:
-        with ThreadPoolExecutor(available_cores()) as pool, partial.open("wb") as file:
+        with ThreadPoolExecutor(count_cores()) as pool, partial.open("wb") as file:
             for start in range(0, len(rois), _BATCH):
                 part = rois[start : start + _BATCH]
                 for picture in pool.map(lambda roi: load_picture(roi, height, width), part):

@@ -1,4 +1,4 @@
-"""Work spread over a Dask cluster that is there already, with the same results as at home.
+"""Work spread over a Dask cluster that is there already, with the same results as on this machine.
 
     DASK_SCHEDULER=tcp://host:8786 python -m stages.preprocess
 
@@ -41,7 +41,7 @@ PATIENCE = 120.0
 """Seconds that a cluster may be without any worker."""
 
 
-def scheduler_address() -> str | None:
+def read_scheduler_address() -> str | None:
     """The address of the Dask scheduler that the environment names; None if it names none."""
     return os.environ.get(VARIABLE) or None
 

@@ -1,6 +1,6 @@
 """The region of interest: where the breast is, and the crop of it.
 
-It may import `detector`, `compute` and what these stand on.
+It may import `detector`, `kept` and what these stand on.
 """
 
 __all__ = ["cached_crop", "find_breast"]

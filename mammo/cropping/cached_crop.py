@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.determinism import pin
-from mammo.base.processor import processor_name
+from mammo.base.processor import read_processor_name
 from mammo.base.settings import Crop
 from mammo.cropping.find_breast import Roi, cut_breast
 from mammo.detector.detector import Detector, load_detector
@@ -85,18 +85,18 @@ def _key(content: bytes, how: Search) -> str:
         how.digest,
         how.settings.model_dump_json(),
         str(how.threads),
-        _computing_device(),
+        _describe_computing_device(),
         hashlib.sha256(content).hexdigest(),
     )
 
 
 @cache
-def _computing_device() -> str:
+def _describe_computing_device() -> str:
     """The processor or GPU: another one may round differently, so it has results of its own."""
     device = choose_device()
     if device.type == "cuda":
         return " ".join(describe_device(device).values())
-    return processor_name()
+    return read_processor_name()
 
 
 @cache

@@ -16,7 +16,7 @@ from mammo.base.settings import Preprocess
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, check_table
 from mammo.dicom.header import GREYS, Description
 from mammo.intake.examine import (
-    Outcome,
+    Examination,
     examine,
     examine_all,
     find_doubtful_patients,
@@ -26,7 +26,7 @@ from mammo.intake.examine import (
 
 
 @dataclass(frozen=True)
-class Finding:
+class Remark:
     """One kind of fault or remark that a data manager should know."""
 
     what: str
@@ -41,7 +41,7 @@ class Checked:
     rows: int  # of train.csv that are in order themselves
     read: int  # images
     patients: int  # with an image that was read
-    findings: tuple[Finding, ...]  # what must be mended first, each part by frequency
+    findings: tuple[Remark, ...]  # what must be mended first, each part by frequency
 
     @property
     def in_order(self) -> bool:
@@ -121,18 +121,18 @@ NOTES: dict[str, Callable[[Description], bool]] = {
 }
 
 
-def _examine(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Outcome:
+def _examine(row: dict[Hashable, Any], settings: Preprocess, data: Path) -> Examination:
     return examine(row, settings, data)[0]
 
 
-def _check_boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Finding]:
+def _check_boxes(path: Path, schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Remark]:
     """Find what is wrong with a table that a collection need not have."""
     if not path.exists():
         return []
     try:
         table, faults = check_table(path, schema)
     except UserError as error:
-        return [Finding(str(error), (path.name,), mend=True)]
+        return [Remark(str(error), (path.name,), mend=True)]
     both = "image_id" in table and "image_id" in rows
     unknown = sorted(set(table["image_id"]) - set(rows["image_id"])) if both else []
     return [
@@ -149,13 +149,13 @@ def _name(row: dict[Hashable, Any]) -> str:
     return f"{row['patient_id']}/{row['image_id']}"
 
 
-def _findings(what: str, where: list[str], mend: bool) -> list[Finding]:
-    return [Finding(what, tuple(where), mend)] if where else []
+def _findings(what: str, where: list[str], mend: bool) -> list[Remark]:
+    return [Remark(what, tuple(where), mend)] if where else []
 
 
-def _group(found: Iterable[tuple[str, str]], mend: bool) -> list[Finding]:
+def _group(found: Iterable[tuple[str, str]], mend: bool) -> list[Remark]:
     """Things of one kind together, in the order of the first."""
     groups: dict[str, list[str]] = defaultdict(list)
     for what, where in found:
         groups[what].append(where)
-    return [Finding(what, tuple(positions), mend) for what, positions in groups.items()]
+    return [Remark(what, tuple(positions), mend) for what, positions in groups.items()]

@@ -1,6 +1,11 @@
-"""A picture of a data set in `data/` layout: a few women, their four views side by side."""
+"""A picture of a data set in `data/` layout: a few women, their four views side by side.
 
+python -m mammo.datasets.contact_sheet data docs/phantoms.png   # as docs/first-run.md shows it
+"""
+
+import argparse
 import io
+import sys
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +28,7 @@ VIEWS = (("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO"))
 MARK = (255, 150, 0)
 
 
-def contact_sheet(
+def draw_contact_sheet(
     data_dir: Path,
     png_path: Path,
     women: int = 4,
@@ -98,3 +103,19 @@ def _panel(data_dir: Path, image: str, lesions: pd.DataFrame, height: int) -> ND
         box = Box(*corners).grow(3)
         draw.rectangle((box.x1, box.y1, box.x2, box.y2), outline=MARK)
     return np.asarray(shown)
+
+
+def main() -> None:
+    """Draw the sheet of a data set; a fault is one sentence."""
+    parser = argparse.ArgumentParser(description="A few women of a data set, one a row.")
+    parser.add_argument("data", type=Path, help="a folder in the layout of data/")
+    parser.add_argument("png", type=Path, help="the picture to write")
+    given = parser.parse_args()
+    try:
+        draw_contact_sheet(given.data, given.png)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

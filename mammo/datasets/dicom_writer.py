@@ -45,7 +45,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Mammogram:
+class MammogramFacts:
     """What a file says about its image. All ids must be pseudonymous: they are written as given.
 
     `patient_orientation` is where the rows and the columns point, e.g. ("A", "R") when the nipple
@@ -76,14 +76,16 @@ class Mammogram:
     peak_kilovolts: int | None = None
 
 
-def deterministic_uid(*parts: str) -> UID:
+def derive_uid(*parts: str) -> UID:
     """A valid UID under the 2.25 root that is a hash of `parts`."""
     digest = hashlib.sha256("/".join(parts).encode()).digest()
     return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
-def mammogram_bytes(
-    pixels: NDArray[np.uint16], about: Mammogram, syntax: TransferSyntax = TransferSyntax.JPEG_2000
+def encode_mammogram(
+    pixels: NDArray[np.uint16],
+    about: MammogramFacts,
+    syntax: TransferSyntax = TransferSyntax.JPEG_2000,
 ) -> bytes:
     """A complete DICOM file, preamble included.
 
@@ -98,10 +100,10 @@ def mammogram_bytes(
             function that DICOM does not know, a window of no width).
     """
     _check(pixels, about)
-    dataset = _header(about, *pixels.shape)
-    dataset.file_meta = _file_meta(UID(dataset.SOPInstanceUID), syntax)
+    dataset = _build_header(about, *pixels.shape)
+    dataset.file_meta = _build_file_meta(UID(dataset.SOPInstanceUID), syntax)
     if syntax is TransferSyntax.UNCOMPRESSED:
-        stored = pixels.astype(_depth_type(about.bits_stored)).tobytes()
+        stored = pixels.astype(_choose_depth_type(about.bits_stored)).tobytes()
         dataset.PixelData = stored + b"\x00" * (len(stored) % 2)  # an element's length is even
         dataset["PixelData"].VR = "OW"
     else:
@@ -113,7 +115,7 @@ def mammogram_bytes(
     return stream.getvalue()
 
 
-def _check(pixels: NDArray[np.uint16], about: Mammogram) -> None:
+def _check(pixels: NDArray[np.uint16], about: MammogramFacts) -> None:
     if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype != np.uint16:
         raise ValueError(f"pixels must be a uint16 image, not {pixels.dtype} {pixels.shape}")
     if not 8 <= about.bits_stored <= 16 or int(pixels.max()) >> about.bits_stored:
@@ -134,7 +136,7 @@ def _check(pixels: NDArray[np.uint16], about: Mammogram) -> None:
 
 
 def _compress(pixels: NDArray[np.uint16], bits: int, syntax: TransferSyntax) -> bytes:
-    stored = np.ascontiguousarray(pixels, _depth_type(bits))
+    stored = np.ascontiguousarray(pixels, _choose_depth_type(bits))
     if syntax is TransferSyntax.JPEG_LOSSLESS:
         return bytes(
             imagecodecs.jpeg_encode(stored, lossless=True, bitspersample=bits, predictor=1)
@@ -165,18 +167,18 @@ def _compress(pixels: NDArray[np.uint16], bits: int, syntax: TransferSyntax) -> 
     )
 
 
-def _depth_type(bits: int) -> np.dtype[np.unsignedinteger]:
+def _choose_depth_type(bits: int) -> np.dtype[np.unsignedinteger]:
     """What a pixel is stored in: one byte if it fits, else two."""
     return np.dtype("<u2" if bits > 8 else "u1")
 
 
-def _file_meta(instance: UID, syntax: TransferSyntax) -> FileMetaDataset:
+def _build_file_meta(instance: UID, syntax: TransferSyntax) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = MAMMOGRAM_FOR_PRESENTATION
     meta.MediaStorageSOPInstanceUID = instance
     meta.TransferSyntaxUID = UID(syntax)
-    meta.ImplementationClassUID = deterministic_uid("mammoflow", "implementation")
+    meta.ImplementationClassUID = derive_uid("mammoflow", "implementation")
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION
     return meta
 
@@ -187,7 +189,7 @@ _VIEWS = {
 }
 
 
-def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
+def _build_header(about: MammogramFacts, rows: int, columns: int) -> FileDataset:
     """Everything but the pixels."""
     dataset = FileDataset("", {}, preamble=b"\x00" * 128)
     study = (about.patient_id, about.study_date)
@@ -200,7 +202,7 @@ def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
         dataset.PatientAge = f"{about.age_years:03d}Y"
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = "Pseudonymous ids only"
-    dataset.StudyInstanceUID = deterministic_uid("study", *study)
+    dataset.StudyInstanceUID = derive_uid("study", *study)
     dataset.StudyDate = about.study_date
     dataset.StudyTime = ""
     dataset.ReferringPhysicianName = ""
@@ -208,7 +210,7 @@ def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
     dataset.AccessionNumber = ""
     # Series and equipment
     dataset.Modality = "MG"
-    dataset.SeriesInstanceUID = deterministic_uid(
+    dataset.SeriesInstanceUID = derive_uid(
         "series", *study, about.laterality, about.view, about.image_id
     )
     dataset.SeriesNumber = about.instance_number
@@ -219,7 +221,7 @@ def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
     dataset.DeviceSerialNumber = about.device_serial
     # Image
     dataset.SOPClassUID = MAMMOGRAM_FOR_PRESENTATION
-    dataset.SOPInstanceUID = deterministic_uid("image", about.patient_id, about.image_id)
+    dataset.SOPInstanceUID = derive_uid("image", about.patient_id, about.image_id)
     dataset.ImageType = ["DERIVED", "PRIMARY"]
     dataset.InstanceNumber = about.instance_number
     dataset.ContentDate = about.study_date
@@ -231,7 +233,7 @@ def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
     dataset.PhotometricInterpretation = about.photometric
     dataset.Rows = rows
     dataset.Columns = columns
-    dataset.BitsAllocated = 8 * _depth_type(about.bits_stored).itemsize
+    dataset.BitsAllocated = 8 * _choose_depth_type(about.bits_stored).itemsize
     dataset.BitsStored = about.bits_stored
     dataset.HighBit = about.bits_stored - 1
     dataset.PixelRepresentation = 0
@@ -253,13 +255,13 @@ def _header(about: Mammogram, rows: int, columns: int) -> FileDataset:
     return dataset
 
 
-def _add_mammography(dataset: Dataset, about: Mammogram) -> None:
+def _add_mammography(dataset: Dataset, about: MammogramFacts) -> None:
     """The attributes of the mammography, detector and X-ray acquisition modules."""
     code, meaning, angle = _VIEWS[about.view]
-    view = _coded(code, "SCT", meaning)
+    view = _build_code(code, "SCT", meaning)
     view.ViewModifierCodeSequence = Sequence()
     dataset.ViewCodeSequence = Sequence([view])
-    dataset.AnatomicRegionSequence = Sequence([_coded("76752008", "SCT", "Breast")])
+    dataset.AnatomicRegionSequence = Sequence([_build_code("76752008", "SCT", "Breast")])
     dataset.ViewPosition = about.view
     dataset.ImageLaterality = about.laterality
     dataset.PatientOrientation = list(about.patient_orientation)
@@ -281,7 +283,7 @@ def _add_mammography(dataset: Dataset, about: Mammogram) -> None:
         dataset.KVP = str(about.peak_kilovolts)
 
 
-def _coded(value: str, scheme: str, meaning: str) -> Dataset:
+def _build_code(value: str, scheme: str, meaning: str) -> Dataset:
     item = Dataset()
     item.CodeValue = value
     item.CodingSchemeDesignator = scheme

@@ -20,7 +20,7 @@ from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.data.tables import image_file
-from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, encode_mammogram
 
 COLUMNS = ("Name", "Background Tissue", "Abnormality", "Type", "x", "y", "r")
 KINDS = {
@@ -131,7 +131,7 @@ def _lesions(name: str, found: pd.DataFrame, height: int) -> list[dict[str, obje
 
 def _dicom(film: NDArray[np.uint8], row: dict[str, str]) -> bytes:
     left = row["laterality"] == "L"
-    about = Mammogram(
+    about = MammogramFacts(
         patient_id=row["patient_id"],
         image_id=row["image_id"],
         laterality=row["laterality"],
@@ -143,4 +143,4 @@ def _dicom(film: NDArray[np.uint8], row: dict[str, str]) -> bytes:
         institution="Mammographic Image Analysis Society",
         annotation_burned_in=True,
     )
-    return mammogram_bytes(film.astype(np.uint16), about, TransferSyntax.JPEG_2000)
+    return encode_mammogram(film.astype(np.uint16), about, TransferSyntax.JPEG_2000)

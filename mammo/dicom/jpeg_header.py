@@ -44,17 +44,17 @@ def read_jpeg_heading(stream: memoryview) -> JpegHeading:
         if stream[at + 1] == 0xFF:  # a byte that fills up (B.1.1.2)
             at += 1
             continue
-        marker, (length,) = stream[at + 1], _unpacked(">H", stream, at + 2)
+        marker, (length,) = stream[at + 1], _unpack(">H", stream, at + 2)
         segment = bytes(stream[at + 4 : at + 2 + length])
         at += 2 + length
         if marker == _SCAN:
             break
         if (0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME_HEADER) or marker == _JPEG_LS:
-            frames.append((marker, *_unpacked(">BHHB", segment)))
+            frames.append((marker, *_unpack(">BHHB", segment)))
         elif marker == _HUFFMAN_TABLES:
             tables |= _huffman_tables(segment)
         elif marker == _RESTART_INTERVAL:
-            (restart,) = _unpacked(">H", segment)
+            (restart,) = _unpack(">H", segment)
     else:
         raise DamagedStream("a JPEG stream without a scan")
     if len(frames) != 1:
@@ -63,8 +63,8 @@ def read_jpeg_heading(stream: memoryview) -> JpegHeading:
     if not (tables or kind == _JPEG_LS):
         raise DamagedStream("a JPEG stream without Huffman tables")
     # Of the scan's first component, which is all that a grey image has (B.2.3).
-    count, _, table = _unpacked(">BBB", segment)
-    selection, _, approximation = _unpacked(">BBB", segment, 1 + 2 * count)
+    count, _, table = _unpack(">BBB", segment)
+    selection, _, approximation = _unpack(">BBB", segment, 1 + 2 * count)
     return JpegHeading(
         precision=precision,
         height=height,
@@ -79,7 +79,7 @@ def read_jpeg_heading(stream: memoryview) -> JpegHeading:
     )
 
 
-def _unpacked(layout: str, segment: bytes | memoryview, at: int = 0) -> tuple[Any, ...]:
+def _unpack(layout: str, segment: bytes | memoryview, at: int = 0) -> tuple[Any, ...]:
     if len(segment) < at + struct.calcsize(layout):
         raise DamagedStream("a segment of a JPEG stream that is cut short")
     return struct.unpack_from(layout, segment, at)

@@ -19,7 +19,7 @@ from mammo.dicom.values import (
     read_value_or_none,
     unreadable_element,
 )
-from mammo.dicom.view import description_words, read_view, shows_breast
+from mammo.dicom.view import read_view, shows_breast, split_description
 
 _SECONDARY_CAPTURES = {
     uid.SecondaryCaptureImageStorage,
@@ -94,7 +94,7 @@ def refuse_other_objects(dataset: pydicom.Dataset) -> None:
     modality = _modality(dataset)
     if modality != "MG" and not _is_film_or_plate(dataset):
         what = _MODALITIES.get(modality, "something else")
-        lacking = f", and {_lacking(dataset)}" if modality in _FILM_OR_PLATE else ""
+        lacking = f", and {_name_lacking(dataset)}" if modality in _FILM_OR_PLATE else ""
         raise UnreadableDicom(f"its header says that it is {what}, not a mammogram (MG){lacking}")
     if _is_of_tomosynthesis(dataset):
         raise UnreadableDicom("it is of a tomosynthesis (a slice or a projection), not a mammogram")
@@ -106,7 +106,7 @@ def refuse_other_objects(dataset: pydicom.Dataset) -> None:
             "it is for processing, not for presentation: take the picture that the machine made of "
             "it for radiologists"
         )
-    described = {"MASK", "CROPPED"} & set(description_words(dataset))
+    described = {"MASK", "CROPPED"} & set(split_description(dataset))
     if described and is_secondary_capture(dataset):
         what = "the mask of a finding" if "MASK" in described else "a piece cut out of a film"
         raise UnreadableDicom(f"its series' description says that it is {what}, not a mammogram")
@@ -134,7 +134,7 @@ def _is_film_or_plate(dataset: pydicom.Dataset) -> bool:
     return breast is True and seen
 
 
-def _lacking(dataset: pydicom.Dataset) -> str:
+def _name_lacking(dataset: pydicom.Dataset) -> str:
     """What keeps a film or plate from being taken for a mammogram."""
     breast, seen = shows_breast(dataset), read_view(dataset) is not None
     part, position = "(BodyPartExamined)", "a view of mammography (ViewPosition)"

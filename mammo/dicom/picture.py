@@ -49,11 +49,11 @@ Whole = TypeVar("Whole", bound=np.integer)
 
 def sample(pixels: NDArray[Whole]) -> NDArray[Whole]:
     """A sample of an image's pixels, in rows and columns; a view."""
-    step = sampling_step(pixels.shape)
+    step = choose_sampling_step(pixels.shape)
     return pixels[::step, ::step]
 
 
-def sampling_step(shape: tuple[int, ...]) -> int:
+def choose_sampling_step(shape: tuple[int, ...]) -> int:
     """One pixel out of how many, in a row and in a column, a sample of an image has."""
     return max(1, max(shape) // _SAMPLED)
 

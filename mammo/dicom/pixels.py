@@ -22,7 +22,7 @@ from mammo.dicom.errors import DamagedStream, UnreadableDicom
 from mammo.dicom.header import Header
 from mammo.dicom.jpeg import JPEG, JPEG_LS, decode_jpeg
 from mammo.dicom.jpeg_2000 import decode_and_sample_jpeg_2000
-from mammo.dicom.picture import sample, sampling_step
+from mammo.dicom.picture import choose_sampling_step, sample
 from mammo.dicom.rle import decode_rle
 from mammo.dicom.rows import Rows, damage_on, extend_sign
 from mammo.dicom.values import PARSING
@@ -152,7 +152,7 @@ def _halve_by_bands(
         pixels = extend_sign(rows(0, header.height), header.signed, unused)
         return pixels, sample(pixels)
     small = np.empty((header.height >> times, header.width >> times), header.dtype)
-    samples, step = [], sampling_step((header.height, header.width))
+    samples, step = [], choose_sampling_step((header.height, header.width))
     for top in range(0, header.height, _BAND):
         end = min(top + _BAND, header.height)
         band = rows(top, end)

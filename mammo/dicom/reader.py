@@ -149,7 +149,7 @@ def _read(content: Content, long_side: int, full_decode: bool) -> Mammogram:
     refuse_masks(sampled, lossy=description.transfer_syntax in LOSSY)
     window = None if WINDOW in of_no_use else header.window
     width = None if window is None else window[1] / abs(header.slope)
-    refuse_flat_fields(stored, _unexposed_values(header), width)
+    refuse_flat_fields(stored, _list_unexposed_values(header), width)
     return Mammogram(
         pixels=shown if description.photometric == "MONOCHROME2" else 255 - shown,
         stored_width=header.width,
@@ -174,7 +174,7 @@ def _find_padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.boo
     return padding if padding.any() else None
 
 
-def _unexposed_values(header: Header) -> set[float]:
+def _list_unexposed_values(header: Header) -> set[float]:
     """Stored values of no exposure, or of the highest that there can be.
 
     These are both ends of what the bits hold, and the value that the rescale makes 0.

@@ -4,6 +4,7 @@ pydicom meets damage with a dozen kinds of error. They are caught in this module
 code and nothing else: an error of ours stays one.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -34,6 +35,14 @@ PARSING = (
 There are so many because it parses without checks. MemoryError is not among them: it is handled by
 itself.
 """
+
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_LONGEST_UID = 64  # characters (PS3.5 9.1)
+
+
+def is_uid(text: str | None) -> bool:
+    """Whether it is a UID as the standard has them, and so a name of a file that leads nowhere."""
+    return text is not None and len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 def read_value(dataset: pydicom.Dataset, keyword: str) -> Any:

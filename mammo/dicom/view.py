@@ -58,7 +58,7 @@ def read_laterality(dataset: pydicom.Dataset) -> str | None:
     # A letter beside a digit is the name of something else, such as R2.
     alone = re.findall(_ALONE, read_text(dataset, "SeriesDescription"))
     sides = {_SIDES[word] for word in alone}
-    sides |= {word[0] for word in description_words(dataset) if _is_side_and_view(word)}
+    sides |= {word[0] for word in split_description(dataset) if _is_side_and_view(word)}
     return sides.pop() if len(sides) == 1 else None
 
 
@@ -79,8 +79,8 @@ def read_view(dataset: pydicom.Dataset) -> str | None:
     if orientation in VIEWS:
         return orientation
     # The others' names mean many things: "contrast 20 ML", "chest AT bedside".
-    views = {word for word in description_words(dataset) if word in _UNMISTAKABLE}
-    views |= {word[1:] for word in description_words(dataset) if _is_side_and_view(word)}
+    views = {word for word in split_description(dataset) if word in _UNMISTAKABLE}
+    views |= {word[1:] for word in split_description(dataset) if _is_side_and_view(word)}
     return views.pop() if len(views) == 1 else None
 
 
@@ -96,7 +96,7 @@ def shows_breast(dataset: pydicom.Dataset) -> bool | None:
     return False if part or codes else None
 
 
-def description_words(dataset: pydicom.Dataset) -> list[str]:
+def split_description(dataset: pydicom.Dataset) -> list[str]:
     """The words of the series' description, in capitals."""
     return re.findall(r"[A-Z]+", read_text(dataset, "SeriesDescription"))
 

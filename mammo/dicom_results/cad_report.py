@@ -80,7 +80,7 @@ def add_document(dataset: Dataset, exam: Exam) -> None:
 
 
 def _root(exam: Exam) -> Dataset:
-    """TID 4000. The order of the items counts, and the library's place is `_LIBRARY`."""
+    """TID 4000. The order of the items counts, and `_LIBRARY` is the library's position."""
     entries = [_library_entry(exam.study, image) for image in exam.images]
     library = container(codes.IMAGE_LIBRARY, contains(*entries))
     detections = [(codes.DETECTION_PERFORMED, codes.SELECTED_REGION)]
@@ -210,16 +210,16 @@ def _summary(
     unread = range(len(exam.films), len(exam.images))
     status = codes.SUCCEEDED if not unread else codes.PARTIALLY_SUCCEEDED if read else codes.FAILED
     lists = [
-        container(heading, contains(*(_performed(exam, *what, places) for what in performed)))
-        for heading, places in zip(headings, (read, unread), strict=True)
-        if places
+        container(heading, contains(*(_performed(exam, *what, positions) for what in performed)))
+        for heading, positions in zip(headings, (read, unread), strict=True)
+        if positions
     ]
     return code(name, status, inferred_from(*lists))
 
 
-def _performed(exam: Exam, name: codes.Code, what: codes.Code, places: Many[int]) -> Dataset:
-    """TID 4017 or 4018: on the images of the exam that have these places in the library."""
-    images = [_in_library(place) for place in places]
+def _performed(exam: Exam, name: codes.Code, what: codes.Code, positions: Many[int]) -> Dataset:
+    """TID 4017 or 4018: on the images of the exam that have these positions in the library."""
+    images = [_in_library(position) for position in positions]
     parameters = [text(codes.ALGORITHM_PARAMETERS, line) for line in list_parameters(exam)]
     return code(name, what, _algorithm(exam), has_properties(*parameters, *images))
 
@@ -233,6 +233,6 @@ def _algorithm(exam: Exam) -> Related:
     )
 
 
-def _in_library(place: int) -> Dataset:
-    """A reference to an image by its place among the exam's, from 0."""
-    return by_reference((*_LIBRARY, place + 1))
+def _in_library(position: int) -> Dataset:
+    """A reference to an image by its position among the exam's, from 0."""
+    return by_reference((*_LIBRARY, position + 1))

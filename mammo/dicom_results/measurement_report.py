@@ -101,7 +101,8 @@ def build_measurement_report(exam: Exam, moment: Moment) -> Dataset:
         content_date=moment.date,
         content_time=moment.time,
     )
-    # highdicom has no place for evaluations of the whole, and wants more of an image than is there.
+    # highdicom has no parameter for evaluations of the whole, and wants more of an image than is
+    # there.
     *before, measurements = report.ContentSequence
     report.ContentSequence = [*before, _library(exam), measurements, *_evaluations(exam)]
     # highdicom reads the clock for these, and has the series in an order of chance.
@@ -199,7 +200,7 @@ def _probability(film: Film) -> Measurement:
 
 def _tracking(exam: Exam, shown: Image, what: str) -> TrackingIdentifier:
     name = " ".join(filter(None, (shown.laterality, shown.view, what)))
-    # The same place by the same model is the same finding, wherever it is reported.
+    # The same region by the same model is the same finding, wherever it is reported.
     uid = make_uid(what, shown.instance, describe_exactly(exam.model))
     return TrackingIdentifier(uid=uid, identifier=name)
 

@@ -45,7 +45,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Report:
+class WrittenReport:
     """A report that was written, as another one refers to it."""
 
     sop_class: str
@@ -179,7 +179,7 @@ def refer_to(image: Image) -> Dataset:
     return reference
 
 
-def name_predecessors(report: Dataset, predecessors: Many[Report]) -> None:
+def name_predecessors(report: Dataset, predecessors: Many[WrittenReport]) -> None:
     """Refer to the reports whose content this one holds as well (PS3.3 C.17.2, table C.17-3)."""
     if not predecessors:
         return

@@ -26,7 +26,7 @@ from mammo.dicom.container import open_content
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.header import OF_THE_OBJECT, Outline, read_outline
 from mammo.dicom.reader import silence
-from mammo.dicom.values import PARSING, read_items, read_value_or_none
+from mammo.dicom.values import PARSING, is_uid, read_items, read_value_or_none
 from mammo.dicom_results.codes import VIEW_MODIFIERS, Code
 from mammo.serving.finding import (
     BreastFinding,
@@ -52,7 +52,6 @@ _OF_AN_IMAGE = (
 )  # fmt: skip
 _READ = ("SpecificCharacterSet", *COPIED, *_OF_AN_IMAGE)
 
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _ORIENTATION = re.compile(r"[APLRHF]{1,3}")
 _MOST_MICROMETERS = 1000.0
 _SIDES = ("R", "L", None)  # as the breasts of a finding are ordered
@@ -120,7 +119,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadMammogram:
     """A mammogram that could not be read, whose header says which one it is."""
 
     content: Path | bytes = field(repr=False)
@@ -133,14 +132,14 @@ class Unread:
         return name_exam(self.identity, 0)
 
 
-def group_unread(sources: Iterable[Path | bytes]) -> dict[str, list[Unread]]:
+def group_unread(sources: Iterable[Path | bytes]) -> dict[str, list[UnreadMammogram]]:
     """The mammograms among files that could not be read, by the keys of their exams.
 
     Left out is what no report can tell of: a file whose header is damaged as well, or lacks a UID
     that a report refers by, and an object of another kind than a mammogram.
     """
     silence()
-    found: dict[str, list[Unread]] = {}
+    found: dict[str, list[UnreadMammogram]] = {}
     for source in sources:
         unread = _read_unread(source)
         if unread is not None:
@@ -148,10 +147,10 @@ def group_unread(sources: Iterable[Path | bytes]) -> dict[str, list[Unread]]:
     return found
 
 
-def _read_unread(source: Path | bytes) -> Unread | None:
+def _read_unread(source: Path | bytes) -> UnreadMammogram | None:
     try:
         with open_content(source) as content:
-            unread = Unread(source, read_identity(source), read_outline(content))
+            unread = UnreadMammogram(source, read_identity(source), read_outline(content))
         header = _read_header(source, "")
         _read_image(header, unread.shows, "")
         _read_study(header, "")
@@ -161,7 +160,9 @@ def _read_unread(source: Path | bytes) -> Unread | None:
 
 
 def read_exam(
-    finding: ExamFinding, sources: Mapping[int, Path | bytes], unread: Sequence[Unread] = ()
+    finding: ExamFinding,
+    sources: Mapping[int, Path | bytes],
+    unread: Sequence[UnreadMammogram] = (),
 ) -> Exam:
     """Read the headers of an exam's images.
 
@@ -199,7 +200,7 @@ def read_exam(
 
 
 def read_unread_exam(
-    unread: Sequence[Unread],
+    unread: Sequence[UnreadMammogram],
     model: Model,
     operating_point: OperatingPoint,
     aggregate: Literal["max", "mean"],
@@ -221,7 +222,7 @@ def read_unread_exam(
     return Exam(model, operating_point, aggregate, (), study, (), images)
 
 
-def _read_images(unread: Sequence[Unread], known: Mapping[str, Film]) -> tuple[Image, ...]:
+def _read_images(unread: Sequence[UnreadMammogram], known: Mapping[str, Film]) -> tuple[Image, ...]:
     """What the headers say of images that could not be read, each instance once: right, left."""
     images: dict[str, Image] = {}
     for one in unread:
@@ -344,7 +345,7 @@ def _read_spacing(header: Dataset) -> tuple[float, float] | None:
 
 def _uid(dataset: Dataset, keyword: str, name: str) -> str:
     found = _text(dataset, keyword)
-    if len(found) <= 64 and _UID.fullmatch(found):
+    if is_uid(found):
         return found
     raise UserError(
         f"{name}: its header has no usable {keyword}, so that no DICOM object can refer to it: "

@@ -10,8 +10,14 @@ from mammo.base.atomic_files import fresh_folder, write_bytes
 from mammo.base.errors import UserError
 from mammo.dicom_results.cad_report import build_cad_report
 from mammo.dicom_results.capture import SERIES_NUMBERS, build_capture
-from mammo.dicom_results.objects import Moment, Report, find_moment, finish, name_predecessors
-from mammo.dicom_results.source import Exam, Unread, read_exam, read_unread_exam
+from mammo.dicom_results.objects import (
+    Moment,
+    WrittenReport,
+    find_moment,
+    finish,
+    name_predecessors,
+)
+from mammo.dicom_results.source import Exam, UnreadMammogram, read_exam, read_unread_exam
 from mammo.dicom_results.suspicion import list_positive
 from mammo.serving.finding import ExamFinding, Model, OperatingPoint
 
@@ -28,9 +34,9 @@ def write_results(
     folder: Path,
     kind: Kind = "cad",
     made: datetime | None = None,
-    predecessors: Sequence[Report] = (),
+    predecessors: Sequence[WrittenReport] = (),
     pictured: Collection[int] | None = None,
-    unread: Sequence[Unread] = (),
+    unread: Sequence[UnreadMammogram] = (),
 ) -> Path:
     """Write the results of an exam into a folder of its own.
 
@@ -66,14 +72,14 @@ def write_results(
 
 
 def write_unread(
-    unread: Sequence[Unread],
+    unread: Sequence[UnreadMammogram],
     model: Model,
     operating_point: OperatingPoint,
     aggregate: Literal["max", "mean"],
     folder: Path,
     kind: Kind = "cad",
     made: datetime | None = None,
-    predecessors: Sequence[Report] = (),
+    predecessors: Sequence[WrittenReport] = (),
 ) -> Path:
     """Write the report on an exam none of whose images could be read: that nothing is said of it.
 
@@ -102,7 +108,7 @@ def _write(
     target: Path,
     kind: Kind,
     made: datetime | None,
-    predecessors: Sequence[Report],
+    predecessors: Sequence[WrittenReport],
     pictured: Collection[int] | None,
 ) -> Path:
     with fresh_folder(target) as partial:
@@ -116,7 +122,7 @@ def _make(
     exam: Exam,
     kind: Kind,
     moment: Moment,
-    predecessors: Sequence[Report],
+    predecessors: Sequence[WrittenReport],
     pictured: Collection[int] | None,
 ) -> list[tuple[str, bytes]]:
     """The files, by name."""

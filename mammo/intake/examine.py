@@ -47,7 +47,7 @@ _IN_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Examination:
     """The result for one file: facts for the manifest, or the reason why it is rejected."""
 
     facts: dict[str, object] | None
@@ -68,7 +68,7 @@ class ProgramError(RuntimeError):
 
 def examine(
     row: dict[Hashable, Any], settings: Preprocess, data: Path, store: Store | None = None
-) -> tuple[Outcome, bytes | None]:
+) -> tuple[Examination, bytes | None]:
     """Read and prepare the image of a row of train.csv.
 
     Returns:
@@ -83,9 +83,9 @@ def examine(
         _refuse_links_out(path, data)
         picture = prepare_cached(path, settings, store)
     except UnreadableDicom as error:
-        return Outcome(None, error.reason), None
+        return Examination(None, error.reason), None
     except MemoryError:
-        return Outcome(None, TOO_LARGE), None
+        return Examination(None, TOO_LARGE), None
     except (UserError, OSError):
         raise
     except Exception as error:  # noqa: BLE001  (it is raised again as ProgramError)
@@ -95,7 +95,7 @@ def examine(
         ).with_traceback(error.__traceback__) from None
     prepared = picture.prepared
     if prepared is None:
-        return Outcome(None, picture.reason), None
+        return Examination(None, picture.reason), None
     if _differ(prepared.description.laterality, row["laterality"]):
         header_side, table_side = (
             _SIDES[str(prepared.description.laterality)],
@@ -105,7 +105,7 @@ def examine(
             f"its header says {header_side} breast, train.csv says {table_side}: "
             "mend the one that is wrong"
         )
-        return Outcome(None, reason, side_differs=True), None
+        return Examination(None, reason, side_differs=True), None
     return _accept(row, f"{folder}/{name}.png", prepared, picture.png), picture.png
 
 
@@ -115,8 +115,10 @@ def _differ(header: str | None, table: object) -> bool:
 
 
 def examine_all(
-    work: Callable[[dict[Hashable, Any]], Outcome], records: list[dict[Hashable, Any]], workers: int
-) -> Iterator[Outcome]:
+    work: Callable[[dict[Hashable, Any]], Examination],
+    records: list[dict[Hashable, Any]],
+    workers: int,
+) -> Iterator[Examination]:
     """Examine files in processes of their own: a file that crashes or hangs one is rejected.
 
     Args:
@@ -127,16 +129,16 @@ def examine_all(
     Returns:
         One outcome a record, in order.
     """
-    for outcome in reading_pool(work, workers, __name__).map(records):
+    for outcome in make_reading_pool(work, workers, __name__).map(records):
         yield reject_failure(outcome) if isinstance(outcome, Failure) else outcome
 
 
-def reject_failure(failure: Failure) -> Outcome:
+def reject_failure(failure: Failure) -> Examination:
     """Reject a file that crashed or hung the process that read it."""
-    return Outcome(None, FAILURES[failure.how])
+    return Examination(None, FAILURES[failure.how])
 
 
-def reading_pool(
+def make_reading_pool(
     work: Callable[[Item], Result], workers: int, module: str
 ) -> WorkerPool[Item, Result]:
     """Processes that read files: one that a file crashes or hangs costs that file alone.
@@ -155,8 +157,8 @@ def _keep_to_one_thread() -> None:
 
 
 def reject_copies(
-    records: Sequence[dict[Hashable, Any]], outcomes: Iterable[Outcome]
-) -> list[Outcome]:
+    records: Sequence[dict[Hashable, Any]], outcomes: Iterable[Examination]
+) -> list[Examination]:
     """Reject each image that is there already, by SOPInstanceUID or pixel for pixel.
 
     The first in the order of train.csv stays. A copy under another patient would be a woman in two
@@ -188,7 +190,7 @@ class Doubt:
 
 
 def find_doubtful_patients(
-    records: Sequence[dict[Hashable, Any]], outcomes: Sequence[Outcome]
+    records: Sequence[dict[Hashable, Any]], outcomes: Sequence[Examination]
 ) -> list[Doubt]:
     """Where the headers' PatientID and train.csv's patient_id do not agree who is who.
 
@@ -268,7 +270,7 @@ def _refuse_links_out(path: Path, data: Path) -> None:
         )
 
 
-def _accept(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Outcome:
+def _accept(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes) -> Examination:
     placement = prepared.placement
     facts: dict[str, object] = {
         "path": path,
@@ -280,7 +282,7 @@ def _accept(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes)
         "transfer_syntax": prepared.description.transfer_syntax,
         "photometric": prepared.description.photometric,
     }
-    return Outcome(
+    return Examination(
         facts,
         "",
         view_differs=_differ(prepared.description.view, row["view"]),
@@ -290,8 +292,8 @@ def _accept(row: dict[Hashable, Any], path: str, prepared: Prepared, png: bytes)
 
 
 def _reject_copy(
-    outcome: Outcome, row: dict[Hashable, Any], first: dict[Hashable, Any], by_uid: bool
-) -> Outcome:
+    outcome: Examination, row: dict[Hashable, Any], first: dict[Hashable, Any], by_uid: bool
+) -> Examination:
     what = "has the SOP Instance UID of" if by_uid else "shows, pixel for pixel, the picture of"
     same_woman = row["patient_id"] == first["patient_id"]
     whose = "" if same_woman else f" of another patient, {first['patient_id']}"

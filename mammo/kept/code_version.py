@@ -41,16 +41,16 @@ def code_version(module: str, libraries: tuple[str, ...]) -> str:
     todo = {module, "mammo.pins"}  # which every module of ours is run under
     while todo:
         name = todo.pop()
-        file = _source(name)
+        file = _find_source(name)
         if file is None:
             raise ModuleNotFoundError(f"{name} is not one of our modules")
         sources[name] = file.read_bytes()
-        todo |= _imports(sources[name]) - sources.keys()
+        todo |= _list_imports(sources[name]) - sources.keys()
     digests = [f"{name} {hashlib.sha256(sources[name]).hexdigest()}" for name in sorted(sources)]
     return key_of(*digests, *(f"{name} {version(name)}" for name in libraries))
 
 
-def _source(name: str) -> Path | None:
+def _find_source(name: str) -> Path | None:
     """The file of a module or of a room; None if we have none of that name."""
     base = _ABOVE.joinpath(*name.split("."))
     return next(
@@ -58,7 +58,7 @@ def _source(name: str) -> Path | None:
     )
 
 
-def _imports(source: bytes) -> set[str]:
+def _list_imports(source: bytes) -> set[str]:
     """Our modules that a source imports and a result may follow from.
 
     A room counts with each module of it: Python runs its `__init__.py` first.
@@ -72,4 +72,4 @@ def _imports(source: bytes) -> set[str]:
             named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     ours = [name.split(".") for name in named if name.startswith(("mammo.", "stages."))]
     rooms = {".".join(parts[:length]) for parts in ours for length in range(2, len(parts) + 1)}
-    return {name for name in rooms - _BESIDE if _source(name) is not None}
+    return {name for name in rooms - _BESIDE if _find_source(name) is not None}

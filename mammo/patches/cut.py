@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.base.determinism import stage_seed
+from mammo.base.determinism import derive_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Preprocess, Split
@@ -49,7 +49,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class _Film:
+class _PreparedFilm:
     """A prepared film and its lesions, in its own pixels."""
 
     row: dict[str, Any]
@@ -119,13 +119,16 @@ def _cut_films(source: Path, settings: Patches, served: Split, seed: int) -> Ite
         hers = rows[rows["patient_id"] == woman].sort_values("image_id").to_dict("records")
         films = [_read_film(source, row, boxes.get(row["image_id"]), settings) for row in hers]
         yield from _cut_woman(
-            woman, [film for film in films if film is not None], settings, stage_seed(seed, woman)
+            woman,
+            [film for film in films if film is not None],
+            settings,
+            derive_seed(seed, woman),
         )
 
 
 def _read_film(
     source: Path, row: dict[Any, Any], boxes: pd.DataFrame | None, settings: Patches
-) -> _Film | None:
+) -> _PreparedFilm | None:
     """A film with the squares around its lesions; None, with a message, if it cannot be read."""
     path = source / image_file(row["patient_id"], row["image_id"])
     reading = Preprocess(long_side=settings.long_side, full_decode=False, max_reject_fraction=0)
@@ -140,7 +143,7 @@ def _read_film(
         square = _square_around(film.placement.to_image(box), settings.context)
         lesions.append((str(found["kind"]), square))
     known = bool(lesions) or not any(row[name] for name in _DIFFICULT)
-    return _Film(row, film.image, lesions, known)
+    return _PreparedFilm(row, film.image, lesions, known)
 
 
 def _square_around(box: Box, context: float) -> Box:
@@ -149,7 +152,9 @@ def _square_around(box: Box, context: float) -> Box:
     return Box(x - half, y - half, x + half, y + half)
 
 
-def _cut_woman(woman: str, films: list[_Film], settings: Patches, seed: int) -> Iterator[Patch]:
+def _cut_woman(
+    woman: str, films: list[_PreparedFilm], settings: Patches, seed: int
+) -> Iterator[Patch]:
     """The patches of one woman: each lesion's, and a healthy one of its size if there is room."""
     rng = np.random.default_rng(seed)
     split = split_of(woman, settings.split)
@@ -168,7 +173,7 @@ def _cut_woman(woman: str, films: list[_Film], settings: Patches, seed: int) -> 
 
 
 def _find_healthy(
-    films: list[_Film], side: float, rng: np.random.Generator
+    films: list[_PreparedFilm], side: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Box] | None:
     """A film and a square in it that has nothing but breast, and no lesion; None without one."""
     films = [film for film in films if film.all_known]

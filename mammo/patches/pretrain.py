@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammo.base.determinism import stage_seed
+from mammo.base.determinism import derive_seed
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.network import Classifier
 from mammo.classifier.predict import predict
@@ -58,7 +58,7 @@ def pretrain(
         split: _gather(table[table["split"] == split], patches, settings)
         for split in ("train", "validation")
     }
-    seed = stage_seed(params.seed, "pretrain")
+    seed = derive_seed(params.seed, "pretrain")
     found = fit(settings, sets["train"], sets["validation"], seed, checkpoints=checkpoints)
     metrics: dict[str, Any] = {
         "best_epoch": found.best_epoch,
@@ -80,7 +80,7 @@ def pretrain(
             del levels["lesion"]
         scores = {
             level: evaluate(
-                cases, threshold, params.evaluate, stage_seed(seed, f"{split}/{level}")
+                cases, threshold, params.evaluate, derive_seed(seed, f"{split}/{level}")
             ).to_json()
             for level, cases in levels.items()
             if cases["target"].nunique() == 2

@@ -12,7 +12,7 @@ from mammo.intake.cached_prepare import LIBRARIES as READING
 from mammo.kept.code_version import code_version
 from mammo.serving.finding import ImageFinding, Peak, Point, Region
 from mammo.serving.heat_map import REGION_SHARE, outline_region
-from mammo.serving.intake import Reading, Refusal, reader_pool, refuse_failure
+from mammo.serving.intake import Reading, Refusal, make_reader_pool, refuse_failure
 from mammo.serving.prediction import NetworkOutput, draw_heatmap
 from mammo.serving.predictor import Predictor
 
@@ -23,7 +23,7 @@ _DIGITS = 2  # of a pixel: more would say that the heat is known so finely
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadFile:
     """A file without a finding."""
 
     number: int  # from 1, in the order in which the files were given
@@ -38,7 +38,7 @@ def name_code() -> str:
 
 def examine_files(
     predictor: Predictor, files: Sequence[Path], workers: int, heatmap: Heatmap = "facts"
-) -> Iterator[ImageFinding | Unread]:
+) -> Iterator[ImageFinding | UnreadFile]:
     """What the model finds in each file, in order.
 
     Args:
@@ -53,13 +53,15 @@ def examine_files(
     """
     known: dict[str, int] = {}
     settings = predictor.params.preprocess
-    results = reader_pool(workers).map((file, settings) for file in files)
+    results = make_reader_pool(workers).map((file, settings) for file in files)
     for number, (file, result) in enumerate(zip(files, results, strict=True), start=1):
         found = find_in(predictor, refuse_failure(result), number, str(file), heatmap)
         instance = found.identity.instance if isinstance(found, ImageFinding) else None
         if instance is not None and known.setdefault(instance, number) != number:
             first = files[known[instance] - 1]
-            yield Unread(number, str(file), f"it has the SOPInstanceUID of {first}: it is a copy")
+            yield UnreadFile(
+                number, str(file), f"it has the SOPInstanceUID of {first}: it is a copy"
+            )
         else:
             yield found
 
@@ -70,7 +72,7 @@ def find_in(
     number: int,
     source: str | None,
     heatmap: Heatmap,
-) -> ImageFinding | Unread:
+) -> ImageFinding | UnreadFile:
     """What the model finds in a file that was read; or why it was not read.
 
     Args:
@@ -81,7 +83,7 @@ def find_in(
         heatmap: what is wanted of the heat.
     """
     if isinstance(read, Refusal):
-        return Unread(number, source, read.reason)
+        return UnreadFile(number, source, read.reason)
     output = predictor.run_networks(read.prepared, heat=heatmap != "none")
     description, placement = read.prepared.description, read.prepared.placement
     peak, region = _locate(output, placement)

@@ -12,7 +12,7 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Failure, WorkerPool
 from mammo.dicom.errors import UnreadableDicom
-from mammo.intake.examine import FAILURES, TOO_LARGE, reading_pool
+from mammo.intake.examine import FAILURES, TOO_LARGE, make_reading_pool
 from mammo.intake.prepare import Prepared, prepare
 from mammo.serving.identity import Identity, list_directory, read_identity
 
@@ -50,9 +50,9 @@ def read(source: Path | bytes, settings: Preprocess) -> Reading | Refusal:
         )
 
 
-def reader_pool(workers: int) -> WorkerPool[tuple[Path, Preprocess], Reading | Refusal]:
+def make_reader_pool(workers: int) -> WorkerPool[tuple[Path, Preprocess], Reading | Refusal]:
     """Processes that read files: one that crashes or hangs its process costs itself alone."""
-    return reading_pool(_read_item, workers, __name__)
+    return make_reading_pool(_read_item, workers, __name__)
 
 
 def _read_item(item: tuple[Path, Preprocess]) -> Reading | Refusal:

@@ -20,9 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.base.atomic_files import write_csv
-from mammo.base.determinism import pin, stage_seed
+from mammo.base.determinism import derive_seed, pin
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import track
 from mammo.base.settings import Preprocess
 from mammo.classifier.predict import predict
@@ -55,7 +55,7 @@ def _prepare_batches(files: Sequence[Path], settings: Preprocess) -> Iterator[li
     """The image of each file, batch by batch in order; None where it cannot be read."""
     work = partial(_prepare, settings=settings)
     batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
-    cores = available_cores()
+    cores = count_cores()
     if min(cores, len(batches)) < 2:
         yield from (list(map(work, batch)) for batch in batches)
         return
@@ -87,7 +87,7 @@ def main(folder: Path, files: Path, out: Path) -> None:
     """
     table = pd.read_csv(files, dtype=str, keep_default_na=False)
     predictor = load_predictor(folder)
-    pin(stage_seed(predictor.params.seed, "scoring"), predictor.params.threads)
+    pin(derive_seed(predictor.params.seed, "scoring"), predictor.params.threads)
     paths = [Path(path) for path in table["path"]]
     scores = list(track(score_files(predictor, paths), "scored", len(paths)))
     table["probability"] = pd.Series(scores, dtype="float64", index=table.index)

@@ -39,7 +39,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial has ended: with its value, or by an exception of its report or its training."""
 
     value: float | None
@@ -53,14 +53,14 @@ def train_trial(trial: Trial, train: Examples, validation: Examples) -> float:
     return best[f"validation_{trial.settings.select_by}"]
 
 
-class Workers:
+class CardWorkers:
     """Worker processes, one a GPU, that are at work: see `start_workers`."""
 
     def __init__(self, processes: Mapping[Connection, tuple[str, BaseProcess]]):
         """Take connections, each to a process on the GPU of that name."""
         self._processes = processes
 
-    def train(self, trials: Sequence[Trial]) -> list[Outcome]:
+    def train(self, trials: Sequence[Trial]) -> list[TrialOutcome]:
         """Train all of them, as many at once as there are workers; their outcomes, in order.
 
         Raises:
@@ -68,7 +68,7 @@ class Workers:
         """
         waiting = list(trials)
         at_work: dict[Connection, Trial] = {}
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, TrialOutcome] = {}
         idle = list(self._processes)
         while waiting or at_work:
             while waiting and idle:
@@ -83,13 +83,13 @@ class Workers:
                     try:
                         trial.report(content)
                     except Exception as error:  # noqa: BLE001  (the caller's, who gets it back)
-                        outcomes[trial.number] = Outcome(None, error)
+                        outcomes[trial.number] = TrialOutcome(None, error)
                     self._send(worker, trial, trial.number not in outcomes)
                     continue
                 if kind == "value":
-                    outcomes[trial.number] = Outcome(content)
+                    outcomes[trial.number] = TrialOutcome(content)
                 elif kind == "diverged":
-                    outcomes[trial.number] = Outcome(None, TrainingDivergedError(content))
+                    outcomes[trial.number] = TrialOutcome(None, TrainingDivergedError(content))
                 elif kind == "sentence":
                     raise UserError(content)
                 del at_work[worker]
@@ -122,7 +122,7 @@ class Workers:
 
 
 @contextmanager
-def start_workers(cards: Sequence[str], read: Read) -> Iterator[Workers]:
+def start_workers(cards: Sequence[str], read: Read) -> Iterator[CardWorkers]:
     """Start a worker for each GPU; they end with the block.
 
     Args:
@@ -140,7 +140,7 @@ def start_workers(cards: Sequence[str], read: Read) -> Iterator[Workers]:
         theirs.close()  # so that the worker's end closes the connection
         processes[ours] = card, process
     try:
-        yield Workers(processes)
+        yield CardWorkers(processes)
     finally:
         for connection, (_, worker) in processes.items():
             connection.close()

@@ -26,7 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mammo.base.atomic_files import read_json, write_json
-from mammo.base.determinism import stage_seed
+from mammo.base.determinism import derive_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier, Space, Tune
@@ -34,7 +34,15 @@ from mammo.classifier.network import build_classifier
 from mammo.classifier_training.fit import Examples, Scores, TrainingDivergedError, dump_examples
 from mammo.kept.checkpoint import describe_machine, hash_inputs
 from mammo.learning.device import choose_device
-from mammo.tuning.cards import Outcome, Read, Report, Trial, Workers, start_workers, train_trial
+from mammo.tuning.cards import (
+    CardWorkers,
+    Read,
+    Report,
+    Trial,
+    TrialOutcome,
+    start_workers,
+    train_trial,
+)
 
 HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
 UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
@@ -42,7 +50,7 @@ UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means l
 Choice = dict[str, Any]
 Attempt = tuple[int, Choice, Report]
 Objective = Callable[[int, Choice, Report], float]
-RunRound = Callable[[Sequence[Attempt]], list[Outcome]]
+RunRound = Callable[[Sequence[Attempt]], list[TrialOutcome]]
 Watch = Callable[[int, Choice], Report]
 
 
@@ -100,7 +108,7 @@ def search(
         asked: list[optuna.Trial] = []
         wanted: list[Attempt] = []
         for number in range(first, min(first + at_once, trials)):
-            study.sampler = optuna.samplers.TPESampler(seed=stage_seed(seed, f"trial{number}"))
+            study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, f"trial{number}"))
             asked.append(study.ask())
             choice = propose(asked[-1], space)
             wanted.append((number, choice, _build_report(asked[-1], select_by)))
@@ -120,11 +128,11 @@ def in_turn(objective: Objective) -> RunRound:
         objective: takes (trial number, choice, report) and returns the trial's value.
     """
 
-    def run(attempt: Attempt) -> Outcome:
+    def run(attempt: Attempt) -> TrialOutcome:
         try:
-            return Outcome(objective(*attempt))
+            return TrialOutcome(objective(*attempt))
         except (optuna.TrialPruned, TrainingDivergedError) as error:
-            return Outcome(None, error)
+            return TrialOutcome(None, error)
 
     return lambda wanted: [run(attempt) for attempt in wanted]
 
@@ -140,7 +148,7 @@ def _build_report(trial: optuna.Trial, select_by: str) -> Report:
     return report
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, outcome: TrialOutcome) -> None:
     """Tell a study how a trial has ended.
 
     Raises:
@@ -400,14 +408,14 @@ def tune(
 
 
 def _train_on_workers(
-    workers: Workers, plan: Callable[[int, Choice, Report], Trial], wanted: Sequence[Attempt]
-) -> list[Outcome]:
+    workers: CardWorkers, plan: Callable[[int, Choice, Report], Trial], wanted: Sequence[Attempt]
+) -> list[TrialOutcome]:
     return workers.train([plan(*attempt) for attempt in wanted])
 
 
 def _name_trials(tuning: Tuning, checkpoints: Path) -> Path:
     """Name the file of a search's trials by a hash of all that decides it."""
-    torch.manual_seed(stage_seed(tuning.seed, "fit"))
+    torch.manual_seed(derive_seed(tuning.seed, "fit"))
     weights = build_classifier(tuning.classifier).state_dict()
     facts = [
         *_describe_settings(tuning),
@@ -463,7 +471,7 @@ def _plan_trial(
         report(scores)
 
     tried = tuning.classifier.model_copy(update={**choice, "epochs": settings.epochs})
-    return Trial(number, tried, stage_seed(tuning.seed, "fit"), on_epoch)
+    return Trial(number, tried, derive_seed(tuning.seed, "fit"), on_epoch)
 
 
 def tabulate_trials(study: optuna.Study) -> pd.DataFrame:

@@ -20,10 +20,10 @@ from benchmarks.recipes import (
     compare,
 )
 from benchmarks.studies import (
+    PictureStudy,
     SpreadEpoch,
-    Study,
+    StudyTrial,
     Tiled,
-    Trial,
     find_trial,
     read_study,
     study_crops,
@@ -46,7 +46,7 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="module")
-def study(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(params: Params, tmp_path_factory: pytest.TempPathFactory) -> PictureStudy:
     folder = tmp_path_factory.mktemp("set")
     write_outputs(folder, women=6)
     return read_study("tiny", params, folder, FOLDS)
@@ -58,12 +58,14 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(study: Study, params: Params, kept: Path) -> dict[str, Found]:
+def found(study: PictureStudy, params: Params, kept: Path) -> dict[str, Found]:
     names = [BASELINE, "mean-of-views", "noisy-or"]
     return recipes.run(study, params, names, None, kept, seeds=1)
 
 
-def test_each_woman_is_in_the_test_of_one_fold_and_in_one_split_of_each(study: Study) -> None:
+def test_each_woman_is_in_the_test_of_one_fold_and_in_one_split_of_each(
+    study: PictureStudy,
+) -> None:
     tested = pd.concat([study.table[np.array(fold) == "test"] for fold in study.folds])
     assert sorted(tested["image_id"]) == sorted(study.table["image_id"])
     for fold in study.folds:
@@ -90,7 +92,7 @@ def test_the_table_has_a_line_for_each_recipe_and_its_difference(found: dict[str
 
 
 def test_another_way_to_join_views_takes_the_same_trainings(
-    found: dict[str, Found], study: Study, kept: Path
+    found: dict[str, Found], study: PictureStudy, kept: Path
 ) -> None:
     assert found["mean-of-views"].seconds == found[BASELINE].seconds
     assert len(list((kept / "trials").iterdir())) == 2 * FOLDS
@@ -101,7 +103,7 @@ def test_another_way_to_join_views_takes_the_same_trainings(
 
 def test_what_is_kept_is_not_trained_again(
     found: dict[str, Found],
-    study: Study,
+    study: PictureStudy,
     params: Params,
     kept: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,7 +118,7 @@ def test_what_is_kept_is_not_trained_again(
 
 
 def test_a_seed_counts_when_all_its_folds_are_there(
-    found: dict[str, Found], study: Study, params: Params, kept: Path
+    found: dict[str, Found], study: PictureStudy, params: Params, kept: Path
 ) -> None:
     assert list(
         recipes.run(study, params, [BASELINE], None, kept, 2, train=False)[BASELINE].breasts
@@ -128,7 +130,7 @@ def test_a_seed_counts_when_all_its_folds_are_there(
 
 def test_a_recipe_without_its_first_weights_is_left_out_and_told(
     found: dict[str, Found],
-    study: Study,
+    study: PictureStudy,
     params: Params,
     kept: Path,
     tmp_path: Path,
@@ -140,29 +142,29 @@ def test_a_recipe_without_its_first_weights_is_left_out_and_told(
 
 
 def test_a_training_is_another_one_with_other_settings_seed_fold_pictures_or_first_weights(
-    study: Study, params: Params, tmp_path: Path
+    study: PictureStudy, params: Params, tmp_path: Path
 ) -> None:
     weights = tmp_path / "backbone.safetensors"
     weights.write_bytes(b"one")
     settings = params.classifier
     with_file = settings.model_copy(update={"weights": str(weights)})
-    other = Study("other", study.table, study.folds, "other pictures")
-    trial = Trial(settings, 0)
+    other = PictureStudy("other", study.table, study.folds, "other pictures")
+    trial = StudyTrial(settings, 0)
     folders = [
         find_trial(study, 0, trial, tmp_path),
         find_trial(study, 1, trial, tmp_path),
         find_trial(other, 0, trial, tmp_path),
-        find_trial(study, 0, Trial(settings, 1), tmp_path),
-        find_trial(study, 0, Trial(settings, 0, "spread"), tmp_path),
-        find_trial(study, 0, Trial(with_file, 0), tmp_path),
+        find_trial(study, 0, StudyTrial(settings, 1), tmp_path),
+        find_trial(study, 0, StudyTrial(settings, 0, "spread"), tmp_path),
+        find_trial(study, 0, StudyTrial(with_file, 0), tmp_path),
     ]
     weights.write_bytes(b"two")
-    folders.append(find_trial(study, 0, Trial(with_file, 0), tmp_path))
+    folders.append(find_trial(study, 0, StudyTrial(with_file, 0), tmp_path))
     assert len(set(folders)) == len(folders)
     moved = tmp_path / "moved.safetensors"
     weights.rename(moved)
     with_file = settings.model_copy(update={"weights": str(moved)})
-    assert find_trial(study, 0, Trial(with_file, 0), tmp_path) == folders[-1]
+    assert find_trial(study, 0, StudyTrial(with_file, 0), tmp_path) == folders[-1]
 
 
 def test_the_auroc_within_folds_is_scikit_learns_in_one_fold_and_weighs_pairs_in_two() -> None:
@@ -230,7 +232,7 @@ def test_a_difference_is_paired() -> None:
     "name", [name for name in RECIPES if name not in ("origin", "lite1", "lite2")]
 )
 def test_every_recipe_has_settings_that_can_be_built(
-    study: Study, params: Params, name: str, tmp_path: Path
+    study: PictureStudy, params: Params, name: str, tmp_path: Path
 ) -> None:
     weights = tmp_path / "backbone.safetensors"
     weights.write_bytes(b"")
@@ -240,7 +242,7 @@ def test_every_recipe_has_settings_that_can_be_built(
     assert settings.target == params.classifier.target
 
 
-def test_sizes_stay_multiples_of_32_and_epochs_whole(study: Study, params: Params) -> None:
+def test_sizes_stay_multiples_of_32_and_epochs_whole(study: PictureStudy, params: Params) -> None:
     larger = build_settings(study, params, RECIPES["larger"], None)
     assert (larger.image_height, larger.image_width) == (64, 64)  # of 48 x 32
 

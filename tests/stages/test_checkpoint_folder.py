@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.runner import checkpoint_folder
+from stages.runner import keep_checkpoint_folder
 
 
 @pytest.mark.parametrize("value", [None, "", "elsewhere"])
@@ -15,5 +15,5 @@ def test_an_empty_variable_names_no_folder(
     monkeypatch.delenv("MAMMOFLOW_CHECKPOINTS", raising=False)
     if value is not None:
         monkeypatch.setenv("MAMMOFLOW_CHECKPOINTS", value)
-    with checkpoint_folder("tune_classifier") as folder:
+    with keep_checkpoint_folder("tune_classifier") as folder:
         assert folder == Path(value or "checkpoints") / "tune_classifier"

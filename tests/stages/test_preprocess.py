@@ -127,7 +127,7 @@ def test_a_failing_run_leaves_the_last_outputs(
     shutil.copy("params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(preprocess, "DATA", data)
-    monkeypatch.setattr(preprocess, "available_cores", lambda: 0)
+    monkeypatch.setattr(preprocess, "count_cores", lambda: 0)
     preprocess.main()
     before = contents(tmp_path / "outputs")
     assert "preprocess/manifest.csv" in before

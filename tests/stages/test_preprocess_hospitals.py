@@ -17,7 +17,7 @@ from mammo.dicom.header import Description
 from mammo.dicom.reader import read_mammogram
 from mammo.imaging import breast_mask
 from mammo.intake import examine, prepare
-from mammo.intake.examine import Outcome, ProgramError, find_doubtful_patients
+from mammo.intake.examine import Examination, ProgramError, find_doubtful_patients
 from mammo.kept.result_store import Store
 from stages import preprocess
 from tests.support.contents import contents
@@ -183,8 +183,8 @@ def described(patient: str | None) -> Description:
     return Description("L", "CC", "", "", None, patient, False, False, False, ())
 
 
-def outcome(patient: str | None) -> Outcome:
-    return Outcome({}, "", description=described(patient))
+def outcome(patient: str | None) -> Examination:
+    return Examination({}, "", description=described(patient))
 
 
 def doubts(*images: tuple[str, str | None], site: str = "1") -> list[str]:
@@ -243,7 +243,7 @@ def test_the_same_number_at_another_site_is_another_woman() -> None:
 def test_headers_without_an_id_and_rejected_images_say_nothing() -> None:
     assert doubts(("1", None), ("2", None), ("3", "x")) == []
     records: Records = [{"site_id": "1", "patient_id": str(number)} for number in range(3)]
-    rejected = Outcome(None, "no breast", description=described("x"))
+    rejected = Examination(None, "no breast", description=described("x"))
     assert find_doubtful_patients(records, [rejected, outcome("x"), outcome("y")]) == []
 
 

@@ -17,7 +17,7 @@ from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.data.tables import MANIFEST, read_table
 from mammo.intake import examine
-from mammo.intake.examine import Outcome
+from mammo.intake.examine import Examination
 from stages import preprocess
 from tests.support import dicoms
 from tests.support.dicoms import half_breast, plain
@@ -216,7 +216,7 @@ def test_an_id_that_is_no_file_name_is_refused_with_its_line(
 ORIGINAL = preprocess._prepare_one
 
 
-def dangerous(row: dict[Hashable, Any], out: Path, **others: Any) -> Outcome:
+def dangerous(row: dict[Hashable, Any], out: Path, **others: Any) -> Examination:
     """A decoder with a fault, for three of the images."""
     if row["image_id"] == "crash":
         ctypes.string_at(0)

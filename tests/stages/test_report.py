@@ -12,10 +12,10 @@ import pytest
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
-from stages.report import NO_STAGES, flatten, number, run, score_names
+from stages.report import NO_STAGES, flatten, name_scores, number, run
 
 TEMPLATE = Path("stages/report.html.j2")
-SCORES = list(score_names(load_params()))
+SCORES = list(name_scores(load_params()))
 
 
 @pytest.fixture(scope="module")

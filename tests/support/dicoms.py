@@ -14,7 +14,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from mammo.datasets.dicom_writer import deterministic_uid
+from mammo.datasets.dicom_writer import derive_uid
 
 PERSON = {"PatientName": "Doe^Jane", "PatientID": "4711-0815", "PatientBirthDate": "19540321"}
 
@@ -36,7 +36,7 @@ def dataset(pixels: NDArray[Any], syntax: str = uid.ExplicitVRLittleEndian, **ta
     ds.file_meta.TransferSyntaxUID = uid.UID(syntax)
     ds.file_meta.MediaStorageSOPClassUID = uid.DigitalMammographyXRayImageStorageForPresentation
     # As of a good file: another image, another UID.
-    ds.file_meta.MediaStorageSOPInstanceUID = deterministic_uid(pixels.tobytes().hex())
+    ds.file_meta.MediaStorageSOPInstanceUID = derive_uid(pixels.tobytes().hex())
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID
     ds.Rows, ds.Columns = pixels.shape[:2]

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from mammo.assurance.plan import Plan, Policy
+from mammo.assurance.plan import Plan, PromotionPolicy
 
 
-def policy(**changes: object) -> Policy:
+def policy(**changes: object) -> PromotionPolicy:
     """Nothing is allowed to get worse, and nothing is asked beyond."""
     values: dict[str, object] = {
         "approve": "automatic",
@@ -19,7 +19,7 @@ def policy(**changes: object) -> Policy:
         "subgroups": {"by": ["density"], "positives": 1, "loss": 0.0},
         "calibration": {"score": "brier", "margin": 0.0},
     }
-    return Policy.model_validate({**values, **changes})
+    return PromotionPolicy.model_validate({**values, **changes})
 
 
 def plan(looks: Mapping[str, object] | None = None, **of_policy: object) -> Plan:

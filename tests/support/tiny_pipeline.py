@@ -54,7 +54,7 @@ def run(folder: Path) -> None:
         start = time.process_time()
         stage: Any = import_module(f"{stages.__name__}.{name}")
         if name == "preprocess":
-            stage.available_cores = lambda: 0  # no worker processes: see above
+            stage.count_cores = lambda: 0  # no worker processes: see above
         if name == "report":
             stage.TEMPLATE = ROOT / stage.TEMPLATE
         stage.main()

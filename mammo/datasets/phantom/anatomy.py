@@ -44,7 +44,7 @@ class Silhouette:
 
 
 @lru_cache(maxsize=64)  # planning asks for the same one for every finding of a breast
-def silhouette(shape: Shape, view: str) -> Silhouette:
+def outline_breast(shape: Shape, view: str) -> Silhouette:
     """The outline of a breast in one view."""
     if view == "CC":
         return _cranio_caudal(shape)

@@ -45,7 +45,7 @@ def box_on(canvas: Canvas, x0: float, y0: float, x1: float, y1: float) -> Box | 
 
 
 @dataclass(frozen=True)
-class Patch:
+class CanvasWindow:
     """A square window of the canvas about a finding; x and y in mm from its centre."""
 
     rows: slice
@@ -54,7 +54,7 @@ class Patch:
     y: Plane
 
 
-def patch_on(canvas: Canvas, x: float, y: float, reach: float) -> Patch | None:
+def patch_on(canvas: Canvas, x: float, y: float, reach: float) -> CanvasWindow | None:
     """The part of a canvas up to `reach` mm from a point (x, y); None where it has no pixel."""
     height, width = canvas.soft.shape
     top = max(int((y - reach) / canvas.pixel), 0)
@@ -66,7 +66,7 @@ def patch_on(canvas: Canvas, x: float, y: float, reach: float) -> Patch | None:
     across = (np.arange(left, right, dtype=np.float32) * canvas.pixel - x)[None, :]
     down = (np.arange(top, bottom, dtype=np.float32) * canvas.pixel - y)[:, None]
     ones = np.ones((bottom - top, right - left), np.float32)
-    return Patch(slice(top, bottom), slice(left, right), across * ones, down * ones)
+    return CanvasWindow(slice(top, bottom), slice(left, right), across * ones, down * ones)
 
 
 def add_blob(

@@ -26,18 +26,18 @@ import pandas as pd
 
 from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv
 from mammo.base.errors import UserError
-from mammo.base.processor import available_cores
+from mammo.base.processor import count_cores
 from mammo.base.progress import track
 from mammo.data.tables import image_file
 from mammo.datasets.dicom_writer import (
-    Mammogram,
+    MammogramFacts,
     TransferSyntax,
     Window,
-    mammogram_bytes,
+    encode_mammogram,
 )
 from mammo.datasets.phantom.plan import plan_women
 from mammo.datasets.phantom.view import WHITE, View, draw_view
-from mammo.datasets.phantom.women import Breast, Machine, Woman
+from mammo.datasets.phantom.women import Breast, MammographyUnit, Woman
 from mammo.imaging.geometry import Box
 
 WOMEN = 110
@@ -93,7 +93,7 @@ def write_phantoms(
         _write_boxes(unfinished, rows)
 
 
-def phantom_dicom_bytes(seed: int = SEED, long_side: int = 512) -> bytes:
+def draw_phantom_dicom(seed: int = SEED, long_side: int = 512) -> bytes:
     """One phantom mammogram as a DICOM file (JPEG 2000, about 100 kB): an example of an input."""
     woman = plan_women(6, seed)[0]
     machine = replace(woman.machine, syntax=TransferSyntax.JPEG_2000)
@@ -111,7 +111,7 @@ def _in_parallel(
 ) -> Iterator[list[ImageBoxes]]:
     """`work` for each woman, in order."""
     # A worker takes seconds to start, so a small set is not worth many.
-    processes = min(workers or min(available_cores(), 1 + len(plan) // 8), len(plan))
+    processes = min(workers or min(count_cores(), 1 + len(plan) // 8), len(plan))
     if processes == 1:
         yield from map(work, plan)
         return
@@ -140,7 +140,7 @@ def _dicom(woman: Woman, breast: Breast, view: str, drawn: View) -> bytes:
     medial = "L" if right else "R"
     orientation = ("P" if drawn.flipped else "A", medial if view == "CC" else f"F{medial}")
     day = int(woman.patient_id) % 28 + 1
-    about = Mammogram(
+    about = MammogramFacts(
         patient_id=woman.patient_id,
         patient_name=f"Phantom^{woman.patient_id}",
         image_id=breast.image_ids[VIEWS.index(view)],
@@ -163,10 +163,10 @@ def _dicom(woman: Woman, breast: Breast, view: str, drawn: View) -> bytes:
         breast_thickness_mm=int(30 + 0.3 * breast.shape.half_width),
         peak_kilovolts=28,
     )
-    return mammogram_bytes(drawn.pixels, about, machine.syntax)
+    return encode_mammogram(drawn.pixels, about, machine.syntax)
 
 
-def _windows(machine: Machine) -> tuple[Window, ...]:
+def _windows(machine: MammographyUnit) -> tuple[Window, ...]:
     """From just above the air to white, and a flatter one beside it on a few machines."""
     low, high = machine.offset, machine.offset + machine.gain
     center, width = (low + high) / 2, float(high - low)

@@ -18,11 +18,11 @@ from mammo.datasets.phantom.anatomy import (
     depth_under_skin,
     implant_oval,
     in_pectoral,
+    outline_breast,
     project,
-    silhouette,
 )
 from mammo.datasets.phantom.texture import generator
-from mammo.datasets.phantom.women import MACHINES, Breast, Island, Lesion, Machine, Woman
+from mammo.datasets.phantom.women import MACHINES, Breast, Island, Lesion, MammographyUnit, Woman
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def _distinct_numbers(rng: Generator, count: int, low: int, high: int) -> list[s
 def _woman(
     rng: Generator,
     patient_id: str,
-    machine: Machine,
+    machine: MammographyUnit,
     facts: _Facts,
     difficult: list[bool],
     image_ids: list[str],
@@ -221,7 +221,7 @@ def _lesion(rng: Generator, kind: str, position: Position, radius: float) -> Les
 
 def _find_position(rng: Generator, shape: Shape, implant: bool) -> Position:
     """A random position well inside the breast in both views, off the muscle and the implant."""
-    views = [silhouette(shape, view) for view in ("CC", "MLO")]
+    views = [outline_breast(shape, view) for view in ("CC", "MLO")]
     for _ in range(200):
         candidate = Position(
             _between(rng, 14.0, shape.depth - 14.0), _between(rng, -1, 1), _between(rng, -1, 1)

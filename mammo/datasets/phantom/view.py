@@ -6,12 +6,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from mammo.datasets.phantom.anatomy import FIELD_HEIGHT_MM, Silhouette, distance_plane, silhouette
+from mammo.datasets.phantom.anatomy import (
+    FIELD_HEIGHT_MM,
+    Silhouette,
+    distance_plane,
+    outline_breast,
+)
 from mammo.datasets.phantom.canvas import Canvas
 from mammo.datasets.phantom.lesions import draw_lesion
 from mammo.datasets.phantom.texture import Plane, bell_noise, blur, bump, generator, smoothstep
 from mammo.datasets.phantom.tissue import draw_implant, draw_tissue
-from mammo.datasets.phantom.women import Breast, Machine, Woman
+from mammo.datasets.phantom.women import Breast, MammographyUnit, Woman
 from mammo.imaging.geometry import Box
 
 WHITE = 4095
@@ -42,7 +47,7 @@ def draw_view(woman: Woman, breast: Breast, view: str, long_side: int) -> View:
     rows = int(long_side * machine.scale / 8 + 0.5) * 8
     columns = int(rows * machine.width_to_height / 8 + 0.5) * 8
     pixel = FIELD_HEIGHT_MM / rows
-    seen = silhouette(breast.shape, view)
+    seen = outline_breast(breast.shape, view)
     key = 2 * "LR".index(breast.laterality) + ("CC", "MLO").index(view)
     rng = generator(woman.seed, 10 + key)
     light, skin, lesions = _draw_breast(woman, breast, seen, (rows, columns), pixel, rng)
@@ -53,15 +58,15 @@ def draw_view(woman: Woman, breast: Breast, view: str, long_side: int) -> View:
     box = Box(float(left), float(top), float(right), float(bottom))
     if flipped:
         light = light[:, ::-1]
-        box = _mirrored(box, columns)
-        lesions = [(kind, _mirrored(found, columns)) for kind, found in lesions]
+        box = _mirror(box, columns)
+        lesions = [(kind, _mirror(found, columns)) for kind, found in lesions]
     pixels = _expose(light, machine, rng)
     text = f"{breast.laterality} {view}"
     _burn_in(pixels, text, machine, label_at_left=flipped, low=bool(rng.integers(2)))
     return View(pixels, pixel, flipped, box, tuple(lesions))
 
 
-def _mirrored(box: Box, columns: int) -> Box:
+def _mirror(box: Box, columns: int) -> Box:
     return Box(columns - box.x2, box.y1, columns - box.x1, box.y2)
 
 
@@ -103,7 +108,7 @@ def _hill(shape: tuple[int, int], pixel: float, x: float, y: float, radius: floa
     return bump((rows * rows + columns * columns) * (1 / (radius * radius)))
 
 
-def _expose(light: Plane, machine: Machine, rng: Generator) -> NDArray[np.uint16]:
+def _expose(light: Plane, machine: MammographyUnit, rng: Generator) -> NDArray[np.uint16]:
     """Film curve, noise and the machine's grey scale: 12 bit stored values."""
     # A soft shoulder keeps white from clipping and a toe keeps the air black.
     bent = np.clip(light, 0.0, 1.4)
@@ -130,7 +135,7 @@ _GLYPHS = {
 
 
 def _burn_in(
-    pixels: NDArray[np.uint16], text: str, machine: Machine, label_at_left: bool, low: bool
+    pixels: NDArray[np.uint16], text: str, machine: MammographyUnit, label_at_left: bool, low: bool
 ) -> None:
     """Write the marker into the corner away from the chest wall."""
     dot = max(pixels.shape[0] // 300, 1)

@@ -21,7 +21,7 @@ BENIGN_KINDS = (
 
 
 @dataclass(frozen=True)
-class Machine:
+class MammographyUnit:
     """A mammography unit and the archive behind it. Pixel values are 12 bit stored values."""
 
     machine_id: int
@@ -42,23 +42,23 @@ class Machine:
 
 
 MACHINES = (
-    Machine(
+    MammographyUnit(
         21, 1, "Phantom Imaging", "Aurora 2D", TransferSyntax.JPEG_2000, False,
         0.80, 0.95, 60, 3500, 6.0, False, "LINEAR", False, False,
     ),
-    Machine(
+    MammographyUnit(
         29, 1, "Phantom Imaging", "Aurora 2D Plus", TransferSyntax.JPEG_2000, True,
         0.75, 1.0, 150, 3100, 5.0, False, "SIGMOID", False, False,
     ),
-    Machine(
+    MammographyUnit(
         48, 2, "Sample Medical", "Mammoscope S", TransferSyntax.JPEG_LOSSLESS, False,
         0.78, 0.9, 30, 2900, 3.5, True, "LINEAR", True, False,
     ),
-    Machine(
+    MammographyUnit(
         49, 2, "Sample Medical", "Mammoscope C", TransferSyntax.RLE, True,
         0.75, 0.8, 95, 3900, 7.0, False, "LINEAR_EXACT", False, False,
     ),
-    Machine(
+    MammographyUnit(
         93, 2, "Trial Devices", "TD-M3", TransferSyntax.UNCOMPRESSED, False,
         0.78125, 0.8, 220, 3300, 7.0, True, "LINEAR", False, True,
     ),
@@ -109,7 +109,7 @@ class Woman:
     """One woman and her exam."""
 
     patient_id: str
-    machine: Machine
+    machine: MammographyUnit
     age: int
     density: str
     implant: bool

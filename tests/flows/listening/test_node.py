@@ -16,10 +16,11 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from flows.listening.journal import JOURNAL, Journal
 from flows.listening.node import CLASSES, SYNTAXES, receive_images
-from flows.listening.spool import Spool, is_uid, list_images, open_spool
+from flows.listening.spool import Spool, list_images, open_spool
 from mammo.base.errors import UserError
 from mammo.dicom.errors import UnreadableDicom
 from mammo.dicom.reader import read_mammogram
+from mammo.dicom.values import is_uid
 from tests.support.dicoms import dataset as make_dataset
 from tests.support.dicoms import encapsulated, half_breast, saved
 from tests.support.listening import is_answering, read_journal, store, wait_until

@@ -17,7 +17,7 @@ from flows.tracking import aliases
 from flows.tracking.names import MODEL
 from flows.tracking.register import COMPLETION_TAG
 from flows.tracking.registry import get_version
-from mammo.assurance.plan import Changes, Plan, Reference
+from mammo.assurance.plan import AllowedChanges, Plan, Reference
 from mammo.base.errors import UserError
 from tests.support.cached_data import put_data, table
 from tests.support.judged import plan
@@ -70,7 +70,7 @@ def commit(root: Path, message: str) -> None:
 
 
 def outside(root: Path, version: int = 3, **rules: Any) -> list[str]:
-    whole = Changes.model_validate({"params": "all", "data": "all", "code": "all", **rules})
+    whole = AllowedChanges.model_validate({"params": "all", "data": "all", "code": "all", **rules})
     return find_outside(root, get_version(2), get_version(version), whole, print)
 
 
@@ -109,7 +109,9 @@ def judged(root: Path, rules: Plan) -> Any:
 
 
 def test_a_version_outside_the_plan_is_not_looked_at_and_the_verdict_says_why(root: Path) -> None:
-    strict = plan().model_copy(update={"changes": Changes(params={}, data="all", code="all")})
+    strict = plan().model_copy(
+        update={"changes": AllowedChanges(params={}, data="all", code="all")}
+    )
     verdict = judged(root, strict)
     assert verdict.word == "outside the plan"
     assert "plan.yaml does not permit what changed since version 2: classifier.learning" in (

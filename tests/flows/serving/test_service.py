@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from benchmarks.hostile import ask_by_openapi, send_damaged
-from mammo.datasets.phantom.draw import phantom_dicom_bytes, write_phantoms
+from mammo.datasets.phantom.draw import draw_phantom_dicom, write_phantoms
 from mammo.serving.finding import NOTICE, read_schema
 from mammo.serving.predictor import Predictor, load_predictor
 from tests.support.fuzz_dicom import seeds
@@ -40,7 +40,7 @@ def server(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def dicoms() -> list[bytes]:
-    return [phantom_dicom_bytes(seed=seed) for seed in range(4)]
+    return [draw_phantom_dicom(seed=seed) for seed in range(4)]
 
 
 def test_a_file_as_the_body_is_answered_by_the_schema_with_the_models_numbers(

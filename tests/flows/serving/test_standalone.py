@@ -13,7 +13,7 @@ pytest.importorskip("onnx", reason="no onnx")
 pytest.importorskip("onnxruntime", reason="no onnxruntime")
 
 from flows.serving.standalone import REQUIREMENTS, TOLERANCE, measure_distance, save_portable
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import draw_phantom_dicom
 from mammo.exporting.export import export_predictor
 from mammo.serving.predictor import load_predictor
 from tests.imports import ROOT, closure
@@ -51,7 +51,7 @@ def test_mlflow_loads_it_from_any_folder_without_torch(tmp_path: Path) -> None:
     export_predictor(folder, tmp_path / "portable")
     assert measure_distance(folder, tmp_path / "portable") <= TOLERANCE
     save_portable(tmp_path / "portable", tmp_path / "model")
-    (tmp_path / "exam.dcm").write_bytes(phantom_dicom_bytes(seed=0))
+    (tmp_path / "exam.dcm").write_bytes(draw_phantom_dicom(seed=0))
     command = [sys.executable, "-c", ASK, str(tmp_path / "model"), str(tmp_path / "exam.dcm")]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     others = [part for part in os.environ.get("PYTHONPATH", "").split(":") if part != str(ROOT)]

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from mlflow.pyfunc import scoring_server
 
 from flows.tracking.register import SIGNATURE
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import draw_phantom_dicom
 from mammo.serving.prediction import Prediction
 from mammo.serving.predictor import load_predictor
 from tests.imports import ROOT
@@ -32,7 +32,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dicoms() -> list[bytes]:
-    return [phantom_dicom_bytes(seed=seed) for seed in range(IMAGES)]
+    return [draw_phantom_dicom(seed=seed) for seed in range(IMAGES)]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.assurance.plan import Changes, Looks, load_plan, name_outside
+from mammo.assurance.plan import AllowedChanges, Looks, load_plan, name_outside
 from mammo.assurance.promotion_rule import (
     UNREAD,
     add_reasons,
@@ -85,13 +85,15 @@ BEFORE = {"seed": 20, "classifier.learning_rate": 0.0004, "tune.trials": 2, "cro
 def test_what_the_plan_does_not_name_must_stay(
     permitted: dict[str, Any], change: dict[str, object], outside: list[str]
 ) -> None:
-    rules = Changes.model_validate({"params": permitted, "data": "all", "code": "all"}).params
+    rules = AllowedChanges.model_validate(
+        {"params": permitted, "data": "all", "code": "all"}
+    ).params
     assert isinstance(rules, dict)
     assert name_outside(rules, BEFORE, {**BEFORE, **change}) == outside
 
 
 def test_without_a_reference_only_ranges_and_choices_count() -> None:
-    rules = Changes.model_validate(
+    rules = AllowedChanges.model_validate(
         {"params": {"seed": {"values": [20]}}, "data": "all", "code": "all"}
     ).params
     assert isinstance(rules, dict)

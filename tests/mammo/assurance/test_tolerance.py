@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.assurance.tolerance import Comparison, compare_files, find_least_alike
+from mammo.assurance.tolerance import FileComparison, compare_files, find_least_alike
 
 PIXELS = 2
 JSON = st.recursive(
@@ -20,7 +20,7 @@ JSON = st.recursive(
 )
 
 
-def compared(tmp_path: Path, kind: str, then: bytes, now: bytes) -> Comparison:
+def compared(tmp_path: Path, kind: str, then: bytes, now: bytes) -> FileComparison:
     (tmp_path / "then").write_bytes(then)
     (tmp_path / "now").write_bytes(now)
     return compare_files(tmp_path / "then", tmp_path / "now", kind, PIXELS)
@@ -32,7 +32,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("kind", [".safetensors", ".json", ".csv", ".png", ".html", ""])
 def test_the_same_bytes_are_identical_whatever_they_are(tmp_path: Path, kind: str) -> None:
-    assert compared(tmp_path, kind, b"rubbish", b"rubbish") == Comparison("identical")
+    assert compared(tmp_path, kind, b"rubbish", b"rubbish") == FileComparison("identical")
 
 
 @pytest.mark.parametrize("kind", [".safetensors", ".json", ".csv", ".png", ".html", ""])
@@ -55,7 +55,7 @@ def test_rubbish_that_differs_is_different(tmp_path: Path, kind: str) -> None:
 )
 def test_json_differs_by_any_value(tmp_path: Path, then: Any, now: Any, detail: str) -> None:
     found = compared(tmp_path, ".json", json.dumps(then).encode(), json.dumps(now).encode())
-    assert found == Comparison("different", detail)
+    assert found == FileComparison("different", detail)
 
 
 @given(JSON)
@@ -79,12 +79,12 @@ def test_json_written_otherwise_is_alike(
 )
 def test_tables_differ_by_any_cell(tmp_path: Path, now: str, detail: str) -> None:
     found = compared(tmp_path, ".csv", b"id,p\n0012,0.5\nb,0.25\n", now.encode())
-    assert found == Comparison("different", detail)
+    assert found == FileComparison("different", detail)
 
 
 def test_a_table_written_otherwise_is_alike(tmp_path: Path) -> None:
     found = compared(tmp_path, ".csv", b"id,p\n0012,\n", b'id,p\r\n"0012",\r\n')
-    assert found == Comparison("alike", "the same cells, written otherwise")
+    assert found == FileComparison("alike", "the same cells, written otherwise")
 
 
 @pytest.mark.parametrize(("step", "likeness"), [(2, "alike"), (3, "different")])
@@ -104,7 +104,7 @@ def test_an_image_of_another_size_is_different(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from(["identical", "alike", "different"])))
 def test_of_several_the_worst_counts(likenesses: list[Any]) -> None:
-    found = find_least_alike([Comparison(likeness) for likeness in likenesses])
+    found = find_least_alike([FileComparison(likeness) for likeness in likenesses])
     if "different" in likenesses:
         assert found == "different"
     elif "alike" in likenesses:

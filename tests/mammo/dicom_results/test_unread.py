@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from mammo.base.errors import UserError
-from mammo.dicom_results.source import Unread, group_unread, strip_pixels
+from mammo.dicom_results.source import UnreadMammogram, group_unread, strip_pixels
 from mammo.dicom_results.write import REPORTS, Kind, write_results, write_unread
 from mammo.serving.finding import NOTICE
 from mammo.serving.intake import Refusal, read
@@ -38,7 +38,7 @@ def damaged(views: list[Path], tmp_path: Path) -> list[Path]:
     return [cut_short(view, tmp_path / view.name) for view in views]
 
 
-def unread_of(files: list[Path]) -> list[Unread]:
+def unread_of(files: list[Path]) -> list[UnreadMammogram]:
     (exam,) = group_unread(files).values()
     return exam
 

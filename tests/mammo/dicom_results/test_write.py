@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.dicom_results.objects import Report
+from mammo.dicom_results.objects import WrittenReport
 from mammo.dicom_results.source import strip_pixels
 from mammo.dicom_results.write import REPORTS, Kind, write_results
 from mammo.serving.finding import ExamFinding, Model
@@ -152,7 +152,7 @@ def test_a_later_report_names_the_one_whose_content_it_holds(
     views: list[Path], tmp_path: Path
 ) -> None:
     exam = make_finding(views, [0.1] * 4)
-    earlier = Report("1.2.840.10008.5.1.4.1.1.88.50", "2.25.1", "2.25.2", "2.25.3")
+    earlier = WrittenReport("1.2.840.10008.5.1.4.1.1.88.50", "2.25.1", "2.25.2", "2.25.3")
     for kind in KINDS:
         folder = write_results(exam, sources_of(exam), tmp_path, kind, predecessors=[earlier])
         (study,) = pydicom.dcmread(folder / REPORTS[kind]).PredecessorDocumentsSequence

@@ -10,7 +10,7 @@ import pytest
 from mammo.base.errors import UserError
 from mammo.base.settings import Split
 from mammo.data.splits import split_of
-from mammo.datasets.dicom_writer import Mammogram, TransferSyntax, mammogram_bytes
+from mammo.datasets.dicom_writer import MammogramFacts, TransferSyntax, encode_mammogram
 from mammo.imaging.geometry import Box
 from mammo.patches.cut import Patch, cut, gather_patches
 from mammo.patches.settings import Patches
@@ -57,10 +57,10 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
             elif woman == ODD:
                 cancer = 1
             image = f"{woman}{view}"
-            about = Mammogram(woman, image, "L", view, ("A", "R"), bits_stored=8)
+            about = MammogramFacts(woman, image, "L", view, ("A", "R"), bits_stored=8)
             path = folder / "train_images" / woman / f"{image}.dcm"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(mammogram_bytes(film, about, TransferSyntax.UNCOMPRESSED))
+            path.write_bytes(encode_mammogram(film, about, TransferSyntax.UNCOMPRESSED))
             rows.append(
                 dict.fromkeys(COLUMNS, "0")
                 | {"patient_id": woman, "image_id": image, "laterality": "L", "view": view}

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("onnx", reason="no onnx")
 pytest.importorskip("onnxruntime", reason="no onnxruntime")
 
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import draw_phantom_dicom
 from mammo.detector.detection import LOWEST_CONFIDENCE
 from mammo.detector.ultralytics_adapter import non_max_suppression
 from mammo.exporting.export import export_predictor
@@ -32,7 +32,7 @@ def test_probability_box_and_heat_are_torchs_but_for_rounding(
     export_predictor(folder, tmp_path / "portable")
     with_torch, without = load_predictor(folder), load_portable(tmp_path / "portable")
     for seed in range(3):
-        prepared = prepare(phantom_dicom_bytes(seed=seed), with_torch.params.preprocess)
+        prepared = prepare(draw_phantom_dicom(seed=seed), with_torch.params.preprocess)
         expected, found = with_torch.run_networks(prepared), without.run_networks(prepared)
         assert abs(found.probability - expected.probability) <= CLOSE
         assert (found.box, found.found_by) == (expected.box, expected.found_by)

@@ -10,7 +10,7 @@ from mammo.base.atomic_files import read_json, write_bytes, write_csv
 from mammo.base.determinism import pin
 from mammo.datasets.phantom.draw import write_phantoms
 from mammo.serving.exam_files import write_exam, write_heatmap
-from mammo.serving.exams import Unread, examine_files
+from mammo.serving.exams import UnreadFile, examine_files
 from mammo.serving.finding import ImageFinding, Model, group_exams, read_schema
 from mammo.serving.predictor import Predictor, load_predictor
 from stages import crop_rois, evaluate, preprocess
@@ -118,7 +118,7 @@ def test_files_that_cannot_be_read_and_copies_cost_themselves(
     found = list(examine_files(predictor, [bad, good, gone, copy], workers=1))
     assert [one.number for one in found] == [1, 2, 3, 4]
     assert isinstance(found[1], ImageFinding)
-    reasons = [one.reason for one in found if isinstance(one, Unread)]
+    reasons = [one.reason for one in found if isinstance(one, UnreadFile)]
     assert len(reasons) == 3
     assert reasons[1] == "there is no such file"
     assert reasons[2].endswith("it is a copy")

@@ -9,7 +9,7 @@ from pydicom.fileset import FileSet
 
 from mammo.base.errors import UserError
 from mammo.base.settings import load_params
-from mammo.datasets.phantom.draw import phantom_dicom_bytes
+from mammo.datasets.phantom.draw import draw_phantom_dicom
 from mammo.serving.intake import Reading, Refusal, list_files, read
 
 SETTINGS = load_params().preprocess
@@ -40,7 +40,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_dicomdir_gives_the_files_that_it_names(tmp_path: Path) -> None:
     files = FileSet()
     for seed in (1, 2):
-        image = pydicom.dcmread(write(tmp_path / f"{seed}.dcm", phantom_dicom_bytes(seed=seed)))
+        image = pydicom.dcmread(write(tmp_path / f"{seed}.dcm", draw_phantom_dicom(seed=seed)))
         image.StudyTime, image.StudyID = "120000", "1"  # which a DICOMDIR needs
         image.SeriesNumber, image.InstanceNumber = 1, seed
         files.add(image)
@@ -93,7 +93,7 @@ def test_a_dicomdir_may_name_a_link_that_leads_to_itself(tmp_path: Path) -> None
 
 
 def test_what_is_read_knows_its_ids(tmp_path: Path) -> None:
-    content = phantom_dicom_bytes(seed=1)
+    content = draw_phantom_dicom(seed=1)
     header = pydicom.dcmread(write(tmp_path / "a.dcm", content))
     for source in (content, tmp_path / "a.dcm"):
         found = read(source, SETTINGS)

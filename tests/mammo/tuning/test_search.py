@@ -19,7 +19,7 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
-from mammo.tuning.cards import Outcome, Report
+from mammo.tuning.cards import Report, TrialOutcome
 from mammo.tuning.search import (
     UNPRUNED_TRIALS,
     Attempt,
@@ -94,9 +94,9 @@ def test_cut_short_anywhere_the_search_proposes_the_same_and_prunes_the_same(
         )
 
 
-def in_any_order(wanted: Sequence[Attempt]) -> list[Outcome]:
+def in_any_order(wanted: Sequence[Attempt]) -> list[TrialOutcome]:
     """Run a round as several GPUs might: the last trial ends first, and epochs alternate."""
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, TrialOutcome] = {}
     for epoch in (1, 2):
         for number, choice, report in reversed(wanted):
             value = quality(choice) - (epoch == 1)
@@ -104,8 +104,8 @@ def in_any_order(wanted: Sequence[Attempt]) -> list[Outcome]:
                 if number not in outcomes:
                     report({"epoch": epoch, "validation_auroc": value})
             except optuna.TrialPruned as error:
-                outcomes[number] = Outcome(None, error)
-    return [outcomes.get(number, Outcome(quality(choice))) for number, choice, _ in wanted]
+                outcomes[number] = TrialOutcome(None, error)
+    return [outcomes.get(number, TrialOutcome(quality(choice))) for number, choice, _ in wanted]
 
 
 def test_a_round_proposes_and_prunes_the_same_whoever_runs_it_and_however_it_is_cut_short(

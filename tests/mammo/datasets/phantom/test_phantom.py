@@ -15,15 +15,13 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from mammo.base.errors import UserError
 from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, read_table
-from mammo.datasets.contact_sheet import MARK, contact_sheet
 from mammo.datasets.dicom_writer import TransferSyntax
 from mammo.datasets.phantom import draw
-from mammo.datasets.phantom.anatomy import Shape, depth_under_skin, project, silhouette
-from mammo.datasets.phantom.draw import TRAIN_COLUMNS, phantom_dicom_bytes, write_phantoms
+from mammo.datasets.phantom.anatomy import Shape, depth_under_skin, outline_breast, project
+from mammo.datasets.phantom.draw import TRAIN_COLUMNS, draw_phantom_dicom, write_phantoms
 from mammo.datasets.phantom.plan import deal, plan_women
 from mammo.datasets.phantom.texture import (
     bell_noise,
@@ -340,7 +338,7 @@ shapes = st.builds(
 @given(shapes, st.sampled_from(["CC", "MLO"]))
 @settings(max_examples=40)
 def test_a_silhouette_is_a_breast(shape: Shape, view: str) -> None:
-    seen = silhouette(shape, view)
+    seen = outline_breast(shape, view)
     x, y = seen.nipple
     assert depth_under_skin(seen.outline, x, y) == pytest.approx(0, abs=0.01)
     assert x == pytest.approx(shape.depth, rel=0.12)
@@ -361,7 +359,7 @@ def test_lesions_lie_inside_the_breast_at_the_same_depth_in_both_views(seed: int
                 if lesion.kind == "lymph_node":
                     continue
                 for view in ("CC", "MLO"):
-                    seen = silhouette(breast.shape, view)
+                    seen = outline_breast(breast.shape, view)
                     x, y = project(lesion.position, seen)
                     assert depth_under_skin(seen.outline, x, y) > 8
                     (nx, ny), (ax, ay) = seen.nipple, seen.axis
@@ -383,10 +381,10 @@ def test_the_denser_the_category_the_more_gland() -> None:
 
 
 def test_the_input_example_is_a_small_readable_mammogram() -> None:
-    content = phantom_dicom_bytes(seed=0)
+    content = draw_phantom_dicom(seed=0)
     assert len(content) < 400_000
-    assert content == phantom_dicom_bytes(seed=0)
-    assert content != phantom_dicom_bytes(seed=1)
+    assert content == draw_phantom_dicom(seed=0)
+    assert content != draw_phantom_dicom(seed=1)
     mammogram = read_mammogram(content, 1024)
     assert mammogram.description.transfer_syntax == TransferSyntax.JPEG_2000
     assert max(mammogram.pixels.shape) >= 384
@@ -428,14 +426,3 @@ def test_bell_noise_has_unit_variance() -> None:
     noise = bell_noise(generator(9), (300, 300))
     assert noise.mean() == pytest.approx(0, abs=0.02)
     assert noise.std() == pytest.approx(1, abs=0.02)
-
-
-# The picture for docs/first-run.md
-
-
-def test_the_contact_sheet_shows_women_and_frames_the_cancers(sample: Path, tmp_path: Path) -> None:
-    contact_sheet(sample, tmp_path / "docs" / "sheet.png", women=4, height=100)
-    picture = np.asarray(Image.open(tmp_path / "docs" / "sheet.png"))
-    assert picture.shape[0] == 4 * 104
-    framed = (picture == MARK).all(axis=2).any(axis=1).reshape(4, 104).any(axis=1)
-    assert framed.tolist() == [True, True, False, False]
