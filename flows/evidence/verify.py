@@ -581,7 +581,7 @@ def digest_of_rules(plan: Line) -> str:
 
 def hash_rules(plan: Mapping[str, Any]) -> str:
     """One digest of the rules in a plan, which is given as JSON."""
-    policy = plan.get("policy", plan)  # the first ledgers had the policy alone
+    policy: Mapping[str, Any] = plan.get("policy") or plan  # the first ledgers had it alone
     rules = {"policy": {name: rule for name, rule in policy.items() if name != "approve"}}
     rules |= {name: plan.get(name) for name in ("unread", "reference")}
     return hash_bytes(write_canonical(rules))
@@ -741,13 +741,13 @@ def verify(
         known: number and digest of a line that the reader wrote down as the last, earlier.
     """
     try:
-        text = (folder / MANIFEST).read_bytes()
-        manifest = json.loads(text)
+        written = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(written)
         report = Report(int(manifest["version"]))
         files, model = dict(manifest["files"]), str(manifest["model"])
         head = manifest["head"]
         last = (int(head["line"]), str(head["digest"])) if head is not None else None
-        canonical = write_manifest(manifest).encode() == text and set(manifest) == {
+        canonical = write_manifest(manifest).encode() == written and set(manifest) == {
             "files",
             "head",
             "model",
@@ -774,6 +774,12 @@ def verify(
     file = folder / "attestations" / f"v{report.version}.intoto.jsonl"
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     report.wrong += check_version_file(ledger, report.version, text)
+    for other in sorted(file.parent.glob("*")):
+        if other.name != file.name:
+            report.wrong.append(
+                f"the export holds attestations/{other.name}, and its {MANIFEST} is of version "
+                f"{report.version}"
+            )
     _verify_documents(report, own, folder / PAPERS)
     made = [line for line in own if line.kind == PROVENANCE]
     if not made:

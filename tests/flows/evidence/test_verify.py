@@ -146,6 +146,7 @@ def test_a_changed_bit_anywhere_in_any_file_is_found(signed: Path, copy: Path) -
         ({"model": "another"}, "is of the model another, and line 1 (policy) of mammogram-"),
         ({"more": 1}, "manifest.json of the export was changed: it is not as it is written"),
         ({"head": {"line": 10}}, "manifest.json of the export calls line 11"),
+        ({"version": 3}, "the export holds attestations/v2.intoto.jsonl, and its manifest.json is"),
     ],
 )
 def test_what_a_manifest_says_beside_its_files_is_compared_with_the_ledger(
@@ -501,9 +502,9 @@ def line_of(number: int, kind: str, version: int | None, **said: Any) -> Line:
     return Line(f"{number}", b"", "", b"", kind, subject, said, number, None, date, version, policy)
 
 
-def judged(number: int, version: int, policy: Line, model: str, **changes: Any) -> Line:
+def judged(at: int, version: int, policy: Line, model: str, **changes: Any) -> Line:
     look = {"model": model, "test_women": "w", "set": 1, "number": 1, "error": 0.05, **changes}
-    return line_of(number, EVALUATION, version, look=look, policy_line=policy.digest)
+    return line_of(at, EVALUATION, version, look=look, policy_line=policy.digest)
 
 
 def policy_line(number: int, **of_policy: Any) -> Line:
