@@ -582,8 +582,8 @@ def digest_of_rules(plan: Line) -> str:
 def hash_rules(plan: Mapping[str, Any]) -> str:
     """One digest of the rules in a plan, which is given as JSON."""
     policy: Mapping[str, Any] = plan.get("policy") or plan  # the first ledgers had it alone
-    rules = {"policy": {name: rule for name, rule in policy.items() if name != "approve"}}
-    rules |= {name: plan.get(name) for name in ("unread", "reference")}
+    rules: dict[str, Any] = {name: plan.get(name) for name in ("unread", "reference")}
+    rules["policy"] = {name: rule for name, rule in policy.items() if name != "approve"}
     return hash_bytes(write_canonical(rules))
 
 
