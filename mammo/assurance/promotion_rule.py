@@ -49,6 +49,7 @@ class Reason:
     breasts: int = 0  # that were compared
     positives: int = 0  # of them
     against: int | None = None  # the reference's version, whose score stands in `champion` then
+    images: int = 0  # that were counted, where it is images and not breasts
 
     @property
     def name(self) -> str:
@@ -198,7 +199,7 @@ def check_unread(
     shares, check = (champion / images, challenger / images), UNREAD
     if positive:
         check = UNREAD_POSITIVES
-    return Reason(check, None, *shares, None, more, beyond <= more, sentence)
+    return Reason(check, None, *shares, None, more, beyond <= more, sentence, images=images)
 
 
 def add_reasons(decision: Decision, reasons: Sequence[Reason]) -> Decision:
