@@ -330,7 +330,9 @@ def main(
 ) -> None:
     """Print the tables of docs/plan.md."""
     plan = load_plan(path)
-    plan = plan.model_copy(update={"looks": plan.looks.model_copy(update={"error": error})})
+    plan = plan.model_copy(
+        update={"looks": plan.looks.model_copy(update={"error": error, "sets": 1})}
+    )
     pairs = max(10, rows // 20)
     worst = check_against_the_gate(plan, pairs)
     print(f"{pairs} pairs by the gate's own functions: bounds differ by at most {worst:.1e}")

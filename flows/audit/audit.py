@@ -6,7 +6,7 @@ It reads the registry, git and DVC's cache, runs the snapshot's pipeline again i
 and compares. It changes nothing but its own tags and report of the version.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -63,7 +63,14 @@ from mammo.base.settings import Params
 _PATCHES = "outputs/patches/patches.csv"  # of a pretraining
 
 
-def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> Audit:
+def audit(
+    root: Path,
+    reference: str,
+    params: Params,
+    quick: bool,
+    say: Say,
+    trusted: Collection[str] = (),
+) -> Audit:
     """Audit a model version; `history.keep` writes the result to the registry.
 
     Args:
@@ -72,6 +79,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
         params: the auditor's settings, for their bounds.
         quick: leave out the re-run and the comparison.
         say: reports the progress.
+        trusted: the ids of the keys that the auditor trusts; all of `keys/` if there are none.
 
     Raises:
         UserError: if there is no such version, its run is gone, MLflow or git's remote does not
@@ -82,7 +90,7 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     version = find_version(reference)
     run = provenance.find_run(version)
     say(f"auditing {MODEL} version {version.version}")
-    evidence = _check_evidence(root, version, say)
+    evidence = _check_evidence(root, version, trusted, say)
     snapshot, results = _check_identity(root, version, run)
     results = [evidence, *results]
     found = Materials(results, snapshot, _compare_environments(root, version, snapshot))
@@ -99,14 +107,16 @@ def audit(root: Path, reference: str, params: Params, quick: bool, say: Say) -> 
     return make_record(root, version, found, quick)
 
 
-def _check_evidence(root: Path, version: ModelVersion, say: Say) -> CheckResult:
+def _check_evidence(
+    root: Path, version: ModelVersion, trusted: Collection[str], say: Say
+) -> CheckResult:
     """Verify what was signed of the version, if anything was; an unsigned version may be good.
 
     Where there are keys it is a note that a version is unsigned: its lines may have been taken out.
     """
     what = "what was signed of the version holds"
     try:
-        report = verify_version(root, version, ())
+        report = verify_version(root, version, trusted)
     except UserError as error:
         # Where there are keys, whoever damages a record must not come off better than by a change.
         kind = missing if (root / PUBLIC).is_dir() else note
@@ -116,6 +126,10 @@ def _check_evidence(root: Path, version: ModelVersion, say: Say) -> CheckResult:
         return check("evidence", "the version is unsigned: there is nothing to verify", [])
     faults = [wrong(sentence) for sentence in report.wrong]
     said = [note(sentence) for sentence in report.notes]
+    if report.signed and not trusted:
+        what += (
+            " by the keys in keys/, which whoever writes to git may change (--trust names yours)"
+        )
     return check("evidence", what, [*faults, *said])
 
 

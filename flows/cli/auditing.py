@@ -31,6 +31,9 @@ def audit(
     report: Annotated[
         Path | None, typer.Option(help="A folder for index.html and audit.json, besides MLflow.")
     ] = None,
+    trust: Annotated[
+        list[str] | None, typer.Option(help="Id of a key that you trust; all of keys/ without it.")
+    ] = None,
 ) -> None:
     """Reproduce a registered model version and prove it, or say what is wrong with it.
 
@@ -54,7 +57,7 @@ def audit(
     # An audit that is terminated removes its worktree and ends its child processes.
     unwind_at_sigterm()
     with one_sentence(status=2):
-        found = audit_version(root, version, settings, quick, say)
+        found = audit_version(root, version, settings, quick, say, trust or ())
     for finding in found.findings:
         say(f"{finding.step}, {finding.kind}: {finding.sentence}")
     say(f"\n{found.verdict.upper()}\n{found.sentence}")

@@ -25,6 +25,10 @@ def verify(
     trust: Annotated[
         list[str] | None, typer.Option(help="Id of a key that you trust; all of keys/ without it.")
     ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER:DIGEST", help="The last line, as you wrote it down earlier."),
+    ] = None,
 ) -> None:
     """Verify the signed evidence of a model version: signatures, chain, model, policy before look.
 
@@ -34,11 +38,21 @@ def verify(
         preflight.check_clone(Path.cwd())
         preflight.check_registry()
     from flows.evidence.export import verify_version
+    from flows.evidence.verify import parse_head
     from flows.tracking.find_version import find_version
 
     with one_sentence(status=2):
-        report = verify_version(Path.cwd(), find_version(version), trust or ())
-    for line in (*report.lines, *(f"note: {note}" for note in report.notes)):
+        try:
+            known = parse_head(head)
+        except ValueError as error:
+            raise UserError(f"--head: {error}") from None
+        report = verify_version(Path.cwd(), find_version(version), trust or (), known)
+    last = [f"last line {report.head}: write it down, for --head"] if report.head else []
+    if report.signed and not trust:
+        last.append(
+            "by the keys in keys/, which whoever writes to git may change: name yours with --trust"
+        )
+    for line in (*report.lines, *last, *(f"note: {note}" for note in report.notes)):
         say(line)
     for sentence in report.wrong:
         say(f"wrong: {sentence}")

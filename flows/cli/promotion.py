@@ -132,7 +132,7 @@ def looks() -> None:
     spent = sum(look.error for look in own)
     console.print(
         f"{len(own)} of {plan.number} looks at this set are taken, and {spent:.3g} of the error of "
-        f"{plan.error:.3g} is spent",
+        f"{plan.error_of_set:.3g} is spent",
         highlight=False,
     )
 

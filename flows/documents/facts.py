@@ -89,6 +89,7 @@ class Condition:
     passed: bool
     breasts: int | None
     positives: int | None
+    images: int | None = None  # that were counted, where it is images and not breasts
 
 
 @dataclass(frozen=True)

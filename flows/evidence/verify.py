@@ -1,12 +1,13 @@
 """Verify the signed evidence of a model version, with Python and `cryptography` alone.
 
     python verify.py                        # the export that this file lies in
-    python verify.py DIR --keys KEYS --trust KEYID
+    python verify.py DIR --keys KEYS --trust KEYID --head NUMBER:DIGEST
 
 Each export has a copy of this file. It imports nothing of the project, opens no connection, and
 runs no code of the model. Whoever could have rewritten the export could have rewritten this copy
 and the keys in it, too: who needs to be sure takes this file from a clone that they trust, and
-names by `--trust` the ids of the keys as their owners told them.
+names by `--trust` the ids of the keys as their owners told them. Who wrote down number and digest
+of the last line at an earlier time names them by `--head`: lines that were taken out since show.
 
 It exits with 0 if the evidence holds, 1 if it does not hold, 2 if the version is not signed.
 """
@@ -20,7 +21,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,11 @@ WITH_BUILD, LATER = "with the build", "later"
 
 LONGEST = 1_000_000  # lines of a ledger
 
+RECORD = f"{SNAPSHOT}/snapshot.json"
+"""The snapshot whole, in an export and in MLflow."""
+
 _HEX = re.compile(r"[0-9a-f]{64}")
+_CLOCKS = timedelta(minutes=1)  # by which the clocks of two machines may differ
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ class VerificationReport:
     notes: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     signed: bool = False
+    head: str | None = None  # number and digest of the last line, for `--head`
 
     @property
     def status(self) -> int:
@@ -148,8 +154,36 @@ def hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def is_compiled(name: str) -> bool:
+    """Whether a file, by its path in a folder, is compiled Python."""
+    path = Path(name)
+    return "__pycache__" in path.parts or path.suffix in (".pyc", ".pyo")
+
+
+def find_compiled(folder: Path) -> list[str]:
+    """The paths of compiled Python below a folder.
+
+    Python runs it instead of the source beside it, and nobody signs it. That it is what the source
+    gives cannot be tested well: `marshal` writes one code in more than one way, so that now and
+    then a harmless file would be named, and bytecode from elsewhere cannot be read safely. So all
+    of it is wrong, and nothing is lost with it.
+    """
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if is_compiled(name))
+
+
+def check_compiled(folder: Path, whose: str) -> Iterator[str]:
+    """A sentence for compiled Python below a folder, which nobody signed."""
+    if found := find_compiled(folder):
+        more = f" and {len(found) - 3} more files" if len(found) > 3 else ""
+        yield (
+            f"{whose} holds compiled code that nobody signed: {', '.join(found[:3])}{more}: delete "
+            f"it, since Python makes it anew from the source"
+        )
+
+
 def hash_folder(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file under a folder, by its path in it; of no bytecode.
+    """SHA-256 of each file under a folder, by its path in it; see `find_compiled` for the others.
 
     Raises:
         ValueError: if there is a link.
@@ -159,7 +193,7 @@ def hash_folder(folder: Path) -> dict[str, str]:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise ValueError(f"{name} is a link")
-        if path.is_file() and "__pycache__" not in path.parts:
+        if path.is_file() and not is_compiled(name):
             found[name] = hash_bytes(path.read_bytes())
     return found
 
@@ -485,11 +519,95 @@ def _check_policy(
             else f"{evaluation.name} rests on {policy.name}, which was not the policy in force "
             f"when version {evaluation.version} was made"
         )
+    if provenance is None or provenance.predicate[POSITION].get("signed") == WITH_BUILD:
+        yield from _check_date(evaluation, policy, by_digest.values())
     yield from _check_look(evaluation, policy)
     conditions = evaluation.predicate.get("conditions") or []
     passed = all(condition.get("passed") is True for condition in conditions)
     if evaluation.predicate.get("verdict") == "promote" and not passed:
         yield f"{evaluation.name} says to promote, though one of its conditions failed"
+
+
+def check_looks(ledger: Sequence[Line]) -> Iterator[str]:
+    """Find looks that contradict each other, over all versions.
+
+    One model on the same test women is judged by one set of rules; one look is that of one model;
+    and the looks at one set of test women spend no more than the plan allows.
+    """
+    plans = {line.digest: line for line in ledger if line.kind == POLICY}
+    by_question: dict[tuple[str, str], Line] = {}
+    by_place: dict[tuple[int, int], Line] = {}
+    spent: dict[int, dict[int, float]] = {}
+    for line in ledger:
+        look = line.predicate.get("look")
+        if line.kind != EVALUATION or not isinstance(look, dict) or "model" not in look:
+            continue
+        plan, said = plans.get(str(line.policy)), f"version {line.version}"
+        first = by_question.setdefault((str(look["model"]), str(look["test_women"])), line)
+        before = plans.get(str(first.policy))
+        if (
+            plan is not None
+            and before is not None
+            and digest_of_rules(plan) != (digest_of_rules(before))
+        ):
+            yield (
+                f"{line.name} judges a model by {plan.name} that {first.name} had judged by "
+                f"{before.name}, on the same test women: {said} was looked at as version "
+                f"{first.version} before its policy was fixed"
+            )
+        place = int(look["set"]), int(look["number"])
+        other = by_place.setdefault(place, line)
+        if other.predicate["look"]["model"] != look["model"]:
+            yield (
+                f"{line.name} and {other.name} are both look {place[1]} at set {place[0]} of test "
+                f"women, and of two models: a look was taken out of the registry"
+            )
+        errors = spent.setdefault(place[0], {})
+        errors.setdefault(place[1], float(look["error"]))
+        allowed = _allowed_error(plan)
+        if allowed is not None and sum(errors.values()) > allowed * (1 + 1e-9):
+            yield (
+                f"with {line.name} the looks at set {place[0]} of test women have spent an error "
+                f"of {sum(errors.values()):.3g}, and {plan.name if plan else ''} allows "
+                f"{allowed:.3g}"
+            )
+
+
+def digest_of_rules(plan: Line) -> str:
+    """One digest of what a plan judges a model by; not of who approves, and how often one looks."""
+    said = plan.predicate.get("policy")
+    return hash_rules(said if isinstance(said, dict) else {})
+
+
+def hash_rules(plan: Mapping[str, Any]) -> str:
+    """One digest of the rules in a plan, which is given as JSON."""
+    policy: Mapping[str, Any] = plan.get("policy") or plan  # the first ledgers had it alone
+    rules: dict[str, Any] = {name: plan.get(name) for name in ("unread", "reference")}
+    rules["policy"] = {name: rule for name, rule in policy.items() if name != "approve"}
+    return hash_bytes(write_canonical(rules))
+
+
+def _allowed_error(plan: Line | None) -> float | None:
+    """The error that all looks at one set may spend by a plan; None if it does not say."""
+    said = plan.predicate.get("policy") if plan is not None else None
+    looks = said.get("looks") if isinstance(said, dict) else None
+    if not isinstance(looks, dict):
+        return None
+    return float(looks["error"]) / int(looks.get("sets") or 1)
+
+
+def _check_date(evaluation: Line, policy: Line, ledger: Iterable[Line]) -> Iterator[str]:
+    """Find a policy that was signed after the look that is judged by it."""
+    look = evaluation.predicate.get("look")
+    if not isinstance(look, dict) or "date" not in look:
+        return
+    same = [line for line in ledger if line.kind == POLICY and line.subject == policy.subject]
+    if min(_read_time(line.date) for line in same) > _read_time(str(look["date"])) + _CLOCKS:
+        yield (
+            f"{policy.name} of {policy.date} was signed after the look of {look['date']} on which "
+            f"{evaluation.name} rests: version {evaluation.version} had been looked at before its "
+            f"policy was fixed"
+        )
 
 
 def _check_look(evaluation: Line, plan: Line) -> Iterator[str]:
@@ -503,10 +621,17 @@ def _check_look(evaluation: Line, plan: Line) -> Iterator[str]:
             f"{evaluation.name} is look {look['number']} at its test women, and {plan.name} allows "
             f"{looks['number']}"
         )
-    if look.get("error", 0.0) > looks["error"]:
+    sets = looks.get("sets")
+    if sets is not None and look["set"] > sets:
+        yield (
+            f"{evaluation.name} is a look at set {look['set']} of test women, and {plan.name} "
+            f"allows {sets} sets"
+        )
+    allowed = looks["error"] / (sets or 1)
+    if look.get("error", 0.0) > allowed:
         yield (
             f"{evaluation.name} spends an error of {look['error']}, and {plan.name} allows "
-            f"{looks['error']} for all looks"
+            f"{allowed} for all looks"
         )
 
 
@@ -526,6 +651,63 @@ def check_kept_files(provenance: Line, folder: Path) -> Iterator[str]:
             yield f"{part['name']} is not the file that {provenance.name} names"
 
 
+def check_snapshot(
+    provenance: Line, where: str, commit: str | None, digest: str | None
+) -> Iterator[str]:
+    """Find where a record of the version's snapshot is not of the one that was signed.
+
+    Args:
+        provenance: the line.
+        where: the record stands, in words.
+        commit: that it names; None if it names none.
+        digest: of the snapshot, likewise.
+    """
+    definition = provenance.predicate["buildDefinition"]
+    signed_digest = definition["externalParameters"]["snapshot"]
+    signed_commit = next(
+        part["digest"]["gitCommit"]
+        for part in definition["resolvedDependencies"]
+        if "gitCommit" in part["digest"]
+    )
+    if commit != signed_commit:
+        yield f"{where} names the commit {commit}, and {provenance.name} {signed_commit}"
+    elif digest != signed_digest:
+        yield f"{where} is of the snapshot {digest}, and {provenance.name} names {signed_digest}"
+
+
+def _check_record(provenance: Line, folder: Path) -> Iterator[str]:
+    """The same of the snapshot in an export."""
+    file = folder / RECORD
+    if not file.is_file():
+        yield f"the export lacks {RECORD}, whose digest {provenance.name} names"
+        return
+    try:
+        said = json.loads(file.read_bytes())
+        commit = str(said["commit"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        yield f"{RECORD} of the export is no snapshot ({error!r})"
+        return
+    yield from check_snapshot(provenance, RECORD, commit, hash_bytes(file.read_bytes()))
+
+
+def note_old_documents(ledger: Iterable[Line], version: int) -> Iterator[str]:
+    """Find documents of a version that were signed before other lines about it."""
+    written: Line | None = None
+    later: Line | None = None
+    for line in ledger:
+        if line.kind == DOCUMENTS and line.version == version:
+            written, later = line, None
+        elif line.kind not in (POLICY, DOCUMENTS):
+            moved = (line.predicate.get("from"), line.predicate.get("to"))
+            if line.version == version or (line.kind in DECISIONS and version in moved):
+                later = line
+    if written is not None and later is not None:
+        yield (
+            f"the documents of version {version} are as of {written.name}, and know nothing of "
+            f"{later.name}: `mammoflow documents {version}` renews them"
+        )
+
+
 def note_unsigned_moves(ledger: Iterable[Line]) -> Iterator[str]:
     """Find where the champion changed without a line in the ledger."""
     before: Line | None = None
@@ -539,8 +721,16 @@ def note_unsigned_moves(ledger: Iterable[Line]) -> Iterator[str]:
         before = line
 
 
+def write_manifest(content: Mapping[str, Any]) -> str:
+    """The text of an export's manifest: there is one only."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
 def verify(
-    folder: Path, keys_folder: Path | None = None, trusted: Collection[str] = ()
+    folder: Path,
+    keys_folder: Path | None = None,
+    trusted: Collection[str] = (),
+    known: tuple[int, str] | None = None,
 ) -> VerificationReport:
     """Verify an export.
 
@@ -548,15 +738,27 @@ def verify(
         folder: of the export.
         keys_folder: the public keys; those of the export if there is none.
         trusted: the ids of the keys that the reader trusts; all if there are none.
+        known: number and digest of a line that the reader wrote down as the last, earlier.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        written = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(written)
         report = VerificationReport(int(manifest["version"]))
-        files = dict(manifest["files"])
+        files, model = dict(manifest["files"]), str(manifest["model"])
         head = manifest["head"]
         last = (int(head["line"]), str(head["digest"])) if head is not None else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return VerificationReport(0, [f"{MANIFEST} of the export cannot be read ({error!r})"])
+        canonical = write_manifest(manifest).encode() == written and set(manifest) == {
+            "files",
+            "head",
+            "model",
+            "version",
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return VerificationReport(
+            0, [f"{MANIFEST} of the export cannot be read ({type(error).__name__})"]
+        )
+    if not canonical:
+        report.wrong.append(f"{MANIFEST} of the export was changed: it is not as it is written")
     try:
         report.wrong += _compare_files(folder, files)
     except ValueError as error:
@@ -566,10 +768,20 @@ def verify(
     ledger, faults = _read_ledger(folder)
     report.wrong += faults
     verify_ledger(report, ledger, keys, trusted, last)
+    if ledger and last is None:
+        report.notes.append("the registry names no last line, so the last ones may be missing")
+    report.wrong += [*_check_known(ledger, known), *_check_names(ledger, model, last)]
+    report.notes += note_old_documents(ledger, report.version)
     own = [line for line in ledger if line.version == report.version]
     file = folder / "attestations" / f"v{report.version}.intoto.jsonl"
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     report.wrong += check_version_file(ledger, report.version, text)
+    for other in sorted(file.parent.glob("*")):
+        if other.name != file.name:
+            report.wrong.append(
+                f"the export holds attestations/{other.name}, and its {MANIFEST} is of version "
+                f"{report.version}"
+            )
     _verify_documents(report, own, folder / PAPERS)
     made = [line for line in own if line.kind == PROVENANCE]
     if not made:
@@ -580,10 +792,12 @@ def verify(
         return report
     report.signed = True
     try:
-        model = hash_folder(folder / MODEL)
-        report.wrong += [*check_model(made[0], model), *check_kept_files(made[0], folder)]
-        report.wrong += check_statements(ledger, report.version)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        report.wrong += check_compiled(folder, "the export")
+        found = hash_folder(folder / MODEL)
+        report.wrong += [*check_model(made[0], found), *check_kept_files(made[0], folder)]
+        report.wrong += _check_record(made[0], folder)
+        report.wrong += [*check_statements(ledger, report.version), *check_looks(ledger)]
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         report.wrong.append(f"a statement of version {report.version} lacks a part ({error!r})")
     if made[0].predicate[POSITION].get("signed") == LATER:
         report.notes.append(
@@ -591,6 +805,23 @@ def verify(
             f"then, and not that it was so before"
         )
     return report
+
+
+def _check_known(ledger: Iterable[Line], known: tuple[int, str] | None) -> Iterator[str]:
+    """Find where the line is gone that a reader wrote down."""
+    if known is not None and known not in {(line.number, line.digest) for line in ledger}:
+        yield f"line {known[0]}, which you wrote down as {known[1][:16]}, is not in the ledger"
+
+
+def _check_names(ledger: Iterable[Line], model: str, last: tuple[int, str] | None) -> Iterator[str]:
+    """Find where a manifest names another model, or another number of the last line."""
+    for line in ledger:
+        if (said := line.predicate[POSITION].get("model")) != model:
+            yield f"{MANIFEST} of the export is of the model {model}, and {line.name} of {said}"
+            break
+    for line in ledger:
+        if last is not None and line.digest == last[1] and line.number != last[0]:
+            yield f"{MANIFEST} of the export calls {line.name} line {last[0]}"
 
 
 def _verify_documents(report: VerificationReport, own: Sequence[Line], folder: Path) -> None:
@@ -617,6 +848,9 @@ def verify_ledger(
     """Add to a report what is wrong with a ledger, and a row for each of its lines."""
     report.wrong += [*check_signatures(ledger, keys, trusted), *check_chain(ledger, head)]
     report.notes += note_unsigned_moves(ledger)
+    if ledger:
+        end = max(ledger, key=lambda line: line.number)
+        report.head = f"{end.number}:{end.digest}"
     for line in ledger:
         key = keys.get(line.keyid)
         who = f"{key.name} ({key.role}), key {key.keyid[:16]}" if key else "a key not in keys/"
@@ -661,6 +895,20 @@ def _read_time(text: str) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
+def parse_head(text: str | None) -> tuple[int, str] | None:
+    """Number and digest of a line, as a report names the last one.
+
+    Raises:
+        ValueError: if the text is not such a pair.
+    """
+    if text is None:
+        return None
+    number, _, digest = text.partition(":")
+    if not (number.isascii() and number.isdecimal() and len(number) < 9 and _HEX.fullmatch(digest)):
+        raise ValueError("give the number and the digest of a line, such as 9:3f0c... (64 signs)")
+    return int(number), digest
+
+
 def main() -> int:
     """Verify the export that the command line names."""
     parser = argparse.ArgumentParser(description="Verify the signed evidence of a model version.")
@@ -670,11 +918,19 @@ def main() -> int:
     parser.add_argument(
         "--trust", action="append", default=[], metavar="KEYID", help="a key that you trust"
     )
+    parser.add_argument(
+        "--head", metavar="NUMBER:DIGEST", help="the last line, as you wrote it down earlier"
+    )
     given = parser.parse_args()
+    try:
+        known = parse_head(given.head)
+    except ValueError as error:
+        parser.error(f"--head: {error}")
     if any(not _HEX.fullmatch(keyid) for keyid in given.trust):
         parser.error("--trust: the id of a key has 64 characters of 0 to 9 and a to f")
-    report = verify(given.folder, given.keys, given.trust)
-    for line in (*report.lines, *(f"note: {x}" for x in report.notes), *report.wrong):
+    report = verify(given.folder, given.keys, given.trust, known)
+    last = [f"last line {report.head}: write it down, for --head"] if report.head else []
+    for line in (*report.lines, *last, *(f"note: {x}" for x in report.notes), *report.wrong):
         print(ascii(line)[1:-1] if not line.isprintable() else line)
     print(report.sentence)
     return report.status

@@ -14,13 +14,14 @@ import json
 import math
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 from mlflow import MlflowClient
 
+from flows.evidence.verify import hash_rules
 from flows.pipeline.lock_and_cache import open_cache
 from flows.processes.checked import parse_record
 from flows.processes.folder_lock import hold_in_clone
@@ -30,7 +31,7 @@ from flows.promotion.women import Women, describe_women, read_test_images
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking import registry
 from flows.tracking.mutex import hold_across_clones
-from mammo.assurance.plan import Looks
+from mammo.assurance.plan import Looks, Plan
 from mammo.base.errors import UserError
 
 _LOOK, _WOMEN = "look.", "look_women."
@@ -55,6 +56,7 @@ class Look:
     error: float  # that it spends
     women: int
     date: str  # ISO 8601, UTC
+    rules: str = ""  # digest of what the plan judges by; empty in records from before there was one
 
     @property
     def confidence(self) -> float:
@@ -67,13 +69,13 @@ class Look:
         return f"look {self.number} at set {self.set} of test women ({self.women} women)"
 
 
-def take_look(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
+def take_look(root: Path, snapshot: Snapshot, plan: Plan, say: Say) -> Look:
     """Count the look that a snapshot's model is about to have, or find it if it was counted.
 
     Args:
         root: the project.
         snapshot: whose networks are trained; it needs no scores yet.
-        plan: how many looks there may be, and what they spend.
+        plan: how many looks there may be, what they spend, and by which rules they judge.
         say: gets a line if something must be fetched, or a look is counted.
 
     Raises:
@@ -90,10 +92,30 @@ def take_look(root: Path, snapshot: Snapshot, plan: Looks, say: Say) -> Look:
         mine = [look for look in looks if (look.model, look.test_women) == (model, digest)]
         if mine:
             return mine[0]
-        look = find_next_look(looks, _read_women(known), model, women, plan)
+        look = find_next_look(looks, _read_women(known), model, women, plan.looks)
+        look = replace(look, rules=digest_rules(plan))
         _record(experiment, look, women)
-    say(f"{look.sentence}: counted, {plan.number - look.number} left")
+    say(f"{look.sentence}: counted, {plan.looks.number - look.number} left")
     return look
+
+
+def digest_rules(plan: Plan) -> str:
+    """The digest of what a plan judges by, as `verify` computes it from a signed plan."""
+    return hash_rules(plan.model_dump(mode="json"))
+
+
+def find_other_rules(look: Look, plan: Plan) -> str | None:
+    """Why a look may not be judged by a plan: other rules were in force when it was taken.
+
+    Who saw scores could choose rules that suit them. Records from before are silent about it.
+    """
+    if not look.rules or look.rules == digest_rules(plan):
+        return None
+    return (
+        f"this model was looked at on {look.date[:10]}, at {look.sentence}, under other rules than "
+        f"plan.yaml has now (under policy, unread or reference): rules that were chosen after a "
+        f"look prove nothing"
+    )
 
 
 def find_next_look(
@@ -129,19 +151,27 @@ def find_next_look(
         current, own = current + 1, []
     number = max((look.number for look in own), default=0) + 1
     spent = sum(look.error for look in own)
-    more = f"{wanted - new} more new test women open the next set"
     where = f"at set {current} of test women ({len(women.ids)} women)"
+    if plan.sets is not None and current > plan.sets:
+        raise NoLookLeftError(
+            f"no look is left {where}: looks.sets of plan.yaml allows {plan.sets} sets over the "
+            f"plan's life, and no new women open another"
+        )
+    if plan.sets is not None and current == plan.sets:
+        more = f"it is the last of the {plan.sets} sets that looks.sets allows"
+    else:
+        more = f"{wanted - new} more new test women open the next set"
     if number > plan.number:
         raise NoLookLeftError(
             f"no look is left {where}: all {plan.number} that looks.number of plan.yaml allows are "
             f"taken; {more}"
         )
     error = plan.error_of(number)
-    if spent + error > plan.error * (1 + 1e-9):
+    if spent + error > plan.error_of_set * (1 + 1e-9):
         raise NoLookLeftError(
             f"no look is left {where}: its {len(own)} looks have spent {spent:.3g} of the error of "
-            f"{plan.error:.3g} that plan.yaml allows, and look {number} would spend {error:.3g}; "
-            f"{more}"
+            f"{plan.error_of_set:.3g} that plan.yaml allows, and look {number} would spend "
+            f"{error:.3g}; {more}"
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Look(model, _hash(women.labels), current, number, error, len(women.ids), now)

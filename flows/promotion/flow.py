@@ -21,7 +21,7 @@ from flows.evidence.signing import sign_decision, sign_evaluation, sign_plan
 from flows.notify import notify, notify_failure
 from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
-from flows.promotion.budget import NoLookLeftError, take_look
+from flows.promotion.budget import NoLookLeftError, find_other_rules, take_look
 from flows.promotion.changes import find_outside, find_reference
 from flows.promotion.gate import (
     NO_CHAMPION,
@@ -118,12 +118,15 @@ def _look_and_judge(
         reference = find_reference(plan.reference) if champion is not None else None
         outside = find_outside(root, reference, version, plan.changes, say)
         if outside:
-            said = f"{PLAN_FILE} does not permit what changed"
+            what = f"{PLAN_FILE} does not permit what changed"
             if reference is not None:
-                said += f" since version {reference.version}"
-            sentence = f"{said}: {'; '.join(outside)}: {_advise(version)}"
+                what += f" since version {reference.version}"
+            sentence = f"{what}: {'; '.join(outside)}: {_advise(version)}"
             return record_uncompared(version, known, "outside the plan", plan, sentence)
-        look = take_look(root, require_snapshot(root, version), plan.looks, say)
+        look = take_look(root, require_snapshot(root, version), plan, say)
+        if said := find_other_rules(look, plan):
+            sentence = f"no look is left: {said}: {_advise(version)}"
+            return record_uncompared(version, known, "no look left", plan, sentence)
     except NoLookLeftError as error:
         return record_uncompared(version, known, "no look left", plan, str(error))
     except NoAnswerError:

@@ -82,6 +82,11 @@ def judge(
     except (UserError, CommandError, ValueError) as error:
         return _record(challenger, Verdict(*pair, "cannot be judged", str(error), None), plan, look)
     unread = _name_unread(plan, found.images, found.unread_by_champion, found.unread_by_challenger)
+    if found.alone is not None and found.unread_by_challenger:
+        unread += (
+            f"; the champion's auROC is {found.alone:.3f} where only what it cannot read itself "
+            f"counts so"
+        )
     sentence = _compose_sentence(decision, unread, look)
     if found.same:
         sentence = (
@@ -124,6 +129,10 @@ def _compare_and_decide(
     )
     unread = found.unread_by_champion, found.unread_by_challenger
     further = [check_unread(*unread, found.images, plan.unread.more)]
+    if found.positives:
+        further.append(
+            check_unread(*found.unread_positives, found.positives, plan.unread.more, positive=True)
+        )
     if reference is not None and reference.version not in (champion.version, challenger.version):
         held = compare(root, reference, challenger, (), plan.unread.count, say)
         further += hold_against(

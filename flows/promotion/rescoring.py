@@ -18,6 +18,7 @@ from typing import Literal
 import pandas as pd
 import yaml
 from mlflow.entities.model_registry import ModelVersion
+from sklearn.metrics import roc_auc_score
 
 from flows.audit.integrity import compare_with_commit, read_model
 from flows.pipeline.known_outs import PREDICTIONS_OUT, SPLIT_OUT
@@ -30,7 +31,7 @@ from flows.pipeline.lock_and_cache import (
     require_form,
 )
 from flows.processes.follow import follow, make_bare_environment
-from flows.processes.words import Say, shorten_list
+from flows.processes.words import Say
 from flows.promotion.networks import predict_alike
 from flows.promotion.women import fetch_outs, read_test_images
 from flows.publishing.publish import fetch_tag
@@ -38,10 +39,12 @@ from flows.snapshots.earlier_layout import find_module
 from flows.snapshots.snapshot import Snapshot, materialise, read_tag
 from flows.tracking.names import name_tag
 from flows.tracking.registry import read_snapshot
+from mammo.assurance.paired import round_probabilities
 from mammo.assurance.promotion_rule import add_groups, count_unread
 from mammo.base.atomic_files import write_csv
 from mammo.base.errors import UserError
 from mammo.data import tables
+from mammo.data.splits import BREAST
 from mammo.evaluation.metrics import group_by_breast
 
 Count = Literal["lowest", "leave_out"]
@@ -54,8 +57,11 @@ class ComparedModels:
     # patient_id, laterality, target, the groups, champion, challenger: a row a test breast
     breasts: pd.DataFrame
     images: int  # of the test women, read or not
+    positives: int  # of these images, those of positive breasts
     unread_by_champion: int
     unread_by_challenger: int
+    unread_positives: tuple[int, int]  # of positive breasts: by the champion, by the challenger
+    alone: float | None  # the champion's auROC where only what it cannot read itself counts so
     same: bool  # both are the same predictor, so the champion was not scored again
 
 
@@ -111,13 +117,26 @@ def compare(
     columns = [_group_read(images.assign(probability=x), now) for x in counted.values()]
     breasts = columns[0].rename(columns={"probability": "champion"})
     breasts["challenger"] = columns[1]["probability"]
+    positive = images.groupby(BREAST)["target"].transform("max") == 1
     return ComparedModels(
         add_groups(breasts, images, groups),
         len(images),
+        int(positive.sum()),
         int(scores.isna().sum()),
         int(mine.isna().sum()),
+        (int((scores.isna() & positive).sum()), int((mine.isna() & positive).sum())),
+        _measure_alone(images.assign(probability=count_unread(scores, scores, count)[0]), then),
         same,
     )
+
+
+def _measure_alone(images: pd.DataFrame, snapshot: Snapshot) -> float | None:
+    """A model's auROC on its own; None if all its breasts are of one class."""
+    breasts = _group_read(images, snapshot)
+    if breasts["target"].nunique() != 2:
+        return None
+    probability = round_probabilities(breasts["probability"])
+    return float(roc_auc_score(breasts["target"], probability))
 
 
 def read_own_predictions(
@@ -150,7 +169,7 @@ def _read_scores(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> pd.D
     if strange:
         raise UserError(
             f"{PREDICTIONS_OUT} of commit {snapshot.commit[:12]} has {len(strange)} test images "
-            f"that the data do not have as such ({shorten_list(strange)})"
+            f"that the data do not have as such"
         )
     return images.merge(
         found[["image_id", "probability"]], on="image_id", how="left", validate="one_to_one"
@@ -238,7 +257,7 @@ def _check_unseen(
     if seen:
         raise UserError(
             f"version {champion.version} was trained or tuned on {len(seen)} of the {len(women)} "
-            f"test women of version {challenger.version} ({shorten_list(seen)}), so its scores "
+            f"test women of version {challenger.version}, so its scores "
             f"there would flatter it: the salt or the shares under `split` in params.yaml were "
             f"changed; decide "
             f'yourself with `mammoflow promote {challenger.version} --reason "..."`'

@@ -210,7 +210,7 @@ def _make_version(job: _Job) -> Summary:
         if (page := runs.find_page(job.experiment, run)) is not None:
             create_link_artifact(page, "MLflow run", key="mlflow", description=name)
         runs.log_params(run, before)
-        outcomes = run_pipeline(job.stages, root, job.experiment, run, job.pools, job.plan.looks)
+        outcomes = run_pipeline(job.stages, root, job.experiment, run, job.pools, job.plan)
         after = capture(root)
         if after.commit != before.commit:
             raise UserError("the commit changed during the run: run `mammoflow retrain` again")

@@ -21,7 +21,7 @@ from flows.remote.child_runs import cancel_children
 from flows.remote.remote_stage import run_in_pool
 from flows.snapshots.snapshot import capture
 from flows.tracking import runs
-from mammo.assurance.plan import Looks
+from mammo.assurance.plan import Plan
 
 
 class RefusedError(CommandError):
@@ -35,7 +35,7 @@ def bring_up_to_date(
     experiment: str,
     parent: str,
     elsewhere: bool = False,
-    looks: Looks | None = None,
+    plan: Plan | None = None,
 ) -> StageOutcome:
     """Bring one stage up to date and log to MLflow what dvc.yaml declares for it.
 
@@ -45,14 +45,14 @@ def bring_up_to_date(
         experiment: id of the experiment in MLflow.
         parent: id of the retrain's run.
         elsewhere: let a worker of the stage's pool run the stage, and not this process.
-        looks: what the plan says of looks at the test women; None if nobody counts them.
+        plan: says what looks at the test women there may be; None if nobody counts them.
 
     Raises:
         NoLookLeftError: if the stage scores the test women, and the plan allows no further model.
     """
     logger = get_run_logger()
-    if looks is not None and Path(PREDICTIONS_OUT) in stage.outs:
-        budget.take_look(root, capture(root), looks, logger.info)
+    if plan is not None and Path(PREDICTIONS_OUT) in stage.outs:
+        budget.take_look(root, capture(root), plan, logger.info)
     run = runs.start_stage(experiment, parent, stage)
     say = skip_hints(logger.info)
     with runs.end_afterwards(run):
@@ -70,7 +70,7 @@ def run_pipeline(
     experiment: str,
     parent: str,
     pools: Sequence[str] = (),
-    looks: Looks | None = None,
+    plan: Plan | None = None,
 ) -> list[StageOutcome]:
     """Run every stage as a Prefect task; stages that do not wait for each other run side by side.
 
@@ -80,7 +80,7 @@ def run_pipeline(
         experiment: id of the experiment in MLflow.
         parent: id of the retrain's run.
         pools: stages of these pools run through a worker, the others in this process.
-        looks: as `bring_up_to_date` takes them.
+        plan: as `bring_up_to_date` takes it.
 
     Raises:
         RefusedError: if stages ended with an error of their own; it has their names and last lines.
@@ -102,7 +102,7 @@ def run_pipeline(
                 experiment,
                 parent,
                 stage.meta.pool in pools,
-                looks,
+                plan,
                 return_state=False,
                 wait_for=[futures[name] for name in stage.upstream],
             )

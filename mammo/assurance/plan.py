@@ -96,19 +96,27 @@ class AllowedChanges(Section):
 
 
 class Looks(Section):
-    """How often models may be scored on one set of test women, and the error over all of them.
+    """How often models may be scored on test women, and the error over the plan's life.
 
-    A model that is worse than the margin allows is promoted at a look with a probability of at most
+    `sets` sets of test women share the error evenly, and the looks at a set share what it has. A
+    plan without `sets` is from before: each of its sets, as many as come, has the whole error. A
+    model that is worse than the margin allows is promoted at a look with a probability of at most
     the look's error, so at any of them with at most the sum (Bonferroni's inequality, whatever the
     models have in common).
     """
 
     number: Positive
+    sets: Positive | None = None
     error: Annotated[float, Field(gt=0, lt=1)]
     # equal: each look has the same share. falling: the k-th has one in proportion to 1/k.
     spend: Literal["equal", "falling"]
     # New women that open the next set, as a share of the women that opened this one.
     renew: Annotated[float, Field(gt=0, le=1)]
+
+    @property
+    def error_of_set(self) -> float:
+        """The error that all looks at one set may spend."""
+        return self.error / (self.sets or 1)
 
     def error_of(self, look: int) -> float:
         """The error that a look may spend.
@@ -117,9 +125,9 @@ class Looks(Section):
             look: its number at this set of women: 1 to `number`.
         """
         if self.spend == "equal":
-            return self.error / self.number
+            return self.error_of_set / self.number
         weights = [1 / k for k in range(1, self.number + 1)]
-        return self.error * weights[look - 1] / sum(weights)
+        return self.error_of_set * weights[look - 1] / sum(weights)
 
 
 class Reference(Section):
@@ -134,7 +142,9 @@ class UnreadRule(Section):
     """Images of the test women that one of two compared models cannot read."""
 
     count: Literal["lowest", "leave_out"]  # as probability 0 for both, or left out for both
-    more: Fraction  # of the images: that the challenger may leave unread beyond the champion
+    # Of the images, and of those of positive breasts: that the challenger may leave unread beyond
+    # the champion.
+    more: Fraction
 
 
 class Plan(Section):

@@ -27,7 +27,7 @@ from mammo.evaluation.metrics import Floats, measure
 
 AREAS = ("average_precision", "auroc")
 SENSITIVITY = "sensitivity_at_90_specificity"
-UNREAD = "unread"
+UNREAD, UNREAD_POSITIVES = "unread", "unread_positives"
 UNKNOWN = "unknown"
 ONE_CLASS = "all test breasts are of one class"
 
@@ -49,6 +49,7 @@ class Reason:
     breasts: int = 0  # that were compared
     positives: int = 0  # of them
     against: int | None = None  # the reference's version, whose score stands in `champion` then
+    images: int = 0  # that were counted, where it is images and not breasts
 
     @property
     def name(self) -> str:
@@ -176,7 +177,9 @@ def count_unread(
     return one.mask(unread, value), other.mask(unread, value)
 
 
-def check_unread(champion: int, challenger: int, images: int, more: float) -> Reason:
+def check_unread(
+    champion: int, challenger: int, images: int, more: float, *, positive: bool = False
+) -> Reason:
     """Compare how many images two models leave unread: what is not read is found by nobody.
 
     Args:
@@ -184,14 +187,19 @@ def check_unread(champion: int, challenger: int, images: int, more: float) -> Re
         challenger: the same.
         images: of the test women, in all.
         more: share of them that the challenger may leave unread beyond the champion.
+        positive: whether only images of positive breasts are counted. They are few among all, so
+            that a model could refuse to read the hard ones and stay within a share of all.
     """
     beyond = (challenger - champion) / images
+    whose = " of positive breasts" if positive else ""
     sentence = (
-        f"unread images {challenger} against {champion}, of {images}: that is {beyond:+.4f} of "
-        f"them, and at most {more:.4f} is allowed"
+        f"unread images{whose} {challenger} against {champion}, of {images}: that is "
+        f"{beyond:+.4f} of them, and at most {more:.4f} is allowed"
     )
-    shares = champion / images, challenger / images
-    return Reason(UNREAD, None, *shares, None, more, beyond <= more, sentence)
+    shares, check = (champion / images, challenger / images), UNREAD
+    if positive:
+        check = UNREAD_POSITIVES
+    return Reason(check, None, *shares, None, more, beyond <= more, sentence, images=images)
 
 
 def add_reasons(decision: Decision, reasons: Sequence[Reason]) -> Decision:

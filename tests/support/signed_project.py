@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.evidence import signing
 from flows.evidence.keys import make_key
 from flows.evidence.statements import AuditResult
-from flows.evidence.verify import hash_bytes, write_canonical
+from flows.evidence.verify import hash_bytes, write_canonical, write_manifest
 from flows.processes.run_git import git
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import capture, write_tag
@@ -181,7 +181,7 @@ def renew_manifest(export: Path) -> None:
     manifest["files"] = {
         file.relative_to(export).as_posix(): hash_bytes(file.read_bytes()) for file in files
     }
-    path.write_text(json.dumps(manifest))
+    path.write_text(write_manifest(manifest))
 
 
 def rewrite_records(root: Path, version: ModelVersion, text: str) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from flows.evidence import signing
-from flows.evidence.export import verify_version
+from flows.evidence.export import export, verify_version
 from flows.evidence.keys import FOLDER, find_owner
 from flows.evidence.ledger import (
     BRANCH,
@@ -311,3 +311,38 @@ def test_a_key_that_cannot_be_used_is_said_before_anything_is_signed(
     with pytest.raises(UserError, match="others may read this private key"):
         signing.sign_plan(root, load_plan(root / "plan.yaml"))
     assert len(read_ledger(root)) == 11
+
+
+def test_registry_and_git_rewritten_to_another_commit_of_the_same_model_are_found(
+    root: Path,
+) -> None:
+    """Its files are the signed ones; only the code that it is said to come of is another."""
+    version, weights = get_version(2), "second"
+    assert verify_version(root, version, ()).wrong == []
+    signed = git(root, "rev-parse", "HEAD")
+    (root / "more.py").write_text("print(1)\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "other code")
+    rewrite_records(root, version, weights)
+    found = verify_version(root, get_version(2), ()).wrong
+    for where in ("snapshot/snapshot.json", "the registry's tags of version 2", "the tag model/v2"):
+        assert any(said.startswith(where) and signed in said for said in found), found
+
+
+def test_a_load_that_left_compiled_code_in_the_registry_is_found_and_not_exported(
+    root: Path, tmp_path: Path
+) -> None:
+    run, name = str(get_version(2).run_id), "code/mammo/__pycache__/science.cpython-311.pyc"
+    MlflowClient().log_text(run, "evil", f"model/{name}")
+    [said] = verify_version(root, get_version(2), ()).wrong
+    assert said.startswith(f"the model holds compiled code that nobody signed: {name}: delete it")
+    export(root, get_version(2), tmp_path / "export")
+    assert not list((tmp_path / "export").rglob("*.pyc"))
+
+
+def test_a_champion_that_nobody_signed_is_noted(root: Path) -> None:
+    MlflowClient().set_registered_model_alias(MODEL, "champion", "2")
+    notes = verify_version(root, get_version(2), ()).notes
+    assert any(
+        "the champion is version 2 in the registry, and version 1 by line 11" in x for x in notes
+    )

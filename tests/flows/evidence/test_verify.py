@@ -6,9 +6,14 @@ It runs in a bare environment, too: Python and `cryptography`, without the proje
 import json
 import shutil
 import subprocess
+import sys
 import venv
 from collections.abc import Callable
+from importlib.util import cache_from_source
 from pathlib import Path
+from py_compile import PycInvalidationMode
+from py_compile import compile as compile_file
+from random import Random
 from typing import Any
 
 import cryptography
@@ -21,17 +26,25 @@ from flows.evidence.keys import Owner
 from flows.evidence.ledger import seal
 from flows.evidence.statements import describe_plan, hash_plan
 from flows.evidence.verify import (
+    EVALUATION,
+    POLICY,
     POSITION,
+    Line,
     PublicKey,
     VerificationReport,
+    check_looks,
+    note_old_documents,
+    parse_head,
     read_key,
     read_line,
     verify,
+    write_manifest,
 )
 from tests.support.judged import plan
 from tests.support.signed_project import read_payload, renew_manifest, rewrite, with_payload
 from tests.support.tampering import flip_a_byte
 
+UNCHECKED = PycInvalidationMode.UNCHECKED_HASH
 LEDGER, OWN = "ledger.intoto.jsonl", "attestations/v2.intoto.jsonl"
 WEIGHTS = "model/artifacts/predictor/weights.safetensors"
 
@@ -85,7 +98,8 @@ def test_an_untouched_export_holds_where_the_project_is_not(
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[-1] == "The signed evidence of version 2 holds."
-    assert [line.split("  ")[2].split(", by ")[0] for line in (x.strip() for x in lines[:-1])] == [
+    assert lines[-2].startswith("last line 11:")
+    assert [line.split("  ")[2].split(", by ")[0] for line in (x.strip() for x in lines[:-2])] == [
         "policy",
         "provenance of version 1",
         "evaluation of version 1",
@@ -109,15 +123,92 @@ def test_a_changed_model_is_found_where_the_project_is_not(bare_python: Path, co
     assert "does not hold" in result.stdout.splitlines()[-1]
 
 
-def test_a_changed_byte_of_any_file_is_found(signed: Path, copy: Path) -> None:
+def test_a_changed_bit_anywhere_in_any_file_is_found(signed: Path, copy: Path) -> None:
     names = [x.relative_to(copy).as_posix() for x in sorted(copy.rglob("*")) if x.is_file()]
     assert {"verify.py", "manifest.json", LEDGER, OWN, WEIGHTS, "keys/lab.json"} <= set(names)
+    random = Random(16)
     for name in names:
-        flip_a_byte(copy / name, len((copy / name).read_bytes()) // 2)
-        report = verify(copy)
-        assert report.status == 1, name
-        assert any(name in sentence or "manifest.json" in sentence for sentence in report.wrong)
-        shutil.copyfile(signed / "export" / name, copy / name)
+        content = (copy / name).read_bytes()
+        places = {0, len(content) - 1, *(random.randrange(len(content)) for _ in range(4))}
+        for place in sorted(places):
+            bit = 1 << random.randrange(8)
+            changed = content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
+            (copy / name).write_bytes(changed)
+            report = verify(copy)
+            assert report.status == 1, (name, place, bit)
+            assert any(name in said or "manifest.json" in said for said in report.wrong)
+        (copy / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "another"}, "is of the model another, and line 1 (policy) of mammogram-"),
+        ({"more": 1}, "manifest.json of the export was changed: it is not as it is written"),
+        ({"head": {"line": 10}}, "manifest.json of the export calls line 11"),
+        ({"version": 3}, "the export holds attestations/v2.intoto.jsonl, and its manifest.json is"),
+    ],
+)
+def test_what_a_manifest_says_beside_its_files_is_compared_with_the_ledger(
+    copy: Path, change: dict[str, Any], sentence: str
+) -> None:
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if "head" in change:
+        change = {"head": {**manifest["head"], **change["head"]}}
+    path.write_text(write_manifest({**manifest, **change}))
+    assert_says(verify(copy), sentence)
+
+
+def test_a_manifest_that_is_written_otherwise_or_is_no_manifest_is_said(copy: Path) -> None:
+    path = copy / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert_says(verify(copy), "it is not as it is written")
+    path.write_text("[" * 100_000)
+    assert_says(verify(copy), "manifest.json of the export cannot be read (RecursionError)")
+
+
+def test_compiled_code_beside_the_model_is_found_for_python_runs_it_unsigned(
+    copy: Path, bare_python: Path
+) -> None:
+    """It would be run instead of the source: its header tells Python not to compare the two."""
+    source = copy / "model/code/mammo/science.py"
+    evil = copy.parent / "science.py"
+    evil.write_text("ANSWER = 666\n")
+    compiled = Path(cache_from_source(str(source)))
+    compile_file(str(evil), cfile=str(compiled), invalidation_mode=UNCHECKED)
+    asked = "from mammo import science; print(science.ANSWER)"
+    ran = subprocess.run(
+        [sys.executable, "-c", asked], cwd=source.parents[1], env={}, capture_output=True, text=True
+    )
+    assert ran.stdout == "666\n"
+    name = compiled.relative_to(copy).as_posix()
+    said = f"the export holds compiled code that nobody signed: {name}"
+    assert_says(verify(copy), said)
+    assert said in run(bare_python, copy).stdout
+    shutil.rmtree(compiled.parent)
+    assert verify(copy).status == 0
+    (source.parent / "more.pyc").write_bytes(b"")
+    assert_says(verify(copy), "the export holds compiled code that nobody signed: model/code/mammo")
+
+
+def test_who_wrote_down_an_earlier_last_line_finds_that_it_is_gone(
+    copy: Path, bare_python: Path
+) -> None:
+    before = verify(copy).head
+    assert before is not None
+    assert run(bare_python, copy, "--head", before).returncode == 0
+    lines = (copy / LEDGER).read_text().splitlines()[:-1]  # the rollback, of version 1
+    (copy / LEDGER).write_text("".join(f"{line}\n" for line in lines))
+    last, path = read_line(lines[-1]), copy / "manifest.json"
+    renew_manifest(copy)
+    manifest = {**json.loads(path.read_text()), "head": {"line": 10, "digest": last.digest}}
+    path.write_text(write_manifest(manifest))
+    assert verify(copy).status == 0  # nothing in the export tells it
+    assert_says(verify(copy, known=parse_head(before)), "line 11, which you wrote down as ")
+    result = run(bare_python, copy, "--head", before)
+    assert (result.returncode, "which you wrote down" in result.stdout) == (1, True)
+    assert run(bare_python, copy, "--head", "11").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -402,3 +493,49 @@ def test_a_folder_that_is_no_export_is_said(
     result = run(bare_python, signed / "export", str(tmp_path))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
+
+
+def line_of(number: int, kind: str, version: int | None, **said: Any) -> Line:
+    """A line as it stands in a ledger; nothing here asks for its signature."""
+    policy, subject = said.pop("policy_line", None), said.pop("subject", {})
+    date = "2026-11-27T10:00:00+00:00"
+    return Line(f"{number}", b"", "", b"", kind, subject, said, number, None, date, version, policy)
+
+
+def judged(at: int, version: int, policy: Line, model: str, **changes: Any) -> Line:
+    look = {"model": model, "test_women": "w", "set": 1, "number": 1, "error": 0.05, **changes}
+    return line_of(at, EVALUATION, version, look=look, policy_line=policy.digest)
+
+
+def policy_line(number: int, **of_policy: Any) -> Line:
+    return line_of(number, POLICY, None, **describe_plan(plan(**of_policy)))
+
+
+def test_one_model_that_was_judged_by_two_policies_on_the_same_women_is_found() -> None:
+    strict, mild = policy_line(1, sensitivity_floor=0.99), policy_line(3)
+    manual = policy_line(5, approve="manual")
+    ledger = [strict, judged(2, 3, strict, "m"), mild, judged(4, 4, mild, "m")]
+    [said] = check_looks(ledger)
+    assert said.startswith(
+        "line 4 (evaluation of version 4) judges a model by line 3 (policy) that line 2 "
+        "(evaluation of version 3) had judged by line 1 (policy), on the same test women"
+    )
+    # Who approves is none of the rules by which a model is judged.
+    assert not list(check_looks([mild, judged(4, 3, mild, "m"), manual, judged(6, 4, manual, "m")]))
+
+
+def test_one_look_of_two_models_and_more_error_than_the_plan_has_are_found() -> None:
+    rules = policy_line(1)  # five looks, an error of 0.25
+    [said] = check_looks([rules, judged(2, 3, rules, "m"), judged(3, 4, rules, "n")])
+    assert "line 3 (evaluation of version 4) and line 2 (evaluation of version 3) are both" in said
+    looks = [judged(x + 1, x, rules, f"m{x}", number=x, error=0.1) for x in (1, 2, 3)]
+    [said] = check_looks([rules, *looks])
+    assert "the looks at set 1 of test women have spent an error of 0.3, and line 1" in said
+
+
+def test_documents_that_know_nothing_of_a_later_line_are_noted() -> None:
+    papers = line_of(1, "urn:mammoflow:documents:v1", 2)
+    moved = line_of(2, "rollback", 1, **{"from": 2, "to": 1})
+    assert list(note_old_documents([papers, line_of(2, "approval", 5)], 2)) == []
+    [said] = note_old_documents([papers, moved], 2)
+    assert "`mammoflow documents 2` renews them" in said

@@ -21,6 +21,7 @@ from flows.promotion.budget import (
     Look,
     NoLookLeftError,
     find_next_look,
+    find_other_rules,
     hash_women,
     list_looks,
     take_look,
@@ -33,10 +34,12 @@ from mammo.assurance.plan import Looks
 from mammo.base.errors import UserError
 from tests.imports import ROOT
 from tests.support.cached_data import put_data, table
+from tests.support.judged import plan
 from tests.support.signed_project import make_repository
 from tests.support.small_project import store
 
 PLAN = Looks(number=3, error=0.15, spend="equal", renew=0.5)
+WHOLE = plan(looks=PLAN.model_dump())
 
 
 def snapshot_of(root: Path, weights: str, data: str, **settings: object) -> Snapshot:
@@ -77,7 +80,7 @@ def root(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def look_at(root: Path, weights: str, data: str, **settings: object) -> Look:
-    return take_look(root, snapshot_of(root, weights, data, **settings), PLAN, print)
+    return take_look(root, snapshot_of(root, weights, data, **settings), WHOLE, print)
 
 
 def test_the_same_model_on_the_same_women_is_one_look_however_often(root: Path) -> None:
@@ -140,6 +143,29 @@ def test_another_plan_buys_no_look_at_women_whose_error_is_spent() -> None:
     )
 
 
+def test_sets_share_the_error_and_none_is_opened_beyond_their_number() -> None:
+    two = PLAN.model_copy(update={"sets": 2})
+    everybody = {"w": hash_women([str(x) for x in range(10)]), "v": hash_women(["x"] * 15)}
+    new = Women(tuple(f"n{x}" for x in range(10)), "new")
+    second = find_next_look([made(1, 1, "w", 0.025)], everybody, "m", new, two)
+    assert second.set == 2
+    assert second.error == pytest.approx(0.15 / 2 / 3)
+    taken = [made(1, 1, "w", 0.025), made(1, 2, "v", 0.025)]
+    with pytest.raises(NoLookLeftError, match=r"looks.sets of plan.yaml allows 2 sets"):
+        find_next_look(taken, everybody, "m", new, two)
+    assert find_next_look(taken, everybody, "m", new, PLAN).set == 3  # a plan from before
+
+
+def test_a_look_that_was_taken_under_other_rules_is_not_judged_by_these(root: Path) -> None:
+    look = look_at(root, "a", table(30))
+    assert find_other_rules(look, WHOLE) is None  # a retrain that was killed goes on
+    assert find_other_rules(look, plan(approve="manual")) is None
+    milder = find_other_rules(look, plan(sensitivity_floor=0.5))
+    assert milder is not None
+    assert "under other rules than plan.yaml has now" in milder
+    assert find_other_rules(replace(look, rules=""), plan(sensitivity_floor=0.5)) is None
+
+
 def test_women_who_come_one_by_one_open_a_set_once_they_are_many() -> None:
     taken = [made(1, 1, "first"), made(2, 1, "second")]
     known = {
@@ -157,7 +183,7 @@ def test_two_clones_at_the_same_moment_take_two_looks_and_never_one_too_many(roo
 
     def work(snapshot: Snapshot) -> None:
         try:
-            results.append(take_look(root, snapshot, PLAN, lambda _: None).number)
+            results.append(take_look(root, snapshot, WHOLE, lambda _: None).number)
         except NoLookLeftError:
             results.append("none")
 
@@ -220,7 +246,7 @@ def test_the_look_is_counted_before_the_stage_that_scores_and_without_one_it_doe
         snapshot = snapshot_of(root, weights, table(30))
         monkeypatch.setattr("flows.retraining.run_stages.capture", lambda _: snapshot)
         with disable_run_logger():
-            bring_up_to_date.fn(stage, root, experiment, "parent", False, PLAN)
+            bring_up_to_date.fn(stage, root, experiment, "parent", False, WHOLE)
 
     for weights in "aabc":
         with pytest.raises(UserError, match="killed"):
@@ -236,5 +262,5 @@ def test_the_look_is_counted_before_the_stage_that_scores_and_without_one_it_doe
 def test_a_table_that_nobody_has_is_named(root: Path) -> None:
     found = capture(root)  # its data.dvc names what no cache has
     with pytest.raises(UserError, match=r"DVC's cache lacks data/train.csv"):
-        take_look(root, found, PLAN, print)
+        take_look(root, found, WHOLE, print)
     assert git(root, "status", "--porcelain", "--", "dvc.lock") == ""

@@ -93,7 +93,8 @@ def test_the_reference_is_the_first_one_approved_under_a_plan(root: Path) -> Non
         ({"code": ["stages", "mammo/dicom"]}, ["code changed: mammo/science.py"]),
         ({"code": ["mammo/"]}, []),
         ({"data": "none"}, ["the data, data/, are not the reference's"]),
-        ({"data": "grow"}, [f"files of the data changed or are gone: {IMAGE}"]),
+        ({"data": "grow"},
+         ["1 files of the data changed, and 0 are gone, of the 2 that were there"]),
     ],
 )  # fmt: skip
 def test_each_change_that_the_plan_does_not_permit_is_named(
@@ -106,6 +107,17 @@ def test_each_change_that_the_plan_does_not_permit_is_named(
 def judged(root: Path, rules: Plan) -> Any:
     with disable_run_logger():
         return _look_and_judge(root, get_version(2), get_version(3), rules)
+
+
+def test_what_is_signed_of_changed_data_names_no_woman_and_no_image(root: Path) -> None:
+    """The gate's sentence is signed as its reason, and a path of the data holds ids."""
+    [said] = outside(root, data="grow")
+    rows = [line.split(",") for line in table(33).splitlines()]
+    at = [rows[0].index(name) for name in ("patient_id", "image_id")]
+    words = set(said.replace(",", " ").split())
+    assert not {row[column] for row in rows[1:] for column in at} & (words - {"0", "1", "2"})
+    assert "train_images" not in said
+    assert "w000" not in said
 
 
 def test_a_version_outside_the_plan_is_not_looked_at_and_the_verdict_says_why(root: Path) -> None:
@@ -136,6 +148,17 @@ def test_without_a_look_the_verdict_names_how_many_new_women_open_the_next_set(r
     assert "more new test women open the next set" in verdict.sentence
     assert len(list_looks(root)) == 1
     assert get_version(3).tags["gate_verdict"] == "no look left"
+
+
+def test_rules_that_were_chosen_after_a_look_are_not_applied_and_a_person_decides(
+    root: Path,
+) -> None:
+    with disable_run_logger():
+        verdict = _look_and_judge(root, None, get_version(2), plan(sensitivity_floor=0.9))
+    assert verdict.word == "no look left"
+    assert "under other rules than plan.yaml has now" in verdict.sentence
+    assert 'mammoflow promote 2 --reason "..."' in verdict.sentence
+    assert len(list_looks(root)) == 1
 
 
 def test_a_reference_that_was_deleted_lets_nobody_walk_on(root: Path) -> None:

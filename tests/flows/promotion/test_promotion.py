@@ -36,7 +36,7 @@ from flows.promotion.flow import needs_gate
 from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
 from flows.tracking import aliases
 from flows.tracking.names import MODEL
-from flows.tracking.registry import SNAPSHOT_ARTIFACT, read_snapshot
+from flows.tracking.registry import EXPERIMENT, SNAPSHOT_ARTIFACT, read_snapshot
 from tests.support.receiver import Receiver, listening
 from tests.support.small_project import Retrained, mammoflow, store
 from tests.support.tampering import model_folder
@@ -117,6 +117,12 @@ def set_policy(root: Path, **changes: object) -> None:
     plan = yaml.safe_load((root / "plan.yaml").read_text())
     plan["policy"].update(changes)
     (root / "plan.yaml").write_text(yaml.safe_dump(plan))
+    # Without the look of the retrain: else these rules would be chosen after it.
+    client, found = MlflowClient(), MlflowClient().get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    for name in found.tags:
+        if name.startswith("look"):
+            client.delete_experiment_tag(found.experiment_id, name)
 
 
 def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path) -> None:

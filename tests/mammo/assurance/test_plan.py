@@ -138,3 +138,21 @@ def test_a_challenger_is_held_against_the_reference_with_the_plans_own_margins()
     assert found[1].name == "auroc, against version 1"
     assert found[1].sentence.startswith("against the reference, version 1: auROC ")
     assert all(r.passed for r in hold_against(best, best, tight, 1, policy(), 0.95))
+
+
+def test_a_challenger_that_refuses_to_read_the_hardest_cancers_is_refused() -> None:
+    """1,000 women, 30 of them with cancer: 15 unread images are a small share of all."""
+    assert check_unread(0, 15, 2000, 0.02).passed
+    found = check_unread(0, 15, 30, 0.02, positive=True)
+    assert (found.check, found.passed) == ("unread_positives", False)
+    assert found.sentence == (
+        "unread images of positive breasts 15 against 0, of 30: that is +0.5000 of them, and at "
+        "most 0.0200 is allowed"
+    )
+
+
+def test_sets_share_the_error_and_a_plan_without_them_gives_each_the_whole() -> None:
+    before = Looks(number=5, error=0.25, spend="equal", renew=0.5)
+    two = before.model_copy(update={"sets": 2})
+    assert (before.error_of_set, two.error_of_set) == (0.25, 0.125)
+    assert two.error_of(1) == pytest.approx(before.error_of(1) / 2)
