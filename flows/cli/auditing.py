@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import check_writable, one_sentence, say, unwind_at_sigterm
+from flows.cli.console import check_keys, check_writable, one_sentence, say, unwind_at_sigterm
 from flows.processes.checked import printable
 from flows.tracking import preflight
 from mammo.base.atomic_files import write_text
@@ -46,6 +46,7 @@ def audit(
         if report is not None:
             check_writable(report)
         preflight.check_registry()
+        check_keys(root, "auditor")
         if not quick:
             preflight.check_objects(root, version)
     from flows.audit.audit import audit as audit_version

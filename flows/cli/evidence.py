@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import check_empty, one_sentence, say
+from flows.cli.console import check_empty, check_keys, one_sentence, say
 from flows.tracking import preflight
 from mammo.base.errors import UserError
 
@@ -59,6 +59,8 @@ def documents(
         if out is not None:
             check_empty(out)
         preflight.check_registry()
+        if out is None:
+            check_keys(Path.cwd(), "builder", "approver")
     from flows.documents.keep import keep_documents, make_documents, write_documents
     from flows.evidence.signing import publish_ledger
     from flows.tracking.find_version import find_version
@@ -136,6 +138,7 @@ def sign(
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
         preflight.check_registry()
+        check_keys(Path.cwd(), "builder")
     from flows.evidence.signing import publish_ledger, sign_version
     from flows.tracking.find_version import find_version
 
