@@ -130,8 +130,15 @@ class Machine:
             **self.variables,
         }
 
-    def does(self, text: str, says: str = "", status: int = 0) -> str:
-        """Run a command, show it, and make sure of its status and of what it says."""
+    def does(self, text: str, says: str = "", status: int = 0, only: str | None = None) -> str:
+        """Run a command, show it, and make sure of its status and of what it says.
+
+        Args:
+            text: the command.
+            says: words that must be in it.
+            status: its exit status.
+            only: all that it must say.
+        """
         print(f"\n{self.name}$ {text}", flush=True)
         began = time.monotonic()
         done = subprocess.run(
@@ -151,6 +158,8 @@ class Machine:
             raise WalkError(f"status {done.returncode}, not {status}:\n{done.stdout}")
         if says not in " ".join(done.stdout.split()):
             raise WalkError(f"it does not say {says!r}:\n{done.stdout}")
+        if only is not None and done.stdout.strip() != only:
+            raise WalkError(f"it says more or less than {only!r}:\n{done.stdout}")
         return done.stdout
 
     @contextlib.contextmanager
@@ -219,8 +228,9 @@ def walk(folder: Path) -> None:
         Machine(folder, name) for name in ("builder", "server", "gpu", "auditor")
     )
 
+    alone = f"ls -A {folder} {ROOT} | grep -c ."  # the two names, and nothing in them
     builder.clones()
-    builder.does(f"ls -A {folder} {ROOT} | grep -c .", says="2")  # their names, and nothing in them
+    builder.does(alone, only="2")
     builder.does(f"rm -rf data.dvc dvc.lock && python -c {shlex.quote(SMALL_SET)}")
     builder.does("dvc remote add -d team /mnt/shared/dvc && dvc add -q data")
     builder.does(
@@ -229,12 +239,14 @@ def walk(folder: Path) -> None:
     builder.does("dvc push data.dvc", says="file")
 
     server.clones()
+    server.does(alone, only="2")
     server.variables = {"PREFECT_SERVER_API_PORT": str(prefect), "MLFLOW_PORT": str(mlflow)}
     answers = (
         f"curl -sf {servers['PREFECT_API_URL']}/health {servers['MLFLOW_TRACKING_URI']}/health"
     )
     with server.runs("mammoflow up --without gpu", until=answers):
         gpu.clones()
+        gpu.does(alone, only="2")
         gpu.variables = servers
         with gpu.runs("mammoflow up --workers gpu", until="test -e .prefect/up"):
             builder.variables = servers
@@ -249,7 +261,10 @@ def walk(folder: Path) -> None:
 
         auditor.variables = {"MLFLOW_TRACKING_URI": servers["MLFLOW_TRACKING_URI"]}
         auditor.clones()
-        auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
+        auditor.does(alone, only="2")
+        said = auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
+        if " from DVC's remote" not in said:
+            raise WalkError("the audit did not say what it needs from DVC's remote")
         auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
         auditor.does("mammoflow audits 1", says="reproduced bit for bit")
         port = free_port()

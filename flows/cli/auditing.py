@@ -46,9 +46,10 @@ def audit(
         if report is not None:
             check_writable(report)
         preflight.check_registry()
+        number = preflight.check_version(version)
         check_keys(root, "auditor")
-        if not quick:
-            preflight.check_objects(root, version)
+        preflight.check_tag(root, number)
+        preflight.check_objects(root, number)
     from flows.audit.audit import audit as audit_version
     from flows.audit.record import EXIT_STATUS
 
@@ -94,6 +95,7 @@ def audits(
     """List the audits of a model version: when, by whom, where, how, and what came of it."""
     with one_sentence(status=2):
         preflight.check_registry()
+        preflight.check_version(version)
     from flows.audit.history import history
     from flows.tracking.find_version import find_version
 
@@ -128,13 +130,16 @@ def publish(
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
+        for version in versions:
+            preflight.check_version(str(version))
         preflight.check_remote(Path.cwd())
     from flows.evidence.signing import publish_ledger
-    from flows.publishing.publish import describe_publication
+    from flows.publishing.publish import choose_git_remote, describe_publication
     from flows.publishing.publish import publish as publish_version
     from flows.tracking.registry import MODEL, find
 
     with one_sentence(status=2):
+        preflight.check_git_remote(Path.cwd(), choose_git_remote(Path.cwd()))
         for version in versions:
             if find(version) is None:
                 raise UserError(f"the registry has no {MODEL} version {version}")

@@ -33,6 +33,7 @@ def verify(
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
         preflight.check_registry()
+        preflight.check_version(version)
     from flows.evidence.export import verify_version
     from flows.tracking.find_version import find_version
 
@@ -58,7 +59,9 @@ def documents(
         preflight.check_clone(Path.cwd())
         if out is not None:
             check_empty(out)
+            preflight.check_disk(out, 0)
         preflight.check_registry()
+        preflight.check_version(version)
         if out is None:
             check_keys(Path.cwd(), "builder", "approver")
     from flows.documents.keep import keep_documents, make_documents, write_documents
@@ -138,6 +141,7 @@ def sign(
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
         preflight.check_registry()
+        preflight.check_version(version)
         check_keys(Path.cwd(), "builder")
     from flows.evidence.signing import publish_ledger, sign_version
     from flows.tracking.find_version import find_version
@@ -166,6 +170,7 @@ def export(
         preflight.check_clone(Path.cwd())
         check_empty(folder)
         preflight.check_registry()
+        preflight.check_version(version)
     from flows.documents.keep import has_documents, make_documents
     from flows.evidence.export import export as export_version
     from flows.tracking.find_version import find_version

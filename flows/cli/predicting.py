@@ -80,7 +80,9 @@ def predict(
         for folder in (out, dicom):
             if folder is not None:
                 check_writable(folder)
+                preflight.check_disk(folder, 0)
         preflight.check_registry()
+        preflight.check_version(model)
         listing = _list_files(paths)
         loaded = _load(model, reported=dicom is not None)
     with one_sentence():

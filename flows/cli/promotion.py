@@ -37,6 +37,7 @@ def promote(
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
+        preflight.check_version(version)
         check_keys(Path.cwd(), "builder", "approver")
         if reason is not None:
             check_keys(Path.cwd(), "approver")
