@@ -82,8 +82,8 @@ def predict(
                 check_writable(folder)
                 preflight.check_disk(folder, 0)
         preflight.check_registry()
-        preflight.check_version(model)
         listing = _list_files(paths)
+        preflight.check_version(model)
         loaded = _load(model, reported=dicom is not None)
     with one_sentence():
         images, unread, drawn = _examine(loaded, listing.files, out, shown=dicom is not None)

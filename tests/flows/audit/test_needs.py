@@ -47,7 +47,7 @@ def test_a_folder_of_which_only_the_list_is_there_is_needed_and_so_is_said(
     _say_needs(cast("Subject", subject), True, said.append)
     assert said == ["needs 3.5 MB that DVC's cache lacks, and there is no remote"]
     (tmp_path / ".dvc" / "config").write_text(
-        "[core]\n    remote = team\n['remote \"team\"']\n    url = /srv/dvc\n"
+        "[core]\n    no_scm = True\n    remote = team\n['remote \"team\"']\n    url = /srv/dvc\n"
     )
     put(cache, b"", "a" * 32)
     _say_needs(cast("Subject", subject), True, said.append)

@@ -17,12 +17,15 @@ from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from flows.cli.app import app
+from flows.pipeline.lock_and_cache import open_cache
 from flows.processes import dvc_remote, reach
 from flows.processes.run_git import git
+from flows.snapshots.snapshot import capture, write_tag
 from flows.tracking import preflight
 from flows.tracking.find_version import find_version
 from mammo.base.errors import UserError
 from tests.imports import ROOT
+from tests.support.signed_project import make_repository
 from tests.support.small_project import environment_of, store
 
 TWO_SECONDS = 2.0
@@ -400,7 +403,7 @@ def test_a_version_is_found_in_the_tables_as_mlflow_finds_it(empty: Path) -> Non
         "mammogram-classifier/3": 3,
     }.items():
         assert preflight.check_version(reference) == number
-        assert find_version(reference).version == str(number)
+        assert int(find_version(reference).version) == number
     for reference in ("2", "99", "nobody", "other@champion", "abc!"):
         with pytest.raises(UserError) as told:
             preflight.check_version(reference)
@@ -466,6 +469,27 @@ def test_a_remote_of_dvc_that_cannot_be_used_is_told_by_those_that_need_it(
         said = refused(empty, *arguments)
         assert said.startswith("error: DVC's remote team cannot be used from this clone: ")
         assert why in said
+
+
+def test_the_remote_is_not_asked_if_the_cache_has_all_of_it_first_weights_too(
+    tmp_path: Path, root: Path
+) -> None:
+    project = tmp_path / "records"
+    make_repository(project)
+    write_tag(project, capture(project), "model/v1", "version 1")
+    set_remote(project, "/dev/null/dvc")
+    cache = open_cache(project)
+    for md5 in ("a" * 32, f"{'b' * 32}.dir", f"{'d' * 32}.dir"):
+        cache.path(md5).parent.mkdir(parents=True, exist_ok=True)
+        cache.path(md5).write_bytes(b"")
+    with pytest.raises(UserError, match="/dev/null is no folder"):
+        preflight.check_objects(project, 1)
+    first = cache.path("e" * 32)
+    first.parent.mkdir()
+    first.write_bytes(b"")
+    preflight.check_objects(project, 1)
+    with pytest.raises(UserError, match="/dev/null is no folder"):
+        preflight.check_objects(project, None)
 
 
 def test_a_remote_that_is_silent_is_named_within_ten_seconds(
