@@ -14,6 +14,7 @@ transcript. Exits with 1 at the first thing that is not as it should be.
 import contextlib
 import functools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -263,7 +264,7 @@ def walk(folder: Path) -> None:
         auditor.clones()
         auditor.does(alone, only="2")
         said = auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
-        if " from DVC's remote" not in said:
+        if not re.search(r"needs [\d.]+ [GM]B from DVC's remote", said):
             raise WalkError("the audit did not say what it needs from DVC's remote")
         auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
         auditor.does("mammoflow audits 1", says="reproduced bit for bit")

@@ -425,7 +425,7 @@ def _read_highest(database: Path) -> int:
 def _read_number(database: Path, query: str, values: tuple[str, ...]) -> int:
     """The number that a query of MLflow's tables gives; 0 if it gives none.
 
-    Their names are MLflow's own; they were the same in each version that pyproject.toml allows.
+    Their names are the schema of MLflow's database: pyproject.toml allows one minor version of it.
 
     Raises:
         UserError: if the file cannot be read, or is none of SQLite's.
