@@ -14,6 +14,7 @@ transcript. Exits with 1 at the first thing that is not as it should be.
 import contextlib
 import functools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -130,8 +131,15 @@ class Machine:
             **self.variables,
         }
 
-    def does(self, text: str, says: str = "", status: int = 0) -> str:
-        """Run a command, show it, and make sure of its status and of what it says."""
+    def does(self, text: str, says: str = "", status: int = 0, only: str | None = None) -> str:
+        """Run a command, show it, and make sure of its status and of what it says.
+
+        Args:
+            text: the command.
+            says: words that must be in it.
+            status: its exit status.
+            only: all that it must say.
+        """
         print(f"\n{self.name}$ {text}", flush=True)
         began = time.monotonic()
         done = subprocess.run(
@@ -151,6 +159,8 @@ class Machine:
             raise WalkError(f"status {done.returncode}, not {status}:\n{done.stdout}")
         if says not in " ".join(done.stdout.split()):
             raise WalkError(f"it does not say {says!r}:\n{done.stdout}")
+        if only is not None and done.stdout.strip() != only:
+            raise WalkError(f"it says more or less than {only!r}:\n{done.stdout}")
         return done.stdout
 
     @contextlib.contextmanager
@@ -217,7 +227,7 @@ def walk(folder: Path) -> None:
         Machine(folder, name) for name in ("builder", "server", "gpu", "auditor")
     )
     _share_data(builder, folder)
-    server.clones()
+    _clone(server)
     server.variables = {"PREFECT_SERVER_API_PORT": str(prefect), "MLFLOW_PORT": str(mlflow)}
     with server.runs("mammoflow up --without gpu", until=answers):
         _retrain_twice(builder, gpu, servers)
@@ -239,10 +249,15 @@ def _share_repository(shared: Path) -> None:
     subprocess.run(f"git -C {bare} tag | xargs -r git -C {bare} tag -d", shell=True, check=True)
 
 
+def _clone(machine: Machine) -> None:
+    """A machine clones, and sees nothing of the others: the two folders' names, empty."""
+    machine.clones()
+    machine.does(f"ls -A {machine.walk} {ROOT} | grep -c .", only="2")
+
+
 def _share_data(builder: Machine, folder: Path) -> None:
     """The builder clones, makes the small set, and pushes it with DVC's remote."""
-    builder.clones()
-    builder.does(f"ls -A {folder} {ROOT} | grep -c .", says="2")  # their names, and nothing in them
+    _clone(builder)
     builder.does(f"rm -rf data.dvc dvc.lock && python -c {shlex.quote(SMALL_SET)}")
     builder.does("dvc remote add -d team /mnt/shared/dvc && dvc add -q data")
     builder.does(
@@ -253,7 +268,7 @@ def _share_data(builder: Machine, folder: Path) -> None:
 
 def _retrain_twice(builder: Machine, gpu: Machine, servers: dict[str, str]) -> None:
     """The builder retrains with the GPU worker; a pushed commit is then retrained by the watch."""
-    gpu.clones()
+    _clone(gpu)
     gpu.variables = servers
     with gpu.runs("mammoflow up --workers gpu", until="test -e .prefect/up"):
         builder.variables = servers
@@ -269,8 +284,10 @@ def _retrain_twice(builder: Machine, gpu: Machine, servers: dict[str, str]) -> N
 
 def _audit_and_ask(auditor: Machine) -> None:
     """The auditor audits both versions, and asks the champion about an image."""
-    auditor.clones()
-    auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
+    _clone(auditor)
+    said = auditor.does("mammoflow audit 1", says="REPRODUCED BIT FOR BIT")
+    if not re.search(r"needs [\d.]+ [GM]B from DVC's remote", said):
+        raise WalkError("the audit did not say what it needs from DVC's remote")
     auditor.does("mammoflow audit 2 --quick", says="RECORDS AGREE")
     auditor.does("mammoflow audits 1", says="reproduced bit for bit")
     port = find_free_port()

@@ -42,6 +42,7 @@ from flows.evidence.export import verify_version
 from flows.evidence.keys import PUBLIC, list_keys
 from flows.pipeline.graph import find_training_and_later
 from flows.pipeline.known_outs import IMAGES_OUT, MANIFEST_OUT, REJECTS_OUT, SPLIT_OUT
+from flows.pipeline.lock_and_cache import name_default_remote
 from flows.pipeline.pretraining import read_pretraining_data
 from flows.processes.follow import CommandError
 from flows.processes.reach import require_mlflow
@@ -248,12 +249,7 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
             needed and cannot be used, which says nothing of the version.
     """
     _say_needs(subject, quick, say)
-    complete = all(
-        subject.cache.path(md5).exists()
-        for path, top in subject.objects.items()
-        for _, md5 in subject.cache.objects(path, top)
-    )
-    if not complete and (unusable := fetch_objects(subject.folder, [], say)):
+    if _find_absent(subject) and (unusable := fetch_objects(subject.folder, [], say)):
         raise UserError(
             f"version {subject.version.version} cannot be audited in this clone: DVC's cache lacks "
             f"some of its files, and {unusable}; once that is mended, run this again"
@@ -280,13 +276,28 @@ def _say_needs(subject: Subject, quick: bool, say: Say) -> None:
         UserError: if the disk has no room for it.
     """
     known = subject.read_sizes()
-    absent = sum(size for md5, size in known.items() if not subject.cache.path(md5).exists())
+    absent = sum(known.get(md5, 0) for md5 in _find_absent(subject))
     if absent:
-        say(f"needs {format_bytes(absent)} from DVC's remote")
+        remote = name_default_remote(subject.root)
+        where = "from DVC's remote" if remote else "that DVC's cache lacks, and there is no remote"
+        say(f"needs {format_bytes(absent)} {where}")
     again = 0 if quick else sum(known.values())
     check_disk(subject.root, absent + again)
     if not quick:
         _say_minutes(subject, say)
+
+
+def _find_absent(subject: Subject) -> set[str]:
+    """Hashes of what DVC's cache lacks; of a folder of which it has only a part, the folder's.
+
+    A folder's size is known, and not that of each file in it: so the part that is there is counted
+    as absent, too.
+    """
+    return {
+        top
+        for path, top in subject.objects.items()
+        if not all(subject.cache.path(md5).exists() for _, md5 in subject.cache.objects(path, top))
+    }
 
 
 def _say_minutes(subject: Subject, say: Say) -> None:

@@ -5,7 +5,7 @@
 The report goes to the artifacts of the version's run, and a record to a tag of the version. Each
 record has a tag of its own, so no audit replaces another. The tags `audit_verdict`, `audit_date`
 and so on show the newest audit that ran everything again and could judge. An audit that was quick,
-or could not judge, is shown only if there is no other.
+could not judge, or had too few test women to tell, is shown only if there is no other.
 """
 
 import os
@@ -52,8 +52,8 @@ class Audited(BaseModel):
 
     @property
     def judged(self) -> bool:
-        """Whether everything was run again, with a verdict."""
-        return not self.quick and self.verdict != "cannot be judged"
+        """Whether everything was run again, and that showed the one or the other."""
+        return not self.quick and self.verdict not in ("cannot be judged", "too small to tell")
 
 
 def keep(root: Path, record: Audit) -> str:

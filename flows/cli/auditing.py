@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import check_writable, one_sentence, say, unwind_at_sigterm
+from flows.cli.console import check_keys, check_writable, one_sentence, say, unwind_at_sigterm
 from flows.processes.checked import escape_control_characters
 from flows.tracking import preflight
 from mammo.base.atomic_files import write_text
@@ -49,8 +49,10 @@ def audit(
         if report is not None:
             check_writable(report)
         preflight.check_registry()
-        if not quick:
-            preflight.check_objects(root, version)
+        number = preflight.check_version(version)
+        check_keys(root, "auditor")
+        preflight.check_tag(root, number)
+        preflight.check_objects(root, number)
     from flows.audit.audit import audit as audit_version
     from flows.audit.record import EXIT_STATUS
 
@@ -96,6 +98,7 @@ def audits(
     """List the audits of a model version: when, by whom, where, how, and what came of it."""
     with one_sentence(status=2):
         preflight.check_registry()
+        preflight.check_version(version)
     from flows.audit.history import list_audits
     from flows.tracking.find_version import find_version
 
@@ -132,14 +135,17 @@ def publish(
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
+        for version in versions:
+            preflight.check_version(str(version))
         preflight.check_remote(Path.cwd())
     from flows.evidence.ledger import publish_ledger
-    from flows.publishing.publish import describe_publication
+    from flows.publishing.publish import choose_git_remote, describe_publication
     from flows.publishing.publish import publish as publish_version
     from flows.tracking.names import MODEL
     from flows.tracking.registry import find
 
     with one_sentence(status=2):
+        preflight.check_git_remote(Path.cwd(), choose_git_remote(Path.cwd()))
         for version in versions:
             if find(version) is None:
                 raise UserError(f"the registry has no {MODEL} version {version}")

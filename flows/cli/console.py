@@ -92,6 +92,25 @@ def check_readable(folder: Path) -> None:
         raise UserError(f"{folder}: it cannot be read: check its permissions")
 
 
+def check_keys(root: Path, *roles: str) -> None:
+    """Make sure, before any work, that the private key can be used which would sign.
+
+    A passphrase is asked for here, while a person is there to type it.
+
+    Args:
+        root: the clone.
+        roles: the first one for which there is a key counts.
+
+    Raises:
+        UserError: if it cannot be used; that there is none is no fault.
+    """
+    if not (root / "keys").is_dir():
+        return  # nothing is signed: what follows imports a library of signatures
+    from flows.evidence.keys import find_owner
+
+    find_owner(root, *roles)
+
+
 def remove_traceback(record: logging.LogRecord) -> bool:
     """A filter of logs: a stage's failure has its last lines, and a traceback adds nothing."""
     record.exc_info = None

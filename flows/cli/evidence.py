@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import check_empty, one_sentence, say
+from flows.cli.console import check_empty, check_keys, one_sentence, say
 from flows.tracking import preflight
 from mammo.base.errors import UserError
 
@@ -37,6 +37,7 @@ def verify(
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
         preflight.check_registry()
+        preflight.check_version(version)
     from flows.evidence.export import verify_version
     from flows.evidence.verify import parse_head
     from flows.tracking.find_version import find_version
@@ -72,7 +73,11 @@ def documents(
         preflight.check_clone(Path.cwd())
         if out is not None:
             check_empty(out)
+            preflight.check_disk(out, 0)
         preflight.check_registry()
+        preflight.check_version(version)
+        if out is None:
+            check_keys(Path.cwd(), "builder", "approver")
     from flows.documents.keep import keep_documents, make_documents, write_documents
     from flows.evidence.ledger import publish_ledger
     from flows.tracking.find_version import find_version
@@ -150,6 +155,8 @@ def sign(
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
         preflight.check_registry()
+        preflight.check_version(version)
+        check_keys(Path.cwd(), "builder")
     from flows.evidence.ledger import publish_ledger
     from flows.evidence.signing import sign_version
     from flows.tracking.find_version import find_version
@@ -178,6 +185,7 @@ def export(
         preflight.check_clone(Path.cwd())
         check_empty(folder)
         preflight.check_registry()
+        preflight.check_version(version)
     from flows.documents.keep import has_documents, make_documents
     from flows.evidence.export import export as export_version
     from flows.tracking.find_version import find_version

@@ -23,7 +23,9 @@ def export(
     """Write a version as an MLflow model that needs no torch: for ONNX Runtime, on a CPU."""
     with one_sentence(status=2):
         check_new(folder)
+        preflight.check_disk(folder, 0)
         preflight.check_registry()
+        preflight.check_version(model)
         from flows.tracking.find_version import find_version
 
         find_version(model)

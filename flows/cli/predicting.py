@@ -80,8 +80,10 @@ def predict(
         for folder in (out, dicom):
             if folder is not None:
                 check_writable(folder)
+                preflight.check_disk(folder, 0)
         preflight.check_registry()
         listing = _list_files(paths)
+        preflight.check_version(model)
         loaded = _load(model, reported=dicom is not None)
     with one_sentence():
         images, unread, drawn = _examine(loaded, listing.files, out, shown=dicom is not None)

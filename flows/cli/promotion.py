@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import one_sentence, remove_traceback, require_result
+from flows.cli.console import check_keys, one_sentence, remove_traceback, require_result, say
 from flows.processes.checked import escape_control_characters
 from flows.processes.reach import require_prefect
 from flows.tracking import preflight
@@ -37,6 +37,10 @@ def promote(
     with one_sentence(status=2):
         preflight.check_project(Path.cwd())
         preflight.check_registry()
+        preflight.check_version(version)
+        check_keys(Path.cwd(), "builder", "approver")
+        if reason is not None:
+            check_keys(Path.cwd(), "approver")
         require_prefect()
     from flows.promotion.flow import Promotion, find_candidate
     from flows.promotion.flow import promote as promote_flow
@@ -64,12 +68,15 @@ def rollback(
 
         registered.check_reason(reason)
         registered.identify_person(Path.cwd())
+        check_keys(Path.cwd(), "approver")
         registered.find_previous()
     from flows.promotion.flow import roll_back
 
     with one_sentence():
-        before, now = roll_back(Path.cwd(), reason)
+        before, now, unsigned = roll_back(Path.cwd(), reason)
     typer.echo(f"version {now} is champion again, in place of version {before}")
+    if unsigned is not None:
+        say(f"warning: {unsigned}", err=True)
 
 
 @app.command()

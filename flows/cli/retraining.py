@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 import flows  # noqa: F401  (its environment must be set before Prefect and MLflow are imported)
-from flows.cli.console import one_sentence, remove_traceback, require_result
+from flows.cli.console import check_keys, one_sentence, remove_traceback, require_result
 from flows.cli.promotion import show_promotion
+from flows.documents.passages import read_passages
 from flows.processes.reach import require_prefect, require_shared_prefect
 from flows.tracking import preflight
 
@@ -46,6 +47,7 @@ def retrain(
         preflight.check_registry(begin=True)
         preflight.check_pools(root, pool or ())
         preflight.check_data(root)
+        read_passages(root)
         preflight.check_tags(root)
         if pool:
             require_shared_prefect()  # before the next line imports DVC and Prefect for seconds
@@ -54,6 +56,7 @@ def retrain(
             check_workers(pool)
         else:
             require_prefect()
+        check_keys(root, "builder", "approver")
     with _start_temporary_server():
         from flows.retraining.flow import Summary
         from flows.retraining.flow import retrain as retrain_flow

@@ -34,6 +34,7 @@ def up(
     """Start Prefect, MLflow and a worker for each pool, until Ctrl-C."""
     with one_sentence(status=2):
         preflight.check_clone(Path.cwd())
+        preflight.check_disk(Path.cwd(), 0)
         from flows.servers.wanted import check_wanted  # it imports no server
 
         check_wanted(Path.cwd(), workers or (), without or ())

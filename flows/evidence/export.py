@@ -35,7 +35,7 @@ from flows.processes.checked import require_empty
 from flows.publishing.publish import fetch_tag
 from flows.snapshots.snapshot import read_tag
 from flows.tracking import aliases
-from flows.tracking.names import MODEL
+from flows.tracking.names import MODEL, name_tag
 from flows.tracking.registry import (
     CHAMPION,
     ENVIRONMENT_ARTIFACT,

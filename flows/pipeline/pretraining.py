@@ -95,15 +95,26 @@ def read_pretraining_data(root: Path) -> dict[str, str]:
     Raises:
         UserError: if the .dvc file is not what DVC writes.
     """
-    patches = read_settings(root).get("patches")
-    source = patches.get("source") if isinstance(patches, dict) else None
-    if not is_active(root) or not isinstance(source, str):
+    source = find_patches_source(_read_text(root / SETTINGS))
+    if source is None:
         return {}
     file = root / f"{source}.dvc"
     if not file.is_file():
         return {}
     _, md5 = read_out(file.read_text(errors="replace"), f"{source}.dvc")
     return {source: md5}
+
+
+def find_patches_source(settings: str) -> str | None:
+    """The folder that patches are taken from, by the text of pretraining/params.yaml; or None.
+
+    Raises:
+        UserError: as `read_settings`.
+    """
+    found = _parse_settings(settings)
+    patches = found.get("patches")
+    source = patches.get("source") if isinstance(patches, dict) else None
+    return source if found.get("made") and isinstance(source, str) else None
 
 
 def read_pretraining_objects(root: Path) -> dict[str, str]:

@@ -133,8 +133,7 @@ def require_database(kind: str, host: str, port: int) -> None:
     except OSError as error:
         said = "no answer came in time" if isinstance(error, TimeoutError) else error
         raise UserError(
-            f"the registry's database at {host} does not answer ({said}); once it is back, run "
-            f"this again"
+            f"the database at {host} does not answer ({said}); once it is back, run this again"
         ) from None
 
 

@@ -16,11 +16,14 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
+from flows.evidence.keys import find_owner
 from flows.evidence.ledger import publish_ledger
 from flows.evidence.signing import sign_decision, sign_evaluation, sign_plan
+from flows.evidence.verify import ROLES
 from flows.notify import notify, notify_failure
 from flows.processes.follow import CommandError
 from flows.processes.run_git import NoAnswerError
+from flows.processes.words import put_in_one_line
 from flows.promotion.budget import NoLookLeftError, find_other_rules, take_look
 from flows.promotion.changes import find_outside, find_reference
 from flows.promotion.gate import (
@@ -99,7 +102,11 @@ def run_gate(root: Path, version: ModelVersion, plan: Plan) -> Promotion:
                 return _announce(root, version, verdict.champion, "not judged", verdict, str(error))
             aliases.make_champion(number, who, f"the gate: {verdict.sentence}")
             move = (verdict.champion, number)
-            sign_decision(root, "promotion", version, who, verdict.sentence, move, verdict.word)
+            fault = _sign_move(
+                root, "promotion", version, who, verdict.sentence, move, verdict.word
+            )
+            if fault is not None:
+                get_run_logger().warning(fault)
     return _announce(root, version, verdict.champion, outcome, verdict, verdict.sentence)
 
 
@@ -221,7 +228,7 @@ def find_candidate(root: Path, version: str, reason: str | None) -> ModelVersion
 
     Raises:
         UserError: if there is no such version, if it is the champion already, if the reason is
-            empty, or if git does not know who gives it.
+            empty, if git does not know who gives it, or if there is a key that cannot be used.
     """
     registry.open_store(root)
     found, (champion, _) = find_version(version), _find_champion()
@@ -230,6 +237,7 @@ def find_candidate(root: Path, version: str, reason: str | None) -> ModelVersion
     if reason is not None:
         aliases.check_reason(reason)
         aliases.identify_person(root)
+        find_owner(root, *ROLES["approval"])  # raises if a key cannot be used
     return found
 
 
@@ -245,29 +253,72 @@ def _override(root: Path, version: ModelVersion, plan: Plan, reason: str) -> Pro
             verdict = _look_and_judge(root, champion, version, plan)
         _show_verdict(verdict)
     aliases.check_unmoved(number, now)
+    find_owner(
+        root, *ROLES["approval"]
+    )  # the last thing that may hinder it, before the alias moves
     aliases.make_champion(number, who, reason)
     said = verdict.word if verdict is not None else None
-    sign_decision(root, "approval", version, who, reason, (now, number), said)
+    fault = _sign_move(root, "approval", version, who, reason, (now, number), said)
+    if fault is not None:
+        get_run_logger().warning(fault)
     gate = f" (the gate: {said})" if said is not None else ""
     return _announce(root, version, now, "promoted", verdict, f"{who}: {reason}{gate}")
 
 
-def roll_back(root: Path, reason: str) -> tuple[int, int]:
+def roll_back(root: Path, reason: str) -> tuple[int, int, str | None]:
     """Make the previous champion champion again.
 
     Returns:
-        The version that was champion, and the one that is champion now.
+        The version that was champion; the one that is champion now; and why that could not be
+        signed, or None.
 
     Raises:
-        UserError: if there is none, if git does not know who asks, or if the reason is empty.
+        UserError: if there is none, if git does not know who asks, if the reason is empty, or if
+            there is a key that cannot be used. Then no alias has moved.
     """
     why, who = aliases.check_reason(reason), aliases.identify_person(root)
+    find_owner(root, *ROLES["rollback"])  # raises if a key cannot be used
     registry.open_store(root)
     before, now = aliases.roll_back(who, why, _digest_networks_of)
-    sign_decision(root, "rollback", registry.get_version(now), who, why, (before, now))
+    version = registry.get_version(now)
+    fault = _sign_move(root, "rollback", version, who, why, (before, now))
     publish_ledger(root)  # what hinders it hinders no rollback; the next publication says it
     notify(f"{MODEL}: rolled back from version {before} to {now}", f"{who}: {why}")
-    return before, now
+    return before, now, fault
+
+
+def _sign_move(
+    root: Path,
+    kind: str,
+    version: ModelVersion,
+    who: str,
+    why: str,
+    move: tuple[int | None, int],
+    verdict: str | None = None,
+) -> str | None:
+    """Sign a decision whose alias has moved; what hinders that does not undo the move.
+
+    Args:
+        root: the clone.
+        kind: promotion, approval or rollback.
+        version: that is champion now.
+        who: decided.
+        why: the reason.
+        move: the champion before, and after it.
+        verdict: the gate's word, if it said one.
+
+    Returns:
+        Why it is not signed, and what to do; None if it is, or if nobody has a key.
+    """
+    try:
+        sign_decision(root, kind, version, who, why, move, verdict)
+    except (*registry.EXPECTED, OSError) as error:
+        said = put_in_one_line(registry.describe_error(error))
+        return (
+            f"version {version.version} is champion, and this {kind} could not be signed: {said}; "
+            f"it is on record in MLflow (`mammoflow aliases`): mend this before the next decision"
+        )
+    return None
 
 
 def _find_champion() -> tuple[ModelVersion | None, str | None]:

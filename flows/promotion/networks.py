@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.pipeline.lock_and_cache import collect_outs, read_lock
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import NETWORKS
-from flows.tracking.registry import find_snapshot
+from flows.tracking.registry import FAULTS, find_snapshot
 from mammo.base.atomic_files import NETWORK_FILES
 from mammo.base.errors import UserError
 
@@ -25,12 +25,16 @@ def read_networks(snapshot: Snapshot) -> dict[str, str]:
 
 
 def digest_networks(version: ModelVersion) -> str:
-    """SHA-256 of a registered version's `read_networks`; empty if its records cannot be read."""
+    """SHA-256 of a registered version's `read_networks`; empty if its records cannot be read.
+
+    That MLflow's artifacts are out of reach is no reason to keep a bad champion: so that is one of
+    these cases, too.
+    """
     try:
         snapshot = find_snapshot(version)
         networks = read_networks(snapshot) if snapshot is not None else {}
-    except UserError:
-        return ""  # its records are damaged; `mammoflow audit` says how
+    except (UserError, *FAULTS):
+        return ""  # its records are damaged, and `mammoflow audit` says how; or out of reach
     if not networks:
         return ""
     return hashlib.sha256(json.dumps(networks, sort_keys=True).encode()).hexdigest()

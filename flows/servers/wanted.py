@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.processes.reach import require_prefect
 from flows.processes.words import advise_install
 from flows.servers.supervised import require_free
-from flows.tracking.preflight import check_database
+from flows.tracking.preflight import check_answer, check_database
 from mammo.base.errors import UserError
 
 POOLS = {"cpu": None, "gpu": 1}
@@ -81,6 +81,8 @@ def check_wanted(root: Path, workers: Sequence[str], without: Sequence[str]) -> 
     require_free(prefect.host, prefect.port, "PREFECT_SERVER_API_PORT")
     require_free(mlflow.host, mlflow.port, "MLFLOW_PORT")
     _check_store(root)
+    if database := os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL"):
+        check_answer(database)
 
 
 def _check_store(root: Path) -> None:

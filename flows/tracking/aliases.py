@@ -188,21 +188,31 @@ def find_previous() -> tuple[int, int]:
     """
     now = read_current()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
-    if previous is not None and registry.find(previous) is None:
-        raise UserError(f"version {previous}, the `{PREVIOUS}` of {MODEL}, was deleted in MLflow")
     if champion is None and previous is not None:
         raise UserError(
             f"{MODEL} has no champion to roll back from: make the one before it champion with "
             f'`mammoflow promote {previous} --reason "..."`'
         )
-    if champion is not None and previous in list_rolled_back():
-        previous = _find_champion_before(champion)  # the alias was set by hand
-    if champion is None or previous is None or champion == previous:
+    if champion is not None and not _can_return_to(previous, champion):
+        previous = _find_champion_before(champion)
+    if champion is None or previous is None:
         raise UserError(
-            f"{MODEL} has no `{PREVIOUS}` to return to: no version was ever replaced that was not "
-            f'rolled back since; make one champion with `mammoflow promote N --reason "..."`'
+            f"{MODEL} has no `{PREVIOUS}` to return to: no version is left that was champion "
+            f"before and was not rolled back; make one champion with `mammoflow promote N --reason "
+            f'"..."`'
         )
     return champion, previous
+
+
+def _can_return_to(previous: int | None, champion: int) -> bool:
+    """Whether the alias `previous` names what a rollback may return to.
+
+    It does not if it was deleted or set by hand in MLflow, or if an earlier rollback was cut short
+    before it moved the alias on.
+    """
+    if previous is None or previous == champion or previous in list_rolled_back():
+        return False
+    return registry.find(previous) is not None
 
 
 def _find_champion_before(version: int) -> int | None:

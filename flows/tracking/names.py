@@ -17,8 +17,22 @@ DEFAULT_MODEL = "mammogram-classifier"
 
 MODEL = validate(ModelName, os.environ.get("MAMMOFLOW_MODEL") or DEFAULT_MODEL, "MAMMOFLOW_MODEL")
 
+_REFERENCE = re.compile(rf"(?:{re.escape(MODEL)}[@/])?@?(\w[\w-]*)")
+
 _TAGS = "model" if MODEL == DEFAULT_MODEL else f"model/{MODEL}"
 _PATIENCE = 10.0  # seconds for a remote of git
+
+
+def parse_reference(reference: str) -> str:
+    """The number or the alias in `3`, `champion` or `mammogram-classifier@champion`.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise UserError(f"{reference!r} is no version: write a number or {MODEL}@champion")
+    return match[1]
 
 
 def name_tag(version: int) -> str:

@@ -14,14 +14,23 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from flows.processes.reach import require_database, require_server
-from flows.processes.run_git import succeeds
-from flows.processes.words import advise_install, put_in_one_line
+from flows.processes.run_git import (
+    NoAnswerError,
+    has_ref,
+    list_paths,
+    list_remotes,
+    read_file_at,
+    read_remote_refs,
+    succeeds,
+)
+from flows.processes.words import advise_install, hide_password, put_in_one_line
 from mammo.assurance.plan import PLAN_FILE, load_plan
 from mammo.base.errors import UserError
-from mammo.base.settings import Params, load_params
+from mammo.base.settings import WEIGHTS, Params, load_params
 
 MINIMUM = 500_000_000  # bytes that a run needs at least, for its logs, models and databases
 
+_PATIENCE = 10.0  # seconds for a remote of git
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -114,29 +123,99 @@ def check_remote(root: Path) -> None:
     require_default_remote(root)
 
 
-def check_objects(root: Path, version: str) -> None:
+def check_version(reference: str) -> int | None:
+    """The number of the version that `3` or `champion` means; `check_registry` comes first.
+
+    Returns:
+        None if only MLflow knows: of a registry behind a server or in another database.
+
+    Raises:
+        UserError: if it names none, or the registry is a file and has no such version.
+    """
+    from flows.tracking.names import MODEL, parse_reference  # an option may set it
+
+    name, uri = parse_reference(reference), os.environ["MLFLOW_TRACKING_URI"]
+    if urlsplit(uri).scheme != "sqlite" or name.lower() == "latest":  # an alias of MLflow's own
+        return int(name) if name.isdecimal() else None
+    number = name
+    if not name.isdecimal():
+        query = "SELECT max(version) FROM registered_model_aliases WHERE name = ? AND alias = ?"
+        number = str(_read_number(_locate_file(uri), query, (MODEL, name)))
+    # MLflow keeps the rows of deleted versions, in a stage of its own.
+    query = (
+        "SELECT max(version) FROM model_versions WHERE name = ? AND version = CAST(? AS INTEGER) "
+        "AND current_stage != 'Deleted_Internal'"
+    )
+    found = _read_number(_locate_file(uri), query, (MODEL, number))
+    if not found:
+        raise UserError(f"the registry {uri} has no {MODEL} {reference}")
+    return found
+
+
+def check_objects(root: Path, version: int | None) -> None:
     """Make sure that DVC's remote can be used, unless the cache has what an audit asks it for.
 
     Args:
         root: the clone.
-        version: a number; of an alias, only the registry knows what it names.
+        version: a number; None if it is not known yet.
 
     Raises:
         UserError: within ten seconds, if it cannot.
     """
-    if not (version.isdecimal() and _is_cached(root, int(version))):
+    if version is None or not _is_cached(root, version):
         check_remote(root)
 
 
+def check_tag(root: Path, version: int | None) -> None:
+    """Make sure that git's remotes answer, where the git tag of a version must come from them.
+
+    Args:
+        root: the clone.
+        version: a number; None if it is not known yet.
+
+    Raises:
+        NoAnswerError: within ten seconds for each remote, if one is silent and no other has it.
+    """
+    from flows.tracking.names import name_tag
+
+    if version is None or has_ref(root, f"refs/tags/{name_tag(version)}"):
+        return
+    silent = None
+    for remote in list_remotes(root):
+        try:
+            if read_remote_refs(root, remote, f"refs/tags/{name_tag(version)}", _PATIENCE):
+                return
+        except NoAnswerError as error:
+            silent = error
+        except UserError:
+            continue  # the audit says more about a remote that refuses
+    if silent is not None:
+        raise silent
+
+
+def check_git_remote(root: Path, remote: str | None) -> None:
+    """Make sure that a remote of git can be used, if there is one.
+
+    Raises:
+        UserError: within ten seconds, if it cannot.
+    """
+    if remote is not None:
+        read_remote_refs(root, remote, "refs/tags/none", _PATIENCE)
+
+
 def _is_cached(root: Path, version: int) -> bool:
-    """Whether DVC's cache has the data and outs of a version that this clone has the tag of."""
+    """Whether DVC's cache has all objects of a version that this clone has the tag of.
+
+    As `Subject.objects` of an audit: data, first weights, a pretraining, outs.
+    """
     from flows.pipeline.lock_and_cache import collect_outs, open_cache, read_data_out, read_lock
     from flows.snapshots.snapshot import read_tag
     from flows.tracking.names import name_tag
 
     try:
         snapshot = read_tag(root, name_tag(version))
-        objects = {**collect_outs(read_lock(snapshot)), **dict([read_data_out(snapshot)])}
+        first = _list_first_objects(root, snapshot.commit)
+        objects = {**collect_outs(read_lock(snapshot)), **dict([read_data_out(snapshot)]), **first}
         cache = open_cache(root)
         return all(
             cache.path(md5).exists()
@@ -145,6 +224,35 @@ def _is_cached(root: Path, version: int) -> bool:
         )
     except UserError:
         return False  # no such tag, or records that the audit says more about
+
+
+def _list_first_objects(root: Path, commit: str) -> dict[str, str]:
+    """Path and DVC's hash of the first weights and of a pretraining's objects, at a commit.
+
+    Raises:
+        UserError: if one of their records is not what DVC writes.
+    """
+    from flows.pipeline.lock_and_cache import collect_outs, read_out
+    from flows.pipeline.pretraining import (
+        LOCK,
+        SETTINGS,
+        find_patches_source,
+        is_card,
+        parse_pretraining,
+    )
+
+    there = list_paths(root, commit, f"{WEIGHTS}/", SETTINGS, LOCK)
+    settings = read_file_at(root, commit, SETTINGS) if SETTINGS in there else ""
+    lock = read_file_at(root, commit, LOCK) if LOCK in there else ""
+    made = collect_outs(parse_pretraining(settings, lock))
+    found = {path: md5 for path, md5 in made.items() if not is_card(path)}
+    tracked = [path for path in there if path.endswith(".dvc")]
+    if source := find_patches_source(settings):
+        tracked += list_paths(root, commit, f"{source}.dvc")
+    for name in tracked:
+        _, md5 = read_out(read_file_at(root, commit, name), name)
+        found[name.removesuffix(".dvc")] = md5
+    return found
 
 
 def check_tags(root: Path) -> None:
@@ -181,6 +289,12 @@ def check_registry(begin: bool = False) -> None:
         _check_file(_locate_file(uri), begin)
     elif kind in _PORTS:
         check_database(uri, "MLFLOW_TRACKING_URI")
+    else:
+        kinds = ", ".join(("http", "https", "sqlite", *_PORTS))
+        raise UserError(
+            f"MLFLOW_TRACKING_URI is {hide_password(uri)}, which is no address of a registry: it "
+            f"must begin with one of {kinds} and ://, for instance sqlite:///mlruns/mlflow.db"
+        )
 
 
 def check_database(store: str, variable: str) -> None:
@@ -202,6 +316,21 @@ def check_database(store: str, variable: str) -> None:
     if kind in _PORTS and parts.hostname:
         require_database(kind, parts.hostname, parts.port or _PORTS[kind])
         _log_in(store, parts.hostname)
+
+
+def check_answer(store: str) -> None:
+    """Make sure that the server of a database answers, if it has one; nobody logs in.
+
+    Args:
+        store: its address.
+
+    Raises:
+        UserError: within ten seconds, if it does not.
+    """
+    parts = urlsplit(store)
+    kind = parts.scheme.partition("+")[0]
+    if kind in _PORTS and parts.hostname:
+        require_database(kind, parts.hostname, parts.port or _PORTS[kind])
 
 
 def _log_in(store: str, host: str) -> None:
@@ -252,7 +381,9 @@ def check_disk(root: Path, wanted: int) -> None:
     Raises:
         UserError: if it has not.
     """
-    free = shutil.disk_usage(root).free
+    # The folder itself may be made later.
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < wanted + MINIMUM:
         raise UserError(
             f"the disk of {root} has {format_bytes(free)} free, and this may take "
@@ -287,16 +418,27 @@ def _read_highest(database: Path) -> int:
     """
     from flows.tracking.names import MODEL  # not at the top: an option may set it
 
+    query = "SELECT max(version) FROM model_versions WHERE name = ?"
+    return _read_number(database, query, (MODEL,))
+
+
+def _read_number(database: Path, query: str, values: tuple[str, ...]) -> int:
+    """The number that a query of MLflow's tables gives; 0 if it gives none.
+
+    Their names are the schema of MLflow's database: pyproject.toml allows one minor version of it.
+
+    Raises:
+        UserError: if the file cannot be read, or is none of SQLite's.
+    """
     if not database.exists():
         return 0
-    query = "SELECT max(version) FROM model_versions WHERE name = ?"
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as rows:
-            [highest] = rows.execute(query, (MODEL,)).fetchone()
+            [found] = rows.execute(query, values).fetchone()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return 0  # MLflow makes its tables at the first question
         raise UserError(f"{database.absolute()} cannot be read ({error})") from None
     except sqlite3.DatabaseError as error:
         raise UserError(f"{database.absolute()} is no registry ({error})") from None
-    return int(highest or 0)
+    return int(found or 0)

@@ -1,20 +1,66 @@
 """What an audit says it will need: bytes by DVC's own files, minutes by earlier runs."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import mlflow
 import pytest
 import yaml
+from dvc.repo import Repo
 from mlflow.entities import Run
 
+from flows.audit.audit import _say_needs
 from flows.audit.provenance import estimate_minutes
-from flows.pipeline.lock_and_cache import read_sizes
+from flows.audit.subject import Subject
+from flows.pipeline.lock_and_cache import Cache, open_cache, read_sizes
 from mammo.base.errors import UserError
 from tests.support.small_project import store
 
 MINUTE = 60_000  # milliseconds
+
+
+def test_a_folder_of_which_only_the_list_is_there_is_needed_and_so_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Repo.init(str(tmp_path), no_scm=True).close()
+    cache = open_cache(tmp_path)
+    (listing, md5), whole = (put(cache, b'[{"md5": "%s", "relpath": "a"}]' % (b"a" * 32))), "c" * 32
+    entries = [
+        {"path": "outputs/folder", "md5": f"{md5}.dir", "size": 3_000_000},
+        {"path": "outputs/file", "md5": whole, "size": 500_000},
+    ]
+    listing.rename(f"{listing}.dir")
+    lock = yaml.safe_dump({"stages": {"one": {"outs": entries}}})
+    (tmp_path / "dvc.lock").write_text(lock)
+    outs = {entry["path"]: entry["md5"] for entry in entries}
+    subject = SimpleNamespace(
+        root=tmp_path,
+        cache=cache,
+        objects=outs,
+        read_sizes=lambda: read_sizes(tmp_path, ["dvc.lock"]),
+    )
+    said: list[str] = []
+    _say_needs(cast("Subject", subject), True, said.append)
+    assert said == ["needs 3.5 MB that DVC's cache lacks, and there is no remote"]
+    (tmp_path / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = True\n    remote = team\n['remote \"team\"']\n    url = /srv/dvc\n"
+    )
+    put(cache, b"", "a" * 32)
+    _say_needs(cast("Subject", subject), True, said.append)
+    assert said[1:] == ["needs 0.5 MB from DVC's remote"]
+
+
+def put(cache: Cache, content: bytes, name: str = "") -> tuple[Path, str]:
+    """Put a file into the cache, under its hash or another one."""
+    md5 = name or hashlib.md5(content, usedforsecurity=False).hexdigest()
+    path = cache.path(md5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path, md5
 
 
 @pytest.fixture

@@ -89,6 +89,12 @@ def test_a_quick_one_or_one_that_could_not_judge_hides_nothing(
     assert shown() == ANOTHER
 
 
+def test_one_with_too_few_women_to_tell_hides_nothing_either(root: Path) -> None:
+    keep(root, audit(FULL, second=1))
+    keep(root, audit("too small to tell", second=2))
+    assert shown() == FULL
+
+
 def test_without_a_full_one_the_newest_is_shown(root: Path) -> None:
     keep(root, audit(NOT_JUDGED, second=1))
     keep(root, audit(QUICK, True, 2))

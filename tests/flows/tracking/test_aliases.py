@@ -33,7 +33,7 @@ def three_versions(empty_registry: Path) -> Iterator[Path]:
 def test_without_a_model_there_is_no_alias_and_no_history(empty_registry: Path) -> None:
     assert aliases.read_current() == {}
     assert aliases.read_history() == []
-    with pytest.raises(UserError, match="no version was ever replaced"):
+    with pytest.raises(UserError, match="no version is left that was champion before"):
         aliases.roll_back("Ann", "why", str)
 
 
@@ -182,10 +182,32 @@ def test_an_alias_of_a_deleted_version_stands_in_nobodys_way(three_versions: Pat
     aliases.make_champion(2, "Ann", "the first one is gone")
     assert aliases.read_current() == {CHAMPION: 2}
     dangle(three_versions, PREVIOUS, 1)
-    with pytest.raises(UserError, match=r"version 1, the `previous` of .* was deleted in MLflow"):
+    with pytest.raises(UserError, match="no version is left that was champion before"):
         aliases.roll_back("Bob", "why", str)
     assert aliases.read_current()[CHAMPION] == 2
     assert [move.version for move in aliases.read_history()] == [1, 2]
+
+
+def test_a_rollback_that_was_cut_short_can_be_followed_by_another(three_versions: Path) -> None:
+    for version in (1, 2, 3):
+        aliases.make_champion(version, "Ann", "better")
+    aliases.roll_back("Bob", "recalls too many", str)
+    # As if it had ended between the move of the champion and that of `previous`.
+    store(three_versions).set_registered_model_alias(MODEL, PREVIOUS, "2")
+    assert aliases.read_current() == {CHAMPION: 2, PREVIOUS: 2}
+    assert aliases.roll_back("Bob", "so does this", str) == (2, 1)
+    assert aliases.read_current() == {CHAMPION: 1}
+
+
+def test_where_previous_was_deleted_a_rollback_goes_to_the_champion_before_that(
+    three_versions: Path,
+) -> None:
+    for version in (1, 2, 3):
+        aliases.make_champion(version, "Ann", "better")
+    store(three_versions).delete_model_version(MODEL, "2")
+    assert aliases.read_current() == {CHAMPION: 3}
+    assert aliases.roll_back("Bob", "recalls too many", str) == (3, 1)
+    assert aliases.read_current() == {CHAMPION: 1}
 
 
 def test_without_a_champion_there_is_nothing_to_roll_back_from(three_versions: Path) -> None:

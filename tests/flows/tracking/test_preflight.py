@@ -17,11 +17,15 @@ from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from flows.cli.app import app
+from flows.pipeline.lock_and_cache import open_cache
 from flows.processes import dvc_remote, reach
 from flows.processes.run_git import git
+from flows.snapshots.snapshot import capture, write_tag
 from flows.tracking import preflight
+from flows.tracking.find_version import find_version
 from mammo.base.errors import UserError
 from tests.imports import ROOT
+from tests.support.signed_project import make_repository
 from tests.support.small_project import make_environment, store
 
 TWO_SECONDS = 2.0
@@ -376,7 +380,75 @@ def set_remote(root: Path, url: str, more: str = "") -> None:
     )
 
 
-REMOTE = [("audit", "99"), ("publish", "99"), ("gc", "--remote")]
+def register_one(root: Path) -> None:
+    """A version, which is champion."""
+    client = store(root)
+    client.create_registered_model("mammogram-classifier")
+    client.create_model_version("mammogram-classifier", source="here")
+    client.set_registered_model_alias("mammogram-classifier", "champion", "1")
+
+
+def test_a_version_is_found_in_the_tables_as_mlflow_finds_it(empty: Path) -> None:
+    register_one(empty)
+    client = store(empty)
+    for _ in range(2):
+        client.create_model_version("mammogram-classifier", source="here")
+    client.set_registered_model_alias("mammogram-classifier", "previous", "3")
+    client.delete_model_version("mammogram-classifier", "2")
+    for reference, number in {
+        "1": 1,
+        "champion": 1,
+        "@champion": 1,
+        "mammogram-classifier@previous": 3,
+        "mammogram-classifier/3": 3,
+    }.items():
+        assert preflight.check_version(reference) == number
+        assert int(find_version(reference).version) == number
+    for reference in ("2", "99", "nobody", "other@champion", "abc!"):
+        with pytest.raises(UserError) as told:
+            preflight.check_version(reference)
+        with pytest.raises(UserError) as asked:
+            find_version(reference)
+        assert str(asked.value).startswith(str(told.value))
+
+
+@pytest.mark.parametrize("uri", ["htp://server:5000", "mlruns/mlflow.db", "file:///srv/mlruns"])
+def test_an_address_of_no_known_kind_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for name in needing("registry"):
+        said = refused(root, *arguments_of(name))
+        assert f"MLFLOW_TRACKING_URI is {uri}, which is no address of a registry" in said
+        assert "http, https, sqlite, postgresql" in said
+
+
+def test_a_silent_remote_of_git_is_told_in_time_where_the_tag_is_missing(
+    root: Path, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(root, "remote", "add", "origin", f"{silent}/repository.git")
+    monkeypatch.setattr(preflight, "_PATIENCE", 0.5)
+    with pytest.raises(UserError, match=r"git ls-remote in .* did not end within 0\.5 s"):
+        preflight.check_tag(root, 1)
+    with pytest.raises(UserError, match="git ls-remote"):
+        preflight.check_git_remote(root, "origin")
+    git(root, "tag", "model/v1")
+    preflight.check_tag(root, 1)  # nobody needs to be asked
+
+
+def test_a_database_of_prefect_that_is_away_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_SERVER_API_PORT", "MLFLOW_PORT"):
+        monkeypatch.setenv(name, "0")
+    store_ = "postgresql+asyncpg://ann:secret@127.0.0.1:9/prefect"
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", store_)
+    said = refused(root, "up")
+    assert "the database at 127.0.0.1 does not answer" in said
+    assert "secret" not in said
+
+
+REMOTE = [("audit", "1"), ("audit", "@champion", "--quick"), ("publish", "1"), ("gc", "--remote")]
 """Commands that cannot do without DVC's remote."""
 
 
@@ -391,12 +463,33 @@ REMOTE = [("audit", "99"), ("publish", "99"), ("gc", "--remote")]
 def test_a_remote_of_dvc_that_cannot_be_used_is_told_by_those_that_need_it(
     empty: Path, url: str, why: str
 ) -> None:
+    register_one(empty)
     set_remote(empty, url)
     for arguments in REMOTE:
         said = refused(empty, *arguments)
         assert said.startswith("error: DVC's remote team cannot be used from this clone: ")
         assert why in said
-    assert " has no " in refused(empty, "audit", "99", "--quick")  # which comes further without
+
+
+def test_the_remote_is_not_asked_if_the_cache_has_all_of_it_first_weights_too(
+    tmp_path: Path, root: Path
+) -> None:
+    project = tmp_path / "records"
+    make_repository(project)
+    write_tag(project, capture(project), "model/v1", "version 1")
+    set_remote(project, "/dev/null/dvc")
+    cache = open_cache(project)
+    for md5 in ("a" * 32, f"{'b' * 32}.dir", f"{'d' * 32}.dir"):
+        cache.path(md5).parent.mkdir(parents=True, exist_ok=True)
+        cache.path(md5).write_bytes(b"")
+    with pytest.raises(UserError, match="/dev/null is no folder"):
+        preflight.check_objects(project, 1)
+    first = cache.path("e" * 32)
+    first.parent.mkdir()
+    first.write_bytes(b"")
+    preflight.check_objects(project, 1)
+    with pytest.raises(UserError, match="/dev/null is no folder"):
+        preflight.check_objects(project, None)
 
 
 def test_a_remote_that_is_silent_is_named_within_ten_seconds(
@@ -455,6 +548,10 @@ def test_a_folder_that_dvc_can_make_is_a_remote(root: Path, tmp_path: Path) -> N
         (("up", "--workers", "tpu"), "there is no pool tpu"),
         (("gc",), "there is no registry"),
         (("audit", "1"), "there is no registry"),
+        (("audit", "abc!"), "'abc!' is no version"),
+        (("audit", "99"), "has no mammogram-classifier 99"),
+        (("promote", "99"), "has no mammogram-classifier 99"),
+        (("publish", "99"), "has no mammogram-classifier 99"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "told",
 )
@@ -463,6 +560,9 @@ def test_it_takes_less_than_two_seconds(
 ) -> None:
     """As a user starts it; in processor time, since a machine may be busy with other things."""
     (root / "data").mkdir()
+    if arguments[-1] in ("99", "abc!"):
+        (root / "mlruns").mkdir()
+        register_one(root)
     before, began = listing(root), _used()
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
