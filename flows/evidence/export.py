@@ -35,7 +35,7 @@ from flows.processes.checked import require_empty
 from flows.publishing.publish import fetch_tag
 from flows.snapshots.snapshot import read_tag
 from flows.tracking import aliases
-from flows.tracking.names import git_tag
+from flows.tracking.register import git_tag
 from flows.tracking.registry import (
     CHAMPION,
     ENVIRONMENT_ARTIFACT,
