@@ -28,8 +28,10 @@ from tests.imports import ROOT
 from tests.support.signed_project import make_repository
 from tests.support.small_project import make_environment, store
 
-TWO_SECONDS = 2.0
-"""Of processor time, from the start of Python; at most 1.5 were used in November 2026."""
+BOUND = 5.0
+"""Seconds of processor time, from the start of Python: at most 1.5 were used on a machine at rest in
+November 2026, 2.1 on a busy one. Imports of MLflow, Prefect or torch would add more than the rest.
+"""
 
 NEEDS = {
     # command: what it looks for before anything else, and an example of its arguments
@@ -555,7 +557,7 @@ def test_a_folder_that_dvc_can_make_is_a_remote(root: Path, tmp_path: Path) -> N
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "told",
 )
-def test_it_takes_less_than_two_seconds(
+def test_it_imports_nothing_that_takes_seconds(
     root: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
     """As a user starts it; in processor time, since a machine may be busy with other things."""
@@ -576,7 +578,7 @@ def test_it_takes_less_than_two_seconds(
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert listing(root) == before
-    assert used < TWO_SECONDS
+    assert used < BOUND
 
 
 def _used() -> float:
