@@ -29,8 +29,8 @@ from tests.support.signed_project import make_repository
 from tests.support.small_project import make_environment, store
 
 BOUND = 5.0
-"""Seconds of processor time, from the start of Python: at most 1.5 were used on a machine at rest in
-November 2026, 2.1 on a busy one. Imports of MLflow, Prefect or torch would add more than the rest.
+"""Seconds of processor time, from the start of Python: at most 1.5 were used in November 2026 on a
+machine at rest, 2.1 on a busy one. Imports of MLflow, Prefect and torch would add more.
 """
 
 NEEDS = {
