@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit.findings import missing, wrong
 from flows.audit.record import Finding
-from flows.evidence.verify import check_compiled
+from flows.evidence.verify import describe_compiled, find_planted
 from flows.pipeline.graph import Stage
 from flows.pipeline.lock_and_cache import Cache, LockedStage, collect_outs, hash_each_file
 from flows.processes.checked import locate_inside
@@ -84,7 +84,7 @@ def check_model(
             yield wrong(f"the registered model came from the run {model.run}, not {version.run_id}")
         yield from compare_with_commit(model, folder, snapshot, stages)
         whole = model.serving.parent  # the folder of the model
-        for sentence in check_compiled(whole, "the registered model"):
+        for sentence in describe_compiled(find_planted(whole), "the registered model"):
             yield wrong(sentence)
 
 

@@ -25,8 +25,9 @@ from flows.evidence.verify import (
     SNAPSHOT,
     Line,
     VerificationReport,
-    check_compiled,
     check_snapshot,
+    describe_compiled,
+    find_planted,
     hash_folder,
     read_lines,
     write_manifest,
@@ -95,7 +96,8 @@ def verify_version(
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
             report.wrong.append(f"{made[0].name} lacks a part ({error!r})")
         with tempfile.TemporaryDirectory() as scratch:
-            report.wrong += check_compiled(copy_model(version, Path(scratch)), "the model")
+            planted = find_planted(copy_model(version, Path(scratch)))
+            report.wrong += describe_compiled(planted, "the model")
     report.notes += _note_champion(lines)
     return report
 

@@ -17,6 +17,7 @@ import base64
 import binascii
 import hashlib
 import json
+import marshal
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -58,6 +59,9 @@ POSITION = "mammoflow_ledger"
 
 LEDGER, MANIFEST, MODEL, SNAPSHOT = "ledger.intoto.jsonl", "manifest.json", "model", "snapshot"
 PAPERS = "documents"
+
+HEADER = 16
+"""Bytes of a .pyc file before its code (PEP 552)."""
 """The names of an export's parts."""
 
 WITH_BUILD, LATER = "with the build", "later"
@@ -161,20 +165,40 @@ def is_compiled(name: str) -> bool:
 
 
 def find_compiled(folder: Path) -> list[str]:
-    """The paths of compiled Python below a folder.
-
-    Python runs it instead of the source beside it, and nobody signs it. That it is what the source
-    gives cannot be tested well: `marshal` writes one code in more than one way, so that now and
-    then a harmless file would be named, and bytecode from elsewhere cannot be read safely. So all
-    of it is wrong, and nothing is lost with it.
-    """
+    """The paths of compiled Python below a folder: Python runs it instead of the source."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if is_compiled(name))
 
 
-def check_compiled(folder: Path, whose: str) -> Iterator[str]:
-    """A sentence for compiled Python below a folder, which nobody signed."""
-    if found := find_compiled(folder):
+def find_planted(folder: Path) -> list[str]:
+    """Those of `find_compiled` that are neither what their source gives nor another Python's.
+
+    MLflow leaves bytecode in a registry on a disk whenever it loads a model there. The codes are
+    compared, and not the bytes: `marshal` writes one code in more than one way.
+    """
+    return [name for name in find_compiled(folder) if not _is_harmless(folder / name)]
+
+
+def _is_harmless(path: Path) -> bool:
+    """Whether bytecode is what its source gives; another Python's is never run by this one."""
+    named = re.fullmatch(r"(.+)\.(cpython-\d+)\.pyc", path.name)
+    if path.parent.name != "__pycache__" or named is None:
+        return False
+    source = path.parent.parent / f"{named[1]}.py"
+    if not source.is_file():
+        return False
+    if named[2] != sys.implementation.cache_tag:
+        return True
+    try:
+        found = marshal.loads(path.read_bytes()[HEADER:])  # noqa: S302  (it is read, and never run)
+        return bool(found == compile(source.read_bytes(), str(source), "exec", dont_inherit=True))
+    except (ValueError, EOFError, TypeError, SyntaxError):
+        return False
+
+
+def describe_compiled(found: Sequence[str], whose: str) -> Iterator[str]:
+    """A sentence for compiled Python, if there is any, which nobody signed."""
+    if found:
         more = f" and {len(found) - 3} more files" if len(found) > 3 else ""
         yield (
             f"{whose} holds compiled code that nobody signed: {', '.join(found[:3])}{more}: delete "
@@ -792,7 +816,7 @@ def verify(
         return report
     report.signed = True
     try:
-        report.wrong += check_compiled(folder, "the export")
+        report.wrong += describe_compiled(find_compiled(folder), "the export")
         found = hash_folder(folder / MODEL)
         report.wrong += [*check_model(made[0], found), *check_kept_files(made[0], folder)]
         report.wrong += _check_record(made[0], folder)

@@ -20,6 +20,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 import flows  # noqa: F401  (its environment must be set before a test imports Prefect)
 from benchmarks.overhead import SMALL
+from flows.tracking.registry import EXPERIMENT
 from mammo.datasets.phantom.draw import write_phantoms
 from tests.imports import ROOT
 from tests.support.markers import plant
@@ -144,6 +145,15 @@ def forget_experiment() -> None:
     """
     fluent._active_experiment_id = None
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
+def forget_looks() -> None:
+    """Remove the records of looks: under rules that come later no model could be judged again."""
+    client, found = MlflowClient(), MlflowClient().get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    for name in found.tags:
+        if name.startswith("look"):
+            client.delete_experiment_tag(found.experiment_id, name)
 
 
 def list_all_runs(root: Path) -> list[Run]:

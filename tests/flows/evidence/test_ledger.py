@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from importlib.util import cache_from_source
 from pathlib import Path
+from py_compile import compile as compile_file
 
 import pytest
 from mlflow import MlflowClient
@@ -332,8 +334,15 @@ def test_registry_and_git_rewritten_to_another_commit_of_the_same_model_are_foun
 def test_a_load_that_left_compiled_code_in_the_registry_is_found_and_not_exported(
     root: Path, tmp_path: Path
 ) -> None:
-    run, name = str(get_version(2).run_id), "code/mammo/__pycache__/science.cpython-311.pyc"
-    MlflowClient().log_text(run, "evil", f"model/{name}")
+    run, name = str(get_version(2).run_id), f"code/mammo/{cache_from_source('science.py')}"
+    source = tmp_path / "science.py"
+    source.write_text("ANSWER = 42\n")  # as it is in the model
+    compiled = Path(str(compile_file(str(source))))
+    MlflowClient().log_artifact(run, str(compiled), f"model/{Path(name).parent}")
+    assert verify_version(root, get_version(2), ()).wrong == []
+    source.write_text("ANSWER = 666\n")
+    compile_file(str(source), cfile=str(compiled))
+    MlflowClient().log_artifact(run, str(compiled), f"model/{Path(name).parent}")
     [said] = verify_version(root, get_version(2), ()).wrong
     assert said.startswith(f"the model holds compiled code that nobody signed: {name}: delete it")
     export(root, get_version(2), tmp_path / "export")

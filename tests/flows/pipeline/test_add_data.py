@@ -24,6 +24,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command(root, "dvc", "init", "-q")
     write_set(root / "data", {"1/11": b"one", "2/21": b"two"})
     command(root, "dvc", "add", "-q", "data")
+    for name in ("dvc.yaml", "params.yaml"):
+        (root / name).write_text("{}\n")
+    for name in ("user.name", "user.email"):
+        command(root, "git", "config", name, "tester")
+    command(root, "git", "add", "dvc.yaml", "params.yaml")
+    command(root, "git", "commit", "-qm", "a project")
     return root
 
 

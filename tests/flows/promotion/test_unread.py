@@ -15,14 +15,14 @@ from flows.processes.run_git import git
 from flows.promotion.flow import _look_and_judge
 from flows.promotion.rescoring import compare, read_own_predictions
 from flows.tracking import aliases
-from flows.tracking.registry import get_version
+from flows.tracking.registry import get_version, open_store
 from mammo.base.settings import load_params
 from mammo.data.splits import assign
 from mammo.data.tables import PREDICTIONS
 from tests.support.cached_data import put_data, table
 from tests.support.judged import plan
 from tests.support.signed_project import LOCK, WHO, make_repository, register
-from tests.support.small_project import store
+from tests.support.small_project import forget_looks, store
 from tests.support.tampering import put_into_cache
 
 REJECTED = 3  # cancers of the test women that the model cannot read
@@ -74,6 +74,7 @@ def test_every_row_of_the_test_women_is_counted_read_or_not(root: Path) -> None:
 def test_one_model_is_its_own_equal_and_the_numbers_are_named(root: Path) -> None:
     ways: tuple[tuple[Literal["lowest", "leave_out"], str], ...]
     ways = (("lowest", "counts as 0"), ("leave_out", "is left out"))
+    open_store(root)
     for count, said in ways:
         found = compare(root, get_version(1), get_version(2), ["density"], count, print)
         assert found.same
@@ -81,6 +82,7 @@ def test_one_model_is_its_own_equal_and_the_numbers_are_named(root: Path) -> Non
         assert (found.unread_by_champion, found.unread_by_challenger) == (REJECTED, REJECTED)
         unread = plan().unread.model_copy(update={"count": count})
         rules = plan().model_copy(update={"unread": unread})
+        forget_looks()
         with disable_run_logger():
             verdict = _look_and_judge(root, get_version(1), get_version(2), rules)
         assert verdict.word == "promote", verdict.sentence
