@@ -26,6 +26,9 @@ def test_every_recipe_has_a_plan_which_comes_into_use_with_it(
 ) -> None:
     assert {path.name for path in PLANS[1:]} == {path.name for path in RECIPES[1:]}
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text("")
     recipe = ROOT / "recipes" / "rsna.yaml"
     assert CliRunner().invoke(app, ["params", "use", str(recipe)]).exit_code == 0
     assert (tmp_path / "params.yaml").read_text() == recipe.read_text()

@@ -127,7 +127,7 @@ def test_without_a_look_a_retrain_ends_before_the_scores_and_registers_nothing(
 ) -> None:
     path = root / "plan.yaml"
     plan = yaml.safe_load(path.read_text())
-    plan["looks"].update(number=1, sets=1, error=0.025)
+    plan["looks"].update(number=1, sets=2, error=0.05)
     path.write_text(yaml.safe_dump(plan))
     said = ended(root, prefect, "retrain", status=1)
     assert "no look is left at set 1 of test women (1 women): all 1 that looks.number" in said
@@ -137,7 +137,7 @@ def test_without_a_look_a_retrain_ends_before_the_scores_and_registers_nothing(
     assert "Running stage 'last'" not in said
     assert len(registry_of(root).search_model_versions(f"name = '{MODEL}'")) == 1
     # With a look it goes on from there.
-    plan["looks"].update(number=2, error=0.05)
+    plan["looks"].update(number=2, error=0.1)
     path.write_text(yaml.safe_dump(plan))
     said = ended(root, prefect, "retrain")
     assert "Running stage 'slow'" not in said

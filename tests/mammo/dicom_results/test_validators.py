@@ -96,8 +96,10 @@ def test_pixelmed_finds_no_error_in_templates_order_and_relationships(results: l
     assert said.count("IOD validation complete") == 14
     assert "Error" not in said
     complaints = [line for line in said.splitlines() if "Warning" in line]
-    # It takes a region (1410) for a group (1501) too, and says that it may.
-    assert all("may be ambiguous template invocation" in line for line in complaints)
+    # It takes a region (1410) for a group (1501) too, and says that it may. Its own table writes
+    # "Failed  Detections" and "Failed  Analyses" with two spaces, the standard with one.
+    known = ("may be ambiguous template invocation", '("Failed ')
+    assert [line for line in complaints if not any(words in line for words in known)] == []
 
 
 @needs("java", "javac")
