@@ -248,8 +248,9 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
         UserError: if the disk has no room for what this and the re-run need; or if the remote is
             needed and cannot be used, which says nothing of the version.
     """
-    _say_needs(subject, quick, say)
-    if _find_absent(subject) and (unusable := fetch_objects(subject.folder, [], say)):
+    absent = _find_absent(subject)
+    _say_needs(subject, absent, quick, say)
+    if absent and (unusable := fetch_objects(subject.folder, [], say)):
         raise UserError(
             f"version {subject.version.version} cannot be audited in this clone: DVC's cache lacks "
             f"some of its files, and {unusable}; once that is mended, run this again"
@@ -269,20 +270,20 @@ def _check_cache(subject: Subject, quick: bool, say: Say) -> CheckResult:
     )
 
 
-def _say_needs(subject: Subject, quick: bool, say: Say) -> None:
+def _say_needs(subject: Subject, absent: Collection[str], quick: bool, say: Say) -> None:
     """Tell what is about to be fetched and computed, before it is.
 
     Raises:
         UserError: if the disk has no room for it.
     """
     known = subject.read_sizes()
-    absent = sum(known.get(md5, 0) for md5 in _find_absent(subject))
-    if absent:
+    fetched = sum(known.get(md5, 0) for md5 in absent)
+    if fetched:
         remote = name_default_remote(subject.root)
         where = "from DVC's remote" if remote else "that DVC's cache lacks, and there is no remote"
-        say(f"needs {format_bytes(absent)} {where}")
+        say(f"needs {format_bytes(fetched)} {where}")
     again = 0 if quick else sum(known.values())
-    check_disk(subject.root, absent + again)
+    check_disk(subject.root, fetched + again)
     if not quick:
         _say_minutes(subject, say)
 
@@ -293,11 +294,7 @@ def _find_absent(subject: Subject) -> set[str]:
     A folder's size is known, and not that of each file in it: so the part that is there is counted
     as absent, too.
     """
-    return {
-        top
-        for path, top in subject.objects.items()
-        if not all(subject.cache.path(md5).exists() for _, md5 in subject.cache.objects(path, top))
-    }
+    return {top for path, top in subject.objects.items() if not subject.cache.holds(path, top)}
 
 
 def _say_minutes(subject: Subject, say: Say) -> None:

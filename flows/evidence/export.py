@@ -86,7 +86,7 @@ def verify_version(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "export"
         folder.mkdir()
-        _write_parts(root, version, folder, {})
+        planted = _write_parts(root, version, folder, {})
         report = verify.verify(folder, trusted=trusted, known=known)
     lines, _ = read_lines(read_ledger(root))
     made = [x for x in lines if (x.kind, x.version) == (PROVENANCE, int(version.version))]
@@ -95,9 +95,7 @@ def verify_version(
             report.wrong += _check_records(root, version, made[0])
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
             report.wrong.append(f"{made[0].name} lacks a part ({error!r})")
-        with tempfile.TemporaryDirectory() as scratch:
-            planted = find_planted(copy_model(version, Path(scratch)))
-            report.wrong += describe_compiled(planted, "the model")
+        report.wrong += describe_compiled(planted, "the model")
     report.notes += _note_champion(lines)
     return report
 
@@ -131,7 +129,13 @@ def _note_champion(lines: Sequence[Line]) -> Iterator[str]:
 
 def _write_parts(
     root: Path, version: ModelVersion, folder: Path, documents: Mapping[str, str]
-) -> None:
+) -> list[str]:
+    """Write all that an export holds.
+
+    Returns:
+        The paths of bytecode in the registered model that its source does not give; like all
+        bytecode it is left out.
+    """
     number, run = int(version.version), read_run_id(version)
     snapshot = find_snapshot(version)
     raws, head = read_ledger(root), read_head()
@@ -154,9 +158,12 @@ def _write_parts(
             shutil.copyfile(path, folder / PUBLIC / path.name)
     shutil.copyfile(verify.__file__, folder / "verify.py")
     with tempfile.TemporaryDirectory() as scratch:
+        model = copy_model(version, Path(scratch))
+        planted = find_planted(model)
         # Bytecode that a load has left in a store on a disk is no part of the model.
         bare = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyo")
-        shutil.copytree(copy_model(version, Path(scratch)), folder / verify.MODEL, ignore=bare)
+        shutil.copytree(model, folder / verify.MODEL, ignore=bare)
     known = {"line": head[0], "digest": head[1]} if head is not None else None
     content = {"model": MODEL, "version": number, "head": known, "files": hash_folder(folder)}
     write_text(folder / MANIFEST, write_manifest(content))
+    return planted

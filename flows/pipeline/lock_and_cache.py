@@ -299,6 +299,10 @@ class Cache:
             for name, of_file in self.listing(md5).items():
                 yield f"{path}/{name}", of_file
 
+    def holds(self, path: str, md5: str) -> bool:
+        """Whether all files of an out are there; their bytes are not looked at but for a list's."""
+        return all(self.path(of_file).exists() for _, of_file in self.objects(path, md5))
+
     def state(self, md5: str) -> str:
         """`good`, `missing`, or `damaged` if the bytes are not those of the hash."""
         try:

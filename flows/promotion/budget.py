@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 from mlflow import MlflowClient
 
+from flows.evidence.statements import hash_text
 from flows.evidence.verify import hash_rules
 from flows.pipeline.lock_and_cache import open_cache
 from flows.processes.checked import parse_record
@@ -85,7 +86,7 @@ def take_look(root: Path, snapshot: Snapshot, plan: Plan, say: Say) -> Look:
     women = describe_women(read_test_images(root, snapshot, open_cache(root), say))
     model = name_model(snapshot)
     experiment = registry.open_store(root)
-    digest = _hash(women.labels)
+    digest = hash_text(women.labels)
     with hold_in_clone(root, "looks"), hold_across_clones("looks"):
         known = _read_tags(experiment)
         looks = _read_looks(known)
@@ -174,7 +175,7 @@ def find_next_look(
             f"{error:.3g}; {more}"
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Look(model, _hash(women.labels), current, number, error, len(women.ids), now)
+    return Look(model, hash_text(women.labels), current, number, error, len(women.ids), now)
 
 
 def list_looks(root: Path) -> list[Look]:
@@ -197,7 +198,7 @@ def name_model(snapshot: Snapshot) -> str:
         "aggregate"
     )
     content = {"networks": networks, "settings": settings, "aggregate": aggregate}
-    return _hash(json.dumps(content, sort_keys=True, separators=(",", ":")))
+    return hash_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
 
 def hash_women(ids: Sequence[str]) -> Hashes:
@@ -245,7 +246,3 @@ def _read_women(tags: Mapping[str, str]) -> dict[str, Hashes]:
         look.test_women: frozenset(found.get(look.test_women[:_SHORT], ()))
         for look in _read_looks(tags)
     }
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

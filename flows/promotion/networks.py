@@ -1,12 +1,12 @@
 """What a predictor is, by its snapshot: both networks' files, and the settings that it reads."""
 
-import hashlib
 import json
 from typing import Any
 
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
+from flows.evidence.statements import hash_text
 from flows.pipeline.lock_and_cache import collect_outs, read_lock
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.register import NETWORKS
@@ -37,7 +37,7 @@ def digest_networks(version: ModelVersion) -> str:
         return ""  # its records are damaged, and `mammoflow audit` says how; or out of reach
     if not networks:
         return ""
-    return hashlib.sha256(json.dumps(networks, sort_keys=True).encode()).hexdigest()
+    return hash_text(json.dumps(networks, sort_keys=True))
 
 
 def read_predictor_settings(snapshot: Snapshot) -> dict[str, Any]:

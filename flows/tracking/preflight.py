@@ -217,11 +217,7 @@ def _is_cached(root: Path, version: int) -> bool:
         first = _list_first_objects(root, snapshot.commit)
         objects = {**collect_outs(read_lock(snapshot)), **dict([read_data_out(snapshot)]), **first}
         cache = open_cache(root)
-        return all(
-            cache.path(md5).exists()
-            for path, top in objects.items()
-            for _, md5 in cache.objects(path, top)
-        )
+        return all(cache.holds(path, top) for path, top in objects.items())
     except UserError:
         return False  # no such tag, or records that the audit says more about
 

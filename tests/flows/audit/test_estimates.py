@@ -13,7 +13,7 @@ import yaml
 from dvc.repo import Repo
 from mlflow.entities import Run
 
-from flows.audit.audit import _say_needs
+from flows.audit.audit import _find_absent, _say_needs
 from flows.audit.provenance import estimate_minutes
 from flows.audit.subject import Subject
 from flows.pipeline.lock_and_cache import Cache, open_cache, read_sizes
@@ -37,20 +37,21 @@ def test_a_folder_of_which_only_the_list_is_there_is_needed_and_so_is_said(
     lock = yaml.safe_dump({"stages": {"one": {"outs": entries}}})
     (tmp_path / "dvc.lock").write_text(lock)
     outs = {entry["path"]: entry["md5"] for entry in entries}
-    subject = SimpleNamespace(
+    made = SimpleNamespace(
         root=tmp_path,
         cache=cache,
         objects=outs,
         read_sizes=lambda: read_sizes(tmp_path, ["dvc.lock"]),
     )
+    subject = cast("Subject", made)
     said: list[str] = []
-    _say_needs(cast("Subject", subject), True, said.append)
+    _say_needs(subject, _find_absent(subject), True, said.append)
     assert said == ["needs 3.5 MB that DVC's cache lacks, and there is no remote"]
     (tmp_path / ".dvc" / "config").write_text(
         "[core]\n    no_scm = True\n    remote = team\n['remote \"team\"']\n    url = /srv/dvc\n"
     )
     put(cache, b"", "a" * 32)
-    _say_needs(cast("Subject", subject), True, said.append)
+    _say_needs(subject, _find_absent(subject), True, said.append)
     assert said[1:] == ["needs 0.5 MB from DVC's remote"]
 
 
