@@ -28,9 +28,7 @@ from flows.evidence.verify import (
     digest_model,
     hash_folder,
 )
-from flows.pipeline.lock_and_cache import read_out
-from flows.pipeline.pretraining import LOCK, SETTINGS, parse_pretraining, select_weights
-from flows.processes.run_git import list_paths, read_file_at
+from flows.pipeline.first_weights import copy_records, read_tracked_weights
 from flows.snapshots.snapshot import Snapshot
 from flows.tracking.names import MODEL
 from flows.tracking.registry import (
@@ -43,7 +41,7 @@ from flows.tracking.registry import (
 )
 from mammo.assurance.plan import Plan
 from mammo.base.errors import UserError
-from mammo.base.settings import WEIGHTS, load_params
+from mammo.base.settings import load_params
 
 if TYPE_CHECKING:
     from mammo.assurance.promotion_rule import Decision
@@ -256,13 +254,8 @@ def sign_audit(
 
 def _read_weights(root: Path, snapshot: Snapshot) -> dict[str, str]:
     """The first weights of a snapshot's commit: path and DVC's hash of each."""
-    folders = f"{WEIGHTS}/", SETTINGS, LOCK
-    there = list_paths(root, snapshot.commit, *folders)
-    read = (x for x in there if x.endswith(".dvc") or x in (SETTINGS, LOCK))
-    texts = {x: read_file_at(root, snapshot.commit, x) for x in read}
-    pretrained = parse_pretraining(texts.pop(SETTINGS, ""), texts.pop(LOCK, ""))
-    outs = (read_out(text, name) for name, text in texts.items())
-    return {**select_weights(pretrained), **{f"{WEIGHTS}/{path}": md5 for path, md5 in outs}}
+    with copy_records(root, snapshot.commit) as records:
+        return read_tracked_weights(records)
 
 
 def _name_model(version: ModelVersion, lines: Sequence[Line]) -> dict[str, str]:

@@ -5,6 +5,9 @@ stages that may start from one depend on the folder, so another file is another 
 files and that lock belong to the commit, and so to the snapshot.
 """
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flows.pipeline.ensure_data import commit_to_cache
@@ -13,17 +16,35 @@ from flows.pipeline.locked_repo import open_locked
 from flows.pipeline.pretraining import (
     LOCK,
     PIPELINE,
+    SETTINGS,
     read_pretraining,
     require_pretrained,
     select_weights,
 )
 from flows.processes.follow import CommandError, follow, ignore
 from flows.processes.run_dvc import DVC
+from flows.processes.run_git import list_entries, read_file_at
 from flows.processes.words import Say, hash_md5
 from mammo.base.errors import UserError
 from mammo.base.settings import WEIGHTS
 
 _GIT = (".gitignore", ".gitkeep")
+
+
+@contextmanager
+def copy_records(root: Path, commit: str) -> Iterator[Path]:
+    """A temporary folder with the files by which a commit names its first weights.
+
+    Those are the .dvc files, and settings and lock of a pretraining.
+    """
+    names = list_entries(root, "ls-tree", "-z", "-r", "--name-only", commit)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            if name in (LOCK, SETTINGS) or name.endswith(".dvc"):
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(read_file_at(root, commit, name))
+        yield Path(folder)
 
 
 def read_tracked_weights(root: Path) -> dict[str, str]:

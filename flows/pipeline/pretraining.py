@@ -65,16 +65,8 @@ def read_pretraining(root: Path) -> list[LockedStage]:
     Raises:
         UserError: if the lock is not what DVC writes.
     """
-    return parse_pretraining(_read_text(root / SETTINGS), _read_text(root / LOCK))
-
-
-def parse_pretraining(settings: str, lock: str) -> list[LockedStage]:
-    """The same of the texts of pretraining/params.yaml and pretraining/dvc.lock; empty: no file.
-
-    Raises:
-        UserError: as `read_pretraining`.
-    """
-    if not lock or not _parse_settings(settings).get("made"):
+    lock = _read_text(root / LOCK)
+    if not lock or not _parse_settings(_read_text(root / SETTINGS)).get("made"):
         return []
     stages = parse_lock(lock, LOCK, SETTINGS)
     return [replace(stage, name=f"{PIPELINE}:{stage.name}") for stage in stages]
@@ -93,28 +85,18 @@ def read_pretraining_data(root: Path) -> dict[str, str]:
     """Path and DVC's hash of the folder that patches are taken from, if a .dvc file names it.
 
     Raises:
-        UserError: if the .dvc file is not what DVC writes.
+        UserError: if settings or .dvc file are not what they must be.
     """
-    source = find_patches_source(_read_text(root / SETTINGS))
-    if source is None:
+    found = _parse_settings(_read_text(root / SETTINGS))
+    patches = found.get("patches")
+    source = patches.get("source") if isinstance(patches, dict) else None
+    if not found.get("made") or not isinstance(source, str):
         return {}
     file = root / f"{source}.dvc"
     if not file.is_file():
         return {}
     _, md5 = read_out(file.read_text(errors="replace"), f"{source}.dvc")
     return {source: md5}
-
-
-def find_patches_source(settings: str) -> str | None:
-    """The folder that patches are taken from, by the text of pretraining/params.yaml; or None.
-
-    Raises:
-        UserError: as `read_settings`.
-    """
-    found = _parse_settings(settings)
-    patches = found.get("patches")
-    source = patches.get("source") if isinstance(patches, dict) else None
-    return source if found.get("made") and isinstance(source, str) else None
 
 
 def read_pretraining_objects(root: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from flows.processes.checked import parse_record
 from flows.processes.run_git import git
 from flows.tracking import registry
-from flows.tracking.names import MODEL
+from flows.tracking.names import MODEL, MOVE
 from flows.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from mammo.base.errors import UserError
 
@@ -28,7 +28,6 @@ AUTOMATIC = "mammoflow"
 """Who moved an alias where no person did."""
 
 LONGEST_REASON = 2000  # characters
-_PREFIX = "alias_move."
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _record(
     date, before = now.isoformat(timespec="seconds"), read_current().get(alias)
     made = Move(date, alias, version, before, who, why, kind, weights)
     # The name sorts by time; its end tells apart what happens in the same microsecond.
-    name = f"{_PREFIX}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
+    name = f"{MOVE}{now:%Y%m%dT%H%M%S.%f}.{secrets.token_hex(4)}"
     MlflowClient().set_registered_model_tag(MODEL, name, json.dumps(asdict(made)))
     return made
 
@@ -238,7 +237,7 @@ def read_history() -> list[Move]:
     """
     model = _find_model()
     tags = sorted(model.tags.items()) if model else []
-    return [_parse_move(name, text) for name, text in tags if name.startswith(_PREFIX)]
+    return [_parse_move(name, text) for name, text in tags if name.startswith(MOVE)]
 
 
 def _parse_move(tag: str, text: str) -> Move:

@@ -17,6 +17,9 @@ DEFAULT_MODEL = "mammogram-classifier"
 
 MODEL = validate(ModelName, os.environ.get("MAMMOFLOW_MODEL") or DEFAULT_MODEL, "MAMMOFLOW_MODEL")
 
+MOVE = "alias_move."
+"""How the model's tags begin that record the moves of its aliases."""
+
 _REFERENCE = re.compile(rf"(?:{re.escape(MODEL)}[@/])?@?(\w[\w-]*)")
 
 _TAGS = "model" if MODEL == DEFAULT_MODEL else f"model/{MODEL}"

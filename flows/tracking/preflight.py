@@ -1,32 +1,28 @@
 """What a command checks before it starts, creates or logs anything.
 
 If a check fails, the command prints one sentence and exits with 2. What fails without asking a
-server is told in less than two seconds; so it imports no module that brings Prefect, torch,
-or, where the registry is a file, MLflow.
+server is told in less than two seconds; so it imports no module that brings Prefect, torch or
+MLflow.
 """
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from flows.processes.reach import require_database, require_server
 from flows.processes.run_git import (
     NoAnswerError,
     has_ref,
-    list_paths,
     list_remotes,
-    read_file_at,
     read_remote_refs,
     succeeds,
 )
 from flows.processes.words import advise_install, hide_password, put_in_one_line
 from mammo.assurance.plan import PLAN_FILE, load_plan
 from mammo.base.errors import UserError
-from mammo.base.settings import WEIGHTS, Params, load_params
+from mammo.base.settings import Params, load_params
 
 MINIMUM = 500_000_000  # bytes that a run needs at least, for its logs, models and databases
 
@@ -127,29 +123,14 @@ def check_version(reference: str) -> int | None:
     """The number of the version that `3` or `champion` means; `check_registry` comes first.
 
     Returns:
-        None if only MLflow knows: of a registry behind a server or in another database.
+        None if only MLflow knows.
 
     Raises:
-        UserError: if it names none, or the registry is a file and has no such version.
+        UserError: if it names none, or the registry has no such version.
     """
-    from flows.tracking.names import MODEL, parse_reference  # an option may set it
+    from flows.tracking.look_up import find_number  # it reads the model's name, an option
 
-    name, uri = parse_reference(reference), os.environ["MLFLOW_TRACKING_URI"]
-    if urlsplit(uri).scheme != "sqlite" or name.lower() == "latest":  # an alias of MLflow's own
-        return int(name) if name.isdecimal() else None
-    number = name
-    if not name.isdecimal():
-        query = "SELECT max(version) FROM registered_model_aliases WHERE name = ? AND alias = ?"
-        number = str(_read_number(_locate_file(uri), query, (MODEL, name)))
-    # MLflow keeps the rows of deleted versions, in a stage of its own.
-    query = (
-        "SELECT max(version) FROM model_versions WHERE name = ? AND version = CAST(? AS INTEGER) "
-        "AND current_stage != 'Deleted_Internal'"
-    )
-    found = _read_number(_locate_file(uri), query, (MODEL, number))
-    if not found:
-        raise UserError(f"the registry {uri} has no {MODEL} {reference}")
-    return found
+    return find_number(os.environ["MLFLOW_TRACKING_URI"], reference)
 
 
 def check_objects(root: Path, version: int | None) -> None:
@@ -208,47 +189,21 @@ def _is_cached(root: Path, version: int) -> bool:
 
     As `Subject.objects` of an audit: data, first weights, a pretraining, outs.
     """
+    from flows.pipeline.first_weights import copy_records, read_tracked_weights
     from flows.pipeline.lock_and_cache import collect_outs, open_cache, read_data_out, read_lock
+    from flows.pipeline.pretraining import read_pretraining_objects
     from flows.snapshots.snapshot import read_tag
     from flows.tracking.names import name_tag
 
     try:
         snapshot = read_tag(root, name_tag(version))
-        first = _list_first_objects(root, snapshot.commit)
+        with copy_records(root, snapshot.commit) as records:
+            first = {**read_tracked_weights(records), **read_pretraining_objects(records)}
         objects = {**collect_outs(read_lock(snapshot)), **dict([read_data_out(snapshot)]), **first}
         cache = open_cache(root)
         return all(cache.holds(path, top) for path, top in objects.items())
     except UserError:
         return False  # no such tag, or records that the audit says more about
-
-
-def _list_first_objects(root: Path, commit: str) -> dict[str, str]:
-    """Path and DVC's hash of the first weights and of a pretraining's objects, at a commit.
-
-    Raises:
-        UserError: if one of their records is not what DVC writes.
-    """
-    from flows.pipeline.lock_and_cache import collect_outs, read_out
-    from flows.pipeline.pretraining import (
-        LOCK,
-        SETTINGS,
-        find_patches_source,
-        is_card,
-        parse_pretraining,
-    )
-
-    there = list_paths(root, commit, f"{WEIGHTS}/", SETTINGS, LOCK)
-    settings = read_file_at(root, commit, SETTINGS) if SETTINGS in there else ""
-    lock = read_file_at(root, commit, LOCK) if LOCK in there else ""
-    made = collect_outs(parse_pretraining(settings, lock))
-    found = {path: md5 for path, md5 in made.items() if not is_card(path)}
-    tracked = [path for path in there if path.endswith(".dvc")]
-    if source := find_patches_source(settings):
-        tracked += list_paths(root, commit, f"{source}.dvc")
-    for name in tracked:
-        _, md5 = read_out(read_file_at(root, commit, name), name)
-        found[name.removesuffix(".dvc")] = md5
-    return found
 
 
 def check_tags(root: Path) -> None:
@@ -257,11 +212,13 @@ def check_tags(root: Path) -> None:
     Raises:
         UserError: if it has.
     """
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if urlsplit(uri).scheme == "sqlite":
-        from flows.tracking.names import require_own_tags  # it reads the model's name
+    from flows.tracking.look_up import read_highest  # they read the model's name, an option
+    from flows.tracking.names import require_own_tags
 
-        require_own_tags(root, _read_highest(_locate_file(uri)), uri)
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    highest = read_highest(uri)
+    if highest is not None:
+        require_own_tags(root, highest, uri)
     else:
         from flows.tracking.register import check_next_tag  # it imports MLflow
 
@@ -277,12 +234,14 @@ def check_registry(begin: bool = False) -> None:
     Raises:
         UserError: within ten seconds, if it is not.
     """
+    from flows.tracking.look_up import locate_file  # it reads the model's name, an option
+
     uri = os.environ["MLFLOW_TRACKING_URI"]
     kind = urlsplit(uri).scheme.partition("+")[0]
     if kind in ("http", "https"):
         require_server(uri, "MLflow")
     elif kind == "sqlite":
-        _check_file(_locate_file(uri), begin)
+        _check_file(locate_file(uri), begin)
     elif kind in _PORTS:
         check_database(uri, "MLFLOW_TRACKING_URI")
     else:
@@ -392,10 +351,6 @@ def format_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _locate_file(uri: str) -> Path:
-    return Path(unquote(urlsplit(uri).path)[1:])
-
-
 def _check_file(database: Path, begin: bool) -> None:
     if not database.exists() and not begin:
         raise UserError(
@@ -405,36 +360,3 @@ def _check_file(database: Path, begin: bool) -> None:
     existing = next(path for path in (database, *database.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         raise UserError(f"{database.absolute()}: cannot be written: check its permissions")
-
-
-def _read_highest(database: Path) -> int:
-    """The highest number that MLflow ever gave to a version of the model: the next one is above it.
-
-    From the table itself, which keeps what was deleted: to ask MLflow takes a second longer.
-    """
-    from flows.tracking.names import MODEL  # not at the top: an option may set it
-
-    query = "SELECT max(version) FROM model_versions WHERE name = ?"
-    return _read_number(database, query, (MODEL,))
-
-
-def _read_number(database: Path, query: str, values: tuple[str, ...]) -> int:
-    """The number that a query of MLflow's tables gives; 0 if it gives none.
-
-    Their names are the schema of MLflow's database: pyproject.toml allows one minor version of it.
-
-    Raises:
-        UserError: if the file cannot be read, or is none of SQLite's.
-    """
-    if not database.exists():
-        return 0
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as rows:
-            [found] = rows.execute(query, values).fetchone()
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return 0  # MLflow makes its tables at the first question
-        raise UserError(f"{database.absolute()} cannot be read ({error})") from None
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{database.absolute()} is no registry ({error})") from None
-    return int(found or 0)

@@ -149,6 +149,7 @@ def make_signed_project(root: Path) -> None:
     make_keys(root)
     git(root, "add", "keys")
     git(root, "commit", "-qm", "keys")
+    store(root)
     sign_first(root, load_plan(root / "plan.yaml"))
     sign_second(root, plan())
 

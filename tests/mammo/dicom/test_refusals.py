@@ -267,7 +267,7 @@ def test_a_header_of_many_elements_costs_no_memory_and_no_other_element_is_read(
     assert len(seen[0]) < 30
 
 
-def test_what_is_noted() -> None:
+def test_an_unusual_header_that_can_be_read_is_told_in_notes() -> None:
     mammogram = read_mammogram(
         plain(
             half_breast(620, 480),
