@@ -132,7 +132,9 @@ def squares(cluster: Cluster, folder: Path) -> list[int | None]:
     return found
 
 
-def test_the_work_of_a_worker_that_dies_is_done_by_another(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_work_of_a_worker_that_dies_is_done_by_another(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     assert squares(cluster, tmp_path) == [number * number for number in range(30)]
 
 

@@ -285,7 +285,7 @@ def test_a_missing_file_is_named_with_its_stage(
         ("detector", "detector"),
     ],
 )
-def test_numbers_have_at_most_three_digits_after_the_point_or_two_that_count(value: object, text: str) -> None:
+def test_a_number_is_written_in_few_digits(value: object, text: str) -> None:
     assert number(value) == text
 
 
