@@ -53,6 +53,7 @@ def listen(
     with one_sentence(status=2):
         check_writable(spool)
         preflight.check_registry()
+        preflight.check_version(model)
         from flows.listening.listen import Settings, parse_address
         from flows.listening.listen import listen as listen_for
 

@@ -344,6 +344,7 @@ def serve(
     """
     with one_sentence(status=2):
         preflight.check_registry()
+        preflight.check_version(model)
         from flows.serving.serve import serve as serve_model
 
         serve_model(model, follow, host, port, typer.echo)

@@ -554,6 +554,8 @@ def test_a_folder_that_dvc_can_make_is_a_remote(root: Path, tmp_path: Path) -> N
         (("audit", "99"), "has no mammogram-classifier 99"),
         (("promote", "99"), "has no mammogram-classifier 99"),
         (("publish", "99"), "has no mammogram-classifier 99"),
+        (("serve", "--model", "99"), "has no mammogram-classifier 99"),
+        ((*arguments_of("listen")[:-1], "99"), "has no mammogram-classifier 99"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "told",
 )
