@@ -954,6 +954,8 @@ def main() -> int:
         parser.error("--trust: the id of a key has 64 characters of 0 to 9 and a to f")
     report = verify(given.folder, given.keys, given.trust, known)
     last = [f"last line {report.head}: write it down, for --head"] if report.head else []
+    if report.signed and not given.keys and not given.trust:
+        last.append("by the keys in the export, which may be changed, too: --trust names yours")
     for line in (*report.lines, *last, *(f"note: {x}" for x in report.notes), *report.wrong):
         print(ascii(line)[1:-1] if not line.isprintable() else line)
     print(report.sentence)

@@ -98,8 +98,9 @@ def test_an_untouched_export_holds_where_the_project_is_not(
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[-1] == "The signed evidence of version 2 holds."
-    assert lines[-2].startswith("last line 11:")
-    assert [line.split("  ")[2].split(", by ")[0] for line in (x.strip() for x in lines[:-2])] == [
+    assert lines[-2].startswith("by the keys in the export, which may be changed")
+    assert lines[-3].startswith("last line 11:")
+    assert [line.split("  ")[2].split(", by ")[0] for line in (x.strip() for x in lines[:-3])] == [
         "policy",
         "provenance of version 1",
         "evaluation of version 1",
@@ -113,6 +114,9 @@ def test_an_untouched_export_holds_where_the_project_is_not(
         "rollback of version 1",
     ]
     assert ", by lab (auditor), key " in lines[9]
+    result = run(bare_python, signed / "export", "--keys", str(signed / "export" / "keys"))
+    assert result.returncode == 0
+    assert "may be changed" not in result.stdout
 
 
 def test_a_changed_model_is_found_where_the_project_is_not(bare_python: Path, copy: Path) -> None:
