@@ -54,7 +54,7 @@ def test_a_changed_operating_point_is_found(root: Path) -> None:
 
 def test_the_whole_model_of_another_run_is_found_in_its_place(root: Path) -> None:
     """The registry points to it."""
-    folder, run, other = model_folder(), str(version().run_id), "0" * 32
+    folder, run, other = model_folder(), str(version().run_id), "f" * 32
     elsewhere = folder.parents[1] / "m-other" / folder.name
     shutil.copytree(folder, elsewhere)
     mlmodel = elsewhere / "MLmodel"
