@@ -74,6 +74,12 @@ def everything(root: Path) -> dict[str, object]:
     }
 
 
+def change_environment(root: Path, **recorded: object) -> None:
+    """Let this be recorded of the environment that version 1 was made in."""
+    path = locate_artifact(root, "environment.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **recorded}))
+
+
 @pytest.fixture(scope="module")
 def moved_on(registered: Retrained) -> Path:
     """The project at a later commit, with other settings and other code than version 1's."""
@@ -88,9 +94,13 @@ def moved_on(registered: Retrained) -> Path:
 
 @pytest.fixture(scope="module")
 def audited(moved_on: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """Version 1, audited from a later commit's checkout, with another thread count outside."""
+    """Version 1, audited from a later commit's checkout, with another thread count outside.
+
+    Of stages that another project ran a retrain cannot know that it was on this machine.
+    """
     root, report = moved_on, tmp_path_factory.mktemp("audit")
     before = everything(root)
+    change_environment(root, elsewhere={})
     arguments = ("audit", "1", "--report", str(report))
     said = mammoflow(root, *arguments, extra_env={"OMP_NUM_THREADS": "3"}).stdout
     assert everything(root) == before
@@ -322,10 +332,7 @@ def easily_equivalent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recorded_as(root: Path, arithmetic: dict[str, str]) -> None:
     """Let version 1 have been made with this arithmetic."""
-    path = locate_artifact(root, "environment.json")
-    environment = json.loads(path.read_text())
-    environment |= {"arithmetic": arithmetic, "elsewhere": {}}
-    path.write_text(json.dumps(environment))
+    change_environment(root, arithmetic=arithmetic, elsewhere={})
 
 
 def audit(*arguments: str) -> Result:
