@@ -4,6 +4,7 @@ None of them may be found anywhere outside `data/` and its copy in DVC's cache.
 """
 
 import base64
+import zlib
 from pathlib import Path
 
 import pydicom
@@ -46,6 +47,40 @@ def needles() -> list[bytes]:
         for shift in (1, 2, 3)
     ]
     return [text.encode() for text in plain + [text for text in encoded if len(text) >= 6]]
+
+
+def found_in(content: bytes) -> list[bytes]:
+    """The markers in it."""
+    lower = content.lower()
+    return [needle for needle in needles() if needle in lower]
+
+
+def search(root: Path) -> tuple[list[Path], dict[str, list[bytes]]]:
+    """Search what a project holds besides the data, and besides DVC's cache, which has them too.
+
+    Returns:
+        The files that were searched; and the markers in each that has any, in bytes or in its name.
+    """
+    personal = [root / "data", root / ".dvc/cache/files"]
+    searched = [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in personal)
+    ]
+    guilty = {
+        str(path): found
+        for path in searched
+        if (found := found_in(_unpack(path)) or found_in(path.name.encode()))
+    }
+    return searched, guilty
+
+
+def _unpack(path: Path) -> bytes:
+    """A file's bytes; those of a git object are packed."""
+    content = path.read_bytes()
+    if ".git/objects" in path.as_posix() and "pack" not in path.parts:
+        return zlib.decompress(content)
+    return content
 
 
 def plant(data: Path) -> None:

@@ -1,4 +1,4 @@
-"""A whole small project in a folder of its own: our code, real git, real DVC, tiny phantoms."""
+"""Whole small projects in folders of their own: our code, real git, real DVC, tiny phantoms."""
 
 import functools
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,10 @@ from tests.support.markers import plant
 from tests.support.processes import inherited_environment
 from tests.support.repositories import init_repository
 
-HISTORY = ("registered", "unchanged_again", "challenged", "leaking")
-"""The project's states, by their fixtures, from the youngest to the oldest."""
+HISTORY = ("registered", "unchanged_again", "challenged")
+"""A project's states, by their fixtures, from the youngest to the oldest."""
+COLD = "test_end_to_end"
+"""The module in whose project every stage runs; the others may take over what its stages made."""
 CODE = (
     *("mammo", "stages", "flows", "weights"),
     *("dvc.yaml", "pyproject.toml", "requirements.lock", ".gitignore", ".dvcignore"),
@@ -70,8 +73,14 @@ def mammoflow(
     return command(root, *arguments, check=check, extra_env=extra_env)
 
 
-def make_project(root: Path) -> None:
-    """Our code with small settings and a small data set, committed."""
+def draw_data(folder: Path) -> None:
+    """A small data set, with the markers of what is personal in it."""
+    write_phantoms(folder, women=24, seed=5, long_side=256)
+    plant(folder)
+
+
+def make_project(root: Path, data: Path) -> None:
+    """Our code with small settings and a copy of a small data set, committed."""
     root.mkdir()
     for name in CODE:
         source = ROOT / name
@@ -89,8 +98,7 @@ def make_project(root: Path) -> None:
     init_repository(root)
     command(root, "git", "config", "tag.gpgSign", "true")  # as a person may have it
     command(root, "dvc", "init", "-q")
-    write_phantoms(root / "data", women=24, seed=5, long_side=256)
-    plant(root / "data")
+    shutil.copytree(data, root / "data")
     command(root, "dvc", "add", "-q", "data")
     command(root, "git", "add", "-A")
     command(root, "git", "commit", "-qm", "a small project")
@@ -184,6 +192,22 @@ def retrained(state: str, root: Path, extra_env: Mapping[str, str] | None = None
     return Retrained(root, result.stdout, len(list_all_runs(root)))
 
 
+def keep_cache(root: Path, kept: Path) -> None:
+    """Keep what the stages of a project made that has been retrained, if nothing is kept yet."""
+    if not kept.exists():
+        shutil.copytree(root / ".dvc" / "cache", kept)
+
+
+def take_cache(kept: Path, root: Path) -> None:
+    """Give a project what the stages of another one made, if that came so far.
+
+    DVC runs no stage again whose code, settings and inputs are those of a run in the cache. It is
+    no dependence: without it the stages run.
+    """
+    if kept.exists():
+        shutil.copytree(kept, root / ".dvc" / "cache", dirs_exist_ok=True)
+
+
 def state_of(item: pytest.Item) -> int:
     """How old the project must be for a test, as an index of HISTORY; -1 if it needs none."""
     names = getattr(item, "fixturenames", ())
@@ -191,13 +215,35 @@ def state_of(item: pytest.Item) -> int:
 
 
 def in_order_of_history(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The tests, and where the last of those stands that need a project in a state: all of these.
+    """The tests, those of each module by the state in which they need the project.
 
-    There is one project, and it does not grow younger: what needs an earlier state comes first.
+    A module has one project, and it does not grow younger: what needs an earlier state comes first.
+    The module COLD comes before all that have a project; what needs none stays where it was.
     """
-    needing = [item for item in items if state_of(item) >= 0]
-    if not needing:
-        return items
-    end = items.index(needing[-1])
-    before = [item for item in items[:end] if state_of(item) < 0]
-    return [*before, *sorted(needing, key=state_of), *items[end + 1 :]]
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    ordered = [sorted(of_module, key=state_of) for of_module in modules.values()]
+    with_project = [x for x in ordered if state_of(x[-1]) >= 0]
+    cold = [x for x in with_project if Path(x[0].nodeid.partition("::")[0]).stem == COLD]
+    if cold:
+        first = ordered.index(with_project[0])
+        ordered.remove(cold[0])
+        ordered.insert(first, cold[0])
+    return [item for of_module in ordered for item in of_module]
+
+
+def find_crowds(items: list[pytest.Item], most: int) -> dict[str, int]:
+    """How many tests stand on one run of a module's project, where these are more than `most`.
+
+    Args:
+        items: all tests; each names the fixtures that it needs, and those that they need.
+        most: tests that may stand on one run.
+    """
+    counts = Counter(
+        f"{name} of {item.nodeid.partition('::')[0]}"
+        for item in items
+        for name in getattr(item, "fixturenames", ())
+        if name in HISTORY
+    )
+    return {run: count for run, count in counts.items() if count > most}

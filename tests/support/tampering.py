@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlparse
@@ -13,7 +14,10 @@ import mlflow
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from safetensors.numpy import load_file, save
+from typer.testing import CliRunner, Result
 
+from flows.cli.app import app
 from flows.processes.run_git import git
 from flows.snapshots.snapshot import Snapshot, read_tag, write_tag
 from flows.tracking.names import MODEL
@@ -21,6 +25,7 @@ from mammoflow_artifacts import FOLDER, sqlite_file
 
 KEPT = (".git", ".dvc/cache", "mlruns/artifacts", "data")
 """What may be changed, besides MLflow's database, and is put back."""
+CLASSIFIER = "outputs/train_classifier/weights.safetensors"
 
 
 def restore(source: Path, target: Path) -> None:
@@ -107,8 +112,58 @@ def forge(root: Path, change: object) -> None:
     client.set_tag(str(version().run_id), "snapshot_digest", after.digest)
 
 
-def put_into_cache(root: Path, content: bytes) -> str:
-    md5 = hashlib.md5(content).hexdigest()
+def exchange_weights(root: Path) -> None:
+    """Give version 1 other weights, with all that names them: only a re-run or a signature tells.
+
+    The head's weights are negated; the predictions stay those of the old ones.
+    """
+    snapshot = read_tag(root, "model/v1")
+    tensors = load_file(locate_cached(root, snapshot, CLASSIFIER))
+    turned = {name: -x if name.startswith("head.") else x for name, x in tensors.items()}
+    content = save(turned)
+    md5 = put_into_cache(root, content)
+
+    def change(stages: Mapping[str, Mapping[str, list[dict[str, object]]]]) -> None:
+        for entry in list_entries(stages, CLASSIFIER):
+            entry |= {"md5": md5, "size": len(content)}
+
+    forge(root, change)
+    served = model_folder() / "artifacts/predictor/classifier/weights.safetensors"
+    served.write_bytes(content)
+
+
+def list_entries(
+    stages: Mapping[str, Mapping[str, list[dict[str, object]]]], path: str
+) -> list[dict[str, object]]:
+    """What a dvc.lock says of a path, wherever it is an out or a dep."""
+    return [
+        entry
+        for stage in stages.values()
+        for entry in (*stage.get("deps", []), *stage["outs"])
+        if entry["path"] == path
+    ]
+
+
+def quick_audit() -> Result:
+    """Audit version 1 without a re-run."""
+    return CliRunner().invoke(app, ["audit", "1", "--quick"])
+
+
+def assert_caught(result: Result, status: int, *words: str) -> None:
+    """Make sure that an audit ended with this status, and with these words in its verdict."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    verdict = "NOT REPRODUCED" if status == 1 else "CANNOT BE JUDGED"
+    assert verdict in result.output
+    last = result.output[result.output.index(verdict) :]
+    for word in words:
+        assert word in last, result.output
+
+
+def put_into_cache(root: Path, content: bytes, suffix: str = "") -> str:
+    """Put an object into DVC's cache; its hash. That of a folder's list ends in `.dir`."""
+    md5 = hashlib.md5(content).hexdigest() + suffix
     path = root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The small project with all of its history, to tamper with."""
+"""A small project to tamper with; what a test changes is put back."""
 
 import shutil
 import sqlite3
@@ -13,13 +13,13 @@ from tests.support.tampering import KEPT, database, restore
 
 
 @pytest.fixture(scope="module")
-def pristine(leaking: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine(registered: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of everything that a test may tamper with."""
     backup = tmp_path_factory.mktemp("pristine")
     for name in KEPT:
-        shutil.copytree(leaking.root / name, backup / name)
+        shutil.copytree(registered.root / name, backup / name)
     with (
-        closing(database(leaking.root)) as live,
+        closing(database(registered.root)) as live,
         closing(sqlite3.connect(backup / "db")) as copy,
     ):
         live.backup(copy)
@@ -27,9 +27,9 @@ def pristine(leaking: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def root(leaking: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(registered: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The project, to tamper with."""
-    root = leaking.root
+    root = registered.root
     monkeypatch.chdir(root)
     store(root)
     yield root
@@ -38,3 +38,9 @@ def root(leaking: Retrained, pristine: Path, monkeypatch: pytest.MonkeyPatch) ->
     # Into the file as it is: MLflow keeps connections to it.
     with closing(database(root)) as live, closing(sqlite3.connect(pristine / "db")) as copy:
         copy.backup(live)
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arithmetic is not measured: it takes seconds, and is no record of the version."""
+    monkeypatch.setattr("flows.tracking.arithmetic.measure", lambda folder: {"matrix product": "0"})

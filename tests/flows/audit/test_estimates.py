@@ -13,7 +13,7 @@ import yaml
 from dvc.repo import Repo
 from mlflow.entities import Run
 
-from flows.audit.audit import _find_absent, _say_needs
+from flows.audit.audit import _find_absent, _say_minutes, _say_needs
 from flows.audit.provenance import estimate_minutes
 from flows.audit.subject import Subject
 from flows.pipeline.lock_and_cache import Cache, open_cache, read_sizes
@@ -98,6 +98,16 @@ def test_a_stage_that_did_not_run_takes_what_it_took_when_it_ran_last(experiment
 def test_a_stage_that_nobody_saw_run_is_named(experiment: str) -> None:
     run = log_retrain(experiment, 100, split=("cached", 0), train=("ran", 7))
     assert estimate_minutes(run) == (7, ["split"])
+
+
+def test_minutes_are_said_in_words_and_so_is_what_nobody_knows(experiment: str) -> None:
+    run = log_retrain(experiment, 100, split=("cached", 0), train=("ran", 7), report=("ran", 1))
+    said: list[str] = []
+    _say_minutes(cast("Subject", SimpleNamespace(run=run, pretraining=[])), said.append)
+    assert said == [
+        "needs about 8 minutes, as the stages took when they ran before",
+        "needs the time of split, too, which was not recorded",
+    ]
 
 
 def test_the_bytes_are_those_of_locks_and_of_dvc_files(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Who becomes champion: the gate after a retrain, a person against it, and the way back.
 
-On a copy of a whole small project, `challenged`: version 1 is champion, version 2 gives the same
+On a whole small project, `challenged`: version 1 is champion, version 2 gives the same
 scores and waits for approval.
 """
 
@@ -19,60 +19,42 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
-from prefect.blocks.webhook import Webhook
-from pydantic import SecretStr
-from typer.testing import CliRunner, Result
 
-from flows.cli.app import app
 from flows.evidence.keys import FOLDER, make_key
 from flows.evidence.ledger import BRANCH, name_file, read_ledger
 from flows.evidence.verify import describe, read_lines
-from flows.notify import VARIABLE
 from flows.pipeline.lock_and_cache import open_cache, read_lock
 from flows.processes.run_git import git
 from flows.promotion import rescoring
 from flows.promotion.budget import list_looks
 from flows.promotion.flow import needs_gate
-from flows.snapshots.snapshot import Snapshot, tag_exists, write_tag
+from flows.snapshots.snapshot import Snapshot, read_tag
 from flows.tracking import aliases
 from flows.tracking.names import MODEL
-from flows.tracking.registry import SNAPSHOT_ARTIFACT, read_snapshot
-from tests.support.receiver import Receiver, listening
+from flows.tracking.registry import read_snapshot
+from tests.support.markers import search
+from tests.support.promoting import copied_version, record, run, tags
+from tests.support.receiver import Receiver
 from tests.support.small_project import Retrained, forget_looks, mammoflow, store
-from tests.support.tampering import model_folder
+from tests.support.tampering import database, model_folder
 
 pytestmark = pytest.mark.timeout(1800)
 
 
-@pytest.fixture(scope="module")
-def original(challenged: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project whose registry points to its own files."""
-    root = tmp_path_factory.mktemp("promotion") / "project"
-    shutil.copytree(challenged.root, root, symlinks=True)
-    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database:
-        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for (table,) in tables:
-            for column in database.execute(f"PRAGMA table_info({table})").fetchall():
-                database.execute(
-                    f"UPDATE {table} SET {column[1]} = replace({column[1]}, ?, ?) "
-                    f"WHERE {column[1]} LIKE ?",
-                    (str(challenged.root), str(root), f"%{challenged.root}%"),
-                )
-        database.commit()
-    return root
-
-
 @pytest.fixture
-def root(original: Path, prefect_here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The copy, to promote in; registry, settings and git's identity are put back afterwards."""
-    monkeypatch.chdir(original)
-    store(original)
-    plan = (original / "plan.yaml").read_text()
-    with closing(database(original)) as live, closing(sqlite3.connect(":memory:")) as kept:
+def root(
+    challenged: Retrained, prefect_here: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The project, to promote in; registry and plan are put back afterwards."""
+    root = challenged.root
+    monkeypatch.chdir(root)
+    store(root)
+    plan = (root / "plan.yaml").read_text()
+    with closing(database(root)) as live, closing(sqlite3.connect(":memory:")) as kept:
         live.backup(kept)
-        yield original
+        yield root
         kept.backup(live)
-    (original / "plan.yaml").write_text(plan)
+    (root / "plan.yaml").write_text(plan)
 
 
 @pytest.fixture
@@ -81,31 +63,9 @@ def otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rescoring, "predict_alike", lambda one, other: False)
 
 
-@pytest.fixture
-def receiver(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with listening() as found:
-        Webhook(url=SecretStr(found.url)).save("ops", overwrite=True)
-        monkeypatch.setenv(VARIABLE, "webhook/ops")
-        yield found
-
-
-def database(root: Path) -> sqlite3.Connection:
-    return sqlite3.connect(root / "mlruns" / "mlflow.db", timeout=30)
-
-
-def run(*arguments: str) -> Result:
-    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, list(arguments))  # no line is cut
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
 def last_of_champion() -> aliases.Move:
     """The last move of the champion: the challenger's alias is taken away after it."""
     return [move for move in aliases.read_history() if move.alias == "champion"][-1]
-
-
-def tags(version: int = 2) -> dict[str, str]:
-    return dict(MlflowClient().get_model_version(MODEL, str(version)).tags)
 
 
 def said_by_tasks(caplog: pytest.LogCaptureFixture) -> str:
@@ -118,6 +78,27 @@ def set_policy(root: Path, **changes: object) -> None:
     plan["policy"].update(changes)
     (root / "plan.yaml").write_text(yaml.safe_dump(plan))
     forget_looks()
+
+
+def test_a_changed_setting_runs_what_depends_on_it_and_makes_a_challenger(
+    challenged: Retrained,
+) -> None:
+    for stage in ("preprocess", "train_detector", "train_classifier"):
+        assert f"Running stage '{stage}'" not in challenged.said
+    for stage in ("evaluate", "report"):
+        assert f"Running stage '{stage}'" in challenged.said
+    client = store(challenged.root)
+    assert str(client.get_model_version_by_alias(MODEL, "champion").version) == "1"
+    assert str(client.get_model_version_by_alias(MODEL, "challenger").version) == "2"
+    assert (
+        read_tag(challenged.root, "model/v2").digest != read_tag(challenged.root, "model/v1").digest
+    )
+
+
+def test_nothing_personal_is_found_in_what_retrain_and_gate_left(challenged: Retrained) -> None:
+    searched, guilty = search(challenged.root)
+    assert guilty == {}
+    assert "gate.html" in {path.name for path in searched}
 
 
 def test_a_retrain_lets_the_gate_judge_and_leaves_the_rest_to_people(root: Path) -> None:
@@ -202,20 +183,6 @@ def test_what_a_person_rolled_back_and_its_very_weights_wait_for_a_person(
     assert aliases.list_rolled_back() == {}
 
 
-def test_weights_that_were_rolled_back_stay_known_after_their_version_was_deleted(
-    root: Path,
-) -> None:
-    set_policy(root, approve="automatic")
-    run("promote", "2")
-    run("rollback", "--reason", "recalls too many")
-    again = copied_version(2)
-    MlflowClient().delete_model_version(MODEL, "2")
-    result = run("promote", again)
-    assert result.exit_code == 1
-    assert "version 2, which has the same weights, was rolled back on" in result.output
-    assert aliases.read_current()["champion"] == 1
-
-
 def test_the_run_in_mlflow_leads_to_the_one_in_prefect_and_both_say_what_they_are(
     root: Path, prefect_server: dict[str, str]
 ) -> None:
@@ -230,16 +197,6 @@ def test_the_run_in_mlflow_leads_to_the_one_in_prefect_and_both_say_what_they_ar
     # Its settings were not the commit's: the watch does not take it for a retrain of the commit.
     assert kept.data.tags["commit_snapshot"] == ""
     assert not [tag for tag in found["tags"] if tag.startswith("snapshot ")]
-
-
-def copied_version(version: int) -> str:
-    """Another version of the same run, as if a retrain had made these weights once more."""
-    client = MlflowClient()
-    found = client.get_model_version(MODEL, str(version))
-    made = client.create_model_version(MODEL, str(found.source), found.run_id)
-    for name in ("snapshot_digest", "git_commit", "data_hash"):
-        client.set_model_version_tag(MODEL, made.version, name, found.tags[name])
-    return str(made.version)
 
 
 def test_the_table_and_both_models_predictions_are_with_the_run(
@@ -291,28 +248,6 @@ def test_a_person_approves_and_is_on_record(
     assert receiver.subjects() == [f"{MODEL} version 2: promoted"]
     assert "fewer recalls" in receiver.received[0]["body"]
     assert run("audit", "2", "--quick").exit_code == 0
-
-
-def test_rollback_returns_and_the_aliases_are_listed(root: Path, receiver: Receiver) -> None:
-    run("promote", f"{MODEL}@challenger", "--reason", "as agreed")
-    result = run("rollback", "--reason", "calls everybody back")
-    assert result.exit_code == 0, result.output
-    assert aliases.read_current() == {"champion": 1}
-    assert receiver.subjects()[-1] == f"{MODEL}: rolled back from version 2 to 1"
-    listed = run("aliases").output
-    moves = (
-        "champion 1 ",
-        "challenger 2 ",
-        "champion 1 -> 2",
-        "champion 2 -> 1",
-        "challenger 2 -> none",
-        "previous 1 -> none",
-    )
-    for words in (*moves, "agreed", "everybody", "Tester", "champion is version 1"):
-        assert words in listed
-    assert "warning" not in listed
-    MlflowClient().set_registered_model_alias(MODEL, "champion", "2")
-    assert "warning: champion is version 2, but the history" in run("aliases").output
 
 
 def test_a_version_that_falls_short_is_refused_with_the_reason(
@@ -395,16 +330,6 @@ def forge_split(root: Path, version: int) -> str:
     return str(woman)
 
 
-def record(root: Path, version: int, snapshot: Snapshot) -> None:
-    """Let all three, run, registry and git, hold this for a version's snapshot."""
-    run_id = str(MlflowClient().get_model_version(MODEL, str(version)).run_id)
-    MlflowClient().log_text(run_id, snapshot.to_json(), SNAPSHOT_ARTIFACT)
-    MlflowClient().set_model_version_tag(MODEL, str(version), "snapshot_digest", snapshot.digest)
-    if tag_exists(root, f"model/v{version}"):
-        git(root, "tag", "-d", f"model/v{version}")
-    write_tag(root, snapshot, f"model/v{version}", "once more")
-
-
 def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
     root: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -429,28 +354,6 @@ def test_a_champion_that_knows_a_test_woman_cannot_be_compared(
         record(root, 1, before)
 
 
-def test_a_snapshot_that_was_changed_cannot_be_compared(root: Path) -> None:
-    before = read_snapshot(MlflowClient().get_model_version(MODEL, "2"))
-    params = before.files["params.yaml"] + "# changed\n"
-    other = Snapshot(before.commit, {**before.files, "params.yaml": params})
-    try:
-        git(root, "tag", "-d", "model/v2")
-        result = run("promote", "2")
-        assert "has the git tag model/v2" in " ".join(result.output.split())
-        write_tag(root, other, "model/v2", "moved")  # the registry agrees with itself
-        result = run("promote", "2")
-        assert result.exit_code == 1
-        assert "is not the one that it was registered with" in result.output
-        record(root, 2, before)
-        MlflowClient().set_model_version_tag(MODEL, "2", "snapshot_digest", "0" * 64)
-        result = run("promote", "2")
-        assert result.exit_code == 1
-        assert "is not the one that it was registered with" in result.output
-        assert aliases.read_current()["champion"] == 1
-    finally:
-        record(root, 2, before)
-
-
 def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
     root: Path, otherwise: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -466,60 +369,6 @@ def test_a_champion_whose_code_was_changed_in_the_store_is_not_run(
     assert "other code than the commit: serving/score_files.py" in result.output
     assert "scored:" not in said_by_tasks(caplog)
     assert tags()["gate_verdict"] == "cannot be judged"
-
-
-def test_a_decision_that_makes_no_sense_is_refused_in_one_sentence(
-    root: Path, receiver: Receiver
-) -> None:
-    cases = {
-        ("promote", "1"): "version 1 is the champion already",
-        ("promote", "99"): "has no",
-        ("promote", "2", "--reason", " "): "the reason is empty",
-        ("rollback", "--reason", "why not"): "no `previous` to return to",
-    }
-    for arguments, sentence in cases.items():
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert "error: " in result.output
-        assert sentence in result.output
-        assert "Traceback" not in result.output
-    assert aliases.read_current() == {"champion": 1, "challenger": 2}
-    assert receiver.subjects() == []  # nothing of the system's has failed
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("promote", "2"), ("rollback", "--reason", "why not"), ("aliases",), ("audit", "2")],
-    ids=" ".join,
-)
-def test_mlflow_out_of_reach_is_one_sentence(
-    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri("http://127.0.0.1:9")
-    mlflow.set_registry_uri("http://127.0.0.1:9")
-    try:
-        result = run(*arguments)
-    finally:
-        mlflow.set_tracking_uri(before)
-        mlflow.set_registry_uri(before)
-    assert result.exit_code == 2
-    assert "error: MLflow at http://127.0.0.1:9 failed" in result.output
-    assert "Traceback" not in result.output
-
-
-def test_without_a_name_nobody_decides(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GLOBAL", "SYSTEM"):
-        monkeypatch.setenv(f"GIT_CONFIG_{name}", "/dev/null")
-    git(root, "config", "--unset", "user.email")
-    try:
-        result = run("promote", "2", "--reason", "because")
-    finally:
-        git(root, "config", "user.email", "tester@localhost")
-    assert result.exit_code == 2
-    assert "git does not know who you are" in result.output
-    assert aliases.read_current() == {"champion": 1, "challenger": 2}
 
 
 @pytest.fixture

@@ -1,29 +1,19 @@
 """The set is the test women of train.csv: what a model does not read counts the same for both."""
 
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 import pytest
-import yaml
 from prefect.logging import disable_run_logger
 
-from flows.pipeline.known_outs import PREDICTIONS_OUT, SPLIT_OUT
-from flows.processes.run_git import git
 from flows.promotion.flow import _look_and_judge
 from flows.promotion.rescoring import compare, read_own_predictions
-from flows.tracking import aliases
 from flows.tracking.registry import get_version, open_store
-from mammo.base.settings import load_params
-from mammo.data.splits import assign
-from mammo.data.tables import PREDICTIONS
-from tests.support.cached_data import put_data, table
 from tests.support.judged import plan
-from tests.support.signed_project import LOCK, WHO, make_repository, register
-from tests.support.small_project import forget_looks, store
-from tests.support.tampering import put_into_cache
+from tests.support.scored_project import make_scored_project
+from tests.support.signed_project import make_repository
+from tests.support.small_project import forget_looks
 
 REJECTED = 3  # cancers of the test women that the model cannot read
 
@@ -35,28 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     make_repository(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        store(root)
-        labels = table(90)
-        (root / "data.dvc").write_text(put_data(root, {"train.csv": labels}))
-        rows = pd.read_csv(StringIO(labels), dtype={"patient_id": str, "image_id": str})
-        split = assign(rows["patient_id"], load_params(root / "params.yaml").split)
-        rows = rows.merge(split, on="patient_id").assign(target=rows["cancer"])
-        rows["probability"] = 0.2 + 0.5 * rows["target"]
-        test = rows[rows["split"] == "test"]
-        rejected = test[test["target"] == 1]["image_id"].head(REJECTED)
-        read = test[~test["image_id"].isin(rejected)][list(PREDICTIONS.columns)]
-        lock = yaml.safe_load(yaml.safe_dump(LOCK))
-        for path, found in ((SPLIT_OUT, split), (PREDICTIONS_OUT, read)):
-            md5 = put_into_cache(root, found.to_csv(index=False).encode())
-            lock["stages"][Path(path).parts[1]] = {"cmd": "x", "outs": [{"path": path, "md5": md5}]}
-        weights = "outputs/train_classifier/weights.safetensors"
-        lock["stages"]["train_classifier"]["outs"] = [{"path": weights, "md5": "b" * 32}]
-        (root / "dvc.lock").write_text(yaml.safe_dump(lock))
-        git(root, "add", "-A")
-        git(root, "commit", "-qm", "scores")
-        register(root, "the model")
-        register(root, "the model")
-        aliases.make_champion(1, WHO, "the first")
+        make_scored_project(root, REJECTED)
         yield root
 
 
