@@ -20,7 +20,7 @@ from mammo.serving.finding import NOTICE, OperatingPoint
 EVALUATION_FILE = Path("evaluate") / "metrics.json"
 """In a predictor's folder: the scores of the stage evaluate, whose threshold is the model's."""
 
-_END = 12  # bytes of a PNG's last chunk
+_HEAD = 33  # bytes of a PNG's signature and first chunk
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def draw_heatmap(output: NetworkOutput) -> bytes | None:
     picture = encode_png(draw_overlay(output.breast, output.heat))
     text = b"tEXtDisclaimer\0" + NOTICE.encode("latin-1")  # ISO/IEC 15948, 11.3.4.3
     length, checksum = (struct.pack(">I", n) for n in (len(text) - 4, zlib.crc32(text)))
-    return picture[:-_END] + length + text + checksum + picture[-_END:]
+    return picture[:_HEAD] + length + text + checksum + picture[_HEAD:]
 
 
 def read_operating_point(file: Path, params: Params) -> OperatingPoint | None:
