@@ -81,6 +81,8 @@ def predict(
             if folder is not None:
                 check_writable(folder)
                 preflight.check_disk(folder, 0)
+        if out is not None and dicom is not None and out.resolve() == dicom.resolve():
+            raise UserError(f"{out}: --out and --dicom need a folder each")
         preflight.check_registry()
         listing = _list_files(paths)
         preflight.check_version(model)

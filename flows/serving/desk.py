@@ -14,7 +14,7 @@ from pathlib import Path
 from flows.serving.load import LoadedModel, prepare_torch
 from mammo.base.settings import Preprocess
 from mammo.compute.worker_pool import Workers
-from mammo.serving.exams import Heatmap, UnreadFile, find_in
+from mammo.serving.exams import Heatmap, UnreadFile, find_in, refuse_copies
 from mammo.serving.finding import ExamFinding, ImageFinding, group_exams
 from mammo.serving.intake import Reading, Refusal, make_reader_pool, refuse_failure
 
@@ -81,8 +81,9 @@ class Desk:
         loaded = self.loaded
         asked = (self._ask(loaded, file, n, heatmap) for n, file in enumerate(files, start=1))
         results = await asyncio.gather(*asked)
-        images = [found for found, _ in results if isinstance(found, ImageFinding)]
-        unread = [found for found, _ in results if isinstance(found, UnreadFile)]
+        found = list(refuse_copies(one for one, _ in results))
+        images = [one for one in found if isinstance(one, ImageFinding)]
+        unread = [one for one in found if isinstance(one, UnreadFile)]
         predictor = loaded.predictor
         aggregate = predictor.params.evaluate.aggregate
         exams = group_exams(images, loaded.model, predictor.operating_point, aggregate)

@@ -5,6 +5,7 @@ files are what the gate scores and an audit compares.
 """
 
 import tempfile
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -86,14 +87,17 @@ def export_version(reference: str, folder: Path) -> float:
 def save_portable(portable: Path, target: Path) -> None:
     """Save what `export_predictor` wrote as an MLflow model."""
     code = Path(str(served_model.__file__))
-    mlflow.pyfunc.save_model(
-        path=str(target),
-        python_model=str(code),
-        artifacts={"predictor": str(portable)},
-        code_paths=[str(Path(str(mammo.__file__)).parent)],
-        signature=SIGNATURE,
-        pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
-    )
+    with warnings.catch_warnings():
+        # Here the signature is written down, and not made from an example.
+        warnings.filterwarnings("ignore", r"(?s).*input example was not provided")
+        mlflow.pyfunc.save_model(
+            path=str(target),
+            python_model=str(code),
+            artifacts={"predictor": str(portable)},
+            code_paths=[str(Path(str(mammo.__file__)).parent)],
+            signature=SIGNATURE,
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+        )
     remove_local_paths(target / MLMODEL_FILE_NAME, code.name)
 
 

@@ -34,7 +34,8 @@ SIGNATURE = ModelSignature(
             ),
             ColSpec(DataType.string, "found_by", required=False),
             ColSpec(DataType.binary, "heatmap", required=False),
-            ColSpec(DataType.string, "error"),  # why there is nothing else; empty: there is
+            ColSpec(DataType.string, "error"),  # why there is no finding; empty: there is one
+            ColSpec(DataType.string, "notice"),  # research use only
         ]
     ),
     params=ParamSchema([ParamSpec("heatmap", DataType.boolean, True)]),

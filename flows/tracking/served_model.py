@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mammo.portable.predictor import PortablePredictor
     from mammo.serving.predictor import Predictor
 
-_COLUMNS = ["probability", "x1", "y1", "x2", "y2", "found_by", "heatmap", "error"]
+_COLUMNS = ["probability", "x1", "y1", "x2", "y2", "found_by", "heatmap", "error", "notice"]
 
 
 class MammogramClassifier(PythonModel):
@@ -46,11 +46,15 @@ class MammogramClassifier(PythonModel):
     ) -> pd.DataFrame:
         """A row of `register.SIGNATURE` for each file; the box is in pixels of the stored image.
 
-        A file that cannot be read has its reason in `error`, and nothing else; `error` is empty for
-        the others. `heatmap` in `params` says whether one is drawn.
+        A file that cannot be read has its reason in `error`, and no finding; `error` is empty for
+        the others. `notice` says what it may be used for; `heatmap` in `params`, whether one is
+        drawn.
         """
+        from mammo.serving.finding import NOTICE
+
         heatmap = bool((params or {}).get("heatmap", True))
-        rows = [self._answer(file, heatmap) for file in model_input["dicom"]]
+        answers = (self._answer(file, heatmap) for file in model_input["dicom"])
+        rows = [{**answer, "notice": NOTICE} for answer in answers]
         table = pd.DataFrame(rows, columns=_COLUMNS, index=model_input.index)
         # MLflow's server would write NaN, which is no JSON; None is null.
         return table.astype(object).where(table.notna(), None) if table["error"].any() else table
@@ -60,7 +64,7 @@ class MammogramClassifier(PythonModel):
         from mammo.dicom.errors import UnreadableDicom
         from mammo.intake.examine import TOO_LARGE
 
-        if isinstance(file, str | Path):
+        if isinstance(file, str | Path) and "\0" not in str(file):
             source: bytes | Path = Path(file)
         elif isinstance(file, bytes | bytearray | memoryview):
             source = bytes(file)
@@ -72,6 +76,8 @@ class MammogramClassifier(PythonModel):
             return {"error": error.reason}
         except MemoryError:
             return {"error": TOO_LARGE}
+        except Exception as error:  # noqa: BLE001  (said by its kind alone: it may quote a header)
+            return {"error": f"a fault of this program ({type(error).__name__}), not of the file"}
         return {
             "probability": found.probability,
             "x1": found.box.x1,

@@ -1,5 +1,6 @@
 """Write an exam's results as DICOM files: a report, and a picture of each suspicious view."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import count
@@ -27,6 +28,8 @@ Kind = Literal["cad", "1500"]
 REPORTS: dict[Kind, str] = {"cad": "mammography-cad-sr.dcm", "1500": "measurement-report-sr.dcm"}
 """The name of the report's file."""
 
+_CAPTURE = re.compile(r"capture-.*\.dcm")
+
 
 def write_results(
     finding: ExamFinding,
@@ -40,8 +43,9 @@ def write_results(
 ) -> Path:
     """Write the results of an exam into a folder of its own.
 
-    The folder appears whole and takes the place of an earlier one for the same exam. Its files
-    belong to the study of the source images. The same exam, model and `made` give the same bytes.
+    The folder appears whole and takes the place of an earlier one for the same exam, but of none
+    that holds anything else. Its files belong to the study of the source images. The same exam,
+    model and `made` give the same bytes.
 
     Args:
         finding: of the exam; its model has an operating point.
@@ -60,7 +64,7 @@ def write_results(
 
     Raises:
         UserError: the model has no operating point; or a source cannot be read, or lacks a UID that
-            a report needs. Nothing is written then.
+            a report needs; or the folder holds other files. Nothing is written then.
     """
     if finding.operating_point is None:
         raise UserError(
@@ -97,7 +101,8 @@ def write_unread(
         The exam's folder.
 
     Raises:
-        UserError: a file is not there any more. Nothing is written then.
+        UserError: a file is not there any more, or the folder holds other files. Nothing is written
+            then.
     """
     exam = read_unread_exam(unread, model, operating_point, aggregate)
     return _write(exam, folder / unread[0].exam, kind, made, predecessors, None)
@@ -111,11 +116,23 @@ def _write(
     predecessors: Sequence[WrittenReport],
     pictured: Collection[int] | None,
 ) -> Path:
+    _require_own(target)
     with fresh_folder(target) as partial:
         moment = find_moment(exam, made)
         for name, content in _make(exam, kind, moment, predecessors, pictured):
             write_bytes(partial / name, content)
     return target
+
+
+def _require_own(folder: Path) -> None:
+    """Make sure that a folder, if it is there, holds results alone, and may be replaced."""
+    inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    for name in inside:
+        if name not in REPORTS.values() and not _CAPTURE.fullmatch(name):
+            raise UserError(
+                f"{folder}: it holds {name}, which is no DICOM result and would be lost: name "
+                f"another folder"
+            )
 
 
 def _make(

@@ -1,6 +1,6 @@
 """What the model finds in files: they are read in other processes, and judged in this one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,19 +51,29 @@ def examine_files(
         A finding for each file, or why there is none: it cannot be read, crashes or hangs what
         reads it, or is another file's copy.
     """
-    known: dict[str, int] = {}
     settings = predictor.params.preprocess
     results = make_reader_pool(workers).map((file, settings) for file in files)
-    for number, (file, result) in enumerate(zip(files, results, strict=True), start=1):
-        found = find_in(predictor, refuse_failure(result), number, str(file), heatmap)
-        instance = found.identity.instance if isinstance(found, ImageFinding) else None
-        if instance is not None and known.setdefault(instance, number) != number:
-            first = files[known[instance] - 1]
-            yield UnreadFile(
-                number, str(file), f"it has the SOPInstanceUID of {first}: it is a copy"
-            )
-        else:
-            yield found
+    read = zip(files, results, strict=True)
+    return refuse_copies(
+        find_in(predictor, refuse_failure(result), number, str(file), heatmap)
+        for number, (file, result) in enumerate(read, start=1)
+    )
+
+
+def refuse_copies(
+    found: Iterable[ImageFinding | UnreadFile],
+) -> Iterator[ImageFinding | UnreadFile]:
+    """The same findings, but none for an image with the SOPInstanceUID of an earlier one."""
+    known: dict[str, str] = {}
+    for one in found:
+        instance = one.identity.instance if isinstance(one, ImageFinding) else None
+        if instance is not None and instance in known:
+            reason = f"it has the SOPInstanceUID of {known[instance]}: it is a copy"
+            yield UnreadFile(one.number, one.source, reason)
+            continue
+        if instance is not None:
+            known[instance] = one.source or f"file {one.number}"
+        yield one
 
 
 def find_in(

@@ -75,17 +75,23 @@ class Listing:
 def list_files(paths: Iterable[Path]) -> Listing:
     """Find the DICOM files that paths stand for: of files, of folders, or of a DICOMDIR.
 
-    In a folder those count that are named like DICOM files, or begin like one, at any depth.
+    In a folder those count that are named like DICOM files, or begin like one, at any depth. A path
+    that does not exist is a file as well if others do: whoever reads it will say so.
 
     Raises:
-        UserError: a path does not exist, or a DICOMDIR is damaged or leads out of its folder.
+        UserError: no path exists, a folder cannot be listed, or a DICOMDIR is damaged or leads out
+            of its folder.
     """
     found: dict[Path, Path] = {}
     left_out = 0
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: there is no such file or folder")
-        if path.is_dir():
+    named = list(paths)
+    none = not any(map(_exists, named))
+    for path in named:
+        if none or "\0" in str(path):
+            _require(path)
+        if not _exists(path):
+            files = [path]
+        elif path.is_dir():
             inside = _list_folder(path)
             files = [file for file in inside if _is_dicom(file)]
             left_out += len(inside) - len(files)
@@ -98,18 +104,39 @@ def list_files(paths: Iterable[Path]) -> Listing:
     return Listing(tuple(found.values()), left_out)
 
 
-def _list_folder(folder: Path) -> Sequence[Path]:
-    """All files in it but hidden ones and a DICOMDIR, which has no image, sorted."""
+def _exists(path: Path) -> bool:
+    """As `Path.exists`, which raises at a name that is too long, and in a folder that is closed."""
     try:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _require(path: Path) -> None:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        raise UserError(f"{path}: there is no such file or folder") from None
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-    return [
-        path
-        for path in files
-        if path.name.upper() != _DIRECTORY
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _list_folder(folder: Path) -> Sequence[Path]:
+    """All files in it but hidden ones and a DICOMDIR, which has no image, sorted.
+
+    A link that leads nowhere is one of them: whoever reads it will say so.
+    """
+
+    def refuse(error: OSError) -> None:  # `os.walk` and `Path.rglob` would leave the folder out
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    files = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        visible = (Path(place, name) for name in names if not name.startswith("."))
+        files += [path for path in visible if path.name.upper() != _DIRECTORY]
+    return sorted(path for path in files if path.is_file() or not _exists(path))
 
 
 def _is_dicom(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """What a predictor says of an image, whatever computes it: this module imports no torch."""
 
 import json
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from mammo.cropping.find_breast import FoundBy
 from mammo.explanation.overlay import Heat, draw_overlay
 from mammo.imaging.geometry import Box
 from mammo.imaging.png import encode_png
-from mammo.serving.finding import OperatingPoint
+from mammo.serving.finding import NOTICE, OperatingPoint
 
 EVALUATION_FILE = Path("evaluate") / "metrics.json"
 """In a predictor's folder: the scores of the stage evaluate, whose threshold is the model's."""
+
+_HEAD = 33  # bytes of a PNG's signature and first chunk
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,13 @@ class Prediction:
 
 
 def draw_heatmap(output: NetworkOutput) -> bytes | None:
-    """Draw the breast under the heat, as a PNG; None if there is no heat."""
+    """Draw the breast under the heat, as a PNG whose text says the notice; None without heat."""
     if output.heat is None:
         return None
-    return encode_png(draw_overlay(output.breast, output.heat))
+    picture = encode_png(draw_overlay(output.breast, output.heat))
+    text = b"tEXtDisclaimer\0" + NOTICE.encode("latin-1")  # ISO/IEC 15948, 11.3.4.3
+    length, checksum = (struct.pack(">I", n) for n in (len(text) - 4, zlib.crc32(text)))
+    return picture[:_HEAD] + length + text + checksum + picture[_HEAD:]
 
 
 def read_operating_point(file: Path, params: Params) -> OperatingPoint | None:

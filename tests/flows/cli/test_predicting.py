@@ -171,6 +171,7 @@ def test_a_version_without_an_operating_point_answers_and_decides_nothing() -> N
         (("data/train.csv", "--model", "9"), "has no mammogram-classifier 9"),
         (("data", "--model", "@challenger"), "has no mammogram-classifier @challenger"),
         (("data", "--out", "data/train.csv"), "no file can be written there"),
+        (("data", "--out", "both", "--dicom", "./both"), "--out and --dicom need a folder each"),
     ],
 )
 def test_what_cannot_begin_is_one_sentence(arguments: tuple[str, ...], words: str) -> None:

@@ -73,6 +73,15 @@ def test_the_files_of_a_form_become_exams_and_bad_ones_cost_themselves(
     assert sorted(image["number"] for image in images) == [1, 2, 3, 4, 5]
 
 
+def test_a_file_that_is_sent_twice_counts_once(server: Server, dicoms: list[bytes]) -> None:
+    status, body = server.post(*make_form({"a": dicoms[0], "b": dicoms[0]}))
+    answer = json.loads(body)
+    ((breast,),) = (exam["breasts"] for exam in answer["exams"])
+    assert (status, len(breast["images"])) == (200, 1)
+    reason = "it has the SOPInstanceUID of file 1: it is a copy"
+    assert answer["unread"] == [{"number": 2, "reason": reason}]
+
+
 def test_a_heatmap_is_had_as_a_picture_or_in_the_json(
     server: Server, predictor: Predictor, dicoms: list[bytes]
 ) -> None:

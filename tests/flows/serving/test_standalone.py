@@ -46,11 +46,14 @@ def test_the_requirements_are_what_a_prediction_imports_and_nothing_else() -> No
     assert [name for name in REQUIREMENTS if "opencv" in name] == ["opencv-python-headless"]
 
 
-def test_mlflow_loads_it_from_any_folder_without_torch(tmp_path: Path) -> None:
+def test_mlflow_loads_it_from_any_folder_without_torch(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     folder = write_untrained_predictor(tmp_path / "predictor")
     export_predictor(folder, tmp_path / "portable")
     assert measure_distance(folder, tmp_path / "portable") <= TOLERANCE
     save_portable(tmp_path / "portable", tmp_path / "model")
+    assert not [one for one in recwarn if "input example" in str(one.message)]
     (tmp_path / "exam.dcm").write_bytes(draw_phantom_dicom(seed=0))
     command = [sys.executable, "-c", ASK, str(tmp_path / "model"), str(tmp_path / "exam.dcm")]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

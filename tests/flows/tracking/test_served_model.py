@@ -16,6 +16,7 @@ from mlflow.pyfunc import scoring_server
 
 from flows.tracking.register import SIGNATURE
 from mammo.datasets.phantom.draw import draw_phantom_dicom
+from mammo.serving.finding import NOTICE
 from mammo.serving.prediction import Prediction
 from mammo.serving.predictor import load_predictor
 from tests.imports import ROOT
@@ -99,7 +100,7 @@ def test_a_row_that_cannot_be_read_says_why_and_costs_the_others_nothing(
 ) -> None:
     """Bytes and paths in one table."""
     model = mlflow.pyfunc.load_model(str(saved))
-    rows = [dicoms[0], files[1], files[2], b"", "/nothing.dcm"]
+    rows = [dicoms[0], files[1], files[2], b"", "/nothing.dcm", "a\0b", "/proc/self/mem"]
     found = model.predict(pd.DataFrame({"dicom": rows}))
     assert found["error"].to_list() == [
         "",
@@ -107,11 +108,15 @@ def test_a_row_that_cannot_be_read_says_why_and_costs_the_others_nothing(
         "",
         "it is not a DICOM file",
         "there is no such file",
+        "neither bytes nor a path of a DICOM file",
+        "a fault of this program (OSError), not of the file",
     ]
+    assert found["notice"].to_list() == [NOTICE] * len(rows)
     good = found[found["error"] == ""]
     assert good["probability"].to_list() == [alone[0].probability, alone[1].probability]
     assert good["heatmap"].to_list() == [alone[0].heatmap, alone[1].heatmap]
-    assert found.loc[[1, 3, 4], ["probability", "x1", "found_by", "heatmap"]].isna().all(axis=None)
+    bad = found[found["error"] != ""]
+    assert bad[["probability", "x1", "found_by", "heatmap"]].isna().all(axis=None)
 
 
 def test_heatmaps_can_be_left_out(
@@ -164,3 +169,4 @@ def test_mlflows_server_gives_the_answers_of_the_model(
             good, bad = json.loads(answer.read())["predictions"]
     assert (good["probability"], good["heatmap"]) == (alone[0].probability, None)
     assert bad["error"] == "it is not a DICOM file"
+    assert good["notice"] == bad["notice"] == NOTICE

@@ -121,6 +121,20 @@ def test_a_second_result_takes_the_place_of_the_first(views: list[Path], tmp_pat
     assert set(negative) == {"mammography-cad-sr.dcm"}
 
 
+def test_a_folder_that_holds_anything_else_is_not_replaced(
+    views: list[Path], tmp_path: Path
+) -> None:
+    """Such as heatmaps and exam.json, in the folder of the same exam."""
+    exam = make_finding(views, [0.9, 0.1, 0.9, 0.1])
+    written(exam, tmp_path)
+    document = tmp_path / exam.key / "exam.json"
+    document.write_text("{}")
+    with pytest.raises(UserError, match=r"it holds exam\.json"):
+        write_results(exam, sources_of(exam), tmp_path)
+    assert document.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_source_that_is_gone_is_named_and_the_earlier_results_stay(
     views: list[Path], tmp_path: Path
 ) -> None:

@@ -1,17 +1,19 @@
 """The numbers of the model are those of the stages, bit for bit, and a bad file costs itself."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from mammo.base.atomic_files import read_json, write_bytes, write_csv
 from mammo.base.determinism import pin
 from mammo.datasets.phantom.draw import write_phantoms
 from mammo.serving.exam_files import write_exam, write_heatmap
 from mammo.serving.exams import UnreadFile, examine_files
-from mammo.serving.finding import ImageFinding, Model, group_exams, read_schema
+from mammo.serving.finding import NOTICE, ImageFinding, Model, group_exams, read_schema
 from mammo.serving.predictor import Predictor, load_predictor
 from stages import crop_rois, evaluate, preprocess
 from tests.support.learning import write_untrained_predictor
@@ -134,6 +136,10 @@ def test_an_exam_becomes_a_document_and_its_heatmaps(
     images = [one for one in found if isinstance(one, ImageFinding)]
     for image in images:
         write_heatmap(tmp_path, image)
+        assert image.heatmap is not None
+        with Image.open(io.BytesIO(image.heatmap)) as picture:
+            picture.load()  # checks each part's checksum
+            assert picture.info["Disclaimer"] == NOTICE
     bare = [replace(image, heatmap=None) for image in images]
     (exam,) = group_exams(bare, MODEL, None, "max")
     path = write_exam(tmp_path, exam, identified=False, with_heatmap={1, 2, 3, 4})

@@ -1,5 +1,6 @@
 """Files, folders and a DICOMDIR become a list of files, and none outside them."""
 
+import os
 from pathlib import Path
 
 import pydicom
@@ -35,6 +36,45 @@ def test_a_folder_gives_its_dicom_files_at_any_depth_and_counts_the_others(tmp_p
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing: there is no such file"):
         list_files([tmp_path / "nothing"])
+
+
+def test_a_path_that_does_not_exist_costs_itself_if_others_do(tmp_path: Path) -> None:
+    good, long = write(tmp_path / "x.dcm"), tmp_path / ("y" * 300)
+    assert list_files([tmp_path / "nothing", good, long]).files == (
+        tmp_path / "nothing",
+        good,
+        long,
+    )
+    assert read(tmp_path / "nothing", SETTINGS) == Refusal("there is no such file")
+    assert isinstance(read(long, SETTINGS), Refusal)
+
+
+@pytest.mark.parametrize("name", ["y" * 300, "a\0b"])
+def test_a_path_that_no_system_can_have_is_one_sentence(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"there is no such file|File name too long"):
+        list_files([tmp_path / name])
+    write(tmp_path / "x.dcm")
+    if "\0" in name:
+        with pytest.raises(UserError, match="there is no such file"):
+            list_files([tmp_path, tmp_path / name])
+
+
+def test_a_link_in_a_folder_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "gone.dcm").symlink_to("cache/0a1b")
+    os.mkfifo(tmp_path / "pipe.dcm")  # which would keep its reader waiting
+    (gone,) = list_files([tmp_path]).files
+    assert read(gone, SETTINGS) == Refusal("there is no such file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path) -> None:
+    hidden = write(tmp_path / "inner" / "x.dcm").parent
+    hidden.chmod(0)
+    try:
+        with pytest.raises(UserError, match=r"inner: cannot be read \(Permission denied\)"):
+            list_files([tmp_path])
+    finally:
+        hidden.chmod(0o700)
 
 
 def test_a_dicomdir_gives_the_files_that_it_names(tmp_path: Path) -> None:
