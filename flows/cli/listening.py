@@ -52,20 +52,23 @@ def listen(
     """
     with one_sentence(status=2):
         check_writable(spool)
+        from flows.listening.deliver import parse_address  # it imports no MLflow
+
+        receiver, most = parse_address(to), _parse_size(disk)
         preflight.check_registry()
         preflight.check_version(model)
-        from flows.listening.listen import Settings, parse_address
+        from flows.listening.listen import Settings
         from flows.listening.listen import listen as listen_for
 
         settings = Settings(
             spool=spool,
-            to=parse_address(to),
+            to=receiver,
             host=host,
             port=port,
             title=ae_title,
             callers=tuple(calling or ()),
             quiet=quiet,
-            disk=_parse_size(disk),
+            disk=most,
             kind=report.value,
             identified=identified,
         )

@@ -3,4 +3,4 @@
 It may import `serving` and what that stands on.
 """
 
-__all__ = ["listen"]
+__all__ = ["deliver", "listen"]

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flows.listening.answer import Reader
-from flows.listening.deliver import parse_address
 from flows.listening.work import Settings, work
 from flows.processes.words import Say
 from flows.serving.load import LoadedModel, load_version, prepare_torch
@@ -13,7 +12,7 @@ from mammo.base.processor import count_cores
 from mammo.serving.exams import UnreadFile, examine_files
 from mammo.serving.finding import ImageFinding
 
-__all__ = ["Settings", "listen", "parse_address"]
+__all__ = ["Settings", "listen"]
 
 
 def listen(reference: str, settings: Settings, say: Say) -> None:
