@@ -205,6 +205,11 @@ def test_the_model_card_has_its_sections(papers: Papers) -> None:
     assert "Reference standard" in headings(papers.files["model-card.md"], 3)
 
 
+def test_a_score_that_no_stage_measures_has_no_row(papers: Papers) -> None:
+    for text in papers.files.values():
+        assert "that were not read | not recorded" not in text
+
+
 def test_the_technical_documentation_has_the_nine_sections_of_annex_iv(papers: Papers) -> None:
     text = papers.files["technical-documentation.md"]
     assert headings(text) == [*ANNEX_IV, "Sources"]
