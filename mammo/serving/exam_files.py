@@ -1,5 +1,6 @@
 """An exam's finding as files: FOLDER/EXAM/exam.json, and the heatmaps of its images beside it."""
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from mammo.base.atomic_files import write_bytes, write_json
 from mammo.serving.finding import ExamFinding, ImageFinding, to_document
 
 DOCUMENT = "exam.json"
+
+_HEATMAP = re.compile(r"(?:[A-Z]+-){0,2}[0-9a-f]{16}\.png")
 
 
 def name_heatmap(image: ImageFinding) -> str:
@@ -25,6 +28,8 @@ def write_exam(
 ) -> Path:
     """Write an exam's finding by exam.schema.json; its path.
 
+    Heatmaps of an earlier finding of the exam that are not of this one are removed.
+
     Args:
         folder: of all exams; the exam has one of its own in it.
         exam: the finding.
@@ -35,4 +40,7 @@ def write_exam(
     heatmaps = {number: name for number, name in names.items() if number in with_heatmap}
     path = folder / exam.key / DOCUMENT
     write_json(path, to_document(exam, identified, heatmaps))
+    for file in path.parent.iterdir():
+        if _HEATMAP.fullmatch(file.name) and file.name not in heatmaps.values():
+            file.unlink()
     return path
