@@ -27,13 +27,15 @@ CLASSIFIER = tiny(select_by="loss")
 
 
 def read(folder: Path) -> tuple[Examples, Examples]:
-    """Read the examples; in a worker, leave a note of the GPU that it sees."""
+    """Write and read the examples; in a worker, leave a note of the GPU that it sees."""
     if CARD in os.environ:
         (folder / f"seen by {os.environ[CARD]}").touch()
-    table = write_breasts(folder, women=4)
-    train, validation = (
-        gather(table, name, folder, CLASSIFIER) for name in ("train", "validation")
-    )
+    own = (
+        folder / f"pictures of {os.environ.get(CARD, 'all')}"
+    )  # others would read them half-written
+    own.mkdir()
+    table = write_breasts(own, women=4)
+    train, validation = (gather(table, name, own, CLASSIFIER) for name in ("train", "validation"))
     return train, validation
 
 
