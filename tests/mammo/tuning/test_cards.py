@@ -30,9 +30,8 @@ def read(folder: Path) -> tuple[Examples, Examples]:
     """Write and read the examples; in a worker, leave a note of the GPU that it sees."""
     if CARD in os.environ:
         (folder / f"seen by {os.environ[CARD]}").touch()
-    own = (
-        folder / f"pictures of {os.environ.get(CARD, 'all')}"
-    )  # others would read them half-written
+    # In one folder the others would read what is half-written.
+    own = folder / f"pictures of {os.environ.get(CARD, 'all')}"
     own.mkdir()
     table = write_breasts(own, women=4)
     train, validation = (gather(table, name, own, CLASSIFIER) for name in ("train", "validation"))
