@@ -59,10 +59,10 @@ POSITION = "mammoflow_ledger"
 
 LEDGER, MANIFEST, MODEL, SNAPSHOT = "ledger.intoto.jsonl", "manifest.json", "model", "snapshot"
 PAPERS = "documents"
+"""The names of an export's parts."""
 
 HEADER = 16
 """Bytes of a .pyc file before its code (PEP 552)."""
-"""The names of an export's parts."""
 
 WITH_BUILD, LATER = "with the build", "later"
 """When a provenance was signed."""

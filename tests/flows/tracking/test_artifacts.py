@@ -35,7 +35,7 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 from flows.audit.audit import audit
 from flows.audit.history import keep
 from flows.processes.run_git import git
-from flows.servers import supervised, up, wanted
+from flows.servers import wanted
 from flows.snapshots.earlier_layout import locate_module
 from flows.snapshots.environment import describe_environment
 from flows.snapshots.snapshot import Snapshot
@@ -47,8 +47,9 @@ from mammo.base.settings import load_params
 from mammoflow_artifacts import artifact_repository, sqlite_file
 from tests.imports import ROOT, imports_of
 from tests.support.contents import contents
+from tests.support.registry_server import serve_registry
 from tests.support.small_project import forget_artifacts
-from tests.support.toys import environment, find_free_port
+from tests.support.toys import environment
 
 MODEL = """
     import mlflow, pandas
@@ -137,22 +138,6 @@ def at_work_in(folder: Path, uri: str | None = None) -> Iterator[None]:
         mlflow.set_registry_uri(mlflow.get_tracking_uri())
         forget_artifacts()
         yield
-
-
-@contextmanager
-def served(root: Path) -> Iterator[str]:
-    """The registry of a clone, served as `mammoflow up` does; its address."""
-    address = wanted.Address("127.0.0.1", find_free_port())
-    running = supervised.start(
-        up._describe_mlflow_server(root, address, environment({"PYTHONPATH": str(root)})),
-        root,
-        root / ".prefect" / "up",
-    )
-    try:
-        supervised.wait_until_ready(running)
-        yield address.url
-    finally:
-        supervised.stop([running])
 
 
 def says(version: int) -> float:
@@ -301,7 +286,7 @@ def test_the_registry_of_a_clone_is_served_with_its_artifacts_and_takes_those_of
     make_project(builder)
     artifacts = clone / "mlruns" / "artifacts"
     as_before(clone, "/srv/where it was")
-    with served(clone) as uri:
+    with serve_registry(clone, clone) as uri:
         with at_work_in(auditor, uri):
             run = run_of_version_1()
             check_readable(run)

@@ -13,12 +13,11 @@ from typing import ClassVar
 import pytest
 from mlflow import MlflowClient
 
-from flows.servers import supervised, up, wanted
 from flows.tracking import look_up
 from flows.tracking.names import MODEL, MOVE
 from mammo.base.errors import UserError
 from tests.imports import ROOT
-from tests.support.toys import environment, find_free_port
+from tests.support.registry_server import serve_registry
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +37,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     client.set_registered_model_tag(MODEL, f"{MOVE}one", json.dumps({"version": 4}))
     for version in ("2", "4"):
         client.delete_model_version(MODEL, version)
-    address = wanted.Address("127.0.0.1", find_free_port())
-    running = supervised.start(
-        up._describe_mlflow_server(root, address, environment({"PYTHONPATH": str(ROOT)})),
-        root,
-        root / ".prefect" / "up",
-    )
-    try:
-        supervised.wait_until_ready(running)
-        yield [file, file.replace("sqlite:", "sqlite+pysqlite:"), address.url]
-    finally:
-        supervised.stop([running])
+    with serve_registry(root, ROOT) as url:
+        yield [file, file.replace("sqlite:", "sqlite+pysqlite:"), url]
 
 
 def test_versions_are_found_in_each_kind_of_registry(addresses: list[str]) -> None:
