@@ -19,7 +19,7 @@ recipes of a difference.
 import mammo  # noqa: F401, I001  (before NumPy, which it pins)
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
+from benchmarks.own_patches import pretrain_fold
 from benchmarks.studies import (
     PictureStudy,
     StudyTrial,
@@ -49,6 +50,7 @@ from mammo.datasets.phantom.draw import write_phantoms
 
 BASELINE = "imagenet"
 GIVEN_WEIGHTS = "patches"  # first weights from the file that is given
+OWN_WEIGHTS = "own-patches"  # first weights from the lesions of each fold's own train women
 RESAMPLES = 2000
 ERROR = 0.025  # beyond either end of an interval
 
@@ -85,6 +87,10 @@ RECIPES = {
     "patches-head": Recipe(
         "the same, and the head alone learns", {"weights": GIVEN_WEIGHTS, "trainable_layers": 0}
     ),
+    "patches-noisy-or": Recipe(
+        "lesions first, and tiles then", {"weights": GIVEN_WEIGHTS}, change="tiles"
+    ),
+    OWN_WEIGHTS: Recipe("the lesions of its own train women first", {"weights": OWN_WEIGHTS}),
     "head": Recipe("the head alone learns", {"trainable_layers": 0}),
     "layers-30": Recipe("the last 30 layers learn", {"trainable_layers": 30}),
     "all-layers": Recipe("all layers learn", {"trainable_layers": "all"}),
@@ -194,7 +200,8 @@ def open_study(
         data = keep / f"phantoms-{phantoms}"
         if not data.exists():
             write_phantoms(data, women=phantoms)
-    return read_study(data.name, params, prepare(params, data, keep), folds)
+    study = read_study(data.name, params, prepare(params, data, keep), folds)
+    return replace(study, films=data)
 
 
 def build_settings(
@@ -217,6 +224,10 @@ def build_settings(
         base[name] = max(1, round(value)) if isinstance(base[name], int) else value
     if base["weights"] == GIVEN_WEIGHTS:
         base["weights"] = str(patches)
+    if base["weights"] == OWN_WEIGHTS:
+        if study.films is None:
+            raise UserError("there are no films with marked lesions to cut patches from")
+        base["weights"] = "imagenet"  # of which the patches' network starts; then each fold's own
     settings = Settings.model_validate(base)
     check_weights(settings)
     return settings
@@ -268,14 +279,24 @@ def run(
     done: dict[str, dict[int, list[Path]]] = {name: {} for name in names}
     for seed in range(seeds):
         for name in names:
-            trial = StudyTrial(settings[name], seed, RECIPES[name].change)
-            folders = [find_trial(study, fold, trial, keep) for fold in folds]
+            folders = []
             for fold in folds:
                 number += 1
-                if train and not (folders[fold] / "facts.json").is_file():
+                chosen: Settings | None = settings[name]
+                if RECIPES[name].classifier.get("weights") == OWN_WEIGHTS:
+                    own = pretrain_fold(study, fold, seed, params, keep, train)
+                    weights = {"weights": str(own)}
+                    chosen = settings[name].model_copy(update=weights) if own else None
+                if chosen is None:
+                    continue
+                trial = StudyTrial(chosen, seed, RECIPES[name].change)
+                folder = find_trial(study, fold, trial, keep)
+                if train and not (folder / "facts.json").is_file():
                     print(f"{number} of {total}: {name}, seed {seed}, fold {fold}", flush=True)
                     train_trial(study, fold, trial, params.threads, keep)
-            if all((folder / "facts.json").is_file() for folder in folders):
+                if (folder / "facts.json").is_file():
+                    folders.append(folder)
+            if len(folders) == len(folds):
                 done[name][seed] = folders
     found = {}
     for name, by_seed in done.items():

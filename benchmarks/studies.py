@@ -10,20 +10,17 @@ import mammo  # noqa: F401, I001  (before NumPy, which it pins)
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
 
+from benchmarks import study_changes
+from benchmarks.study_changes import CHANGES
 from mammo.base.atomic_files import fresh_folder, read_json, write_csv, write_json
 from mammo.base.determinism import pin, derive_seed
 from mammo.base.errors import UserError
@@ -31,8 +28,7 @@ from mammo.base.processor import count_cores
 from mammo.base.progress import say
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import Params
-from mammo.classifier.inputs import Epoch
-from mammo.classifier.network import Classifier, build_classifier, save_classifier
+from mammo.classifier.network import save_classifier
 from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as training
 from mammo.data.splits import hash_to_unit_interval, target_of
@@ -57,6 +53,7 @@ class PictureStudy:
         folds: of each division, the split (train, validation, test) of each row.
         content: a hash of the pictures.
         folder: of what the stages made; None for crops.
+        films: the data set in our layout; None for crops.
     """
 
     name: str
@@ -64,6 +61,7 @@ class PictureStudy:
     folds: list[list[str]]
     content: str
     folder: Path | None = None
+    films: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def find_trial(study: PictureStudy, fold: int, trial: StudyTrial, keep: Path) ->
     # The name of the file does not count, its content does.
     settings = trial.settings.model_copy(update={"weights": first or trial.settings.weights})
     code = code_version("mammo.classifier_training.fit", LIBRARIES)
-    own = Path(__file__).read_text() if trial.change else ""
+    own = Path(study_changes.__file__).read_text() if trial.change else ""
     facts = [study.content, *study.folds[fold], settings.model_dump_json()]
     return keep / "trials" / key_of(*facts, str(trial.seed), trial.change, own, code)[:24]
 
@@ -232,70 +230,6 @@ def read_probabilities(folder: Path) -> pd.DataFrame:
     """The test pictures of a training that is kept."""
     text = {"patient_id": str, "laterality": str, "image_id": str}
     return pd.read_csv(folder / "probabilities.csv", dtype=text)
-
-
-class Tiled(Classifier):
-    """A network that judges tiles of the picture; one positive tile makes it positive (noisy-or).
-
-    Its last two layers pool the whole picture and flatten it.
-    """
-
-    TILES = 3, 2  # down and across
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, (N,): of 1 - prod(1 - p) over the tiles."""
-        assert isinstance(self.backbone, nn.Sequential)
-        tiles = adaptive_avg_pool2d(self.backbone[:-2](images), self.TILES).flatten(2)
-        no_tile = logsigmoid(-self.head(tiles.transpose(1, 2)).squeeze(2)).sum(dim=1)
-        return torch.log(torch.expm1((-no_tile).clamp(1e-6, 50.0)))
-
-
-def _build_tiled(settings: Settings) -> Classifier:
-    model = build_classifier(settings)
-    model.__class__ = Tiled
-    return model
-
-
-class SpreadEpoch(Epoch):
-    """An epoch's pictures, ordered so that each batch has its share of the positives."""
-
-    def __init__(
-        self,
-        pictures: Any,
-        targets: NDArray[np.int64],
-        settings: Settings,
-        seed: int,
-        epoch: int,
-    ):
-        super().__init__(pictures, targets, settings, seed, epoch)
-        positive = targets[self.order] == 1
-        # Where each would lie, were its own kind alone spread evenly over the epoch.
-        position = np.empty(len(self.order))
-        for kind in (positive, ~positive):
-            position[kind] = (np.arange(kind.sum()) + 0.5) / max(kind.sum(), 1)
-        self.order = self.order[np.argsort(position, kind="stable")]
-
-
-@contextmanager
-def _tiles(settings: Settings) -> Iterator[None]:
-    if not settings.backbone.startswith("efficientnet_lite"):
-        raise UserError("tiles are judged by an efficientnet_lite only")
-    with patch.object(training, "build_classifier", _build_tiled):
-        yield
-
-
-@contextmanager
-def _spread(_settings: Settings) -> Iterator[None]:
-    with patch.object(training, "Epoch", SpreadEpoch):
-        yield
-
-
-CHANGES: dict[str, Callable[[Settings], AbstractContextManager[Any]]] = {
-    "": nullcontext,
-    "tiles": _tiles,
-    "spread": _spread,
-}
-"""What is tried without being a setting, by name."""
 
 
 def within_folds(

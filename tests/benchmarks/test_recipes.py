@@ -1,5 +1,6 @@
 """Recipes are compared on the same folds of women; what was trained is kept, and found again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks import recipes, studies
+from benchmarks import recipes, studies, study_changes
 from benchmarks.recipes import (
     BASELINE,
     GIVEN_WEIGHTS,
@@ -21,14 +22,13 @@ from benchmarks.recipes import (
 )
 from benchmarks.studies import (
     PictureStudy,
-    SpreadEpoch,
     StudyTrial,
-    Tiled,
     find_trial,
     read_study,
     study_crops,
     within_folds,
 )
+from benchmarks.study_changes import SpreadEpoch, Tiled
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
 from mammo.classifier.inputs import Epoch, Pictures
@@ -236,7 +236,7 @@ def test_every_recipe_has_settings_that_can_be_built(
 ) -> None:
     weights = tmp_path / "backbone.safetensors"
     weights.write_bytes(b"")
-    settings = build_settings(study, params, RECIPES[name], weights)
+    settings = build_settings(replace(study, films=tmp_path), params, RECIPES[name], weights)
     uses_file = RECIPES[name].classifier.get("weights") == GIVEN_WEIGHTS
     assert (settings.weights == str(weights)) is uses_file
     assert settings.target == params.classifier.target
@@ -285,7 +285,7 @@ def test_noisy_or_is_one_minus_the_product_over_the_tiles() -> None:
     torch.manual_seed(0)
     settings = tiny(weights="none", image_height=96, image_width=64)
     plain = build_classifier(settings).eval()
-    tiled = studies._build_tiled(settings).eval()
+    tiled = study_changes.build_tiled(settings).eval()
     tiled.load_state_dict(plain.state_dict())
     picture = torch.randn(2, 3, 96, 64)
     assert isinstance(tiled, Tiled)
