@@ -105,6 +105,7 @@ RECIPES = {
     "weighted": Recipe("positives weigh more, none is repeated", {"balance": "weight"}),
     "unbalanced": Recipe("positives as they come", {"balance": "none"}),
     "spread": Recipe("each batch has its share of positives", change="spread"),
+    "focal": Recipe("the focal loss, gamma 2", change="focal"),
     "mean-of-views": Recipe("a breast is the mean of its views", aggregate="mean"),
     "noisy-or": Recipe("3 x 2 tiles, one of which is enough", change="tiles"),
     "lite1": Recipe("Lite1, two thirds of the epochs", {"backbone": "efficientnet_lite1"},

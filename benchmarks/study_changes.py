@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
+from torchvision.ops import sigmoid_focal_loss
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
@@ -62,6 +63,31 @@ class SpreadEpoch(Epoch):
         self.order = self.order[np.argsort(position, kind="stable")]
 
 
+class FocalLoss(nn.Module):
+    """The focal loss (Lin et al. 2017, gamma 2), which counts less what is right already.
+
+    It has no weights of the classes: those are what `classifier.balance` is for.
+    """
+
+    GAMMA = 2.0
+
+    def __init__(self, pos_weight: Tensor | None = None):
+        super().__init__()
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean over the pictures."""
+        loss: Tensor = sigmoid_focal_loss(
+            logits, targets, alpha=-1, gamma=self.GAMMA, reduction="mean"
+        )
+        return loss
+
+
+@contextmanager
+def _focal(_settings: Settings) -> Iterator[None]:
+    with patch.object(training.nn, "BCEWithLogitsLoss", FocalLoss):
+        yield
+
+
 @contextmanager
 def _tiles(settings: Settings) -> Iterator[None]:
     if not settings.backbone.startswith("efficientnet_lite"):
@@ -80,5 +106,6 @@ CHANGES: dict[str, Callable[[Settings], AbstractContextManager[Any]]] = {
     "": nullcontext,
     "tiles": _tiles,
     "spread": _spread,
+    "focal": _focal,
 }
 """By name; each holds while one network is trained and predicts."""

@@ -28,7 +28,7 @@ from benchmarks.studies import (
     study_crops,
     within_folds,
 )
-from benchmarks.study_changes import SpreadEpoch, Tiled
+from benchmarks.study_changes import CHANGES, SpreadEpoch, Tiled
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
 from mammo.classifier.inputs import Epoch, Pictures
@@ -306,3 +306,14 @@ def test_a_spread_epoch_has_the_same_pictures_and_positives_in_each_batch() -> N
     assert [targets[spread.order[at : at + 8]].sum() for at in range(0, 32, 8)] == [1, 1, 1, 1]
     another = SpreadEpoch(pictures, targets, settings, 3, 2)
     assert list(another.order) != list(spread.order)
+
+
+def test_the_focal_loss_counts_less_what_is_right_already() -> None:
+    logits, targets = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 1.0])
+    right = torch.sigmoid(logits)
+    expected = (-((1 - right) ** 2) * right.log()).mean()
+    loss = study_changes.FocalLoss(pos_weight=torch.tensor(3.0))
+    assert loss(logits, targets) == pytest.approx(float(expected))
+    with CHANGES["focal"](tiny()):
+        assert isinstance(torch.nn.BCEWithLogitsLoss(), study_changes.FocalLoss)
+    assert not isinstance(torch.nn.BCEWithLogitsLoss(), study_changes.FocalLoss)
