@@ -64,27 +64,24 @@ class SpreadEpoch(Epoch):
 
 
 class FocalLoss(nn.Module):
-    """The focal loss (Lin et al. 2017, gamma 2), which counts less what is right already.
-
-    It has no weights of the classes: those are what `classifier.balance` is for.
-    """
+    """The focal loss (Lin et al. 2017, gamma 2), which counts less what is right already."""
 
     GAMMA = 2.0
 
-    def __init__(self, pos_weight: Tensor | None = None):
+    def __init__(self, pos_weight: Tensor | float = 1.0):
         super().__init__()
+        self.pos_weight = pos_weight
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over the pictures."""
-        loss: Tensor = sigmoid_focal_loss(
-            logits, targets, alpha=-1, gamma=self.GAMMA, reduction="mean"
-        )
-        return loss
+        losses: Tensor = sigmoid_focal_loss(logits, targets, alpha=-1, gamma=self.GAMMA)
+        weights = torch.where(targets == 1, self.pos_weight, 1.0)
+        return torch.mean(losses * weights)
 
 
 @contextmanager
 def _focal(_settings: Settings) -> Iterator[None]:
-    with patch.object(training.nn, "BCEWithLogitsLoss", FocalLoss):
+    with patch.object(nn, "BCEWithLogitsLoss", FocalLoss):
         yield
 
 

@@ -309,11 +309,11 @@ def test_a_spread_epoch_has_the_same_pictures_and_positives_in_each_batch() -> N
 
 
 def test_the_focal_loss_counts_less_what_is_right_already() -> None:
-    logits, targets = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 1.0])
-    right = torch.sigmoid(logits)
-    expected = (-((1 - right) ** 2) * right.log()).mean()
+    logits, targets = torch.tensor([3.0, -1.0, -1.0]), torch.tensor([1.0, 1.0, 0.0])
+    right = torch.where(targets == 1, torch.sigmoid(logits), torch.sigmoid(-logits))
+    expected = -((1 - right) ** 2) * right.log() * torch.tensor([3.0, 3.0, 1.0])
     loss = study_changes.FocalLoss(pos_weight=torch.tensor(3.0))
-    assert loss(logits, targets) == pytest.approx(float(expected))
+    assert loss(logits, targets).item() == pytest.approx(expected.mean().item())
     with CHANGES["focal"](tiny()):
         assert isinstance(torch.nn.BCEWithLogitsLoss(), study_changes.FocalLoss)
     assert not isinstance(torch.nn.BCEWithLogitsLoss(), study_changes.FocalLoss)
