@@ -239,8 +239,8 @@ def summarise_group(title: str, games: pd.DataFrame) -> str:
     women, images = games["patient_id"].nunique(), games["image_id"].nunique()
     lines = [
         f"{title}: {images} images of {women} women",
-        f"{'method':18}{'hit':>6}{'chance':>8}{'hit - chance':>24}{f'hit - {FIRST}':>26}"
-        f"{'energy':>8}{'uniform':>9}{'energy - uniform':>24}{f'energy - {FIRST}':>26}",
+        f"{'method':18}{'hit':>6}{'chance':>8}{'hit - chance':>27}{f'hit - {FIRST}':>28}"
+        f"{'energy':>8}{'uniform':>9}{'energy - uniform':>27}{f'energy - {FIRST}':>28}",
     ]
     first = games[games["method"] == FIRST].reset_index(drop=True)
     for name in MEASURED:
@@ -253,9 +253,9 @@ def summarise_group(title: str, games: pd.DataFrame) -> str:
         ):
             scored = mine[value].astype(float)
             line += f"{scored.mean():>{widths[0]}.2f}{mine[by_chance].mean():>{widths[1]}.3f}"
-            line += f"{show(scored - mine[by_chance], mine['patient_id']):>24}"
+            line += f"{show(scored - mine[by_chance], mine['patient_id']):>27}"
             other = "" if name == FIRST else show(scored - first[value], mine["patient_id"])
-            line += f"{other:>26}"
+            line += f"{other:>28}"
         lines.append(line)
     return "\n".join(lines)
 
