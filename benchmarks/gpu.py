@@ -157,13 +157,31 @@ def describe_machine(device: torch.device) -> Precision:
             " speeds say nothing of a GPU's"
         )
         return "float32"
+    start = time.perf_counter()
+    torch.zeros(1, device=device).item()
+    print(f"the card answers {time.perf_counter() - start:.1f} s after it is first asked")
     print(", ".join(f"{name} {value}" for name, value in describe_device(device).items()))
+    if not is_kept_ready():
+        print(
+            "persistence mode is off: between two stages the driver lets go of the card, and the"
+            " next one waits seconds for it; see docs/workers.md"
+        )
     if find_peak(device) is None:
         print("the bfloat16 peak of this card is not in the table: no share of it is given")
     precision = find_precision()
     if precision == "float32":
         print("this card has no bfloat16: everything is measured in float32")
     return precision
+
+
+def is_kept_ready() -> bool:
+    """Whether the driver keeps all cards ready while no process uses them."""
+    command = ["nvidia-smi", "--query-gpu=persistence_mode", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return set(said.split()) == {"Enabled"}
 
 
 def find_precision() -> Precision:
