@@ -8,7 +8,7 @@
 DIR is in our layout, as `mammoflow data mini-mias` makes one. KEEP holds what was made: prepared
 pictures once for each data set, and each training, under a hash of what it follows from. So a run
 that was stopped goes on, also after its last epoch, and `--table` prints what is there. A training
-keeps 14 MB; an hour on two cores is about 40 trainings of mini-MIAS.
+keeps 14 MB; an hour on two cores is some 25 trainings of mini-MIAS.
 
 No recipe is tuned first, so that all are treated alike. Each breast is scored by the network that
 did not see its woman; auROC counts the pairs of breasts that the same network scored, and is
@@ -48,11 +48,12 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.datasets.phantom.draw import write_phantoms
 
-BASELINE = "imagenet"
+BASELINE = "base"
 GIVEN_WEIGHTS = "patches"  # first weights from the file that is given
 OWN_WEIGHTS = "own-patches"  # first weights from the lesions of each fold's own train women
 RESAMPLES = 2000
 ERROR = 0.025  # beyond either end of an interval
+MOST = 9999  # women: beyond that, no difference was found
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Recipe:
 
 _FREE = {"trainable_layers": "all", "freeze_batch_norm": False}
 RECIPES = {
-    BASELINE: Recipe("the baseline: the settings as they are"),
+    BASELINE: Recipe("the settings as they are"),
     "random": Recipe("no first weights", {"weights": "none", **_FREE}),
     GIVEN_WEIGHTS: Recipe("lesions first, whole films then", {"weights": GIVEN_WEIGHTS}),
     "patches-all": Recipe(
@@ -394,7 +395,8 @@ def count_women(difference: NDArray[np.float64], tail: float, women: int) -> str
     half = (high - low) / 2
     if value == 0 or half == 0:
         return "-"
-    return f"{women * (half / value) ** 2:.0f}"
+    needed = women * (half / value) ** 2
+    return f"{needed:.0f}" if needed < MOST else f"> {MOST}"
 
 
 if __name__ == "__main__":

@@ -248,7 +248,7 @@ def test_sizes_stay_multiples_of_32_and_epochs_whole(study: PictureStudy, params
 
 
 def test_a_name_that_is_none_and_a_file_that_is_missing_are_told() -> None:
-    with pytest.raises(UserError, match="'lite9' is no recipe; there are imagenet, random"):
+    with pytest.raises(UserError, match="'lite9' is no recipe; there are base, random"):
         choose_recipes(["lite9"], None)
     with pytest.raises(UserError, match="patches needs --patches"):
         choose_recipes([GIVEN_WEIGHTS], None)
