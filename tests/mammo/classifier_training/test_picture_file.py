@@ -1,5 +1,6 @@
 """The pictures of a large set are decoded once, are never half there, and take bounded space."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -100,6 +101,8 @@ def test_what_was_used_longest_ago_makes_room(
     sets = [write_rois(tmp_path / str(number), number) for number in range(3)]
     first, second = mapped(sets[0])[0], mapped(sets[1])[0]
     assert files(store) == {first, second}
+    for name in (first, second):  # in one tick of the clock, otherwise, they would be equally old
+        os.utime(store / name, (1, 1))
     mapped(sets[0])
     third = mapped(sets[2])[0]
     assert files(store) == {first, third}
