@@ -122,7 +122,7 @@ RECIPES = {
 """What is compared, by name."""
 
 CROP_SETTINGS: dict[str, Any] = {
-    "image_height": 128, "image_width": 128, "trainable_layers": "all", "learning_rate": 0.001,
+    "image_height": 128, "image_width": 128, "trainable_layers": "all", "learning_rate": 0.0003,
     "weight_decay": 0.01, "batch_size": 16, "epochs": 10, "patience": 10, "select_by": "auroc",
     "average": 0.98, "balance": "none", "balance_factor": 1.0,
     "augment": {
