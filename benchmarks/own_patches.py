@@ -1,8 +1,8 @@
 """First weights from a study's own lesions: a backbone for each fold, from its train women alone.
 
 The patches are those of the stage `patches`, cut once for a data set; what a woman's patches are
-does not depend on who else is in it. Each fold's backbone learns, by the stage `pretrain`'s own
-function, from the patches of the fold's train women, who are divided once more to choose an epoch.
+does not depend on who else is in it. Each fold's backbone learns, as the stage `pretrain`
+does it, from the patches of the fold's train women, who are divided once more to choose an epoch.
 """
 
 import mammo  # noqa: F401, I001  (before NumPy, which it pins)
@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.studies import LIBRARIES, PictureStudy
-from mammo.base.atomic_files import fresh_folder, write_bytes, write_csv, write_json
+from mammo.base.atomic_files import fresh_folder, write_csv
 from mammo.base.determinism import derive_seed, pin
 from mammo.base.progress import say
 from mammo.base.settings import Params
 from mammo.kept.code_version import code_version, key_of
-from mammo.patches.pretrain import dump_backbone, pretrain, read_patches
-from mammo.patches.settings import Pretraining, load_pretraining
+from mammo.patches.pretrain import read_patches
+from mammo.patches.settings import FILE, Pretraining, load_pretraining
 from mammo.patches.tables import PATCHES, require_both_classes
-from stages import patches as cut
+from stages import patches as cutting
+from stages import pretrain as pretraining
 
-SETTINGS = Path(__file__).parents[1] / "pretraining/params.yaml"
+PRETRAINING = Path(__file__).parents[1] / FILE
 
 
 def read_settings(params: Params) -> Pretraining:
@@ -31,7 +32,7 @@ def read_settings(params: Params) -> Pretraining:
 
     The women are those of the collection; which of them a fold may learn from, its split says.
     """
-    found = load_pretraining(SETTINGS)
+    found = load_pretraining(PRETRAINING)
     cut = {"kinds": params.explain.kinds, "long_side": params.preprocess.long_side}
     return found.model_copy(update={"patches": found.patches.model_copy(update=cut)})
 
@@ -71,12 +72,12 @@ def pretrain_fold(
             return None
         say(f"{study.name}: patches")
         with fresh_folder(patches) as out:
-            cut.run(settings, params.split, study.films, out)
+            cutting.run(settings, params.split, study.films, out)
     women = set(study.table.loc[np.array(study.folds[fold]) == "train", "patient_id"])
     table = read_patches(patches)
     table = table[table["patient_id"].isin(women)]
     who = hashlib.sha256(" ".join(table["image_id"]).encode()).hexdigest()
-    code = code_version("mammo.patches.pretrain", LIBRARIES)
+    code = code_version("stages.pretrain", LIBRARIES)
     folder = patches / "backbones" / key_of(who, settings.model_dump_json(), code)[:16]
     weights = folder / "backbone.safetensors"
     if weights.is_file() or not train:
@@ -86,7 +87,5 @@ def pretrain_fold(
         write_csv(out / str(PATCHES.name), table)
         (out / "images").symlink_to((patches / "images").resolve())
         pin(derive_seed(seed, "pretrain"), params.threads)
-        found = pretrain(settings, out)
-        write_json(out / "metrics.json", found.metrics)
-        write_bytes(out / weights.name, dump_backbone(found.fit.model))
+        pretraining.run(settings, out, out, out)
     return weights

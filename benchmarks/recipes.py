@@ -28,7 +28,7 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.own_patches import pretrain_fold
+from benchmarks.own_patches import PRETRAINING, pretrain_fold
 from benchmarks.studies import (
     PictureStudy,
     StudyTrial,
@@ -47,6 +47,7 @@ from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.datasets.phantom.draw import write_phantoms
+from mammo.patches.settings import load_pretraining
 
 BASELINE = "base"
 GIVEN_WEIGHTS = "patches"  # first weights from the file that is given
@@ -120,17 +121,6 @@ RECIPES = {
     ),
 }  # fmt: skip
 """What is compared, by name."""
-
-CROP_SETTINGS: dict[str, Any] = {
-    "image_height": 128, "image_width": 128, "trainable_layers": "all", "learning_rate": 0.0003,
-    "weight_decay": 0.01, "batch_size": 16, "epochs": 10, "patience": 10, "select_by": "auroc",
-    "average": 0.98, "balance": "none", "balance_factor": 1.0,
-    "augment": {
-        "horizontal_flip": 0.5, "vertical_flip": 0.5, "rotation": 30.0, "zoom": 0.15,
-        "shift": 0.08, "brightness": 0.15, "contrast": 0.25,
-    },
-}  # fmt: skip
-"""What replaces the base where crops are classified: those of `pretrain` in pretraining/."""
 
 NOT_OF_FILE = ("image_height", "image_width", "target", "processes")
 """What the recipe of a file takes from the base: the data's target, and what a machine can do."""
@@ -214,7 +204,8 @@ def build_settings(
     Raises:
         UserError: if the backbone or its first weights are missing.
     """
-    base = params.classifier.model_dump() | (CROP_SETTINGS if study.folder is None else {})
+    own = params.classifier if study.folder is not None else load_pretraining(PRETRAINING).pretrain
+    base = own.model_dump()
     if recipe.file:
         other = load_params(Path(__file__).parents[1] / recipe.file).classifier.model_dump()
         base = other | {name: base[name] for name in NOT_OF_FILE if name in base}
