@@ -163,8 +163,8 @@ def describe_machine(device: torch.device) -> Precision:
     print(", ".join(f"{name} {value}" for name, value in describe_device(device).items()))
     if not is_kept_ready():
         print(
-            "persistence mode is off: between two stages the driver lets go of the card, and the"
-            " next one waits seconds for it; see docs/workers.md"
+            "persistence mode is not known to be on: without it the driver lets go of the card"
+            " between two stages, and the next one waits seconds for it; see docs/workers.md"
         )
     if find_peak(device) is None:
         print("the bfloat16 peak of this card is not in the table: no share of it is given")
