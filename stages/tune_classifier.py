@@ -25,7 +25,8 @@ from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
 from mammo.classifier_training.fit import read_examples
 from mammo.learning.device import list_cards
-from mammo.tuning.search import Tuning, find_best_params, tabulate_trials, tune, tune_shared
+from mammo.tuning.search import Tuning, find_best_params, tabulate_trials, tune
+from mammo.tuning.shared import tune_shared
 from stages.device import announce_device
 from stages.mlflow_live import open_trial_runs
 from stages.runner import keep_checkpoint_folder, run_stage
@@ -54,7 +55,7 @@ def run(
         split: table of the women.
         crops: folder of crop_rois.
         out: an existing folder.
-        storage: address of the database of a shared search; see `mammo.tuning.search.tune_shared`.
+        storage: address of the database of a shared search; see `mammo.tuning.shared.tune_shared`.
         checkpoints: a folder to go on from, if a search that is not shared is interrupted.
         cards: GPUs to spread trials over; see `mammo.tuning.search.tune`.
     """

@@ -3,4 +3,4 @@
 It may import `classifier_training` and what that stands on.
 """
 
-__all__ = ["search"]
+__all__ = ["search", "shared"]

@@ -4,12 +4,10 @@ In a search of one process, each trial's sampler is seeded from the seed and the
 a run of thirty trials proposes the same as two runs of fifteen, and a search that was interrupted
 can go on after its last complete trial. With `tune.at_once`, trials come in rounds of so many,
 which know the results of earlier rounds only: they are the same on one GPU, on several and on none.
-Instead, several workers can share one search in a database: what is proposed then depends on which
-worker is faster.
+
+Several workers that share one search: `mammo.tuning.shared`.
 """
 
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ import optuna
 import pandas as pd
 import torch
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -44,7 +41,6 @@ from mammo.tuning.cards import (
     train_trial,
 )
 
-HEARTBEAT, GRACE = 20, 80  # seconds: between a worker's heartbeats, and how long none may come
 UNPRUNED_TRIALS = 3  # trials that are never pruned: the median of fewer means little
 
 Choice = dict[str, Any]
@@ -57,16 +53,16 @@ Watch = Callable[[int, Choice], Report]
 def create_study(select_by: str, pruning: bool) -> optuna.Study:
     """An empty study, in memory."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        direction=_choose_direction(select_by), pruner=_build_pruner(pruning)
-    )
+    return optuna.create_study(direction=choose_direction(select_by), pruner=build_pruner(pruning))
 
 
-def _choose_direction(select_by: str) -> StudyDirection:
+def choose_direction(select_by: str) -> StudyDirection:
+    """Whether less of a score is better, or more."""
     return StudyDirection.MINIMIZE if select_by == "loss" else StudyDirection.MAXIMIZE
 
 
-def _build_pruner(pruning: bool) -> optuna.pruners.BasePruner:
+def build_pruner(pruning: bool) -> optuna.pruners.BasePruner:
+    """Ends trials that are worse than half of the earlier ones; or none."""
     return optuna.pruners.MedianPruner(UNPRUNED_TRIALS) if pruning else optuna.pruners.NopPruner()
 
 
@@ -111,7 +107,7 @@ def search(
             study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, f"trial{number}"))
             asked.append(study.ask())
             choice = propose(asked[-1], space)
-            wanted.append((number, choice, _build_report(asked[-1], select_by)))
+            wanted.append((number, choice, build_report(asked[-1], select_by)))
         for trial, outcome in zip(asked, run_round(wanted), strict=True):
             _tell(study, trial, outcome)
         for ended in study.trials[first:]:
@@ -137,7 +133,7 @@ def in_turn(objective: Objective) -> RunRound:
     return lambda wanted: [run(attempt) for attempt in wanted]
 
 
-def _build_report(trial: optuna.Trial, select_by: str) -> Report:
+def build_report(trial: optuna.Trial, select_by: str) -> Report:
     """Build the function that hears of a trial's epochs."""
 
     def report(scores: Scores) -> None:
@@ -212,132 +208,6 @@ def load_trials(path: Path, study: optuna.Study) -> None:
     say(f"going on after trial {len(trials) - 1}: the trials up to it were kept")
 
 
-def open_shared_study(
-    storage: str, name: str, select_by: str, pruning: bool
-) -> tuple[optuna.Study, RDBStorage]:
-    """Open the study of this name in a database; create the study and its tables if needed.
-
-    Returns:
-        The study and its database.
-
-    Raises:
-        UserError: if the database cannot be reached.
-    """
-    from sqlalchemy.exc import SQLAlchemyError  # not for a search without a database: half a second
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    try:
-        database = _open_database(storage)
-        study = optuna.create_study(
-            storage=database,
-            study_name=name,
-            direction=_choose_direction(select_by),
-            pruner=_build_pruner(pruning),
-            # Without it, workers that start together would all try the same.
-            sampler=optuna.samplers.TPESampler(constant_liar=True),
-            load_if_exists=True,
-        )
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"OPTUNA_STORAGE: its database cannot be used ({reason}); start it, or unset the"
-            f" variable to tune without a database"
-        ) from None
-    return study, database
-
-
-def _open_database(storage: str) -> RDBStorage:
-    """Open a database for shared studies; an empty one gets its tables."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    attempts = 3
-    while True:
-        attempts -= 1
-        try:
-            return optuna.storages.RDBStorage(
-                storage,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
-            )
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
-            # Workers that start together all make the tables, and PostgreSQL lets one succeed.
-            if not attempts:
-                raise
-            time.sleep(1)
-
-
-def share(
-    study: optuna.Study,
-    database: RDBStorage,
-    objective: Objective,
-    space: Space,
-    select_by: str,
-    trials: int,
-) -> None:
-    """Run trials of a shared study until all workers together have ended `trials` of them.
-
-    A trial whose worker dies is tried once more, by the worker that notices it; twice, if two
-    notice it at the same moment. Of workers that start the last trial at the same moment, one
-    gives its own up.
-
-    Args:
-        study: from `open_shared_study`.
-        database: from `open_shared_study`.
-        objective: as for `search`.
-        space: to choose from.
-        select_by: which of an epoch's scores is compared.
-        trials: how many in all, without second tries.
-    """
-    run = _build_runner(objective, space, select_by)
-
-    def run_if_wanted(trial: optuna.Trial) -> float:
-        # At once: Optuna's own thread may be late, and a trial whose worker dies before the first
-        # heartbeat would count as running for ever.
-        _record_heartbeat(database, study.study_name, trial.number)
-        found = study.get_trials(deepcopy=False)
-        retry = RetryHeartbeatStaleTrialCallback.retried_trial_number(found[trial.number])
-        if retry is None and _count_first_tries(found[: trial.number]) >= trials:
-            raise optuna.TrialPruned
-        return run(trial)
-
-    while True:
-        optuna.storages.fail_stale_trials(study)
-        found = study.get_trials(deepcopy=False)
-        states = [trial.state for trial in found]
-        if TrialState.WAITING in states or _count_first_tries(found) < trials:
-            study.optimize(run_if_wanted, n_trials=1, catch=(TrainingDivergedError,))
-        elif TrialState.RUNNING in states:
-            time.sleep(HEARTBEAT)
-        else:
-            return
-
-
-def _record_heartbeat(database: RDBStorage, study: str, number: int) -> None:
-    study_id = database.get_study_id_from_name(study)
-    trial_id = database.get_trial_id_from_study_id_trial_number(study_id, number)
-    database.record_heartbeat(trial_id)
-
-
-def _count_first_tries(found: list[FrozenTrial]) -> int:
-    """Count the trials that are not the second try of another."""
-    number_of = RetryHeartbeatStaleTrialCallback.retried_trial_number
-    return sum(number_of(trial) is None for trial in found)
-
-
-def _build_runner(
-    objective: Objective, space: Space, select_by: str
-) -> Callable[[optuna.Trial], float]:
-    """Build the function that Optuna calls for each trial."""
-
-    def run(trial: optuna.Trial) -> float:
-        report = _build_report(trial, select_by)
-        return objective(trial.number, propose(trial, space), report)
-
-    return run
-
-
 @dataclass(frozen=True)
 class Tuning:
     """What is tuned, and on what: all that the result of a search follows from, besides code."""
@@ -386,7 +256,7 @@ def tune(
     chosen = cards[: settings.at_once]
     spread = read is not None and len(chosen) > 1 and len(study.trials) < settings.trials
     with start_workers(chosen, read) if read and spread else nullcontext() as workers:
-        plan = partial(_plan_trial, tuning, watch)
+        plan = partial(plan_trial, tuning, watch)
         if workers is None:
             run_round = in_turn(
                 lambda *wanted: train_trial(plan(*wanted), tuning.train, tuning.validation)
@@ -418,7 +288,7 @@ def _name_trials(tuning: Tuning, checkpoints: Path) -> Path:
     torch.manual_seed(derive_seed(tuning.seed, "fit"))
     weights = build_classifier(tuning.classifier).state_dict()
     facts = [
-        *_describe_settings(tuning),
+        *describe_settings(tuning),
         describe_machine(choose_device()) | {"optuna": optuna.__version__},
     ]
     data = dump_examples(tuning.train, tuning.validation)
@@ -426,38 +296,13 @@ def _name_trials(tuning: Tuning, checkpoints: Path) -> Path:
     return checkpoints / f"{name}.json"
 
 
-def tune_shared(tuning: Tuning, watch: Watch | None, storage: str) -> optuna.Study:
-    """Do a share of a search that several workers share; return when all trials have ended.
-
-    Args:
-        tuning: what to tune.
-        watch: as for `tune`.
-        storage: address of a database, in SQLAlchemy's form. Every worker with the same address
-            and the same arguments takes part in the same search.
-
-    Raises:
-        UserError: if the database cannot be reached.
-    """
-    settings, select_by = tuning.settings, tuning.classifier.select_by
-    data = dump_examples(tuning.train, tuning.validation)
-    name = f"mammoflow-{hash_inputs(__name__, _describe_settings(tuning), data, {})[:32]}"
-    study, database = open_shared_study(storage, name, select_by, settings.pruning)
-
-    def objective(number: int, choice: Choice, report: Report) -> float:
-        trial = _plan_trial(tuning, watch, number, choice, report)
-        return train_trial(trial, tuning.train, tuning.validation)
-
-    share(study, database, objective, settings.space, select_by, settings.trials)
-    return study
-
-
-def _describe_settings(tuning: Tuning) -> list[Any]:
+def describe_settings(tuning: Tuning) -> list[Any]:
     """Describe what decides a search, besides code and data."""
     settings = (tuning.classifier, tuning.settings)
     return [*(one.model_dump(mode="json") for one in settings), tuning.seed]
 
 
-def _plan_trial(
+def plan_trial(
     tuning: Tuning, watch: Watch | None, number: int, choice: Choice, report: Report
 ) -> Trial:
     """Plan the training of one trial, and say that it begins."""

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from mammo import tuning
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
 from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
+from mammo.tuning import shared
 from mammo.tuning.cards import Report, TrialOutcome
 from mammo.tuning.search import (
     UNPRUNED_TRIALS,
@@ -29,13 +29,12 @@ from mammo.tuning.search import (
     find_best_params,
     in_turn,
     load_trials,
-    open_shared_study,
     save_trials,
     search,
-    share,
     tabulate_trials,
     tune,
 )
+from mammo.tuning.shared import open_shared_study, share
 from tests.imports import ROOT
 from tests.support.learning import tiny, write_breasts
 
@@ -278,7 +277,7 @@ work(address, fate, Path(folder))
 
 def work(address: str, name: str, folder: Path) -> optuna.Study:
     """Take part in a search of six trials. Two workers wait for each other in their first one."""
-    tuning.search.HEARTBEAT, tuning.search.GRACE = 1, 3
+    shared.HEARTBEAT, shared.GRACE = 1, 3
 
     def objective(number: int, choice: Choice, report: Report) -> float:
         if name == "dies":
@@ -298,8 +297,8 @@ def test_workers_share_a_search_and_one_that_dies_loses_its_trial_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HEARTBEAT", "GRACE"):
-        kept = getattr(tuning.search, name)
-        monkeypatch.setattr(tuning.search, name, kept)  # put back afterwards
+        kept = getattr(shared, name)
+        monkeypatch.setattr(shared, name, kept)  # put back afterwards
     address = os.environ.get("MAMMOFLOW_TEST_STORAGE") or f"sqlite:///{tmp_path}/study.db"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
