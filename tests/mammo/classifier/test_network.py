@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.base.settings import load_params
-from mammo.classifier import network
+from mammo.classifier import imagenet_weights, network
 from mammo.classifier.network import (
     BATCH_NORMS,
     Classifier,
@@ -173,7 +173,7 @@ def test_imagenet_weights_in_torchs_cache_are_used_if_they_are_torchvisions(
     with pytest.raises(UserError, match=rf"{name}: is not what torchvision published"):
         build_classifier(wanted)
     digest = hashlib.sha256((cache / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(network, "_parse_digest", lambda path: digest[:8])
+    monkeypatch.setattr(imagenet_weights, "_parse_digest", lambda path: digest[:8])
     model = build_classifier(wanted)
     assert torch.equal(
         model.backbone.get_parameter("features.0.0.weight"), net.features[0][0].weight
