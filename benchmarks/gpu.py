@@ -48,7 +48,8 @@ from mammo.classifier import inputs
 from mammo.classifier.inputs import normalise
 from mammo.classifier.network import build_classifier
 from mammo.classifier.predict import predict
-from mammo.classifier_training.fit import Examples, Scores, find_trainable, fit, keep_pictures
+from mammo.classifier_training.examples import Examples, keep_pictures
+from mammo.classifier_training.fit import Scores, find_trainable, fit
 from mammo.imaging.png import encode_png
 from mammo.learning.device import choose_device, describe_device
 from tests.imports import ROOT

@@ -83,7 +83,8 @@ def _works(params: object, folder: Path) -> list[Callable[[], object]]:
     from mammo.base.settings import Params
     from mammo.classifier.inputs import Pictures
     from mammo.classifier.predict import predict
-    from mammo.classifier_training.fit import Examples, fit
+    from mammo.classifier_training.examples import Examples
+    from mammo.classifier_training.fit import fit
     from mammo.datasets.phantom.draw import draw_phantom_dicom
     from mammo.detector_training.trainer import Example, train_detector
     from mammo.imaging.geometry import Box

@@ -31,6 +31,7 @@ from mammo.base.settings import Params
 from mammo.classifier.network import save_classifier
 from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as training
+from mammo.classifier_training.examples import gather
 from mammo.data.splits import hash_to_unit_interval, target_of
 from mammo.data.tables import MANIFEST, ROIS, read_table
 from mammo.kept.code_version import code_version, key_of
@@ -202,7 +203,7 @@ def train_trial(
     pin(trial.seed, threads)
     with CHANGES[trial.change](settings):
         train, validation = (
-            training.gather(table, part, Path(), settings) for part in ("train", "validation")
+            gather(table, part, Path(), settings) for part in ("train", "validation")
         )
         checkpoints = keep / "checkpoints" / folder.name
         fitted = training.fit(settings, train, validation, trial.seed, checkpoints=checkpoints)

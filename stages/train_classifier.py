@@ -25,7 +25,8 @@ from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier, Params, Space, load_params
 from mammo.classifier.network import check_weights, save_classifier
-from mammo.classifier_training.fit import find_trainable, fit, read_examples
+from mammo.classifier_training.examples import read_examples
+from mammo.classifier_training.fit import find_trainable, fit
 from mammo.learning.parallel import (
     WHOLE,
     Part,

@@ -23,7 +23,7 @@ from mammo.base.atomic_files import fresh_folder, write_csv, write_json
 from mammo.base.determinism import derive_seed, pin
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import check_weights
-from mammo.classifier_training.fit import read_examples
+from mammo.classifier_training.examples import read_examples
 from mammo.learning.device import list_cards
 from mammo.tuning.search import Tuning, find_best_params, tabulate_trials, tune
 from mammo.tuning.shared import tune_shared

@@ -3,4 +3,4 @@
 It may import `classifier`, `kept` and what these stand on.
 """
 
-__all__ = ["fit"]
+__all__ = ["examples", "fit"]

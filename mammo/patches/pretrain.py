@@ -17,7 +17,8 @@ from mammo.base.determinism import derive_seed
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.network import Classifier
 from mammo.classifier.predict import predict
-from mammo.classifier_training.fit import Examples, Fit, fit, keep_pictures
+from mammo.classifier_training.examples import Examples, keep_pictures
+from mammo.classifier_training.fit import Fit, fit
 from mammo.data.tables import read_table
 from mammo.evaluation.metrics import choose_threshold, evaluate
 from mammo.learning.weights import add_prefix, dump_weights

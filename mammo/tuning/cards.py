@@ -20,7 +20,8 @@ import torch
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier
-from mammo.classifier_training.fit import Examples, Scores, TrainingDivergedError, fit, rank
+from mammo.classifier_training.examples import Examples
+from mammo.classifier_training.fit import Scores, TrainingDivergedError, fit, rank
 
 CARD = "CUDA_VISIBLE_DEVICES"
 

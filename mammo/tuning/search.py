@@ -28,7 +28,8 @@ from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Classifier, Space, Tune
 from mammo.classifier.network import build_classifier
-from mammo.classifier_training.fit import Examples, Scores, TrainingDivergedError, dump_examples
+from mammo.classifier_training.examples import Examples, dump_examples
+from mammo.classifier_training.fit import Scores, TrainingDivergedError
 from mammo.kept.checkpoint import describe_machine, hash_inputs
 from mammo.learning.device import choose_device
 from mammo.tuning.cards import (

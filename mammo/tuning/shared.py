@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Space
-from mammo.classifier_training.fit import TrainingDivergedError, dump_examples
+from mammo.classifier_training.examples import dump_examples
+from mammo.classifier_training.fit import TrainingDivergedError
 from mammo.kept.checkpoint import hash_inputs
 from mammo.tuning.cards import Report, train_trial
 from mammo.tuning.search import (

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mammo.base.determinism import pin
 from mammo.base.settings import load_params
 from mammo.classifier.changes import draw_change, render_batch
-from mammo.classifier_training.fit import fit, gather
+from mammo.classifier_training.examples import gather
+from mammo.classifier_training.fit import fit
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import METHODS, compute_heatmap
 from tests.support.half_ellipses import SETTINGS, examples

@@ -20,7 +20,8 @@ from mammo.classifier.changes import draw_change, render_batch
 from mammo.classifier.network import build_classifier, check_weights, save_classifier
 from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as fitting
-from mammo.classifier_training.fit import Examples, Fit, Scores, fit, gather, keep_pictures
+from mammo.classifier_training.examples import Examples, gather, keep_pictures
+from mammo.classifier_training.fit import Fit, Scores, fit
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import compute_heatmap
 from mammo.kept.checkpoint import describe_machine

@@ -22,7 +22,8 @@ from mammo.classifier.inputs import Pictures
 from mammo.classifier.network import build_classifier
 from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as training
-from mammo.classifier_training.fit import Examples, fit
+from mammo.classifier_training.examples import Examples
+from mammo.classifier_training.fit import fit
 from mammo.detector_training.trainer import train_detector
 from mammo.explanation.grad_cam import compute_heatmap
 from mammo.patches.settings import FILE, load_pretraining

@@ -15,6 +15,7 @@ from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Classifier, Params
 from mammo.classifier_training import fit as fitting
+from mammo.classifier_training.examples import read_examples
 from mammo.classifier_training.fit import fit
 from mammo.learning.parallel import Part
 from stages import train_classifier
@@ -112,7 +113,7 @@ def test_after_one_was_lost_the_stage_goes_on_under_torchrun_to_the_same_bytes(
 def fit_together(settings: Classifier, outputs: Path, folder: Path, part: Part) -> None:
     pin(0, 1)
     tables = outputs / "preprocess" / "manifest.csv", outputs / "split" / "split.csv"
-    sets = fitting.read_examples(settings, *tables, outputs / "crop_rois")
+    sets = read_examples(settings, *tables, outputs / "crop_rois")
     history = pd.DataFrame(fit(settings, *sets, seed=1, part=part).history)
     history.to_csv(folder / f"{part.index}.csv", index=False)
 
@@ -136,7 +137,7 @@ def test_it_learns_what_one_process_learns_and_all_know_the_scores(
 def test_a_batch_norm_that_learns_is_refused(outputs: Path) -> None:
     settings = tiny(freeze_batch_norm=False, batch_size=8, processes=2)
     tables = outputs / "preprocess" / "manifest.csv", outputs / "split" / "split.csv"
-    sets = fitting.read_examples(settings, *tables, outputs / "crop_rois")
+    sets = read_examples(settings, *tables, outputs / "crop_rois")
     with pytest.raises(UserError, match="a batch norm of efficientnet_lite0 learns"):
         fit(settings, *sets, seed=1, part=Part(0, 2))
 

@@ -16,15 +16,13 @@ from mammo.classifier.inputs import Pictures
 from mammo.classifier.network import Classifier as Network
 from mammo.classifier.network import build_classifier, save_classifier
 from mammo.classifier.predict import predict, predict_logits
+from mammo.classifier_training.examples import Examples, gather, keep_pictures
 from mammo.classifier_training.fit import (
-    Examples,
     Fit,
     Scores,
     TrainingDivergedError,
     compute_rate_factor,
     fit,
-    gather,
-    keep_pictures,
     score,
     update_average,
 )

@@ -14,7 +14,8 @@ import pytest
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
-from mammo.classifier_training.fit import Examples, Scores, gather
+from mammo.classifier_training.examples import Examples, gather
+from mammo.classifier_training.fit import Scores
 from mammo.learning import device
 from mammo.learning.device import list_cards
 from mammo.tuning.cards import CARD, Report, Trial, start_workers

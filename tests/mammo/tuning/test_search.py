@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Space, Tune
-from mammo.classifier_training.fit import Scores, TrainingDivergedError, gather
+from mammo.classifier_training.examples import gather
+from mammo.classifier_training.fit import Scores, TrainingDivergedError
 from mammo.tuning import shared
 from mammo.tuning.cards import Report, TrialOutcome
 from mammo.tuning.search import (
