@@ -38,7 +38,8 @@ from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
-from mammo.data.tables import ROIS, SPLIT, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import ROIS, SPLIT
 from mammo.explanation.grad_cam import METHODS, compute_heatmap
 from mammo.explanation.overlay import Heat, draw_overlay, find_peak
 from mammo.imaging.breast_mask import segment_breast

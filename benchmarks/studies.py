@@ -33,7 +33,8 @@ from mammo.classifier.predict import predict
 from mammo.classifier_training import fit as training
 from mammo.classifier_training.examples import gather
 from mammo.data.splits import hash_to_unit_interval, target_of
-from mammo.data.tables import MANIFEST, ROIS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import MANIFEST, ROIS
 from mammo.kept.code_version import code_version, key_of
 from mammo.kept.result_store import open_store
 from mammo.patches.tables import crop_file, read_crops

@@ -21,7 +21,8 @@ from mammo.base.settings import Params, load_params
 from mammo.compute.dask_map import map_over_dask, read_scheduler_address
 from mammo.cropping.cached_crop import LIBRARIES, Search, describe_search, find_and_cut
 from mammo.cropping.find_breast import Roi
-from mammo.data.tables import MANIFEST, ROIS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import MANIFEST, ROIS
 from mammo.kept.result_store import Store, open_store
 from stages.device import announce_device
 from stages.runner import run_stage

@@ -20,8 +20,9 @@ from mammo.base.progress import say
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
 from mammo.classifier.predict import predict
+from mammo.data.reading import read_table
 from mammo.data.splits import check, count, target_of
-from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
+from mammo.data.tables import MANIFEST, ROIS, SPLIT
 from mammo.evaluation.metrics import (
     choose_threshold,
     compute_origin_scores,

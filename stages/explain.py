@@ -22,7 +22,8 @@ from mammo.base.determinism import derive_seed, pin
 from mammo.base.progress import track
 from mammo.base.settings import Params, load_params
 from mammo.classifier.network import load_classifier
-from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import BREASTS, LESIONS, MANIFEST, PREDICTIONS, ROIS
 from mammo.explanation.grad_cam import (
     METHODS,
     compute_chance,

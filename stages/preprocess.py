@@ -25,7 +25,8 @@ from mammo.base.progress import say, track
 from mammo.base.settings import Params, Preprocess, load_params
 from mammo.compute.dask_map import map_over_dask, read_scheduler_address
 from mammo.compute.worker_pool import Failure
-from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, TRAIN
 from mammo.intake.cached_prepare import LIBRARIES
 from mammo.intake.examine import (
     Examination,

@@ -19,7 +19,8 @@ from mammo.base.atomic_files import fresh_folder, read_json, write_text
 from mammo.base.errors import UserError
 from mammo.base.progress import say
 from mammo.base.settings import Params, load_params
-from mammo.data.tables import REJECTS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import REJECTS
 from mammo.reporting import figures
 from stages.runner import run_stage
 

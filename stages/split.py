@@ -10,7 +10,7 @@ from pathlib import Path
 from mammo.base.atomic_files import fresh_folder, write_csv, write_json
 from mammo.base.progress import say
 from mammo.base.settings import Params, load_params
-from mammo.data import tables
+from mammo.data import reading, tables
 from mammo.data.splits import assign, check, count
 from stages.runner import run_stage
 
@@ -24,7 +24,7 @@ def run(params: Params, manifest_path: Path, out: Path) -> None:
     Raises:
         UserError: if a split is empty, or its breasts are of one class by either target.
     """
-    manifest = tables.read_table(manifest_path, tables.MANIFEST)
+    manifest = reading.read_table(manifest_path, tables.MANIFEST)
     split = assign(manifest["patient_id"], params.split)
     metrics = {}
     for section, target in (

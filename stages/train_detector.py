@@ -19,7 +19,8 @@ from mammo.base.determinism import derive_seed, pin
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Params, load_params
-from mammo.data.tables import BREAST_BOXES, MANIFEST, SPLIT, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import BREAST_BOXES, MANIFEST, SPLIT
 from mammo.detector.detection import Detection
 from mammo.detector.detector import save_detector
 from mammo.detector_training.trainer import Example, train_detector

@@ -35,7 +35,8 @@ from mammo.assurance.paired import compute_areas
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Audit
-from mammo.data.tables import BREASTS, PREDICTIONS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import BREASTS, PREDICTIONS
 
 _ROUNDING = 1e-6  # of a score that is computed twice from one table
 

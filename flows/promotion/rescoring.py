@@ -43,7 +43,7 @@ from mammo.assurance.paired import round_probabilities
 from mammo.assurance.promotion_rule import add_groups, count_unread
 from mammo.base.atomic_files import write_csv
 from mammo.base.errors import UserError
-from mammo.data import tables
+from mammo.data import reading, tables
 from mammo.data.splits import BREAST
 from mammo.evaluation.metrics import group_by_breast
 
@@ -100,7 +100,7 @@ def compare(
     then, now = require_snapshot(root, champion), require_snapshot(root, challenger)
     _bring(root, then, cache, [SPLIT_OUT], say)
     images = _read_scores(root, now, cache, say)
-    split = tables.read_table(_locate_out(cache, then, SPLIT_OUT), tables.SPLIT)
+    split = reading.read_table(_locate_out(cache, then, SPLIT_OUT), tables.SPLIT)
     _check_unseen(images, split, champion, challenger)
     mine = images["probability"]
     if same := predict_alike(then, now):
@@ -163,7 +163,7 @@ def _read_scores(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> pd.D
     """
     _bring(root, snapshot, cache, [PREDICTIONS_OUT], say)
     images = read_test_images(root, snapshot, cache, say)
-    found = tables.read_table(_locate_out(cache, snapshot, PREDICTIONS_OUT), tables.PREDICTIONS)
+    found = reading.read_table(_locate_out(cache, snapshot, PREDICTIONS_OUT), tables.PREDICTIONS)
     found = found[found["split"] == "test"]
     strange = sorted(set(found["image_id"]) - set(images["image_id"]))
     if strange:

@@ -37,12 +37,12 @@ def read_test_images(root: Path, snapshot: Snapshot, cache: Cache, say: Say) -> 
     Raises:
         UserError: if neither the cache nor the remote has the table, or there are no test women.
     """
-    from mammo.data import tables  # it imports pandera: a second that most commands save
+    from mammo.data import reading, tables  # it imports pandera: a second that most commands save
 
     settings = yaml.safe_load(snapshot.files["params.yaml"])
     reason = "which says who the test women are"
     files = list_data(root, snapshot, cache, reason, say)
-    rows = tables.read_table(cache.path(files[TABLE]), tables.TRAIN)
+    rows = reading.read_table(cache.path(files[TABLE]), tables.TRAIN)
     shares = Split.model_validate(settings["split"])
     splits = {woman: split_of(woman, shares) for woman in rows["patient_id"].unique()}
     rows = rows[rows["patient_id"].map(splits) == "test"]

@@ -15,8 +15,9 @@ from mammo.base.errors import UserError
 from mammo.base.settings import Classifier as Settings
 from mammo.classifier.inputs import Pictures, label_rois
 from mammo.classifier_training.picture_file import map_pictures
+from mammo.data.reading import read_table
 from mammo.data.splits import BREAST
-from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
+from mammo.data.tables import MANIFEST, ROIS, SPLIT
 
 
 @dataclass(frozen=True)

@@ -3,4 +3,4 @@
 It may import `base`.
 """
 
-__all__ = ["splits", "tables"]
+__all__ = ["reading", "splits", "tables"]

@@ -13,7 +13,8 @@ import pandera.pandas as pa
 from mammo.base.errors import UserError
 from mammo.base.progress import track
 from mammo.base.settings import Preprocess
-from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, check_table
+from mammo.data.reading import check_table
+from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN
 from mammo.dicom.header import GREYS, Description
 from mammo.intake.examine import (
     Examination,

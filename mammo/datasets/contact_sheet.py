@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from mammo.base.atomic_files import write_bytes
 from mammo.base.errors import UserError
-from mammo.data.tables import LESIONS, TRAIN, image_file, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import LESIONS, TRAIN, image_file
 from mammo.dicom.reader import read_mammogram
 from mammo.imaging.geometry import Box
 

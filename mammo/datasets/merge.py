@@ -11,16 +11,8 @@ import pandera.pandas as pa
 
 from mammo.base.atomic_files import write_text
 from mammo.base.errors import UserError
-from mammo.data.tables import (
-    BREAST_BOXES,
-    IMAGES,
-    LESIONS,
-    SHOWN,
-    TRAIN,
-    check_table,
-    image_files,
-    read_table,
-)
+from mammo.data.reading import SHOWN, check_table, read_table
+from mammo.data.tables import BREAST_BOXES, IMAGES, LESIONS, TRAIN, image_files
 
 LABELS = "train.csv"
 _IDS = {"patient_id", "image_id"}

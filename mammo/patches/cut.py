@@ -19,8 +19,9 @@ from mammo.base.determinism import derive_seed
 from mammo.base.errors import UserError
 from mammo.base.progress import say, track
 from mammo.base.settings import Preprocess, Split
+from mammo.data.reading import read_table
 from mammo.data.splits import split_of
-from mammo.data.tables import LESIONS, TRAIN, image_file, read_table
+from mammo.data.tables import LESIONS, TRAIN, image_file
 from mammo.dicom.errors import UnreadableDicom
 from mammo.imaging.breast_mask import segment_breast
 from mammo.imaging.fitting import fit_in_frame

@@ -19,7 +19,7 @@ from mammo.classifier.network import Classifier
 from mammo.classifier.predict import predict
 from mammo.classifier_training.examples import Examples, keep_pictures
 from mammo.classifier_training.fit import Fit, fit
-from mammo.data.tables import read_table
+from mammo.data.reading import read_table
 from mammo.evaluation.metrics import choose_threshold, evaluate
 from mammo.learning.weights import add_prefix, dump_weights
 from mammo.patches.settings import Pretraining

@@ -8,7 +8,8 @@ import pandera.pandas as pa
 
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.data.tables import SPLIT, TRAIN, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import SPLIT, TRAIN
 
 _PATCH = {
     "patient_id": TRAIN.columns["patient_id"],

@@ -10,7 +10,8 @@ from mammo.base.atomic_files import read_json
 from mammo.base.determinism import pin
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
-from mammo.data.tables import ROIS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import ROIS
 from mammo.detector.detector import build_detector, save_detector
 from stages.crop_rois import run
 from tests.support.tiny_mammograms import write_preprocessed

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from mammo.base.errors import UserError
 from mammo.base.settings import Params
-from mammo.data import tables
+from mammo.data import reading, tables
 from stages.evaluate import run
 from tests.support.tiny_outputs import tiny_params, write_tiny_outputs
 
@@ -62,8 +62,8 @@ def test_same_inputs_same_bytes(params: Params, outputs: Path, tmp_path: Path) -
 
 
 def test_predictions_are_of_all_validation_and_test_images(outputs: Path) -> None:
-    predictions = tables.read_table(outputs / "evaluate/predictions.csv", tables.PREDICTIONS)
-    manifest = tables.read_table(outputs / "preprocess/manifest.csv", tables.MANIFEST)
+    predictions = reading.read_table(outputs / "evaluate/predictions.csv", tables.PREDICTIONS)
+    manifest = reading.read_table(outputs / "preprocess/manifest.csv", tables.MANIFEST)
     expected = manifest[manifest["patient_id"] >= "008"]
     assert predictions["image_id"].tolist() == sorted(expected["image_id"])
     assert set(predictions["split"]) == {"validation", "test"}
@@ -72,8 +72,8 @@ def test_predictions_are_of_all_validation_and_test_images(outputs: Path) -> Non
 
 
 def test_breasts_are_the_highest_of_their_views(outputs: Path) -> None:
-    predictions = tables.read_table(outputs / "evaluate/predictions.csv", tables.PREDICTIONS)
-    breasts = tables.read_table(outputs / "evaluate/breasts.csv", tables.BREASTS)
+    predictions = reading.read_table(outputs / "evaluate/predictions.csv", tables.PREDICTIONS)
+    breasts = reading.read_table(outputs / "evaluate/breasts.csv", tables.BREASTS)
     highest = predictions.groupby(["patient_id", "laterality"])["probability"].max()
     assert breasts["probability"].tolist() == highest.tolist()
     assert len(breasts) == 32
@@ -82,8 +82,8 @@ def test_breasts_are_the_highest_of_their_views(outputs: Path) -> None:
 def test_metrics_can_be_computed_again_from_the_tables(outputs: Path) -> None:
     metrics = json.loads((outputs / "evaluate/metrics.json").read_text())
     levels = {
-        "breast": tables.read_table(outputs / "evaluate/breasts.csv", tables.BREASTS),
-        "image": tables.read_table(outputs / "evaluate/predictions.csv", tables.PREDICTIONS),
+        "breast": reading.read_table(outputs / "evaluate/breasts.csv", tables.BREASTS),
+        "image": reading.read_table(outputs / "evaluate/predictions.csv", tables.PREDICTIONS),
     }
     for split in ("test", "validation"):
         for level, table in levels.items():

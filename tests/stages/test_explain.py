@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mammo.base.settings import Params
-from mammo.data.tables import ROIS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import ROIS
 from mammo.imaging.geometry import Box
 from stages.explain import PICTURE_HEIGHT, choose_gallery, find_lesions, run
 from tests.support.tiny_outputs import HEIGHT, MARGIN, WIDTH, tiny_params, write_tiny_outputs

@@ -10,7 +10,8 @@ import pytest
 
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import BREAST_BOXES, LESIONS, MANIFEST, REJECTS
 from stages import preprocess
 from tests.support.contents import contents
 from tests.support.dicoms import PERSON, half_breast, plain

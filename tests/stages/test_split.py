@@ -8,7 +8,8 @@ import pytest
 from mammo.base.atomic_files import read_json
 from mammo.base.errors import UserError
 from mammo.base.settings import Params, load_params
-from mammo.data.tables import SPLIT, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import SPLIT
 from stages import split
 from tests.support.contents import contents
 from tests.support.learnable import write_outputs

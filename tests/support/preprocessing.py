@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from mammo.base.settings import Params, load_params
-from mammo.data.tables import REJECTS, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import REJECTS
 from stages import preprocess
 
 HEADER = (

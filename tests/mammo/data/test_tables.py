@@ -7,15 +7,8 @@ import pytest
 from pandas._libs.parsers import STR_NA_VALUES  # what pandas documents of `na_values`
 
 from mammo.base.errors import UserError
-from mammo.data.tables import (
-    BREAST_BOXES,
-    LESIONS,
-    MAX_ID_BYTES,
-    MISSING,
-    TRAIN,
-    check_table,
-    read_table,
-)
+from mammo.data.reading import MISSING, check_table, read_table
+from mammo.data.tables import BREAST_BOXES, LESIONS, MAX_ID_BYTES, TRAIN
 
 HEADER = (
     "site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,density,"

@@ -16,7 +16,8 @@ from pydicom.uid import (
 )
 
 from mammo.base.errors import UserError
-from mammo.data.tables import LESIONS, TRAIN, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import LESIONS, TRAIN
 from mammo.datasets.cbis_ddsm import convert_cbis_ddsm
 from mammo.patches.tables import read_source
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.data.tables import read_table
+from mammo.data.reading import read_table
 from mammo.datasets.cbis_masses import convert_cbis_masses
 from mammo.patches.tables import CROPS, crop_file, read_source
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.data.tables import LESIONS, TRAIN, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import LESIONS, TRAIN
 from mammo.datasets.merge import merge
 from tests.support.contents import contents
 from tests.support.small_sets import COLUMNS, write_set

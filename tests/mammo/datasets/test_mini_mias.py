@@ -9,7 +9,8 @@ import pydicom
 import pytest
 
 from mammo.base.errors import UserError
-from mammo.data.tables import LESIONS, TRAIN, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import LESIONS, TRAIN
 from mammo.datasets.mini_mias import convert_mini_mias
 
 LABELS = """Name,Background Tissue,Abnormality,Type,x,y,r

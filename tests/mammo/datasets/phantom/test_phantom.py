@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammo.base.errors import UserError
-from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN, read_table
+from mammo.data.reading import read_table
+from mammo.data.tables import BREAST_BOXES, LESIONS, TRAIN
 from mammo.datasets.dicom_writer import TransferSyntax
 from mammo.datasets.phantom import draw
 from mammo.datasets.phantom.anatomy import Shape, depth_under_skin, outline_breast, project
