@@ -80,8 +80,10 @@ def pretrain_fold(
     code = code_version("stages.pretrain", LIBRARIES)
     folder = patches / "backbones" / key_of(who, settings.model_dump_json(), code)[:16]
     weights = folder / "backbone.safetensors"
-    if weights.is_file() or not train:
-        return weights if weights.is_file() else None
+    if weights.is_file():
+        return weights
+    if not train:
+        return None
     require_both_classes(table, study.films)
     with fresh_folder(folder) as out:
         write_csv(out / str(PATCHES.name), table)

@@ -275,13 +275,12 @@ def run(
             folders = []
             for fold in folds:
                 number += 1
-                chosen: Settings | None = settings[name]
+                chosen = settings[name]
                 if RECIPES[name].classifier.get("weights") == OWN_WEIGHTS:
                     own = pretrain_fold(study, fold, seed, params, keep, train)
-                    weights = {"weights": str(own)}
-                    chosen = settings[name].model_copy(update=weights) if own else None
-                if chosen is None:
-                    continue
+                    if own is None:
+                        continue
+                    chosen = chosen.model_copy(update={"weights": str(own)})
                 trial = StudyTrial(chosen, seed, RECIPES[name].change)
                 folder = find_trial(study, fold, trial, keep)
                 if train and not (folder / "facts.json").is_file():
